@@ -1,0 +1,1 @@
+"""The outputs directory: layout, manifests, atomic writes, reuse, locks."""

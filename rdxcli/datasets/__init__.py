@@ -1,0 +1,1 @@
+"""Data sets: names, images, sample ids, labels."""

@@ -1,0 +1,86 @@
+"""The errors a person may see. Each says what is wrong and, in ``hint``, what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RdxError(Exception):
+    """Base of every error that is shown to a person without a traceback.
+
+    Parameters
+    ----------
+    message : str
+        What was given and what was expected, in one line, without a full stop.
+    hint : str, optional
+        What to do: near matches, or the command that fixes it.
+
+    Attributes
+    ----------
+    exit_code : int
+        Exit status of the command line: 1 failed, 2 wrong usage, 3 a gate was not met.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(RdxError):
+    """An option or argument has an impossible value, or options contradict each other."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A model, data set, layer, method or artifact of that name does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], command: str | None = None) -> None:
+        near = near_matches(name, known)
+        hints = []
+        if near:
+            hints.append("did you mean " + " or ".join(f"`{match}`" for match in near) + "?")
+        if command:
+            hints.append(f"`{command}` lists them")
+        super().__init__(f"unknown {kind}: `{name}`", "; ".join(hints) or None)
+
+
+class InputError(RdxError, ValueError):
+    """Given data cannot be used: missing file, wrong shape, NaN rows, rows that do not match."""
+
+
+class MissingDataError(InputError):
+    """A data set or weights are not on this machine; the hint names the command that fetches them."""
+
+
+class ArtifactError(RdxError):
+    """An artifact is missing, damaged, held by another process, or was made with other parameters."""
+
+
+class DependencyError(RdxError):
+    """An optional package is not installed; the hint names the extra."""
+
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        target = f"'rdx-vision[{extra}]'" if extra else package
+        super().__init__(f"the package `{package}` is needed for this and is not installed", f"pip install {target}")
+
+
+class GateError(RdxError):
+    """A threshold given by the user (``--fail-above``) was not met."""
+
+    exit_code = 3
+
+
+def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Known names that look like ``name``, best first."""
+    names = list(dict.fromkeys(known))
+    folded = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.55)
+    found = [folded[match] for match in close]
+    if len(found) < limit and len(name) >= 3:
+        found += [n for n in names if name.lower() in n.lower() and n not in found][: limit - len(found)]
+    return found

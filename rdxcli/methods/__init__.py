@@ -1,0 +1,1 @@
+"""The mathematics. Arrays in, result records out; no files, no printing."""

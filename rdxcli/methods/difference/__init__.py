@@ -1,0 +1,1 @@
+"""What two representations see differently: RDX and the baselines it is compared with."""

@@ -1,0 +1,1 @@
+"""Directions of feature space that carry concepts."""

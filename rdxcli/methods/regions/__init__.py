@@ -1,0 +1,1 @@
+"""Regions of feature space that carry concepts: relaxed decision regions."""

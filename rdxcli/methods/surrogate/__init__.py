@@ -1,0 +1,1 @@
+"""Concept surrogates of vision-language embeddings."""

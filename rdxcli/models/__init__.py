@@ -1,0 +1,1 @@
+"""Models: names, weights, layers, preprocessing."""

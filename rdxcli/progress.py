@@ -1,0 +1,45 @@
+"""How services say how far they are without knowing who listens.
+
+Messages go through the standard logger ``rdxcli``; progress goes through `track`, which does nothing until a
+front end (the command line) calls `set_tracker`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+log = logging.getLogger("rdxcli")
+
+Advance = Callable[[int], None]
+Tracker = Callable[[str, int | None, str], AbstractContextManager[Advance]]
+
+
+@contextmanager
+def _silent(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    yield lambda steps: None
+
+
+_tracker: Tracker = _silent
+
+
+def set_tracker(tracker: Tracker | None) -> None:
+    """Send progress to ``tracker``; None silences it."""
+    global _tracker
+    _tracker = tracker or _silent
+
+
+def track(description: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Advance]:
+    """Context manager that yields ``advance(steps)``.
+
+    Parameters
+    ----------
+    description : str
+        What is being done, for example ``"extract digits"``.
+    total : int, optional
+        Number of steps, if known.
+    unit : str
+        What a step is, for the rate that is shown.
+    """
+    return _tracker(description, total, unit)

@@ -1,0 +1,1 @@
+"""One module per command: gather inputs, call a method, write an artifact."""

@@ -1,0 +1,33 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _shared_folder() -> Path | None:
+    given = os.environ.get("RDX_SHARED")
+    candidates = [Path(given)] if given else [Path(__file__).resolve().parents[2] / "shared"]
+    return next((path for path in candidates if (path / "data" / "README.md").is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real images, captions and weights; tests that need it skip without it."""
+    folder = _shared_folder()
+    if folder is None:
+        pytest.skip("set RDX_SHARED to the folder with real images and weights")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep a developer's own outputs and caches out of the tests, and the tests off the network."""
+    for name in [name for name in os.environ if name.startswith("RDX_") and name not in {"RDX_SHARED", "RDX_GOLDEN", "RDX_CACHE"}]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RDX_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
