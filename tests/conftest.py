@@ -26,7 +26,9 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep a developer's own outputs and caches out of the tests, and the tests off the network."""
-    for name in [name for name in os.environ if name.startswith("RDX_") and name not in {"RDX_SHARED", "RDX_GOLDEN", "RDX_CACHE"}]:
+    for name in [
+        name for name in os.environ if name.startswith("RDX_") and name not in {"RDX_SHARED", "RDX_GOLDEN", "RDX_CACHE"}
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RDX_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

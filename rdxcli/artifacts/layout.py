@@ -1,0 +1,84 @@
+"""Where artifacts live below the outputs directory (DESIGN section 2), and how names become legal folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_MAX_SLUG = 100
+_RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
+
+
+def slug(name: str) -> str:
+    """A folder name that is legal on every system and still readable.
+
+    Letters, digits, ``.``, ``_``, ``@``, ``+`` and ``-`` stay; every other run of characters becomes one ``-``. When that
+    loses or folds something that could tell two names apart, six hexadecimal digits of the name's SHA-256 are appended.
+    """
+    text = unicodedata.normalize("NFC", str(name)).strip()
+    text = re.sub(r"\[(\w+)\]", r".\1", text)  # mlp[1] and mlp.1 are the same layer
+    simple = re.sub(r"[^A-Za-z0-9._@+-]+", "-", text).strip(".-") or "unnamed"
+    # `:` and `/` are so common in model names that they alone do not earn a suffix
+    faithful = re.sub(r"[:/]+", "-", text).strip(".-") == simple
+    if simple.split(".")[0].lower() in _RESERVED:
+        simple, faithful = f"_{simple}", False
+    if not faithful or len(simple) > _MAX_SLUG:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        simple = f"{simple[: _MAX_SLUG - 7]}-{digest}"
+    return simple
+
+
+def outputs_root(given: Path | str | None = None) -> Path:
+    """The outputs directory: the given one, else ``RDX_OUTPUTS``, else ``./outputs``."""
+    return Path(given or os.environ.get("RDX_OUTPUTS") or "outputs")
+
+
+def dataset_folder(root: Path, dataset: str) -> Path:
+    """``root/<dataset>``; plain arrays (`array_dataset`) keep their two levels."""
+    if dataset.startswith("arrays/"):
+        return root / "arrays" / slug(dataset.removeprefix("arrays/"))
+    return root / slug(dataset)
+
+
+def activations_folder(root: Path, dataset: str, model: str, layer: str, pool: str) -> Path:
+    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "activations" / slug(pool)
+
+
+def explanations_folder(root: Path, dataset: str, model: str, layer: str, run: str) -> Path:
+    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "explanations" / slug(run)
+
+
+def simulations_folder(root: Path, dataset: str, model: str, layer: str, run: str) -> Path:
+    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "simulations" / slug(run)
+
+
+def comparisons_folder(root: Path, dataset: str, a: str, b: str, run: str) -> Path:
+    return dataset_folder(root, dataset) / "comparisons" / f"{slug(a)}--{slug(b)}" / slug(run)
+
+
+def captions_folder(root: Path, dataset: str, captioner: str) -> Path:
+    return dataset_folder(root, dataset) / "captions" / slug(captioner)
+
+
+def concepts_folder(root: Path, dataset: str, run: str) -> Path:
+    return dataset_folder(root, dataset) / "concepts" / slug(run)
+
+
+def image_text_folder(root: Path, dataset: str, vlm: str) -> Path:
+    return dataset_folder(root, dataset) / "image-text" / slug(vlm)
+
+
+def surrogates_folder(root: Path, dataset: str, run: str) -> Path:
+    return dataset_folder(root, dataset) / "surrogates" / slug(run)
+
+
+def reports_folder(root: Path, dataset: str) -> Path:
+    return dataset_folder(root, dataset) / "reports"
+
+
+def array_dataset(name: str) -> str:
+    """Work on plain arrays goes under ``outputs/arrays/<name of the first file>/`` in the same shape."""
+    return f"arrays/{name}"

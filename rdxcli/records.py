@@ -1,0 +1,249 @@
+"""The types that travel between the rooms of the house. Validation, and nothing else.
+
+Two go into a method (`Representation`, `ConceptMatrix`), six come out. Every record knows its sample ids, so two records
+can be joined; every result turns into a plain document (`to_document`) that is both the artifact's JSON file and what
+``--json`` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rdxcli.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+SCHEMA_VERSION = 1
+
+
+def _check_rows(what: str, rows: int, ids: Sequence[str] | np.ndarray | None) -> None:
+    if ids is not None and len(ids) != rows:
+        raise InputError(f"{what}: got {rows} rows but {len(ids)} sample ids")
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What a model makes of n samples.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, d) or (n, c, h, w), floating point
+        May be memory-mapped.
+    sample_ids : ndarray of shape (n,), str, or None
+        None when the rows are known by position only (plain arrays without ids).
+    name : str
+        Short name of the model or file, for people.
+    layer : str, optional
+        Module path that was read.
+    labels : ndarray of shape (n,), str, optional
+        Class name of each sample.
+    source : mapping
+        Where it came from, for manifests: artifact or file, fingerprints, model and data set descriptions.
+    dataset : str, optional
+        Data set specification that opens the images again, for example ``digits`` or ``folder:PATH``.
+    """
+
+    values: np.ndarray
+    sample_ids: np.ndarray | None
+    name: str
+    layer: str | None = None
+    labels: np.ndarray | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.ndim not in (2, 4):
+            raise InputError(f"{self.name}: got an array of shape {self.values.shape}, expected (n, d) or (n, c, h, w)")
+        _check_rows(self.name, len(self.values), self.sample_ids)
+        if self.labels is not None and len(self.labels) != len(self.values):
+            raise InputError(f"{self.name}: got {len(self.values)} rows but {len(self.labels)} labels")
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return int(self.values.shape[0])
+
+    @property
+    def d(self) -> int:
+        """Number of dimensions, channels or units."""
+        return int(self.values.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        """``{name, layer, n, d}`` for a result document."""
+        return {"name": self.name, "layer": self.layer, "n": self.n, "d": self.d}
+
+
+@dataclass(frozen=True)
+class ConceptMatrix:
+    """How strongly each of c named concepts is present in each of n samples.
+
+    Parameters
+    ----------
+    values : ndarray or CSR array of shape (n, c), floating point
+    names : sequence of str, length c
+    sample_ids : ndarray of shape (n,), str, optional
+    source : mapping
+        Where it came from, for manifests.
+    """
+
+    values: np.ndarray | csr_array
+    names: Sequence[str]
+    sample_ids: np.ndarray | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise InputError(f"concepts: got an array of shape {self.values.shape}, expected (n, c)")
+        if self.values.shape[1] != len(self.names):
+            raise InputError(f"concepts: got {self.values.shape[1]} columns but {len(self.names)} names")
+        _check_rows("concepts", self.values.shape[0], self.sample_ids)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Base of the six results.
+
+    Parameters
+    ----------
+    method : str
+        Name on the command line.
+    parameters : mapping
+        Complete hyper-parameters.
+    seed : int
+    arrays : mapping of str to ndarray
+        Everything that is too large for JSON; stored beside it.
+    notes : sequence of str
+        Remarks a reader must see (degenerate inputs, approximations).
+    """
+
+    method: str
+    parameters: Mapping[str, Any]
+    seed: int
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    notes: Sequence[str] = ()
+
+    kind = "result"
+
+    def content(self) -> dict[str, Any]:
+        """The part of the document that belongs to this kind."""
+        raise TypeError(f"{type(self).__name__} is an abstract record")
+
+    def to_document(self, artifact: str | None = None) -> dict[str, Any]:
+        """Plain JSON document: ``schema_version, kind, artifact, method, parameters, seed, notes`` and the content."""
+        return plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "kind": self.kind,
+                "artifact": artifact,
+                "method": self.method,
+                "parameters": dict(self.parameters),
+                "seed": self.seed,
+                "notes": list(self.notes),
+                **self.content(),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class DifferenceConcept:
+    """A group of samples that one model holds together and the other keeps apart.
+
+    Parameters
+    ----------
+    closer_in : {"a", "b"}
+        The model in which the samples sit close together.
+    index : int
+        Rank within its direction, 1 = largest mean affinity.
+    size : int
+        Number of members.
+    affinity : float
+        Mean affinity inside the group; 1 means no difference.
+    samples : sequence of int
+        Rows shown in the grid, best first.
+    sample_ids : sequence of str
+        Their ids.
+    stability : float or None
+        Mean best Jaccard overlap of the members over bootstrap runs, in [0, 1].
+    p_value : float or None
+        Probability of a group this strong when the models do not differ.
+    labels : mapping of str to float
+        Share of each class among the members, largest first, when labels are known.
+    words : sequence of mapping
+        Names of the concept with their margins, when asked for.
+    """
+
+    closer_in: str
+    index: int
+    size: int
+    affinity: float
+    samples: Sequence[int]
+    sample_ids: Sequence[str]
+    stability: float | None = None
+    p_value: float | None = None
+    labels: Mapping[str, float] = field(default_factory=dict)
+    words: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """What two representations of the same samples see differently.
+
+    Parameters
+    ----------
+    a, b : mapping
+        ``{name, layer, n, d}`` of each side.
+    n, k : int
+        Samples compared, concepts asked for per direction.
+    difference : mapping
+        ``{score, null_mean, null_p, verdict, ...}``.
+    concepts : sequence of DifferenceConcept
+    scores : mapping
+        Every metric of the method.
+    samples : mapping
+        How the two sides were joined: ``{joined, missing_in_a, missing_in_b}`` and the data set, if known.
+    """
+
+    a: Mapping[str, Any] = field(default_factory=dict)
+    b: Mapping[str, Any] = field(default_factory=dict)
+    n: int = 0
+    k: int = 0
+    difference: Mapping[str, Any] = field(default_factory=dict)
+    concepts: Sequence[DifferenceConcept] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "comparison"
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "n": self.n,
+            "k": self.k,
+            "difference": self.difference,
+            "concepts": [vars(concept) for concept in self.concepts],
+            "scores": self.scores,
+            "samples": self.samples,
+        }
+
+
+def plain(value: Any) -> Any:
+    """Reduce ``value`` to what JSON holds: NumPy scalars and arrays unwrapped, non-finite numbers as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
