@@ -1,8 +1,8 @@
 """The types that travel between the rooms of the house. Validation, and nothing else.
 
-Two go into a method (`Representation`, `ConceptMatrix`), six come out. Every record knows its sample ids, so two records
-can be joined; every result turns into a plain document (`to_document`) that is both the artifact's JSON file and what
-``--json`` prints.
+Two go into a method (`Representation`, `ConceptMatrix`), six come out. Every record knows its sample ids, so two
+records can be joined; every result turns into a plain document (`to_document`) that is both the artifact's JSON file
+and what ``--json`` prints.
 """
 
 from __future__ import annotations

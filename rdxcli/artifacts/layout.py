@@ -15,8 +15,8 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f
 def slug(name: str) -> str:
     """A folder name that is legal on every system and still readable.
 
-    Letters, digits, ``.``, ``_``, ``@``, ``+`` and ``-`` stay; every other run of characters becomes one ``-``. When that
-    loses or folds something that could tell two names apart, six hexadecimal digits of the name's SHA-256 are appended.
+    Letters, digits, ``.``, ``_``, ``@``, ``+`` and ``-`` stay; every other run of characters becomes one ``-``. When
+    that loses or folds something that could tell two names apart, six hexadecimal digits of the SHA-256 are appended.
     """
     text = unicodedata.normalize("NFC", str(name)).strip()
     text = re.sub(r"\[(\w+)\]", r".\1", text)  # mlp[1] and mlp.1 are the same layer

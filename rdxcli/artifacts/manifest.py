@@ -124,7 +124,7 @@ class Manifest(BaseModel):
             ) from None
         if manifest.schema_version > SCHEMA_VERSION:
             raise ArtifactError(
-                f"{folder} was written by a newer rdx (schema {manifest.schema_version}, this one reads {SCHEMA_VERSION})",
+                f"{folder} was written by a newer rdx: schema {manifest.schema_version}, expected {SCHEMA_VERSION}",
                 "upgrade rdx-vision",
             )
         return manifest

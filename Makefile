@@ -1,0 +1,38 @@
+# Every target installs what it needs into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+.PHONY: demo test test-fast lint bench docs clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,umap]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/rdx compare digits-cnn-m35 digits-cnn --k 3 --run demo
+	$(BIN)/rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not browser' $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_cli_reference.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

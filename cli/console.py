@@ -1,0 +1,182 @@
+"""The one place that prints. Results go to stdout; tables, progress, messages and errors go to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.progress import Advance, set_tracker
+from rdxcli.records import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+QUIET_INTERVAL = 30.0  # seconds between plain progress lines when stderr is no terminal
+
+
+class Sink:
+    """Where a command's words go.
+
+    Parameters
+    ----------
+    as_json : bool
+        Print one JSON document as the result instead of a line.
+    verbosity : int
+        -1 warnings and errors only, 0 normal, 1 details.
+    """
+
+    def __init__(self, as_json: bool = False, verbosity: int = 0) -> None:
+        self.as_json = as_json
+        self.verbosity = verbosity
+        self._console: Console | None = None
+
+    @property
+    def stderr(self) -> Console:
+        """Rich console on stderr (made on first use: importing Rich costs time)."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        return self._console
+
+    def install(self) -> None:
+        """Route the ``rdxcli`` logger and the progress of services here."""
+        handler = _SinkHandler(self)
+        logger = logging.getLogger("rdxcli")
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(self.verbosity, logging.DEBUG))
+        set_tracker(self._track if self.verbosity >= 0 else None)
+
+    def result(self, line: str | None, document: Any = None) -> None:
+        """Print the result: ``document`` with ``--json``, else ``line``."""
+        if self.as_json and document is not None:
+            text = json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+        elif line is not None:
+            text = line
+        else:
+            return
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def message(self, text: str) -> None:
+        """A line for people, on stderr, unless quiet."""
+        if self.verbosity >= 0:
+            self.stderr.print(text, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to_stdout: bool = False) -> None:
+        """A table for people. It goes to stderr, or to stdout when the table itself is what was asked for."""
+        if self.verbosity < 0 and not to_stdout:
+            return
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(highlight=False) if to_stdout else self.stderr
+        table = Table(
+            title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+        for column, is_number in zip(columns, numeric, strict=True):
+            table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        console.print(table)
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """An error: what is wrong, and in a line of its own what to do."""
+        from rich.text import Text
+
+        self.stderr.print(Text("error: ", style="bold red") + Text(message))
+        if hint:
+            self.stderr.print(Text("hint: ", style="bold cyan") + Text(hint))
+
+    def traceback(self) -> None:
+        """The traceback of the exception that is being handled, without the values of local variables."""
+        import traceback
+
+        self.stderr.print(traceback.format_exc(), markup=False)
+
+    def warning(self, text: str) -> None:
+        from rich.text import Text
+
+        self.stderr.print(Text("warning: ", style="bold yellow") + Text(text))
+
+    @contextmanager
+    def _track(self, description: str, total: int | None, unit: str) -> Iterator[Advance]:
+        if self.stderr.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit, markup=False),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.stderr,
+                transient=True,
+            )
+            with progress:
+                task = progress.add_task(description, total=total)
+                yield lambda steps: progress.advance(task, steps)
+        else:
+            yield _PlainProgress(self, description, total, unit)
+
+
+class _PlainProgress:
+    """One line every half minute: how many, how fast, how long still."""
+
+    def __init__(self, sink: Sink, description: str, total: int | None, unit: str) -> None:
+        self.sink, self.description, self.total, self.unit = sink, description, total, unit
+        self.start = self.last = time.monotonic()
+        self.done = 0
+
+    def __call__(self, steps: int) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.last < QUIET_INTERVAL:
+            return
+        self.last = now
+        rate = self.done / (now - self.start)
+        of = f"/{self.total}" if self.total else ""
+        left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate > 0 else ""
+        self.sink.message(f"{self.description}: {self.done}{of} {self.unit}, {rate:.1f} {self.unit}/s{left}")
+
+
+class _SinkHandler(logging.Handler):
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self.sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.sink.warning(text)
+        else:
+            self.sink.stderr.print(text, markup=False, style="dim" if record.levelno < logging.INFO else None)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
+    return str(value)

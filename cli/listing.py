@@ -1,0 +1,69 @@
+"""``rdx list`` and ``rdx doctor``: what there is, and what is missing for which command."""
+
+from typing import Annotated
+
+import typer
+
+from rdxcli.errors import UnknownNameError, UsageError
+
+from .options import Session, command, complete_models
+
+KINDS = ("models", "datasets", "methods", "layers", "artifacts")
+_UNUSED = ("seed", "config", "run", "force", "dry_run")
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+@command(
+    "list",
+    examples=["rdx list models", "rdx list layers digits-cnn", "rdx list artifacts --json"],
+    without=_UNUSED,
+)
+def list_(
+    session: Session,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="models, datasets, methods, layers or artifacts.", autocompletion=_complete_kind, show_default=False
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Argument(help="The model, for `layers`.", autocompletion=complete_models)
+    ] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="For `layers`: random weights will do.")] = False,
+) -> None:
+    """List models, data sets, methods, the layers of a model, or the artifacts in the outputs directory."""
+    from rdxcli.services import listing as service
+
+    if what not in KINDS:
+        raise UnknownNameError("list", what, KINDS)
+    if (model is not None) != (what == "layers"):
+        raise UsageError("`rdx list layers` needs a model" if what == "layers" else f"`rdx list {what}` takes no model")
+    if what == "layers":
+        listing = service.layers(str(model), device=session.device, untrained=untrained)
+    elif what == "artifacts":
+        listing = service.artifacts(session.outputs)
+    else:
+        listing = {"models": service.models, "datasets": service.datasets, "methods": service.methods}[what]()
+    if session.sink.as_json:
+        session.sink.result(None, listing.document())
+    elif not listing.rows:
+        session.sink.message(f"no {what} yet")
+    else:
+        session.sink.table(listing.title, listing.columns, listing.rows, to_stdout=True)
+
+
+@command("doctor", examples=["rdx doctor", "rdx doctor --json"], without=(*_UNUSED, "device"))
+def doctor(session: Session) -> None:
+    """Check this machine: versions, devices, caches, free disk, and what is missing for which command."""
+    from rdxcli.services import listing as service
+
+    report = service.doctor(session.outputs)
+    if session.sink.as_json:
+        session.sink.result(None, report)
+        return
+    for section, entries in report.items():
+        rows = [(key, value) for key, value in entries.items()]
+        session.sink.table(section.replace("_", " "), ["", ""], rows, to_stdout=True)

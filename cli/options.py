@@ -1,0 +1,408 @@
+"""The frame of every command: shared option types, the common options, ``--config``, and the map of errors.
+
+A command is a function whose first parameter is a `Session`; `command` adds the common options to its signature::
+
+    @command("extract", examples=["rdx extract --model dino --dataset digits"])
+    def extract(session: Session, model: ModelOption, ...) -> None:
+        from rdxcli.services import extract as service
+        ...
+        session.sink.result(str(artifact.path), document)
+"""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rdxcli.errors import RdxError, UsageError, near_matches
+
+from .console import Sink
+
+COMMON = "Common"
+FAILED, SAMPLES_FAILED, INTERRUPTED = 1, 4, 130
+
+
+@dataclass
+class Session:
+    """What the common options say.
+
+    Attributes
+    ----------
+    outputs : Path
+        The outputs directory.
+    seed : int
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    run : str or None
+        Name of the run; None means the method's name.
+    force, dry_run, debug : bool
+    sink : Sink
+        Everything a command prints goes through it.
+    """
+
+    outputs: Path = Path("outputs")
+    seed: int = 0
+    device: str = "auto"
+    run: str | None = None
+    force: bool = False
+    dry_run: bool = False
+    debug: bool = False
+    sink: Sink = field(default_factory=Sink)
+
+    def plan(self, title: str, document: dict[str, Any]) -> None:
+        """Print what would be done (``--dry-run``): a JSON document with ``--json``, else one line per entry."""
+        lines = [title, *(f"  {key.replace('_', ' ')}: {_say(value)}" for key, value in document.items())]
+        self.sink.result("\n".join(lines), {"plan": title, **document})
+
+    def exit(self, code: int) -> None:
+        """End with ``code``: 3 a gate was not met, 4 done but some samples failed."""
+        raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A command as the frame keeps it."""
+
+    name: str
+    function: Callable[..., None]
+    help: str
+    epilog: str
+    examples: tuple[str, ...]
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a YAML file the defaults of the running command; the command line still wins.
+
+    Raises
+    ------
+    UsageError
+        When the file is missing or malformed, or has a key that is no option of the command.
+    """
+    if path is None or ctx.resilient_parsing:
+        return path
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: got a {type(content).__name__}, expected `option: value` lines")
+    params = {param.name: param for param in ctx.command.params if param.name}
+    spellings = {name.replace("_", "-"): name for name in params}
+    for param in params.values():
+        for spelling in param.opts:
+            if spelling.startswith("--"):
+                spellings[spelling.removeprefix("--")] = str(param.name)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        spelling = str(key).replace("_", "-")
+        if spelling == "description":
+            continue
+        if spelling == "command":
+            if value != ctx.command.name:
+                raise UsageError(f"{path} is for `rdx {value}`, not for `rdx {ctx.command.name}`")
+            continue
+        if spelling not in spellings:
+            near = near_matches(spelling, spellings)
+            raise UsageError(
+                f"{path}: `{key}` is no option of `rdx {ctx.command.name}`",
+                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"`rdx {ctx.command.name} --help`",
+            )
+        name = spellings[spelling]
+        values[name] = _config_value(path, str(key), value, params[name])
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return path
+
+
+def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
+    multiple = bool(getattr(param, "multiple", False)) or getattr(param, "nargs", 1) != 1
+    if isinstance(value, list):
+        # a comma-separated option may be written as a YAML list
+        return [str(item) for item in value] if multiple else ",".join(map(str, value))
+    if isinstance(value, dict):
+        raise UsageError(f"{path}: `{key}` has nested values, expected one value or a list")
+    if getattr(param, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{path}: `{key}` is a switch, got {value!r}, expected true or false")
+        return value
+    if value is None:
+        return None
+    return [str(value)] if multiple else str(value)
+
+
+_COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
+    (
+        "outputs",
+        Annotated[
+            Path,
+            typer.Option(
+                "--outputs",
+                envvar="RDX_OUTPUTS",
+                help="Outputs directory.",
+                rich_help_panel=COMMON,
+            ),
+        ],
+        Path("outputs"),
+    ),
+    ("seed", Annotated[int, typer.Option("--seed", min=0, help="Random seed.", rich_help_panel=COMMON)], 0),
+    (
+        "device",
+        Annotated[
+            str, typer.Option("--device", envvar="RDX_DEVICE", help="auto, cpu, cuda or mps.", rich_help_panel=COMMON)
+        ],
+        "auto",
+    ),
+    (
+        "config",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                callback=load_config,
+                is_eager=True,
+                help="YAML file of option values; the command line wins.",
+                rich_help_panel=COMMON,
+            ),
+        ],
+        None,
+    ),
+    (
+        "run",
+        Annotated[
+            str | None,
+            typer.Option("--run", help="Name of this run.  [default: the method's name]", rich_help_panel=COMMON),
+        ],
+        None,
+    ),
+    (
+        "force",
+        Annotated[bool, typer.Option("--force", help="Make it again and replace it.", rich_help_panel=COMMON)],
+        False,
+    ),
+    (
+        "dry_run",
+        Annotated[
+            bool, typer.Option("--dry-run", help="Say what would be done, touch nothing.", rich_help_panel=COMMON)
+        ],
+        False,
+    ),
+    (
+        "as_json",
+        Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=COMMON)],
+        False,
+    ),
+    (
+        "quiet",
+        Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.", rich_help_panel=COMMON)],
+        False,
+    ),
+    ("verbose", Annotated[bool, typer.Option("--verbose", "-v", help="Details.", rich_help_panel=COMMON)], False),
+    (
+        "debug",
+        Annotated[
+            bool,
+            typer.Option("--debug", envvar="RDX_DEBUG", help="Show tracebacks.", rich_help_panel=COMMON),
+        ],
+        False,
+    ),
+]
+
+_commands: dict[str, Registered] = {}
+
+
+def command(
+    name: str, examples: Sequence[str], without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command and give it the common options.
+
+    Parameters
+    ----------
+    name : str
+        As typed, for example ``encode-concepts``.
+    examples : sequence of str
+        Two or three complete command lines that end its ``--help``.
+    without : sequence of str
+        Common options that mean nothing to this command, for example ``("run", "force")``.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True)
+        parameters = [p for p in own.parameters.values() if p.annotation is not Session]
+        taken = {p.name for p in parameters}
+        extra = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, annotation, default in _COMMON_PARAMETERS
+            if key not in taken and key not in without
+        ]
+        positional = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> None:
+            session = _session({key: values.pop(key, default) for key, _, default in _COMMON_PARAMETERS})
+            with_errors(session, lambda: function(session, **values))
+
+        wrapper.__signature__ = inspect.Signature([*positional, *extra])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in [*positional, *extra]}
+        del wrapper.__wrapped__  # type: ignore[attr-defined]  # Typer must see the new signature, not the inner one
+        epilog = "\n\n".join(["[bold]Examples[/bold]", *(f"  {example}" for example in examples)])
+        _commands[name] = Registered(name, wrapper, inspect.getdoc(function) or "", epilog, tuple(examples))
+        return function
+
+    return decorate
+
+
+def registered() -> dict[str, Registered]:
+    """Every command by name."""
+    return _commands
+
+
+def _session(common: dict[str, Any]) -> Session:
+    verbosity = -1 if common["quiet"] else 1 if common["verbose"] else 0
+    sink = Sink(as_json=common["as_json"], verbosity=verbosity)
+    sink.install()
+    return Session(
+        outputs=common["outputs"],
+        seed=common["seed"],
+        device=common["device"],
+        run=common["run"],
+        force=common["force"],
+        dry_run=common["dry_run"],
+        debug=common["debug"],
+        sink=sink,
+    )
+
+
+def with_errors(session: Session, action: Callable[[], None]) -> None:
+    """Run ``action``; whatever it raises becomes one or two lines and an exit code, never a traceback.
+
+    `RdxError` carries its own code. ``ValueError`` is how methods refuse arrays. Anything else is a defect of rdx and
+    says so. With ``--debug`` the traceback is printed first.
+    """
+
+    def traced() -> None:
+        try:
+            action()
+        except typer.Exit:
+            raise
+        except BaseException:
+            if session.debug:
+                session.sink.traceback()
+            raise
+
+    try:
+        traced()
+    except typer.Exit:
+        raise
+    except RdxError as error:
+        session.sink.error(error.message, error.hint)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        session.sink.error(
+            "interrupted", "the same command continues where it stopped, where the work can be continued"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # the reader of our output has gone: nothing is left to be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    except MemoryError:
+        session.sink.error("out of memory", "use fewer samples with --sample N, or a machine with more memory")
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        session.sink.error(f"{error.strerror or error}{where}")
+        raise typer.Exit(FAILED) from None
+    except ValueError as error:
+        session.sink.error(" ".join(str(error).split()))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:
+        session.sink.error(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+            "this is a defect of rdx: run it again with --debug and report the traceback",
+        )
+        raise typer.Exit(FAILED) from None
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Shell completion of model names."""
+    from rdxcli.models.registry import list_models
+
+    return [name for name in list_models() if name.startswith(incomplete)]
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Shell completion of data set names."""
+    from rdxcli.datasets.registry import list_datasets
+
+    return [name for name in list_datasets() if name.startswith(incomplete)]
+
+
+def complete_methods(family: str) -> Callable[[str], list[str]]:
+    """Shell completion of the methods of one command."""
+
+    def complete(incomplete: str) -> list[str]:
+        from rdxcli.methods.registry import names
+
+        return [name for name in [*names(family), "all"] if name.startswith(incomplete)]
+
+    return complete
+
+
+def complete_layers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Shell completion of the layers of the model that stands on the command line."""
+    from rdxcli.errors import RdxError
+    from rdxcli.models import load
+
+    model = ctx.params.get("model")
+    try:
+        layers = load(model[0] if isinstance(model, list | tuple) else model, untrained=True).layers() if model else []
+    except RdxError:
+        return []
+    return [layer.path for layer in layers if layer.path.startswith(incomplete)]
+
+
+def read_stdin(value: str) -> str:
+    """``-`` stands for a path on standard input, so that commands pipe."""
+    if value != "-":
+        return value
+    for line in sys.stdin:
+        if line.strip():
+            return line.strip()
+    raise UsageError("`-` reads a path from standard input, which is empty")
+
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Data set: a name, folder:PATH or images:PATH.", autocompletion=complete_datasets),
+]
+SplitOption = Annotated[str | None, typer.Option("--split", help="Split of the data set.")]
+ClassesOption = Annotated[str | None, typer.Option("--classes", help="Only these classes, comma-separated.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
+SampleOption = Annotated[int | None, typer.Option("--sample", min=1, help="Only N samples, drawn with the seed.")]
+LabelsOption = Annotated[
+    Path | None, typer.Option("--labels", help="Labels of the rows of arrays: .npy, .txt, .csv or .json.")
+]
+SampleIdsOption = Annotated[Path | None, typer.Option("--sample-ids", help="Ids of the rows of arrays.")]
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="Folder with the images of the rows, by id or in order.")
+]
+PoolOption = Annotated[str, typer.Option("--pool", help="auto, avg, max, first, cls, mean or none.")]

@@ -1,0 +1,150 @@
+"""What ``rdx list`` and ``rdx doctor`` say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table for people and, row by row, for machines."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def document(self) -> list[dict[str, Any]]:
+        """One mapping per row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def models() -> Listing:
+    """The registered model names with default layer and data set, then the schemes for all others."""
+    from rdxcli.models.registry import SCHEMES, list_models, resolve
+
+    rows = []
+    for name in list_models():
+        spec = resolve(name)
+        rows.append((name, spec.default_layer, spec.default_dataset, spec.description))
+    rows += [(scheme, None, None, text) for scheme, text in SCHEMES.items()]
+    return Listing("models", ("name", "layer", "dataset", "description"), rows)
+
+
+def datasets() -> Listing:
+    """The registered data sets, then the schemes for all others."""
+    from rdxcli.datasets.registry import SCHEMES, describe_datasets
+
+    rows = [(entry["name"], entry["ready"], entry["description"]) for entry in describe_datasets()]
+    rows += [(scheme, None, text) for scheme, text in SCHEMES.items()]
+    return Listing("data sets", ("name", "ready", "description"), rows)
+
+
+def methods() -> Listing:
+    """Every method with the command it belongs to."""
+    from rdxcli.methods.registry import methods as registered
+
+    rows = [(method.name, method.family, method.summary) for method in registered().values()]
+    return Listing("methods", ("name", "command", "summary"), rows)
+
+
+def layers(model: str, device: str = "auto", untrained: bool = False) -> Listing:
+    """Layers of a model: path, type and output shape of one image."""
+    from rdxcli.models import load
+
+    loaded = load(model, device=device, untrained=untrained)
+    rows = [
+        (layer.path, layer.type, "x".join(map(str, layer.shape)), layer.path == loaded.default_layer)
+        for layer in loaded.layers()
+    ]
+    return Listing(f"layers of {model}", ("layer", "type", "output", "default"), rows)
+
+
+def artifacts(outputs: Path) -> Listing:
+    """The finished artifacts below ``outputs``."""
+    from rdxcli.artifacts import find_artifacts
+
+    rows = []
+    for artifact in find_artifacts(outputs):
+        manifest = artifact.manifest
+        size = sum(manifest.files.values())
+        rows.append((artifact.path.as_posix(), artifact.kind, manifest.rows, human_bytes(size), manifest.created))
+    return Listing(f"artifacts in {outputs}", ("artifact", "kind", "rows", "size", "created"), rows)
+
+
+def doctor(outputs: Path) -> dict[str, dict[str, Any]]:
+    """State of this machine as sections of ``{entry: value}``."""
+    import psutil
+
+    from rdxcli import __version__
+    from rdxcli.artifacts.manifest import package_versions
+    from rdxcli.datasets.registry import data_root, describe_datasets
+    from rdxcli.models.registry import cache_root
+
+    memory = psutil.virtual_memory()
+    report: dict[str, dict[str, Any]] = {
+        "versions": {"rdx": __version__, "python": platform.python_version(), **package_versions()},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "memory": f"{human_bytes(memory.total)}, {human_bytes(memory.available)} free",
+            "devices": ", ".join(_devices()),
+        },
+        "places": {},
+        "data_sets": {
+            entry["name"]: "ready" if entry["ready"] else f"missing: {entry['fetch']}" for entry in describe_datasets()
+        },
+        "optional_packages": {
+            name: ("installed" if _installed(module) else f"missing: pip install {target}")
+            for name, module, target in _OPTIONAL
+        },
+    }
+    for name, path in (("outputs", outputs), ("data", data_root()), ("cache", cache_root())):
+        report["places"][name] = _place(Path(path))
+    return report
+
+
+# (what it is for, module, what pip takes)
+_OPTIONAL = (
+    ("umap: `compare --method nlmcd`", "umap", "'rdx-vision[umap]'"),
+    ("datasets: `--dataset hf:NAME`", "datasets", "'rdx-vision[hf]'"),
+    ("ray: `--engine ray`", "ray", "'rdx-vision[ray]'"),
+)
+
+
+def _installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _place(path: Path) -> str:
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    writable = "writable" if os.access(existing, os.W_OK) else "NOT writable"
+    return f"{path}, {'exists' if path.exists() else 'not there yet'}, {writable}, {human_bytes(free)} free"
+
+
+def human_bytes(size: float) -> str:
+    """``size`` bytes as people write it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
