@@ -1,0 +1,420 @@
+"""A data set: sample ids, optional labels, splits, captions and masks, and images that are decoded when asked for.
+
+A `Dataset` is rows of an `ImageSource`. Sources hold files or arrays and never keep decoded images; data sets hold the
+words. Selecting rows makes another `Dataset` on the same source, so nothing is read or copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.numerics.seeding import generator
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CONTENT_LIMIT = 128 * 2**20
+"""Bytes up to which files are fingerprinted by content; larger sets by size and modification time."""
+
+
+def data_root(given: Path | str | None = None) -> Path:
+    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
+    return Path(given or os.environ.get("RDX_DATA") or "data")
+
+
+class ImageSource(ABC):
+    """Images by row number. Must be safe to read from several threads at once."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image(self, row: int) -> Image.Image:
+        """Decoded image in its own mode and size.
+
+        Raises
+        ------
+        Exception
+            Anything, when the image is missing or broken; callers record the message and go on.
+        """
+
+    @abstractmethod
+    def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
+        """``{"by": how, "sha256": digest}`` of these rows; changes whenever an image of theirs changes."""
+
+    def location(self, row: int) -> str | None:
+        """Where the image is, for people: a path, or None."""
+        return None
+
+
+class FileImages(ImageSource):
+    """Image files, one per row.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    """
+
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        self.paths = [Path(path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, row: int) -> Image.Image:
+        return open_image(self.paths[row])
+
+    def location(self, row: int) -> str | None:
+        return str(self.paths[row])
+
+    def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
+        sizes, times = [], []
+        for row in rows:
+            try:
+                stat = os.stat(self.paths[row])
+            except OSError:
+                sizes.append(-1)
+                times.append(-1)
+            else:
+                sizes.append(stat.st_size)
+                times.append(stat.st_mtime_ns)
+        digest = hashlib.sha256()
+        by_content = sum(sizes) <= CONTENT_LIMIT
+        for row, size, time in zip(rows, sizes, times, strict=True):
+            if not by_content:
+                digest.update(f"{size}:{time}\n".encode())
+                continue
+            try:
+                digest.update(hashlib.sha256(self.paths[row].read_bytes()).digest())
+            except OSError:
+                digest.update(b"unreadable\n")
+        return {"by": "content" if by_content else "size and time", "sha256": digest.hexdigest()}
+
+
+class ArrayImages(ImageSource):
+    """Images in one uint8 array, which may be memory-mapped.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, h, w) or (n, h, w, c), uint8
+        Grey, grey with alpha (c = 2), RGB (3) or RGBA (4).
+    name : str
+        For error messages.
+    """
+
+    def __init__(self, images: np.ndarray, name: str = "images") -> None:
+        if images.ndim == 4 and images.shape[3] == 1:
+            images = images[..., 0]
+        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (2, 3, 4)):
+            raise InputError(
+                f"{name}: got an array of shape {images.shape}, expected images of shape (n, h, w) or (n, h, w, c)",
+                "channels come last and are 1, 2, 3 or 4",
+            )
+        if images.dtype != np.uint8:
+            raise InputError(
+                f"{name}: got dtype {images.dtype}, expected uint8", "store pixels as integers from 0 to 255"
+            )
+        if 0 in images.shape[1:]:
+            raise InputError(f"{name}: got empty images of shape {images.shape[1:]}")
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, row: int) -> Image.Image:
+        from PIL import Image
+
+        return Image.fromarray(np.ascontiguousarray(self.images[row]))
+
+    def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
+        digest = hashlib.sha256(str(self.images.shape[1:]).encode())
+        for start in range(0, len(rows), 4096):
+            digest.update(np.ascontiguousarray(self.images[rows[start : start + 4096]]).data)
+        return {"by": "content", "sha256": digest.hexdigest()}
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Decode an image file completely. 16-bit images are scaled to 8 bits; EXIF rotation is not applied, as in the
+    loaders with which the published models were trained and evaluated.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+        return eight_bits(image)
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """``image``, with 16- and 32-bit integer pixels scaled to 8 bits (Pillow's own conversion clips them)."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
+    return image.copy() if getattr(image, "fp", None) is not None else image
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with names.
+
+    Parameters
+    ----------
+    name : str
+        Short name; the folder below the outputs directory. A selection adds to it (``digits@limit-100``).
+    spec : str
+        What opens it again, for example ``folder:/data/birds``.
+    source : ImageSource
+    sample_ids : sequence of str, length n
+        Unique, stable names of the samples.
+    labels : sequence of str, length n, optional
+        Class name of each sample.
+    class_names : sequence of str, optional
+        In their canonical order; by default the sorted labels.
+    splits : sequence of str, length n, optional
+        ``train``, ``val``, ``test`` ...
+    captions : sequence of sequences of str, length n, optional
+    mask : callable, optional
+        ``mask(row)`` gives an integer array of shape (h, w): the concept at each pixel, -1 for none.
+    mask_names : sequence of str, optional
+        Name of each integer in the masks.
+    rows : ndarray of shape (n,), int, optional
+        Row of each sample in ``source``; all of them by default.
+    selection : mapping
+        How this selection was made, empty for the whole set.
+    """
+
+    name: str
+    spec: str
+    source: ImageSource
+    sample_ids: Sequence[str]
+    labels: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None
+    splits: Sequence[str] | None = None
+    captions: Sequence[Sequence[str]] | None = None
+    mask: Callable[[int], np.ndarray] | None = None
+    mask_names: Sequence[str] | None = None
+    rows: np.ndarray | None = None
+    selection: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.sample_ids)
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(len(self.source)))
+        for what, given in (
+            ("images", self.rows),
+            ("labels", self.labels),
+            ("splits", self.splits),
+            ("captions", self.captions),
+        ):
+            if given is not None and len(given) != n:
+                raise InputError(f"data set {self.name}: got {n} sample ids but {len(given)} {what}")
+        if n == 0:
+            raise InputError(f"data set {self.name} has no images")
+        if len(set(self.sample_ids)) != n:
+            repeated = _first_repeated(self.sample_ids)
+            raise InputError(f"data set {self.name}: the sample id `{repeated}` occurs more than once")
+        if self.labels is not None and self.class_names is None:
+            object.__setattr__(self, "class_names", sorted(set(self.labels)))
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def image(self, index: int) -> Image.Image:
+        """Decoded image of sample ``index``; raises when it is missing or broken."""
+        assert self.rows is not None  # set in __post_init__
+        return self.source.image(int(self.rows[index]))
+
+    def location(self, index: int) -> str | None:
+        """Path of sample ``index``, or None."""
+        assert self.rows is not None
+        return self.source.location(int(self.rows[index]))
+
+    def mask_of(self, index: int) -> np.ndarray:
+        """Concept mask of sample ``index``: int array of shape (h, w), -1 for no concept."""
+        if self.mask is None:
+            raise InputError(f"data set {self.name} has no concept masks")
+        assert self.rows is not None
+        return self.mask(int(self.rows[index]))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, labels and the images themselves. Any change of a selected sample changes it."""
+        assert self.rows is not None
+        digest = hashlib.sha256()
+        for column in (self.sample_ids, self.labels):
+            digest.update("\x1f".join(column or ["none"]).encode())
+            digest.update(b"\x1e")
+        digest.update(self.source.fingerprint(self.rows)["sha256"].encode())
+        return digest.hexdigest()
+
+    def description(self) -> dict[str, Any]:
+        """What a manifest keeps: ``{name, spec, n, classes, selection, fingerprint}``."""
+        return {
+            "name": self.name,
+            "spec": self.spec,
+            "n": len(self),
+            "classes": len(self.class_names) if self.class_names is not None else None,
+            "selection": dict(self.selection),
+            "fingerprint": self.fingerprint(),
+        }
+
+    def take(self, indices: np.ndarray | Sequence[int], selection: Mapping[str, Any], suffix: str) -> Dataset:
+        """The samples ``indices``, in that order, as a data set named ``<name><suffix>``."""
+        assert self.rows is not None
+        chosen = np.asarray(indices, dtype=np.int64)
+
+        def pick(column: Sequence[Any] | None) -> list[Any] | None:
+            return None if column is None else [column[i] for i in chosen]
+
+        labels = pick(self.labels)
+        kept = set(labels) if labels is not None else set()
+        return replace(
+            self,
+            name=self.name + suffix,
+            sample_ids=pick(self.sample_ids) or [],
+            labels=labels,
+            class_names=[name for name in self.class_names if name in kept] if self.class_names is not None else None,
+            splits=pick(self.splits),
+            captions=pick(self.captions),
+            rows=self.rows[chosen],
+            selection={**self.selection, **selection},
+        )
+
+    def select(
+        self,
+        *,
+        split: str | None = None,
+        classes: Sequence[str] | str | None = None,
+        per_class: int | None = None,
+        sample: int | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> Dataset:
+        """Part of the data set, in the data set's own order.
+
+        Parameters
+        ----------
+        split : str, optional
+            Only this split.
+        classes : sequence of str or comma-separated str, optional
+            Only these classes.
+        per_class : int, optional
+            At most this many of each class, drawn at random; the draw of one class does not depend on the others.
+        sample : int, optional
+            This many samples, drawn at random without replacement; all of them when there are fewer.
+        limit : int, optional
+            The first so many of what is left.
+        seed : int
+            Seed of ``per_class`` and ``sample``.
+
+        Returns
+        -------
+        Dataset
+            This data set itself when nothing is asked for.
+
+        Raises
+        ------
+        UsageError
+            A number below 1, a split or labels that the data set does not have.
+        UnknownNameError
+            No such split or class.
+        InputError
+            Nothing is left.
+        """
+        for what, number in (("limit", limit), ("sample", sample), ("per-class", per_class)):
+            if number is not None and number < 1:
+                raise UsageError(f"--{what}: got {number}, expected at least 1")
+        keep = np.arange(len(self))
+        done: dict[str, Any] = {}
+        parts: list[str] = []
+        if split is not None:
+            keep = keep[np.asarray(self._split_mask(split))]
+            done["split"] = split
+            parts.append(split)
+        if classes is not None:
+            names = [part.strip() for part in classes.split(",")] if isinstance(classes, str) else list(classes)
+            keep = keep[self._class_mask(names)[keep]]
+            done["classes"] = names
+            joined = "-".join(names)
+            parts.append(f"classes-{joined}" if len(joined) <= 40 else f"classes-{_short_digest(names)}")
+        if per_class is not None:
+            keep = self._draw_per_class(keep, per_class, seed)
+            done |= {"per_class": per_class, "seed": seed}
+            parts.append(f"per-class-{per_class}-seed-{seed}")
+        if sample is not None:
+            if sample < len(keep):
+                order = generator(seed, "datasets", "sample").permutation(len(keep))[:sample]
+                keep = keep[np.sort(order)]
+            done |= {"sample": sample, "seed": seed}
+            parts.append(f"sample-{sample}-seed-{seed}")
+        if limit is not None:
+            keep = keep[:limit]
+            done["limit"] = limit
+            parts.append(f"limit-{limit}")
+        if not parts:
+            return self
+        if len(keep) == 0:
+            raise InputError(f"data set {self.name}: no samples are left after {', '.join(f'--{key}' for key in done)}")
+        return self.take(keep, done, "@" + "+".join(parts))
+
+    def _split_mask(self, split: str) -> list[bool]:
+        if self.splits is None:
+            raise UsageError(f"--split: the data set {self.name} has no splits")
+        if split not in set(self.splits):
+            known = list(dict.fromkeys(self.splits))
+            raise UnknownNameError(f"split of {self.name} (it has {', '.join(known)})", split, known)
+        return [value == split for value in self.splits]
+
+    def _class_mask(self, names: Sequence[str]) -> np.ndarray:
+        if self.labels is None or self.class_names is None:
+            raise UsageError(f"--classes: the data set {self.name} has no labels")
+        for name in names:
+            if name not in self.class_names:
+                raise UnknownNameError(f"class of {self.name}", name, self.class_names)
+        wanted = set(names)
+        return np.array([label in wanted for label in self.labels])
+
+    def _draw_per_class(self, keep: np.ndarray, count: int, seed: int) -> np.ndarray:
+        if self.labels is None or self.class_names is None:
+            raise UsageError(f"--per-class: the data set {self.name} has no labels")
+        labels = np.asarray(self.labels, dtype=object)[keep]
+        chosen = []
+        for name in self.class_names:
+            members = keep[labels == name]
+            order = generator(seed, "datasets", "per_class", name).permutation(len(members))[:count]
+            chosen.append(members[order])
+        return np.sort(np.concatenate(chosen))
+
+
+def natural_ids(count: int) -> list[str]:
+    """Row numbers as ids, padded with zeros so that they sort: ``0000``, ``0001`` ..."""
+    width = max(4, len(str(max(count - 1, 0))))
+    return [f"{i:0{width}d}" for i in range(count)]
+
+
+def folder_name(path: Path, prefix: str = "") -> str:
+    """Short name for data at ``path``: its base name and six digits that tell equal base names apart."""
+    resolved = path.expanduser().resolve()
+    return f"{prefix}{resolved.name or 'root'}-{_short_digest([resolved.as_posix()])}"
+
+
+def _short_digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:6]
+
+
+def _first_repeated(values: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return ""

@@ -1,0 +1,68 @@
+"""The embedded default: scikit-learn's handwritten digits (real scans, UCI), and their mirrored doubles.
+
+The doubles follow the MNIST flip experiments of the RDX paper: every image and its mirror image under a label of its own,
+``3`` and ``3-flipped``, so that a model that ignores the flip can be told from one that sees it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rdxcli.datasets.base import ArrayImages, Dataset, natural_ids
+
+FLIPPED = "-flipped"
+
+
+@lru_cache(maxsize=1)
+def digit_arrays() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (1797, 8, 8) uint8 in 0..255 and labels (1797,) int.
+
+    The file holds ink in 0..16; it is scaled by 255/16 and rounded.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = np.rint(raw.images * (255.0 / 16.0)).astype(np.uint8)
+    images.setflags(write=False)
+    return images, raw.target.astype(np.int64)
+
+
+def digits(root: Path | None = None) -> Dataset:
+    """1,797 images, labels ``0`` to ``9``, ids ``0000`` to ``1796``."""
+    images, labels = digit_arrays()
+    return Dataset(
+        name="digits",
+        spec="digits",
+        source=ArrayImages(images, "digits"),
+        sample_ids=natural_ids(len(images)),
+        labels=[str(label) for label in labels],
+        class_names=[str(digit) for digit in range(10)],
+    )
+
+
+def digits_hflip(root: Path | None = None) -> Dataset:
+    """Digits and their left-right mirror images: 3,594 images, 20 labels."""
+    return _doubled("hflip", axis=2)
+
+
+def digits_vflip(root: Path | None = None) -> Dataset:
+    """Digits and their top-bottom mirror images: 3,594 images, 20 labels."""
+    return _doubled("vflip", axis=1)
+
+
+def _doubled(flip: str, axis: int) -> Dataset:
+    images, labels = digit_arrays()
+    names = [str(label) for label in labels]
+    ids = natural_ids(len(images))
+    classes = [str(digit) for digit in range(10)]
+    return Dataset(
+        name=f"digits-{flip}",
+        spec=f"digits-{flip}",
+        source=ArrayImages(np.concatenate([images, np.flip(images, axis)]), f"digits-{flip}"),
+        sample_ids=[*ids, *(f"{sample}-{flip}" for sample in ids)],
+        labels=[*names, *(name + FLIPPED for name in names)],
+        class_names=[*classes, *(name + FLIPPED for name in classes)],
+    )
