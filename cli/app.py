@@ -13,7 +13,7 @@ from .console import Sink
 from .options import registered
 
 # The modules that hold the commands. A module registers its commands when it is imported.
-_MODULES = ("listing",)
+_MODULES = ("visualize", "listing")
 
 app = typer.Typer(
     name="rdx",

@@ -1,0 +1,234 @@
+"""The page of a comparison: what the verdict is, which images each model groups, where they lie."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rdxcli.report.html import render
+from rdxcli.report.palette import NULL, concept_colours
+
+MAP_POINTS = 5000
+"""Points drawn in a map; more are thinned evenly, members of concepts last."""
+
+DIRECTIONS = {"a": "01", "b": "10"}
+"""``closer_in`` of the documents and the direction name of the paper."""
+
+SCORE_MEANINGS = {
+    "bsr": "share of shown pairs that are closer in the model the group belongs to (rank distance)",
+    "cka": "debiased linear CKA of the two representations; 1 = alike up to rotation and scale",
+    "mutual_knn": "mean overlap of the 10 nearest neighbours",
+    "rsa": "rank correlation of the two distance matrices",
+}
+
+
+def shown_ids(document: Mapping[str, Any]) -> list[str]:
+    """Sample ids whose images the page shows, each once, in order of appearance."""
+    ids = (sample for concept in document["concepts"] for sample in concept["sample_ids"])
+    return list(dict.fromkeys(map(str, ids)))
+
+
+def page(
+    document: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    thumbnails: Mapping[str, str],
+    labels: Mapping[str, str] | None = None,
+    command: str = "",
+) -> str:
+    """HTML of a comparison.
+
+    Parameters
+    ----------
+    document : mapping
+        The JSON document of the artifact.
+    arrays : mapping
+        ``labels_a``, ``labels_b``, ``sample_ids`` (n,), ``map_a``, ``map_b`` (n, 2), ``matrix_a``, ``matrix_b`` (m, m);
+        maps and matrices may be missing.
+    thumbnails : mapping
+        Sample id to ``data:`` URI; ids without one are shown as text.
+    labels : mapping, optional
+        Sample id to class name.
+    command : str
+        What made it.
+    """
+    return render("comparison.html", view=_view(document, arrays, thumbnails, labels or {}, command))
+
+
+def _view(
+    document: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    thumbnails: Mapping[str, str],
+    labels: Mapping[str, str],
+    command: str,
+) -> dict[str, Any]:
+    difference = document["difference"]
+    class_names = sorted({name for concept in document["concepts"] for name in concept["labels"]})
+    class_colours = dict(zip(class_names, concept_colours(len(class_names)), strict=True))
+    directions = []
+    for key, other in (("a", "b"), ("b", "a")):
+        chosen = [c for c in document["concepts"] if c["closer_in"] == key]
+        colours = _colours(chosen)
+        directions.append(
+            {
+                "key": key,
+                "other_key": other,
+                "closer": document[key],
+                "other": document[other],
+                "concepts": [_concept(c, key, colours, thumbnails, labels, class_colours) for c in chosen],
+                "maps": [
+                    {"key": side, "title": f"{document[side]['name']}: two main axes, coloured by the groups above"}
+                    for side in ("a", "b")
+                    if f"map_{side}" in arrays
+                ],
+                "matrix": _matrix(arrays[f"matrix_{key}"]) if f"matrix_{key}" in arrays else None,
+            }
+        )
+    parameters = document["parameters"]
+    return {
+        "a": document["a"],
+        "b": document["b"],
+        "n": document["n"],
+        "method": document["method"],
+        "dataset": document["samples"].get("dataset"),
+        "found": difference.get("verdict") != "no difference found",
+        "verdict": difference.get("verdict", "no test was made"),
+        "verdict_lines": verdict_lines(document),
+        "strip": _strip(difference),
+        "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
+        "notes": document["notes"],
+        "directions": directions,
+        "scores": [
+            {
+                "name": name,
+                "value": value,
+                "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b"), ""),
+            }
+            for name, value in document["scores"].items()
+            if not isinstance(value, dict | list)
+        ],
+        "map_data": _map_data(document, arrays),
+        "provenance": [
+            {"name": "command", "value": command},
+            {"name": "seed", "value": document["seed"]},
+            *({"name": name, "value": json.dumps(value)} for name, value in parameters.items()),
+            *(
+                {"name": f"samples: {name}", "value": json.dumps(value)[:300]}
+                for name, value in document["samples"].items()
+            ),
+        ],
+    }
+
+
+def verdict_lines(document: Mapping[str, Any]) -> list[str]:
+    """What the test says, in sentences; also printed by ``rdx compare``."""
+    difference = document["difference"]
+    if difference.get("score") is None:
+        return []
+    lines = []
+    first = f"Difference score {difference['score']:.3f}"
+    if difference.get("null_mean") is not None:
+        first += (
+            f"; without a difference {difference['null_mean']:.3f} is expected (p = {_p(difference.get('null_p'))})"
+        )
+    lines.append(first + ".")
+    reference = difference.get("reference")
+    if reference:
+        relation = "more" if reference.get("exceeds") else "not more"
+        lines.append(
+            f"The reference pair scores {reference['score']:.3f}: these two differ {relation} than that pair "
+            f"(p = {_p(reference.get('p'))})."
+        )
+    return lines
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _colours(concepts: list[Mapping[str, Any]]) -> list[str]:
+    """Colour of each cluster label: index 0 is the null cluster."""
+    return [NULL, *concept_colours(max((c["index"] for c in concepts), default=0))]
+
+
+def _concept(
+    concept: Mapping[str, Any],
+    key: str,
+    colours: list[str],
+    thumbnails: Mapping[str, str],
+    labels: Mapping[str, str],
+    class_colours: Mapping[str, str],
+) -> dict[str, Any]:
+    return {
+        **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
+        "name": ", ".join(word["word"] for word in concept["words"][:3]),
+        "anchor": f"{key}{concept['index']}",
+        "colour": colours[concept["index"]],
+        "shown": [
+            {"id": sample, "image": thumbnails.get(sample), "label": labels.get(sample)}
+            for sample in map(str, concept["sample_ids"])
+        ],
+        "labels": [
+            {"label": name, "share": share, "colour": class_colours[name]} for name, share in concept["labels"].items()
+        ],
+    }
+
+
+def _strip(difference: Mapping[str, Any]) -> dict[str, float | None] | None:
+    score = difference.get("score")
+    low, high = difference.get("null_low"), difference.get("null_high")
+    if score is None or low is None or high is None:
+        return None
+
+    def percent(value: float) -> float:
+        return round(100 * min(max(value, 0.0), 1.0), 2)
+
+    reference = (difference.get("reference") or {}).get("score")
+    return {
+        "score": percent(score),
+        "low": percent(low),
+        "width": round(percent(high) - percent(low), 2),
+        "reference": None if reference is None else percent(reference),
+    }
+
+
+def _map_data(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    sides = [side for side in ("a", "b") if f"map_{side}" in arrays]
+    if not sides:
+        return None
+    n = len(arrays["map_a"])
+    rows = np.unique(np.linspace(0, n - 1, min(n, MAP_POINTS)).astype(int))
+    ids = arrays["sample_ids"] if "sample_ids" in arrays else np.arange(n)
+    colours = {key: _colours([c for c in document["concepts"] if c["closer_in"] == key]) for key in DIRECTIONS}
+    return {
+        "ids": [str(ids[i]) for i in rows],
+        "maps": {side: unit_square(arrays[f"map_{side}"][rows]).round(4).tolist() for side in sides},
+        "labels": {
+            key: np.clip(arrays[f"labels_{key}"][rows], 0, len(colours[key]) - 1).tolist() for key in DIRECTIONS
+        },
+        "colours": colours,
+    }
+
+
+def unit_square(points: np.ndarray) -> np.ndarray:
+    """Points of shape (n, 2) scaled to [0, 1]; outliers beyond the 0.5 % quantiles are drawn at the edge."""
+    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    return np.clip((points - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+
+
+def _matrix(matrix: np.ndarray) -> str:
+    """Picture of a difference matrix in [-1, 1] as a ``data:`` URI: negative (closer) blue, positive red."""
+    from PIL import Image
+
+    scale = max(float(np.abs(matrix).max()), 1e-12)
+    value = np.clip(matrix / scale, -1, 1)[..., None]
+    white = np.array([247.0, 247.0, 247.0])
+    blue, red = np.array([31.0, 95.0, 168.0]), np.array([178.0, 34.0, 34.0])
+    pixels = np.where(value < 0, white + (blue - white) * -value, white + (red - white) * value)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
