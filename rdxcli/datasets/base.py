@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 
 CONTENT_LIMIT = 128 * 2**20
 """Bytes up to which files are fingerprinted by content; larger sets by size and modification time."""
-
-
-def data_root(given: Path | str | None = None) -> Path:
-    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
-    return Path(given or os.environ.get("RDX_DATA") or "data")
 
 
 class ImageSource(ABC):
@@ -345,7 +341,8 @@ class Dataset:
             keep = keep[self._class_mask(names)[keep]]
             done["classes"] = names
             joined = "-".join(names)
-            parts.append(f"classes-{joined}" if len(joined) <= 40 else f"classes-{_short_digest(names)}")
+            readable = len(joined) <= 40 and all(re.fullmatch(r"[\w.]+", name) for name in names)
+            parts.append(f"classes-{joined if readable else short_digest(names)}")
         if per_class is not None:
             keep = self._draw_per_class(keep, per_class, seed)
             done |= {"per_class": per_class, "seed": seed}
@@ -404,10 +401,10 @@ def natural_ids(count: int) -> list[str]:
 def folder_name(path: Path, prefix: str = "") -> str:
     """Short name for data at ``path``: its base name and six digits that tell equal base names apart."""
     resolved = path.expanduser().resolve()
-    return f"{prefix}{resolved.name or 'root'}-{_short_digest([resolved.as_posix()])}"
+    return f"{prefix}{resolved.name or 'root'}-{short_digest([resolved.as_posix()])}"
 
 
-def _short_digest(parts: Iterable[str]) -> str:
+def short_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:6]
 
 

@@ -1,7 +1,7 @@
 """The embedded default: scikit-learn's handwritten digits (real scans, UCI), and their mirrored doubles.
 
-The doubles follow the MNIST flip experiments of the RDX paper: every image and its mirror image under a label of its own,
-``3`` and ``3-flipped``, so that a model that ignores the flip can be told from one that sees it.
+The doubles follow the MNIST flip experiments of the RDX paper: every image and its mirror image under a label of its
+own, ``3`` and ``3-flipped``, so that a model that ignores the flip can be told from one that sees it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,14 @@
 Three sources of names: the table below, `rdxcli.datasets.published` (sets that ``rdx download`` fetches), and the entry
 points of group ``rdx.datasets`` of other packages, each a callable ``open(root: Path) -> Dataset``. Explicit schemes
 (``folder:PATH`` ...) need no name. Nothing heavy is imported before a data set is opened.
+
+`rdxcli.datasets.published` offers ``NAMES`` (name -> one line), ``open_published(name, root) -> Dataset``, which raises
+`MissingDataError` with the hint ``rdx download NAME``, and ``is_ready(name, root) -> bool``, which reads no images.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -28,38 +32,55 @@ _BUILT_IN: dict[str, tuple[str, str]] = {
     "mnist": ("rdxcli.datasets.idx:mnist", "70,000 handwritten digits, 28x28; `rdx download mnist`"),
 }
 
-# scheme -> (dotted path of `open(rest) -> Dataset`, how to write it, one line)
-_SCHEMES: dict[str, tuple[str, str, str]] = {
-    "folder": ("rdxcli.datasets.folders:folder", "folder:PATH", "sub-folders are classes"),
-    "images": (
-        "rdxcli.datasets.folders:images",
-        "images:PATH",
-        "a flat folder, or a text, CSV or parquet list of paths",
-    ),
-    "array": (
-        "rdxcli.datasets.pixels:array",
-        "array:PATH.npy[,LABELS]",
-        "uint8 images (n, h, w[, c]); also PATH.npz[:key]",
-    ),
-    "idx": ("rdxcli.datasets.idx:idx", "idx:IMAGES[,LABELS]", "MNIST-style files, plain or .gz"),
-    "torchvision": ("rdxcli.datasets.libraries:torchvision", "torchvision:NAME?root=PATH", "already on disk"),
-    "hf": ("rdxcli.datasets.libraries:hugging_face", "hf:NAME", "Hugging Face data set (extra `hf`)"),
+# scheme -> dotted path of `open(rest) -> Dataset`
+_OPENERS: dict[str, str] = {
+    "folder": "rdxcli.datasets.folders:folder",
+    "images": "rdxcli.datasets.folders:images",
+    "array": "rdxcli.datasets.pixels:array",
+    "idx": "rdxcli.datasets.idx:idx",
+    "torchvision": "rdxcli.datasets.libraries:torchvision",
+    "hf": "rdxcli.datasets.libraries:hugging_face",
 }
 
+SCHEMES: dict[str, str] = {
+    "folder:PATH": "images in sub-folders, which are the classes",
+    "images:PATH": "images of a flat folder, or of a text, CSV or parquet list of paths",
+    "array:PATH[,LABELS]": "uint8 images (n, h, w[, c]) in a .npy or .npz (PATH.npz:key) file",
+    "idx:IMAGES[,LABELS]": "MNIST-style files, plain or .gz",
+    "torchvision:NAME?root=PATH": "a torchvision data set that is on disk already",
+    "hf:NAME": "a Hugging Face data set (extra `hf`)",
+}
+"""How to write a data set that has no name here, with one line about each form."""
 
-def dataset_names() -> dict[str, str]:
-    """Every name that can be opened without a path, with one line about it."""
-    names = {name: summary for name, (_, summary) in _BUILT_IN.items()}
-    for name, summary in _published().items():
-        names.setdefault(name, summary)
-    for name in _entry_points():
-        names.setdefault(name, "from another package")
-    return names
+
+def data_root(given: Path | str | None = None) -> Path:
+    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
+    return Path(given or os.environ.get("RDX_DATA") or "data")
 
 
-def dataset_schemes() -> dict[str, str]:
-    """Explicit forms such as ``folder:PATH``, with one line about each."""
-    return {usage: summary for _, usage, summary in _SCHEMES.values()}
+def list_datasets() -> list[str]:
+    """Every name that can be opened without a path."""
+    return list(dict.fromkeys([*_BUILT_IN, *_published(), *_entry_points()]))
+
+
+def describe_datasets(root: Path | str | None = None) -> list[dict[str, Any]]:
+    """One mapping per name: ``name``, ``description``, ``ready`` (on this machine) and ``fetch`` (what makes it so)."""
+    folder = data_root(root)
+    published, entries = _published(), _entry_points()
+    described = []
+    for name in list_datasets():
+        if name in _BUILT_IN:
+            text, ready = (
+                _BUILT_IN[name][1],
+                name != "mnist" or _load("rdxcli.datasets.idx:find_mnist")(folder) is not None,
+            )
+        elif name in published:
+            text, ready = published[name], import_module("rdxcli.datasets.published").is_ready(name, folder)
+        else:
+            text, ready = f"from the package {entries[name].module.partition('.')[0]}", True
+        fetch = None if ready else f"rdx download {name}"
+        described.append({"name": name, "description": text, "ready": ready, "fetch": fetch})
+    return described
 
 
 def open_dataset(spec: str, *, root: Path | str | None = None) -> Dataset:
@@ -85,15 +106,13 @@ def open_dataset(spec: str, *, root: Path | str | None = None) -> Dataset:
     InputError
         The path does not exist or holds no images.
     """
-    from rdxcli.datasets.base import data_root
-
     text = spec.strip()
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in _SCHEMES:
-        target, usage, _ = _SCHEMES[scheme]
+    if colon and scheme in _OPENERS:
         if not rest:
+            usage = next(form for form in SCHEMES if form.startswith(f"{scheme}:"))
             raise UsageError(f"data set `{text}`: nothing after the colon", f"write `{usage}`")
-        return _load(target)(rest)
+        return _load(_OPENERS[scheme])(rest)
     folder = data_root(root)
     if text in _BUILT_IN:
         return _load(_BUILT_IN[text][0])(folder)
@@ -114,7 +133,7 @@ def _unknown(text: str) -> RdxError:
     if path.is_file():
         scheme = "array" if path.suffix in {".npy", ".npz"} else "images"
         return UsageError(f"unknown data set: `{text}`", f"for your own images write `{scheme}:{text}`")
-    known = [*dataset_names(), *(f"{scheme}:" for scheme in _SCHEMES)]
+    known = [*list_datasets(), *SCHEMES]
     return UnknownNameError("data set", text, known, "rdx list datasets")
 
 

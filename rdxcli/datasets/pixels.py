@@ -1,0 +1,82 @@
+"""Images that a user holds as one array of pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rdxcli.datasets.base import ArrayImages, Dataset, folder_name, natural_ids
+from rdxcli.datasets.tables import read_values, require_file, split_pair
+from rdxcli.errors import InputError, near_matches
+
+_IMAGE_KEYS = ("images", "x", "data", "pixels", "x_test", "x_train")
+_LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
+
+
+def array(text: str) -> Dataset:
+    """``PATH.npy`` or ``PATH.npz[:key]``, optionally ``,LABELS``.
+
+    Images are uint8 of shape (n, h, w) or (n, h, w, c). In an ``.npz`` without a key, the only array that can be images
+    is taken, and a 1-D array called ``labels`` or ``y`` of the same length gives the labels.
+
+    Raises
+    ------
+    InputError
+        Wrong dtype or shape, unknown key (the message lists the keys), labels of another length.
+    """
+    location, label_file = split_pair(text)
+    archive, _, key = location.partition(".npz:")
+    if key:
+        location = archive + ".npz"
+    path = require_file(location, "array of images")
+    labels: list[str] | None = None
+    try:
+        if path.suffix == ".npy":
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                images, labels = _from_archive(path, content, key)
+        else:
+            raise InputError(f"{path}: cannot read images from `{path.suffix}`", "use .npy or .npz")
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from None
+    source = ArrayImages(images, path.name)
+    if label_file:
+        labels = read_values(label_file, _LABEL_KEYS, "labels")
+    if labels is not None and len(labels) != len(source):
+        raise InputError(f"{path}: got {len(source)} images but {len(labels)} labels")
+    spec = f"array:{path.resolve()}" + (f":{key}" if key else "")
+    return Dataset(
+        name=folder_name(path) + (f"-{key}" if key else ""),
+        spec=spec + (f",{Path(label_file).expanduser().resolve()}" if label_file else ""),
+        source=source,
+        sample_ids=natural_ids(len(source)),
+        labels=labels,
+    )
+
+
+def _from_archive(path: Path, content: np.lib.npyio.NpzFile, key: str) -> tuple[np.ndarray, list[str] | None]:
+    if key:
+        if key not in content.files:
+            near = near_matches(key, content.files)
+            raise InputError(
+                f"{path}: no array `{key}`; keys are: {', '.join(content.files)}",
+                f"did you mean `{near[0]}`?" if near else None,
+            )
+        images = content[key]
+    else:
+        named = [name for name in content.files if name.lower() in _IMAGE_KEYS]
+        candidates = named or [name for name in content.files if content[name].ndim in (3, 4)]
+        if len(candidates) != 1:
+            raise InputError(
+                f"{path}: {len(candidates)} arrays could be the images; keys are: {', '.join(content.files)}",
+                f"write `array:{path}:KEY`",
+            )
+        images = content[candidates[0]]
+    for name in content.files:
+        if name.lower() in _LABEL_KEYS and content[name].shape == images.shape[:1]:
+            return images, [str(value) for value in content[name].tolist()]
+    return images, None
