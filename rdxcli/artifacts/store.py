@@ -169,6 +169,8 @@ def create(
     except OSError as error:
         raise _unwritable(folder.parent, error) from None
     with _lock(folder, wait_seconds):
+        _recover(folder)
+        _refuse_foreign(folder)
         existing = None if force else check_reuse(folder, request)
         if existing is not None:
             log.info("reusing %s", folder)
@@ -195,10 +197,6 @@ def check_reuse(folder: Path, request: Request) -> Artifact | None:
         When it was made from another request, or is damaged.
     """
     if not (folder / MANIFEST).is_file():
-        if folder.is_dir() and any(folder.iterdir()) and any(p.is_file() for p in folder.iterdir()):
-            raise ArtifactError(
-                f"{folder} exists and is not an artifact of rdx", "choose another place with --outputs or --run"
-            )
         return None
     artifact = Artifact.open(folder)
     if artifact.manifest.fingerprint == request.fingerprint():
@@ -210,6 +208,21 @@ def check_reuse(folder: Path, request: Request) -> Artifact | None:
         f"{folder} was made with other parameters or inputs (stored -> asked for):\n{listing}{more}",
         "give this one another name with --run NAME, or replace it with --force",
     )
+
+
+def _recover(folder: Path) -> None:
+    """Put the old artifact back when a process died between the two renames of `_commit`."""
+    retired = folder.with_name(folder.name + _RETIRED)
+    if retired.is_dir() and not folder.exists():
+        os.rename(retired, folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Never replace a folder that rdx did not make, not even with ``force``."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(
+            f"{folder} exists and is not an artifact of rdx", "choose another place with --outputs or --run"
+        )
 
 
 def _begin(folder: Path, request: Request, resume: bool) -> Draft:

@@ -1,0 +1,190 @@
+"""Artifacts: atomic, reused, refused, resumed, locked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdxcli.artifacts import Artifact, Request, check_reuse, create, find_artifacts, fingerprint_array, resolve_artifact
+from rdxcli.errors import ArtifactError
+
+REQUEST = Request(kind="comparison", parameters={"k": 3, "gamma": 0.1}, inputs={"a": "1f"}, seed=0)
+
+
+def _make(folder: Path, request: Request = REQUEST, text: str = "{}", **options: bool) -> Artifact:
+    with create(folder, request, **options) as draft:
+        if not draft.reused:
+            (draft.path / "concepts.json").write_text(text)
+            draft.manifest.rows = 4
+    return draft.result
+
+
+def test_made_then_reused(tmp_path: Path) -> None:
+    first = _make(tmp_path / "x" / "run")
+    assert first.manifest.rows == 4
+    assert first.manifest.files == {"concepts.json": 2}
+    again = _make(tmp_path / "x" / "run", text="never written")
+    assert again.path == first.path
+    assert again.document() == {}
+    assert not [p for p in (tmp_path / "x").iterdir() if p.name.endswith((".partial", ".retired"))]
+
+
+def test_other_parameters_are_refused_and_listed(tmp_path: Path) -> None:
+    _make(tmp_path / "run")
+    other = REQUEST.model_copy(update={"parameters": {"k": 5, "gamma": 0.1}})
+    with pytest.raises(ArtifactError) as caught:
+        _make(tmp_path / "run", other)
+    assert "parameters.k: 3 -> 5" in caught.value.message
+    assert "gamma" not in caught.value.message
+    assert "--run" in str(caught.value.hint)
+    assert _make(tmp_path / "run", other, force=True).manifest.request == other
+
+
+def test_failure_leaves_nothing_and_keeps_the_old(tmp_path: Path) -> None:
+    _make(tmp_path / "run")
+
+    def fail(folder: Path, **options: bool) -> None:
+        with create(folder, REQUEST, **options) as draft:
+            (draft.path / "half").write_text("half")
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fail(tmp_path / "run", force=True)
+    assert Artifact.open(tmp_path / "run").document() == {}
+    with pytest.raises(RuntimeError, match="broken"):
+        fail(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new.partial").exists()
+
+
+def test_resumable_work_is_kept_for_the_same_request_only(tmp_path: Path) -> None:
+    def interrupted(request: Request) -> bool:
+        with create(tmp_path / "run", request, resume=True) as draft:
+            seen = (draft.path / "shard-0").exists()
+            (draft.path / "shard-0").write_text("done")
+            if not seen:
+                raise KeyboardInterrupt
+            draft.discard_at_end("shard-0")
+            (draft.path / "activations.npy").write_text("all")
+        assert draft.result.manifest.files == {"activations.npy": 3}
+        return seen
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(REQUEST)
+    with pytest.raises(ArtifactError, match="not finished"):
+        Artifact.open(tmp_path / "run")
+    other = REQUEST.model_copy(update={"seed": 1})
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(other)  # the other request starts anew
+    assert interrupted(other)
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    artifact = _make(tmp_path / "run")
+    (artifact.path / "concepts.json").write_text("{ }")
+    with pytest.raises(ArtifactError, match="damaged"):
+        check_reuse(artifact.path, REQUEST)
+    (artifact.path / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Artifact.open(artifact.path)
+
+
+def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    artifact = _make(tmp_path / "run")
+    manifest = json.loads((artifact.path / "manifest.json").read_text())
+    manifest["schema_version"] = 99
+    (artifact.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="newer rdx"):
+        Artifact.open(artifact.path)
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        _make(tmp_path / "run")
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        _make(tmp_path / "run", force=True)
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_two_processes_make_it_once(tmp_path: Path) -> None:
+    code = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from rdxcli.artifacts import Request, create
+        with create(Path(sys.argv[1]), Request(kind="comparison"), wait_seconds=20) as draft:
+            if not draft.reused:
+                time.sleep(0.5)
+                (draft.path / "concepts.json").write_text("{}")
+        print("reused" if draft.reused else "made")
+    """)
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = sorted(run.communicate(timeout=60)[0].strip() for run in runs)
+    assert said == ["made", "reused"]
+
+
+def test_the_holder_is_named(tmp_path: Path) -> None:
+    with create(tmp_path / "run", REQUEST):
+        code = (
+            "import sys; from pathlib import Path; from rdxcli.artifacts import Request, create\n"
+            "with create(Path(sys.argv[1]), Request(kind='comparison'), wait_seconds=0.2): pass"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=False
+        )
+    assert done.returncode != 0
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_read_only_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # works for root too, who may write everywhere
+    with pytest.raises(ArtifactError, match=r"cannot write.*Permission denied"):
+        _make(tmp_path / "deep" / "run")
+
+
+def test_death_between_the_two_renames(tmp_path: Path) -> None:
+    _make(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "run.retired")
+    assert _make(tmp_path / "run", text="never written").document() == {}
+    assert not (tmp_path / "run.retired").exists()
+
+
+def test_place_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        _make(tmp_path / "file" / "run")
+
+
+def test_found_and_named(tmp_path: Path) -> None:
+    _make(tmp_path / "digits" / "comparisons" / "a--b" / "rdx")
+    _make(tmp_path / "digits" / "comparisons" / "a--c" / "rdx")
+    assert len(find_artifacts(tmp_path)) == 2
+    assert resolve_artifact("a--b/rdx", tmp_path).path.parent.name == "a--b"
+    assert resolve_artifact("digits/comparisons/a--b/rdx/concepts.json", tmp_path).path.name == "rdx"
+    with pytest.raises(ArtifactError, match="fits 2"):
+        resolve_artifact("rdx", tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        resolve_artifact("digits/comparisons/a--d/rdx", tmp_path)
+    assert "a--" in str(caught.value.hint)
+
+
+def test_array_fingerprint_ignores_memory_layout() -> None:
+    array = np.arange(12.0).reshape(3, 4)
+    assert fingerprint_array(array) == fingerprint_array(np.asfortranarray(array))
+    assert fingerprint_array(array) != fingerprint_array(array.astype(np.float32))
+    assert fingerprint_array(array) != fingerprint_array(array.reshape(4, 3))
+    assert fingerprint_array(np.array(["a", "bc"])) != fingerprint_array(np.array(["ab", "c"]))
