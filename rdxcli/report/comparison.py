@@ -67,8 +67,6 @@ def _view(
     command: str,
 ) -> dict[str, Any]:
     difference = document["difference"]
-    class_names = sorted({name for concept in document["concepts"] for name in concept["labels"]})
-    class_colours = dict(zip(class_names, concept_colours(len(class_names)), strict=True))
     directions = []
     for key, other in (("a", "b"), ("b", "a")):
         chosen = [c for c in document["concepts"] if c["closer_in"] == key]
@@ -79,7 +77,7 @@ def _view(
                 "other_key": other,
                 "closer": document[key],
                 "other": document[other],
-                "concepts": [_concept(c, key, colours, thumbnails, labels, class_colours) for c in chosen],
+                "concepts": [_concept(c, key, colours, thumbnails, labels) for c in chosen],
                 "maps": [
                     {"key": side, "title": f"{document[side]['name']}: two main axes, coloured by the groups above"}
                     for side in ("a", "b")
@@ -161,7 +159,6 @@ def _concept(
     colours: list[str],
     thumbnails: Mapping[str, str],
     labels: Mapping[str, str],
-    class_colours: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
         **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
@@ -173,7 +170,8 @@ def _concept(
             for sample in map(str, concept["sample_ids"])
         ],
         "labels": [
-            {"label": name, "share": share, "colour": class_colours[name]} for name, share in concept["labels"].items()
+            {"label": name, "share": share, "strength": max(35, 100 - 22 * rank)}
+            for rank, (name, share) in enumerate(concept["labels"].items())
         ],
     }
 

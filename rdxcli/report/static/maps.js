@@ -1,5 +1,10 @@
 "use strict";
 // Scatter plots of the two representations. The data stand in the page; nothing is fetched.
+window.addEventListener("load", () => {
+  // For tests and for people who save the page: how many pictures were decoded.
+  const pictures = [...document.images];
+  document.documentElement.dataset.images = `${pictures.filter((p) => p.complete && p.naturalWidth > 0).length}/${pictures.length}`;
+});
 (() => {
   const holder = document.getElementById("map-data");
   if (!holder) return;

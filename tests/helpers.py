@@ -1,0 +1,101 @@
+"""Pieces that several tests use: a made-up comparison, and a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rdxcli.records import Comparison, DifferenceConcept
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def rdx(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "rdxcli.cli.app", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        cwd=cwd,
+        input=stdin,
+    )
+
+
+def made_up_comparison(n: int = 60, found: bool = True, dataset: str | None = "digits", **changes: Any) -> Comparison:
+    """A comparison of n digits with two concepts per direction."""
+    ids = [str(i) for i in range(n)]
+    if dataset == "digits":
+        from rdxcli.datasets.registry import open_dataset
+
+        ids = list(open_dataset("digits").sample_ids[:n])
+    concepts = [
+        DifferenceConcept(side, k, 9, 12.0 / k, rows, [ids[i] for i in rows], 0.9, 0.01, {"3": 0.6, "5": 0.4})
+        for side in ("a", "b")
+        for k, rows in ((1, list(range(9))), (2, list(range(9, 18))))
+    ]
+    fields: dict[str, Any] = {
+        "method": "rdx",
+        "parameters": {"beta": 5.0, "gamma": 0.1},
+        "seed": 0,
+        "a": {"name": "one", "layer": "pool", "n": n, "d": 32},
+        "b": {"name": "two", "layer": "pool", "n": n, "d": 32},
+        "n": n,
+        "k": 2,
+        "difference": {
+            "score": 0.6 if found else 0.02,
+            "null_mean": 0.4,
+            "null_low": 0.36,
+            "null_high": 0.49,
+            "null_p": 0.01 if found else 0.9,
+            "verdict": "difference found" if found else "no difference found",
+        },
+        "concepts": concepts,
+        "scores": {"bsr_a": 0.9, "bsr_b": 0.8, "cka": 0.7},
+        "samples": {"dataset": dataset, "joined": n},
+        "arrays": made_up_arrays(ids),
+    }
+    return Comparison(**{**fields, **changes})
+
+
+def made_up_arrays(ids: list[str]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n = len(ids)
+    labels = np.zeros(n, dtype=np.int32)
+    labels[:9], labels[9:18] = 1, 2
+    matrix = rng.normal(size=(n, n)).astype(np.float32)
+    return {
+        **{f"labels_{side}": labels for side in "ab"},
+        **{f"map_{side}": rng.normal(size=(n, 2)) for side in "ab"},
+        **{f"matrix_{side}": matrix for side in "ab"},
+        "sample_ids": np.array(ids),
+    }
+
+
+def browser() -> str:
+    """Path of a Chromium; skips the test when there is none."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("install Chromium to run the browser tests")
+    return path
+
+
+def browse(page: Path, folder: Path, width: int = 1240, height: int = 2400) -> tuple[str, Path]:
+    """Open ``page`` in a headless browser; returns its DOM after the scripts have run, and a screenshot."""
+    shot = folder / "page.png"
+    base = [
+        *(browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+        *(f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}", "--virtual-time-budget=4000"),
+    ]
+    uri = page.resolve().as_uri()
+    dom = subprocess.run([*base, "--dump-dom", uri], capture_output=True, text=True, check=True, timeout=120).stdout
+    subprocess.run([*base, f"--screenshot={shot}", uri], capture_output=True, check=True, timeout=120)
+    return dom, shot

@@ -1,0 +1,113 @@
+"""The page of a comparison: complete, escaped, without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import browse, made_up_comparison
+from PIL import Image
+
+from rdxcli.records import DifferenceConcept
+from rdxcli.report import comparison, figures
+from rdxcli.report.html import script_json
+from rdxcli.report.palette import concept_colours
+from rdxcli.report.thumbnails import data_uri
+
+
+def _page(**changes: object) -> str:
+    record = made_up_comparison(dataset=None, **changes)  # type: ignore[arg-type]
+    document = record.to_document("outputs/x")
+    picture = data_uri(Image.fromarray(np.full((8, 8), 200, np.uint8)))
+    return comparison.page(document, record.arrays, dict.fromkeys(comparison.shown_ids(document), picture))
+
+
+def test_complete() -> None:
+    page = _page()
+    assert page.count("<article") == 4
+    assert page.count("<canvas") == 4
+    assert len(re.findall(r'<img src="data:image/png', page)) == 4 * 9 + 2  # grids and two matrices
+    assert "Difference score 0.600" in page
+    assert "describe noise" not in page
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    page = _page()
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_no_difference_is_said_before_the_groups() -> None:
+    page = _page(found=False)
+    assert "no difference found" in page
+    assert page.count("these groups describe noise") == 2
+
+
+def test_names_are_escaped() -> None:
+    evil = '</script><script>alert("x")</script>'
+    page = _page(
+        a={"name": evil, "layer": evil, "n": 60, "d": 2},
+        notes=[evil],
+        concepts=[DifferenceConcept("a", 1, 2, 1.0, [0], [evil], None, None, {evil: 1.0}, [{"word": evil}])],
+    )
+    assert evil not in page
+    assert "&lt;/script&gt;" in page
+    assert "</script" not in str(script_json({"x": evil}))
+
+
+def test_missing_parts_are_left_out() -> None:
+    record = made_up_comparison(dataset=None)
+    document = record.to_document("outputs/x")
+    document["difference"] = {}
+    document["concepts"][0].update(stability=None, p_value=None, labels={})
+    arrays = {name: value for name, value in record.arrays.items() if name.startswith("labels")}
+    page = comparison.page(document, arrays, {})
+    assert "<canvas" not in page
+    assert page.count('class="noimage"') == 36
+    assert "no test was made" in page
+
+
+def test_thumbnails_are_small_and_faithful() -> None:
+    digit = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    kept = Image.open(io.BytesIO(base64.b64decode(data_uri(Image.fromarray(digit)).partition(",")[2])))
+    assert np.array_equal(np.asarray(kept)[::16, ::16], digit)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 600, 3), dtype=np.uint8))
+    uri = data_uri(photo)
+    assert uri.startswith("data:image/jpeg")
+    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (85, 128)
+    for mode in ("RGBA", "P", "1", "CMYK", "LA", "I;16"):
+        assert data_uri(Image.new(mode, (10, 10))).startswith("data:image/")
+
+
+def test_colours_differ() -> None:
+    assert len(set(concept_colours(30))) == 30
+
+
+@pytest.mark.parametrize("form", ["png", "pdf"])
+def test_still_pictures(tmp_path: Path, form: str) -> None:
+    record = made_up_comparison(dataset=None)
+    document = record.to_document("outputs/x")
+    path = tmp_path / f"figure.{form}"
+    figures.comparison_figure(document, record.arrays, {}, path, form)
+    head = path.read_bytes()[:5]
+    assert head.startswith(b"%PDF" if form == "pdf" else b"\x89PNG")
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_images_and_the_maps(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(_page(), "utf-8")
+    dom, shot = browse(page, tmp_path)
+    assert 'data-images="38/38"' in dom
+    assert 'data-maps-drawn="4"' in dom
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert pixels.shape[:2] == (2400, 1240)
+    # the grey of the pictures and the colour of the first concept are on the sheet
+    assert (np.abs(pixels.astype(int) - 200).max(axis=2) == 0).mean() > 0.02
+    assert (pixels == [0, 114, 178]).all(axis=2).sum() > 200
