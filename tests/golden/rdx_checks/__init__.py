@@ -1,10 +1,10 @@
 """How the RDX golden vectors are checked.
 
-Every module of this package exposes ``CHECKS``: a mapping from a pattern ``"file.npz"`` or ``"file.npz:case"`` (the case may
-hold ``*``) to a function ``compute(case) -> mapping``. The mapping has one entry per expected array of the case: either
-the value of our implementation, which is then compared as the manifest says, or, for comparisons that only the
-module understands, a function ``(expected, compare) -> None`` that asserts. The most specific pattern wins. An expected array
-without a pattern or without an entry is a failure of the test.
+Every module of this package exposes ``CHECKS``: a mapping from a pattern ``"file.npz"`` or ``"file.npz:case"`` (the
+case may hold ``*``) to a function ``compute(case) -> mapping``. The mapping has one entry per expected array of the
+case: either the value of our implementation, which is then compared as the manifest says, or, for comparisons that only
+the module understands, a function ``(expected, compare) -> None`` that asserts. The most specific pattern wins. An
+expected array without a pattern or without an entry is a failure of the test.
 """
 
 from __future__ import annotations

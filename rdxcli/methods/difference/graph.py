@@ -1,0 +1,411 @@
+"""The difference graph of RDX: per-model distances, their locally biased difference, the affinity.
+
+Symbols (n images, two models 0 and 1):
+
+========  ==========  ===========================================================================================
+E_m       (n, n)      Euclidean distances in model m
+D_m       (n, n)      distances that are compared: neighbour ranks, E / max(E), or locally scaled E
+diff_10   (n, n)      in (-1, 1): negative where model 1 puts the pair closer together than model 0; diff_01 = -diff_10
+A_10      (n, n)      affinity exp(-beta diff_10); A_01 = exp(-beta diff_01) = 1 / A_10 element-wise
+========  ==========  ===========================================================================================
+
+Direction ``10`` is "what model 1 groups that model 0 does not", ``01`` the reverse. Only A_10 is stored: everything
+before it is a function of single rows and streams through in blocks, and A_01 is its reciprocal.
+
+Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Explanations", NeurIPS 2025 (arXiv
+2505.23917).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from rdxcli.methods.difference.inputs import check_pair
+from rdxcli.numerics.neighbours import (
+    Array,
+    Points,
+    Rows,
+    largest_distance,
+    nth_distance,
+    rank_dtype,
+    ranks,
+    resolve_device,
+    row_blocks,
+)
+
+Similarity = Literal["neighborhood", "max_normalized", "local_scaling"]
+Difference = Literal["locally_biased", "standard"]
+Direction = Literal["01", "10"]
+
+SIMILARITIES = ("neighborhood", "max_normalized", "local_scaling")
+DIFFERENCES = ("locally_biased", "standard")
+DIRECTIONS: tuple[Direction, Direction] = ("01", "10")
+
+GUIDANCE_FACTOR = 5  # pairs split by their labels get rank 5 (n - 1)
+TILE = 1024
+
+
+class DifferenceGraph:
+    """Rows of distances, differences and affinities of two models, computed on demand.
+
+    Parameters
+    ----------
+    R0, R1 : array-like of shapes (n, d0) and (n, d1)
+    similarity : {"neighborhood", "max_normalized", "local_scaling"}
+        Distances that are compared. ``neighborhood``: rank of j among the neighbours of i. ``max_normalized``: E /
+        max(E).
+        ``local_scaling``: E[i, j]^2 / (s_i s_j), s_i the distance of i to its ``sigma``-th neighbour.
+    difference : {"locally_biased", "standard"}
+        With p = D_0[i, j], q = D_1[i, j]: tanh(gamma (q - p) / (1 + min(p, q))), or q - p.
+    gamma : float or None
+        Slope of the locally biased difference; None means ``gamma_scale / n``.
+    gamma_scale : float
+    beta : float
+        Sharpness of the affinity.
+    normalize : bool
+        Divide the difference by its largest absolute entry.
+    labels0, labels1 : (n,) arrays, optional
+        Guidance: within a model, pairs with different labels get rank 5 (n - 1). Only with ``neighborhood``.
+    sigma : int
+        Neighbour that sets the length scale of ``local_scaling``.
+    transposed_scaling : bool
+        Reproduce the original's slip: model 1 multiplies E_1[i, j] by E_0[j, i] (specification, trap T3).
+    symmetrize : {"affinity", "ranks"}
+        ``ranks`` replaces D by (D + D^T) / 2 in each model before the difference (a later upstream variant);
+        ``affinity`` leaves D as it is and the clustering symmetrises A.
+    reference_n : int or None
+        Above this n, ranks are measured in units of n / reference_n, see `RDX`.
+    dtype : {"float32", "float64"}
+        Of stored matrices and of the arithmetic on ranks. ``float64`` also takes distances by direct differences.
+    device : str
+    block_rows : int, optional
+        Rows per block; results do not depend on it.
+
+    Raises
+    ------
+    ValueError
+        Unusable input, unknown option, guidance with another similarity than ``neighborhood``.
+    """
+
+    def __init__(
+        self,
+        R0: ArrayLike,
+        R1: ArrayLike,
+        *,
+        similarity: str = "neighborhood",
+        difference: str = "locally_biased",
+        gamma: float | None = 0.1,
+        gamma_scale: float = 80.0,
+        beta: float = 5.0,
+        normalize: bool = False,
+        labels0: ArrayLike | None = None,
+        labels1: ArrayLike | None = None,
+        sigma: int = 7,
+        transposed_scaling: bool = False,
+        symmetrize: str = "affinity",
+        reference_n: int | None = 5000,
+        dtype: str = "float32",
+        device: str = "cpu",
+        block_rows: int | None = None,
+    ) -> None:
+        _choice("similarity", similarity, SIMILARITIES)
+        _choice("difference", difference, DIFFERENCES)
+        _choice("symmetrize", symmetrize, ("affinity", "ranks"))
+        _choice("dtype", dtype, ("float32", "float64"))
+        _positive("beta", beta)
+        R0, R1 = check_pair(R0, R1)
+        self.n = n = len(R0)
+        if gamma is None:
+            _positive("gamma_scale", gamma_scale)
+            gamma = gamma_scale / n
+        _positive("gamma", gamma)
+        if reference_n is not None:
+            _positive("reference_n", reference_n)
+        if symmetrize == "ranks" and similarity != "neighborhood":
+            raise ValueError(
+                f"Got symmetrize='ranks' with similarity={similarity!r}, expected similarity='neighborhood'"
+            )
+        self.similarity, self.difference_kind, self.normalize = similarity, difference, normalize
+        self.gamma, self.beta = float(gamma), float(beta)
+        self.sigma, self.transposed_scaling, self.symmetrize = sigma, transposed_scaling, symmetrize
+        self.unit = 1.0 if reference_n is None or similarity != "neighborhood" else max(1.0, n / reference_n)
+        self.dtype = np.dtype(dtype)
+        self.device = resolve_device(device)
+        self.block_rows = block_rows
+        exact = dtype == "float64"
+        self.points = tuple(Points(R, exact=exact, device=self.device) for R in (R0, R1))
+        self._labels = self._guidance(labels0, labels1)
+        self._scales: list[Any] = [self._scale(m) for m in (0, 1)]
+        self._symmetric: list[Any] | None = None
+        self._largest: float | None = None
+
+    def _guidance(self, *labels: ArrayLike | None) -> tuple[np.ndarray, ...] | None:
+        if all(one is None for one in labels):
+            return None
+        if any(one is None for one in labels):
+            raise ValueError("Got labels for one model only, expected labels for both models or none")
+        if self.similarity != "neighborhood":
+            raise ValueError(
+                f"Got labels with similarity={self.similarity!r}, expected 'neighborhood': guidance acts on ranks only"
+            )
+        codes = []
+        for one in labels:
+            values = np.asarray(one)
+            if values.shape != (self.n,):
+                raise ValueError(f"Got labels of shape {values.shape}, expected ({self.n},)")
+            codes.append(np.unique(values, return_inverse=True)[1])
+        return tuple(codes)
+
+    def _scale(self, model: int) -> Any:
+        """What a distance of this similarity is divided by: nothing, the maximum, or the local scales."""
+        points = self.points[model]
+        if self.similarity == "max_normalized":
+            return largest_distance(points)
+        if self.similarity == "local_scaling":
+            scales = nth_distance(points, self.sigma)
+            return scales if self.device == "cpu" else torch.as_tensor(scales, device=self.device)
+        return None
+
+    def blocks(self) -> Any:
+        """Slices of rows in which everything here is computed."""
+        return row_blocks(self.n, self.n, self.block_rows)
+
+    def distances(self, model: int, rows: Rows) -> Array:
+        """D_m for some rows: (len(rows), n), integer ranks (halves if symmetrised) or float64 distances."""
+        if self.symmetrize == "ranks":
+            return self._symmetric_ranks(model)[rows]
+        return self._row_distances(model, rows)
+
+    def _row_distances(self, model: int, rows: Rows) -> Array:
+        points = self.points[model]
+        if self.similarity == "neighborhood":
+            block = ranks(points, rows)
+            if self._labels is not None:
+                labels = self._labels[model]
+                split = labels[rows][:, None] != labels
+                if isinstance(block, torch.Tensor):
+                    block = block.to(torch.int32)
+                    block[torch.as_tensor(split, device=block.device)] = GUIDANCE_FACTOR * (self.n - 1)
+                else:
+                    block = block.astype(np.int32)
+                    block[split] = GUIDANCE_FACTOR * (self.n - 1)
+            return block
+        block = points.distances(rows)
+        if self.similarity == "max_normalized":
+            block /= self._scales[model]
+            return block
+        block *= self.points[0].distances(rows) if self.transposed_scaling and model == 1 else block
+        scales = self._scales[model]
+        block /= scales[rows][:, None]
+        block /= scales
+        return block
+
+    def _symmetric_ranks(self, model: int) -> Array:
+        """D + D^T (twice the mean); both models are held, as int16 up to n = 16,384 (together one float32 matrix)."""
+        if self._symmetric is None:
+            self._symmetric = []
+            for m in (0, 1):
+                # Sums reach 2 (n - 1), or 10 (n - 1) with guidance.
+                largest = (2 if self._labels is None else 2 * GUIDANCE_FACTOR) * (self.n - 1)
+                kind = rank_dtype(largest + 1)
+                if self.device == "cpu":
+                    full: Any = np.empty((self.n, self.n), dtype=kind)
+                else:
+                    full = torch.empty((self.n, self.n), dtype=_torch_type(kind), device=self.device)
+                for rows in self.blocks():
+                    block = self._row_distances(m, rows)
+                    full[rows] = block if isinstance(full, torch.Tensor) else block.astype(kind, copy=False)
+                for i in range(0, self.n, TILE):
+                    for j in range(i, self.n, TILE):
+                        rows, columns = slice(i, i + TILE), slice(j, j + TILE)
+                        total = full[rows, columns] + full[columns, rows].T
+                        full[rows, columns] = total
+                        full[columns, rows] = total.T
+                self._symmetric.append(full)
+        return self._symmetric[model]
+
+    def _raw_difference(self, rows: Rows) -> Array:
+        """diff_10 for some rows before normalisation, in ``dtype``."""
+        p, q = (self._as_float(self.distances(m, rows)) for m in (0, 1))
+        if self.symmetrize == "ranks":
+            p *= 0.5
+            q *= 0.5
+        if self.difference_kind == "standard":
+            q -= p
+            q /= self.unit
+            return q
+        xp: Any = torch if isinstance(p, torch.Tensor) else np
+        floor = xp.minimum(p, q)
+        floor += self.unit
+        q -= p
+        q /= floor
+        q *= self.gamma
+        return xp.tanh(q, out=q)
+
+    def _as_float(self, block: Array) -> Array:
+        if isinstance(block, torch.Tensor):
+            return block.to(_torch_type(self.dtype), copy=True)
+        return block.astype(self.dtype)
+
+    def difference(self, rows: Rows, direction: Direction = "10") -> Array:
+        """The difference matrix of a direction for some rows: (len(rows), n) in ``dtype``.
+
+        With ``normalize`` the first call makes one pass over all rows for the largest entry, unless `affinity` did so
+        already.
+        """
+        block = self._raw_difference(rows)
+        if self.normalize:
+            if self._largest is None:
+                self._largest = max(_largest_magnitude(self._raw_difference(part)) for part in self.blocks())
+            block /= self._largest or 1.0
+        if direction == "01":
+            block *= -1.0
+        return block
+
+    def affinity(self) -> Affinity:
+        """Compute and store A_10: O(n^2 (d0 + d1 + log n)) time, one n x n matrix of ``dtype``.
+
+        Raises
+        ------
+        ValueError
+            exp(beta diff) would overflow (differences of ranks that were not normalised).
+        """
+        shape = (self.n, self.n)
+        if self.device == "cpu":
+            matrix: Any = np.empty(shape, dtype=self.dtype)
+        else:
+            matrix = torch.empty(shape, dtype=_torch_type(self.dtype), device=self.device)
+        largest = 0.0
+        limit = 80.0 if self.dtype == np.float32 else 700.0
+        for rows in self.blocks():
+            block = self._raw_difference(rows)
+            largest = max(largest, _largest_magnitude(block))
+            if not self.normalize:
+                if self.beta * largest > limit:
+                    raise ValueError(
+                        f"Got differences up to {largest:.3g} and beta={self.beta:g}, so that exp(beta x difference) "
+                        "overflows; expected normalize=True, a smaller beta, or difference='locally_biased'"
+                    )
+                _exponential(block, -self.beta)
+            matrix[rows] = block
+        self._largest = largest
+        if self.normalize:
+            for rows in self.blocks():
+                _exponential(matrix[rows], -self.beta / (largest or 1.0))
+        self._symmetric = None  # its memory is needed by the clustering
+        return Affinity(matrix, largest)
+
+
+class Affinity:
+    """A_10 in memory, read in either direction.
+
+    Parameters
+    ----------
+    matrix : (n, n) float array or tensor
+        A_10.
+    largest_difference : float
+        Largest absolute entry of the difference matrix before normalisation; 0 when the models agree on every pair.
+    """
+
+    def __init__(self, matrix: Array, largest_difference: float) -> None:
+        self.matrix = matrix
+        self.n = len(matrix)
+        self.largest_difference = largest_difference
+
+    def rows(self, direction: Direction, rows: Rows) -> Array:
+        """A of the direction for some rows: (len(rows), n), a copy or a view; do not write to it."""
+        block = self.matrix[rows]
+        return block if direction == "10" else 1.0 / block
+
+    def take(self, direction: Direction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Single entries A[rows, columns] with NumPy's broadcasting, float64."""
+        if isinstance(self.matrix, torch.Tensor):
+            index = [torch.as_tensor(one, device=self.matrix.device) for one in (rows, columns)]
+            values = self.matrix[index[0], index[1]].cpu().numpy().astype(np.float64)
+        else:
+            values = self.matrix[rows, columns].astype(np.float64)
+        return values if direction == "10" else 1.0 / values
+
+    def symmetric(self, direction: Direction, out: Array | None = None, *, lower: bool = False) -> Array:
+        """Undirected weights of the graph: a second n x n matrix.
+
+        Parameters
+        ----------
+        direction : {"01", "10"}
+        out : (n, n) array, optional
+            Where to write.
+        lower : bool
+            False: W = (A + A^T) / 2 with a zero diagonal. True: the lower triangle mirrored, weight(i < j) = A[j, i],
+            diagonal kept, which is what a graph library makes of A when later edges overwrite earlier ones.
+        """
+        if out is None:
+            out = torch.empty_like(self.matrix) if isinstance(self.matrix, torch.Tensor) else np.empty_like(self.matrix)
+        for i in range(0, self.n, TILE):
+            for j in range(0, i + 1, TILE):
+                rows, columns = slice(i, i + TILE), slice(j, j + TILE)
+                below = self.matrix[rows, columns]
+                if direction == "01":
+                    below = 1.0 / below
+                if lower:
+                    if i == j:
+                        xp: Any = torch if isinstance(below, torch.Tensor) else np
+                        below = xp.tril(below) + xp.tril(below, -1).T
+                    mean = below
+                else:
+                    above = self.matrix[columns, rows].T
+                    mean = (below + (1.0 / above if direction == "01" else above)) * 0.5
+                out[rows, columns] = mean
+                if i != j:
+                    out[columns, rows] = mean.T
+        if not lower:
+            diagonal = np.arange(self.n)
+            out[diagonal, diagonal] = 0.0
+        return out
+
+    def within(self, direction: Direction, labels: np.ndarray) -> np.ndarray:
+        """Mean affinity of each node to the members of its own cluster, itself included: (n,) float64."""
+        onehot = np.zeros((self.n, int(labels.max()) + 1), dtype=np.float64)
+        onehot[np.arange(self.n), labels] = 1.0
+        sizes = onehot.sum(axis=0)
+        out = np.empty(self.n)
+        if isinstance(self.matrix, torch.Tensor):
+            right: Any = torch.as_tensor(onehot, device=self.matrix.device).to(self.matrix.dtype)
+        else:
+            right = onehot.astype(self.matrix.dtype)
+        for rows in row_blocks(self.n, self.n):
+            sums = self.rows(direction, rows) @ right
+            sums = sums.cpu().numpy() if isinstance(sums, torch.Tensor) else sums
+            mine = labels[rows]
+            out[rows] = sums[np.arange(len(mine)), mine] / sizes[mine]
+        return out
+
+
+def _exponential(block: Array, factor: float) -> None:
+    """``block = exp(factor * block)`` in place."""
+    block *= factor
+    xp: Any = torch if isinstance(block, torch.Tensor) else np
+    xp.exp(block, out=block)
+
+
+def _largest_magnitude(block: Array) -> float:
+    return max(float(block.max()), -float(block.min()))
+
+
+def _torch_type(kind: Any) -> torch.dtype:
+    return {"int16": torch.int16, "int32": torch.int32, "float32": torch.float32, "float64": torch.float64}[
+        np.dtype(kind).name
+    ]
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"Got {name}={value!r}, expected one of {', '.join(map(repr, allowed))}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"Got {name}={value!r}, expected a positive number")

@@ -1,0 +1,260 @@
+"""Distances and neighbour ranks, computed in blocks of rows.
+
+Symbols: X (n, d) one representation; S (n, n) squared Euclidean distances; D (n, n) ranks, D[i, j] = number of points
+strictly before j when all points are sorted by their distance from i; D[i, i] = 0.
+
+Nothing of size n x n is kept here: callers ask for blocks of rows. Two ways to compute S:
+
+* default: the rows are centred and scaled by a power of two, then |x|^2 + |y|^2 - 2 x.y is one matrix product in
+  float64. Centring removes the common offset that makes the expanded formula useless in float32 (see the class
+  `Points`), and float64 keeps 15 digits of what remains. Values within the rounding error of zero become exactly zero,
+  so that duplicates tie.
+* ``exact``: sums of squared coordinate differences, in float64. No cancellation at all; about ten times slower.
+
+Ties are resolved by index, and a point is always its own first neighbour, so ranks are unique and the same on every
+machine. In the default mode two squared distances tie when they agree in float32 (relative difference about 6e-8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
+
+Array = Any  # numpy array on the CPU, torch tensor on another device
+Rows = slice | np.ndarray
+
+BLOCK_ELEMENTS = 2**20  # 8 MiB of float64: two blocks fit in the second-level cache of two cores
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``auto`` into ``cuda`` when there is one, else ``cpu``.
+
+    Raises
+    ------
+    ValueError
+        Unknown device, or a device that has no float64 or is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.split(":")[0]
+    if kind == "mps":
+        return "cpu"  # no float64 there; the CPU computes the same numbers
+    if kind not in {"cpu", "cuda"}:
+        raise ValueError(f"Got device {device!r}, expected 'auto', 'cpu', 'cuda' or 'mps'")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"Got device {device!r}, but no CUDA device is available")
+    return device
+
+
+def row_blocks(rows: int, columns: int, block_rows: int | None = None) -> Iterator[slice]:
+    """Slices that cover ``rows``, each of about `BLOCK_ELEMENTS` elements when ``columns`` wide."""
+    step = block_rows or max(16, BLOCK_ELEMENTS // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
+
+class Points:
+    """One representation, centred and scaled, ready to give blocks of squared distances.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Finite numbers of any real type.
+    exact : bool
+        Direct differences instead of the expanded formula.
+    device : str
+        ``cpu`` (NumPy) or a torch CUDA device.
+
+    Attributes
+    ----------
+    values : (n, d) float64
+        ``(X - mean) / scale``.
+    scale : float
+        Power of two; distances of ``values`` times ``scale`` are distances of X.
+
+    Notes
+    -----
+    The original computes the expanded formula in float32 without centring. With a common mean of 40 and a spread of
+    0.02 then 97 % of the ranks are wrong (specification, trap T4). Costs O(n m d) per block of m rows, memory n (d + 1)
+    float64.
+    """
+
+    def __init__(self, X: ArrayLike, *, exact: bool = False, device: str = "cpu") -> None:
+        # Coordinates are brought to at most 1 before the mean is taken, so that nothing can overflow.
+        values, first = _power_of_two(np.array(X, dtype=np.float64))
+        values -= values.mean(axis=0)
+        values, second = _power_of_two(values)
+        self.scale = first * second
+        self.exact = exact
+        self.n, self.d = values.shape
+        self.device = device
+        self.values: Array = values if device == "cpu" else torch.as_tensor(values, device=device)
+        self._norms: Array = (self.values * self.values).sum(1)
+        # Rounding error of the expanded formula for two coincident points, with a margin.
+        self._coincident: Array = (8.0 * np.finfo(np.float64).eps * np.sqrt(self.d + 1.0)) * self._norms
+
+    @property
+    def constant(self) -> bool:
+        """All rows are equal up to rounding."""
+        return not float(self._norms.max()) > 0.0
+
+    def squared(self, rows: Rows, columns: Rows | None = None) -> Array:
+        """Squared distances, in units of ``scale ** 2``, from ``rows`` to ``columns`` (default all): float64 block."""
+        left = self.values[rows]
+        right = self.values if columns is None else self.values[columns]
+        if self.exact:
+            if self.device == "cpu":
+                return cdist(left, right, "sqeuclidean")
+            return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        norms = self._norms if columns is None else self._norms[columns]
+        block = left @ right.T
+        block *= -2.0
+        block += self._norms[rows][:, None]
+        block += norms
+        block[block <= self._coincident[rows][:, None]] = 0.0
+        return block
+
+    def distances(self, rows: Rows, columns: Rows | None = None) -> Array:
+        """Euclidean distances of X from ``rows`` to ``columns``: float64 block."""
+        block = self.squared(rows, columns)
+        block = np.sqrt(block, out=block) if self.device == "cpu" else block.sqrt_()
+        block *= self.scale
+        return block
+
+
+def _power_of_two(values: np.ndarray) -> tuple[np.ndarray, float]:
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest > 0.0:
+        return values, 1.0
+    exponent = int(np.frexp(largest)[1])
+    return np.ldexp(values, -exponent), float(np.ldexp(1.0, exponent))
+
+
+def _row_numbers(rows: Rows, n: int) -> np.ndarray:
+    return np.arange(n)[rows]
+
+
+def _keys(block: np.ndarray) -> np.ndarray:
+    """Non-negative float32 distances (self: -1) and column numbers packed in one sortable int64.
+
+    The bit pattern of a non-negative float32 grows with its value, and that of -1 is negative; the low half breaks ties
+    by column. Sorting these integers is several times faster than any argsort, and stable by construction.
+    """
+    keys = block.astype(np.float32).view(np.int32).astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(block.shape[1], dtype=np.int64)
+    return keys
+
+
+def _order(block: Array, exact: bool) -> Array:
+    """Columns of each row by ascending distance, ties by column."""
+    if isinstance(block, torch.Tensor):
+        return torch.sort(block if exact else block.float(), dim=1, stable=True).indices
+    if exact:
+        return np.argsort(block, axis=1, kind="stable")
+    keys = _keys(block)
+    keys.sort(axis=1)
+    keys &= 0xFFFFFFFF
+    return keys
+
+
+def rank_dtype(n: int) -> type[np.int16] | type[np.int32]:
+    """The smallest of int16 and int32 that holds ranks 0 .. n - 1."""
+    return np.int16 if n <= 2**15 else np.int32
+
+
+def ranks(points: Points, rows: Rows) -> Array:
+    """Neighbour ranks of all points as seen from ``rows``.
+
+    Returns
+    -------
+    (len(rows), n) integer block
+        Self 0, nearest neighbour 1, farthest n - 1; int16 up to n = 32,768, else int32. O(n log n) per row.
+    """
+    numbers = _row_numbers(rows, points.n)
+    block = points.squared(rows)
+    block[np.arange(len(numbers)), numbers] = -1.0
+    order = _order(block, points.exact)
+    kind = rank_dtype(points.n)
+    if isinstance(order, torch.Tensor):
+        positions = torch.arange(points.n, device=order.device, dtype=torch.int16 if kind is np.int16 else torch.int32)
+        return torch.empty_like(order, dtype=positions.dtype).scatter_(1, order, positions.expand_as(order))
+    out = np.empty(order.shape, dtype=kind)
+    np.put_along_axis(out, order, np.arange(points.n, dtype=kind)[None, :], axis=1)
+    return out
+
+
+def nearest(points: Points, k: int, rows: Rows | None = None, *, members: np.ndarray | None = None) -> np.ndarray:
+    """The ``k`` nearest points of each row, itself first.
+
+    Parameters
+    ----------
+    points : Points
+    k : int
+        Number of neighbours including the point itself.
+    rows : slice or index array, optional
+        Points of departure; default all, or all members.
+    members : index array, optional
+        Search only among these points; ``rows`` and the result then count positions in ``members``.
+
+    Returns
+    -------
+    (len(rows), k) int64 array
+        By ascending distance, ties by position.
+    """
+    total = points.n if members is None else len(members)
+    if not 1 <= k <= total:
+        raise ValueError(f"Got k={k}, expected between 1 and the number of points, {total}")
+    wanted = _row_numbers(slice(None) if rows is None else rows, total)
+    out = np.empty((len(wanted), k), dtype=np.int64)
+    for part in row_blocks(len(wanted), total):
+        numbers = wanted[part]
+        block = points.squared(numbers if members is None else members[numbers], members)
+        block[np.arange(len(numbers)), numbers] = -1.0
+        if isinstance(block, torch.Tensor) or points.exact:
+            order = _order(block, points.exact)[:, :k]
+            out[part] = order.cpu().numpy() if isinstance(order, torch.Tensor) else order
+            continue
+        keys = _keys(block)
+        if k < total:
+            keys = np.partition(keys, k - 1, axis=1)[:, :k]
+        keys.sort(axis=1)
+        out[part] = keys & 0xFFFFFFFF
+    return out
+
+
+def nth_distance(points: Points, nth: int) -> np.ndarray:
+    """Distance of every point to its ``nth`` nearest neighbour, itself counted as number 0: (n,) float64.
+
+    Where that distance is zero (``nth`` or more duplicates) the smallest positive distance of the row is returned
+    instead, so that it can serve as a length scale.
+
+    Raises
+    ------
+    ValueError
+        Fewer than ``nth + 1`` points.
+    """
+    if nth >= points.n:
+        raise ValueError(f"Got n={points.n} rows, expected at least {nth + 1} for the distance to neighbour {nth}")
+    out = np.empty(points.n)
+    for rows in row_blocks(points.n, points.n):
+        block = points.distances(rows)
+        block = block.cpu().numpy() if isinstance(block, torch.Tensor) else block
+        numbers = _row_numbers(rows, points.n)
+        block[np.arange(len(numbers)), numbers] = 0.0
+        value = np.partition(block, nth, axis=1)[:, nth]
+        for i in np.flatnonzero(value == 0.0):
+            positive = block[i][block[i] > 0.0]
+            value[i] = positive.min()
+        out[rows] = value
+    return out
+
+
+def largest_distance(points: Points) -> float:
+    """The largest Euclidean distance between two points."""
+    return max(float(points.squared(rows).max()) for rows in row_blocks(points.n, points.n)) ** 0.5 * points.scale
