@@ -1,0 +1,186 @@
+"""``rdx compare``: what two models see differently."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rdxcli.errors import UsageError
+
+from .options import (
+    ClassesOption,
+    DatasetOption,
+    ImagesOption,
+    LabelsOption,
+    LimitOption,
+    PoolOption,
+    SampleIdsOption,
+    SampleOption,
+    Session,
+    SplitOption,
+    command,
+    complete_layers,
+    complete_methods,
+    complete_models,
+    read_stdin,
+)
+
+METHOD_PANEL = "Method"
+
+
+@command(
+    "compare",
+    examples=[
+        "rdx compare digits-cnn-m35 digits-cnn --k 3",
+        "rdx compare a.npy b.npy --k 3 --labels y.npy --json",
+        "rdx compare dino dinov2 --dataset folder:photos --fail-above 0.5",
+    ],
+)
+def compare(
+    session: Session,
+    a: Annotated[
+        str,
+        typer.Argument(help="First model, array file or artifact.", autocompletion=complete_models, show_default=False),
+    ],
+    b: Annotated[str, typer.Argument(help="Second one.", autocompletion=complete_models, show_default=False)],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Concepts per direction.")] = 3,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    classes: ClassesOption = None,
+    limit: LimitOption = None,
+    sample: SampleOption = None,
+    layer_a: Annotated[
+        str | None, typer.Option("--layer-a", help="Layer of the first model.", autocompletion=complete_layers)
+    ] = None,
+    layer_b: Annotated[
+        str | None, typer.Option("--layer-b", help="Layer of the second model.", autocompletion=complete_layers)
+    ] = None,
+    pool: PoolOption = "auto",
+    labels: LabelsOption = None,
+    sample_ids: SampleIdsOption = None,
+    images: ImagesOption = None,
+    reference: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--reference", help="A second pair, for example one model under two seeds: is A B more different?"
+        ),
+    ] = None,
+    test: Annotated[bool, typer.Option("--test/--no-test", help="Test whether there is a difference at all.")] = True,
+    bootstraps: Annotated[
+        int, typer.Option("--bootstraps", min=0, help="Resamplings for the stability of each concept.")
+    ] = 20,
+    fail_above: Annotated[
+        float | None, typer.Option("--fail-above", help="Exit with 3 when the difference score is above this.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="See `rdx list methods`.",
+            autocompletion=complete_methods("compare"),
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = "rdx",
+    gamma: Annotated[
+        float | None,
+        typer.Option("--gamma", help="Slope of the difference.  [default: 0.1]", rich_help_panel=METHOD_PANEL),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option("--beta", help="Sharpness of the affinity.  [default: 5]", rich_help_panel=METHOD_PANEL),
+    ] = None,
+    guidance: Annotated[
+        str,
+        typer.Option(
+            "--guidance", help="none or labels: pairs with different labels count as far.", rich_help_panel=METHOD_PANEL
+        ),
+    ] = "none",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            help="NAME=VALUE of any other parameter of the method; may be repeated.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None,
+) -> None:
+    """Show what two models see differently: groups of images that one holds together and the other keeps apart.
+
+    Each side is a model, an array of shape (n, d) or the artifact of `rdx extract`. Says whether there is a difference
+    at all before it explains one.
+    """
+    from rdxcli.services import compare as service
+    from rdxcli.services.inputs import ArrayOptions, SelectionOptions
+
+    parameters: dict[str, Any] = {"n_clusters": k, **_parameters(param or [])}
+    parameters |= {name: value for name, value in (("gamma", gamma), ("beta", beta)) if value is not None}
+    options = service.CompareOptions(
+        a=read_stdin(a),
+        b=b,
+        layer_a=layer_a,
+        layer_b=layer_b,
+        pool=pool,
+        method=method,
+        parameters=parameters,
+        selection=SelectionOptions(
+            dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
+        ),
+        arrays=ArrayOptions(labels=labels, sample_ids=sample_ids, images=images),
+        reference=reference,
+        test=test,
+        bootstraps=bootstraps,
+        guidance=guidance,
+        fail_above=fail_above,
+        outputs=session.outputs,
+        run=session.run,
+        seed=session.seed,
+        device=session.device,
+        force=session.force,
+    )
+    if session.dry_run:
+        session.plan("compare", service.plan(options))
+        return
+    outcome = service.compare(options)
+    _show(session, outcome)
+    session.sink.result(str(outcome.artifact.path), outcome.document)
+    service.check_gate(outcome.document, fail_above)
+
+
+def _parameters(given: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs, values read as YAML scalars."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--param takes NAME=VALUE, got `{pair}`")
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name.strip().replace("-", "_")] = text
+    return values
+
+
+def _show(session: Session, outcome: Any) -> None:
+    from rdxcli.report.comparison import verdict_lines
+
+    document = outcome.document
+    a, b = document["a"]["name"], document["b"]["name"]
+    rows = [
+        (
+            f"{concept['closer_in']}{concept['index']}",
+            a if concept["closer_in"] == "a" else b,
+            concept["size"],
+            concept["affinity"],
+            concept["stability"],
+            concept["p_value"],
+            ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
+        )
+        for concept in document["concepts"]
+    ]
+    columns = ("concept", "closer in", "size", "affinity", "stability", "p", "labels")
+    session.sink.table(f"what {a} (a) and {b} (b) see differently", columns, rows)
+    for line in [f"verdict: {document['difference'].get('verdict', 'not tested')}", *verdict_lines(document)]:
+        session.sink.message(line)
+    for note in document["notes"]:
+        session.sink.message(f"note: {note}")
