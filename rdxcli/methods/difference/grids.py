@@ -24,6 +24,8 @@ STRATEGIES = (
     "random",
 )
 
+WHOLE_SET = ("centroid", "max_affinity_euclidean_neighborhood")
+
 GATHER_ELEMENTS = 2**22
 
 
@@ -62,7 +64,7 @@ def choose_images(
     own : Points
         The own model.
     num_samples : int
-        k = min(cluster size, num_samples) images are chosen.
+        k = min(cluster size, num_samples) images are chosen; strategies that search the whole set choose num_samples.
     rng : numpy Generator
         Used by ``random`` only.
     within : (n,) float64, optional
@@ -81,7 +83,9 @@ def choose_images(
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
         k = min(len(members), num_samples)
-        if k == 0:
+        if strategy in WHOLE_SET:
+            k = min(len(labels), num_samples)
+        if len(members) == 0:
             chosen.append(members)
         elif strategy == "maximize_total_neighborhood_affinity":
             chosen.append(_tightest_neighbourhood(affinity, direction, own, members, k))
