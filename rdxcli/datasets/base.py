@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdxcli.errors import InputError, UnknownNameError, UsageError
-from rdxcli.numerics.seeding import generator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -263,6 +262,28 @@ class Dataset:
             "fingerprint": self.fingerprint(),
         }
 
+    def locate(self, ids: Sequence[str]) -> np.ndarray:
+        """Index of each of ``ids`` in this data set, -1 where it has none; int64 of shape (len(ids),).
+
+        An id that is no sample id is compared with the paths without their ending, then with the bare file names; a
+        name that several samples share fits none of them.
+        """
+        exact = {sample: i for i, sample in enumerate(self.sample_ids)}
+        shorter: list[dict[str, int]] = []
+        for shorten in (_without_ending, _base_name, lambda s: _without_ending(_base_name(s))):
+            table: dict[str, int] = {}
+            for i, sample in enumerate(self.sample_ids):
+                short = shorten(sample)
+                table[short] = -1 if short in table else i
+            shorter.append(table)
+        found = np.full(len(ids), -1, np.int64)
+        for row, sample in enumerate(ids):
+            for table in (exact, *shorter):
+                if table.get(sample, -1) >= 0:
+                    found[row] = table[sample]
+                    break
+        return found
+
     def take(self, indices: np.ndarray | Sequence[int], selection: Mapping[str, Any], suffix: str) -> Dataset:
         """The samples ``indices``, in that order, as a data set named ``<name><suffix>``."""
         assert self.rows is not None
@@ -304,9 +325,9 @@ class Dataset:
         classes : sequence of str or comma-separated str, optional
             Only these classes.
         per_class : int, optional
-            At most this many of each class, drawn at random; the draw of one class does not depend on the others.
+            At most this many of each class, drawn at random (see `draw`).
         sample : int, optional
-            This many samples, drawn at random without replacement; all of them when there are fewer.
+            This many samples, drawn at random without replacement (see `draw`); all of them when there are fewer.
         limit : int, optional
             The first so many of what is left.
         seed : int
@@ -348,9 +369,7 @@ class Dataset:
             done |= {"per_class": per_class, "seed": seed}
             parts.append(f"per-class-{per_class}-seed-{seed}")
         if sample is not None:
-            if sample < len(keep):
-                order = generator(seed, "datasets", "sample").permutation(len(keep))[:sample]
-                keep = keep[np.sort(order)]
+            keep = keep[draw([self.sample_ids[i] for i in keep], sample, seed)]
             done |= {"sample": sample, "seed": seed}
             parts.append(f"sample-{sample}-seed-{seed}")
         if limit is not None:
@@ -387,9 +406,22 @@ class Dataset:
         chosen = []
         for name in self.class_names:
             members = keep[labels == name]
-            order = generator(seed, "datasets", "per_class", name).permutation(len(members))[:count]
-            chosen.append(members[order])
+            chosen.append(members[draw([self.sample_ids[i] for i in members], count, seed)])
         return np.sort(np.concatenate(chosen))
+
+
+def draw(ids: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Positions of ``count`` ids drawn without replacement, ascending; all of them when there are fewer.
+
+    The draw depends on the seed and on the ids only, not on their order: each id gets a number from a hash of seed and
+    id, and the smallest numbers are drawn. So two files with the same samples in another order give the same draw.
+    """
+    if count >= len(ids):
+        return np.arange(len(ids))
+    prefix = f"rdx.sample\x1f{int(seed)}\x1f"
+    numbers = [hashlib.sha256(f"{prefix}{sample}".encode()).digest() for sample in ids]
+    order = sorted(range(len(ids)), key=numbers.__getitem__)
+    return np.sort(np.array(order[:count], dtype=np.int64))
 
 
 def natural_ids(count: int) -> list[str]:
@@ -406,6 +438,15 @@ def folder_name(path: Path, prefix: str = "") -> str:
 
 def short_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:6]
+
+
+def _without_ending(sample: str) -> str:
+    stem, dot, ending = sample.rpartition(".")
+    return stem if dot and "/" not in ending else sample
+
+
+def _base_name(sample: str) -> str:
+    return sample.rpartition("/")[2]
 
 
 def _first_repeated(values: Sequence[str]) -> str:

@@ -1,0 +1,269 @@
+"""A user's own arrays as records: `Representation` and `ConceptMatrix`, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rdxcli.datasets.arrayfiles import ID_NAMES, LABEL_NAMES, read_array, split_key
+from rdxcli.datasets.tables import pick_column, read_columns, read_values, require_file
+from rdxcli.errors import InputError, MissingDataError
+from rdxcli.records import ConceptMatrix, Representation
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_BLOCK = 16 * 2**20  # bytes that are looked at at once
+
+
+def is_array(text: str) -> bool:
+    """Whether ``text`` is written like a file of arrays (``PATH.npy``, ``PATH.npz:key`` ...)."""
+    return split_key(text) is not None
+
+
+def load_representation(
+    text: str,
+    *,
+    labels: Path | str | None = None,
+    sample_ids: Path | str | None = None,
+    images: Path | str | None = None,
+    spatial: bool = False,
+    pool: str = "auto",
+) -> Representation:
+    """A file of arrays as a `Representation`.
+
+    Parameters
+    ----------
+    text : str
+        ``PATH[:KEY]``; see `rdxcli.datasets.arrayfiles.read_array`.
+    labels, sample_ids : Path, optional
+        Files of one value per row (``.npy``, ``.txt``, ``.csv``, ``.json``, ``.parquet``). A table of labels that has a
+        column of ids is matched by id. They win over ids and labels in the array's own file.
+    images : Path, optional
+        Folder, list or data set with the images of the rows, matched by id (with or without folder and ending), or by
+        order when the rows have no ids and there are as many images as rows.
+    spatial : bool
+        Keep (n, c, h, w) as it is. Otherwise positions are pooled.
+    pool : str
+        For (n, c, h, w): ``auto`` and ``avg`` average over positions, ``max`` takes the largest, ``first`` the first.
+
+    Returns
+    -------
+    Representation
+        ``values`` float16, float32 or float64 as stored, memory-mapped where possible; integers become float32.
+
+    Raises
+    ------
+    MissingDataError, InputError
+        With what was found, and for NaN or infinite values the rows.
+    """
+    file = read_array(text)
+    name = file.path.stem + (f":{file.key}" if file.key and split_key(text) != (text, None) else "")
+    values = check_values(file.values, name, spatial=spatial, pool=pool)
+    n = len(values)
+    ids = read_values(sample_ids, ID_NAMES, "sample ids") if sample_ids is not None else file.sample_ids
+    if ids is not None:
+        check_ids(ids, n, name)
+    dataset = None
+    if images is not None:
+        ids, dataset = _with_images(str(images), ids, n, name)
+    found_labels = _labels(Path(labels), ids, n, name) if labels is not None else file.labels
+    return Representation(
+        values=values,
+        sample_ids=np.array(ids) if ids is not None else None,
+        name=name,
+        labels=np.array(found_labels) if found_labels is not None else None,
+        source={"array": str(file.path.resolve()), "key": file.key},
+        dataset=dataset,
+    )
+
+
+def load_concepts(
+    text: str, *, names: Path | str | Sequence[str] | None = None, sample_ids: Path | str | None = None
+) -> ConceptMatrix:
+    """A file of concept scores as a `ConceptMatrix`.
+
+    Parameters
+    ----------
+    text : str
+        ``PATH[:KEY]`` of an (n, c) array, or a CSR matrix as ``scipy.sparse.save_npz`` writes it.
+    names : Path or sequence of str, optional
+        Name of each column; by default the columns of a table, else ``concept0``, ``concept1`` ...
+    sample_ids : Path, optional
+        File of one id per row.
+    """
+    sparse = _sparse(text)
+    ids: list[str] | None = None
+    columns: list[str] | None = None
+    values: np.ndarray | csr_array
+    if sparse is not None:
+        values, label = sparse, Path(text).stem
+    else:
+        file = read_array(text)
+        label = file.path.stem
+        values, ids, columns = check_values(file.values, label, minimum=1), file.sample_ids, file.columns
+    if sample_ids is not None:
+        ids = read_values(sample_ids, ID_NAMES, "sample ids")
+    if ids is not None:
+        check_ids(ids, values.shape[0], label)
+    if isinstance(names, str | Path):
+        columns = read_values(names, ("concept", "name", "word", "text"), "concept names")
+    elif names is not None:
+        columns = list(names)
+    if columns is None:
+        columns = [f"concept{i}" for i in range(values.shape[1])]
+    if len(columns) != values.shape[1]:
+        raise InputError(f"{label}: got {values.shape[1]} columns but {len(columns)} concept names")
+    path = (split_key(text) or (text, None))[0]
+    return ConceptMatrix(
+        values, columns, np.array(ids) if ids is not None else None, {"array": str(Path(path).expanduser().resolve())}
+    )
+
+
+def check_values(
+    values: np.ndarray, name: str, *, spatial: bool = False, pool: str = "auto", minimum: int = 2
+) -> np.ndarray:
+    """``values`` as an (n, d) array of floats, or (n, c, h, w) when ``spatial``.
+
+    Floating-point arrays are returned as they are (no copy); integers and booleans become float32, or float64 where
+    float32 would round.
+
+    Raises
+    ------
+    InputError
+        Not numeric, wrong shape, fewer than ``minimum`` rows, no columns, or rows with NaN or infinity.
+    """
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{name}: got dtype {values.dtype}, expected real numbers")
+    if values.ndim == 4 and not spatial:
+        values = _pooled(values, pool, name)
+    if values.ndim != 2 and not (spatial and values.ndim == 4):
+        expected = "(n, d) or (n, c, h, w)" if spatial else "(n, d)"
+        raise InputError(
+            f"{name}: got an array of shape {values.shape}, expected {expected}",
+            "one row per sample and one column per dimension" if values.ndim != 3 else "average or select tokens first",
+        )
+    if len(values) < minimum:
+        raise InputError(f"{name}: got {len(values)} rows, expected at least {minimum}")
+    if 0 in values.shape[1:]:
+        raise InputError(f"{name}: got an array of shape {values.shape}, expected at least one column")
+    if values.dtype.kind != "f":
+        exact = values.dtype.itemsize <= 2 or bool(np.abs(values.astype(np.float64)).max() <= 2**24)
+        values = values.astype(np.float32 if exact else np.float64)
+    elif not values.dtype.isnative or values.dtype.itemsize > 8:
+        values = values.astype(np.float64 if values.dtype.itemsize >= 8 else values.dtype.newbyteorder("="))
+    bad = bad_rows(values)
+    if len(bad):
+        shown = ", ".join(map(str, bad[:10])) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+        raise InputError(
+            f"{name}: {len(bad)} of {len(values)} rows hold NaN or infinity: row{'s' if len(bad) > 1 else ''} {shown}",
+            "remove or repair these rows (counted from 0)",
+        )
+    return values
+
+
+def bad_rows(values: np.ndarray) -> np.ndarray:
+    """Numbers of the rows that hold NaN or infinity, looked for in blocks."""
+    step = max(1, _BLOCK // max(1, values[:1].nbytes))
+    found = []
+    for start in range(0, len(values), step):
+        block = np.asarray(values[start : start + step])
+        finite = np.isfinite(block)
+        if not finite.all():
+            found.append(start + np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1)))
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def check_ids(ids: Sequence[str], n: int, name: str) -> None:
+    """Raise `InputError` unless there are ``n`` different, non-empty ids."""
+    if len(ids) != n:
+        raise InputError(f"{name}: got {n} rows but {len(ids)} sample ids")
+    seen: dict[str, int] = {}
+    for row, sample in enumerate(ids):
+        if not sample:
+            raise InputError(f"{name}: the sample id of row {row} is empty")
+        if sample in seen:
+            raise InputError(f"{name}: the sample id `{sample}` occurs in rows {seen[sample]} and {row}")
+        seen[sample] = row
+
+
+def _pooled(values: np.ndarray, pool: str, name: str) -> np.ndarray:
+    n, c = values.shape[:2]
+    if pool == "none":
+        raise InputError(f"{name}: got an array of shape {values.shape}, expected (n, d)", "choose --pool avg or max")
+    result = np.empty((n, c), np.float32 if values.dtype.itemsize <= 4 else np.float64)
+    step = max(1, _BLOCK // max(1, values[:1].nbytes))
+    for start in range(0, n, step):
+        block = np.asarray(values[start : start + step]).reshape(-1, c, values.shape[2] * values.shape[3])
+        match pool:
+            case "max":
+                pooled = block.max(axis=2)
+            case "first" | "cls":
+                pooled = block[:, :, 0]
+            case _:
+                pooled = block.mean(axis=2, dtype=result.dtype)
+        result[start : start + step] = pooled
+    return result
+
+
+def _labels(path: Path, ids: Sequence[str] | None, n: int, name: str) -> list[str]:
+    if path.suffix.lower() in {".csv", ".tsv", ".parquet"} and ids is not None:
+        columns = read_columns(path)
+        id_column, label_column = pick_column(columns, ID_NAMES), pick_column(columns, LABEL_NAMES)
+        if id_column is not None and label_column is not None:
+            check_ids(columns[id_column], len(columns[id_column]), path.name)
+            by_id = dict(zip(columns[id_column], columns[label_column], strict=True))
+            missing = [sample for sample in ids if sample not in by_id]
+            if missing:
+                raise InputError(
+                    f"{path}: no label for {len(missing)} of {n} sample ids of {name}, for example `{missing[0]}`"
+                )
+            return [by_id[sample] for sample in ids]
+    values = read_values(path, LABEL_NAMES, "labels")
+    if len(values) != n:
+        raise InputError(f"{path}: got {len(values)} labels for the {n} rows of {name}")
+    return values
+
+
+def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[list[str] | None, str]:
+    """The ids of the rows and the data set that shows them."""
+    from rdxcli.datasets.registry import open_dataset
+
+    spec = text if ":" in text and not Path(text).exists() else f"images:{text}"
+    dataset = open_dataset(spec)
+    if ids is None:
+        if len(dataset) != n:
+            raise InputError(
+                f"{name}: got {n} rows without ids but {len(dataset)} images in {text}",
+                "give the ids with --sample-ids",
+            )
+        return list(dataset.sample_ids), dataset.spec
+    found = dataset.locate(ids)
+    missing = [sample for sample, index in zip(ids, found, strict=True) if index < 0]
+    if missing:
+        raise MissingDataError(
+            f"{text} has no image for {len(missing)} of {n} sample ids of {name}, for example `{missing[0]}`",
+            "ids are compared with paths below the folder, with and without their ending",
+        )
+    return ids, dataset.spec
+
+
+def _sparse(text: str) -> csr_array | None:
+    if not text.endswith(".npz"):
+        return None
+    path = require_file(text, "file of arrays")
+    import scipy.sparse as sp
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not {"data", "shape", "format"} <= set(archive.files):
+                return None
+        matrix = sp.csr_array(sp.load_npz(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from None
+    if not np.isfinite(matrix.data).all():
+        raise InputError(f"{path} holds NaN or infinity")
+    return matrix
