@@ -1,0 +1,93 @@
+"""Where a model runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import UsageError
+from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The torch device of a name.
+
+    Parameters
+    ----------
+    device : str
+        ``auto`` (CUDA, else Apple MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, or the device is asked for and not there: work never moves to the CPU silently.
+    """
+    import torch
+
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not index.isdecimal()):
+        raise UsageError(
+            f"unknown device: `{device}`",
+            hint="expected " + ", ".join(f"`{name}`" for name in DEVICES) + " or `cuda:0`",
+        )
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if kind == "cuda":
+        if not cuda:
+            raise UsageError(
+                "`cuda` was asked for, but torch sees no CUDA device",
+                hint="`--device auto` uses what there is; `rdx doctor` shows versions and devices",
+            )
+        if index and int(index) >= torch.cuda.device_count():
+            raise UsageError(f"`{device}` was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if kind == "mps" and not mps:
+        raise UsageError("`mps` was asked for, but torch sees no Apple GPU", hint="`--device auto` uses what there is")
+    if kind == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """``float32`` for None; otherwise one of `DTYPES`.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown.
+    """
+    import torch
+
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype: `{dtype}`", hint="expected " + ", ".join(f"`{name}`" for name in DTYPES))
+    return getattr(torch, name)
+
+
+def describe_device(device: str | torch.device = "auto") -> dict[str, Any]:
+    """What a person should know of a device.
+
+    Returns
+    -------
+    dict
+        ``device``, ``name``, ``memory_bytes`` (of a GPU), ``threads`` (of the CPU), ``torch``.
+    """
+    import torch
+
+    chosen = pick_device(device) if isinstance(device, str) else device
+    facts: dict[str, Any] = {"device": str(chosen), "torch": torch.__version__}
+    if chosen.type == "cuda":
+        properties = torch.cuda.get_device_properties(chosen)
+        return {**facts, "name": properties.name, "memory_bytes": properties.total_memory}
+    if chosen.type == "mps":
+        return {**facts, "name": "Apple GPU"}
+    return {**facts, "name": "CPU", "threads": torch.get_num_threads()}
+
+
+def announce(device: str, chosen: torch.device) -> None:
+    """Say so when ``auto`` found no GPU."""
+    if device == "auto" and chosen.type == "cpu":
+        log.info("no GPU found, working on the CPU")

@@ -1,0 +1,265 @@
+"""Names of layers: module paths, their aliases, and the table of what a forward pass goes through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, pool, standard_form
+
+LAYERS_COMMAND = "rdx list layers MODEL"
+ALIASES = ("penultimate", "last", "block:N")
+# modules that hand on what they get (in evaluation mode)
+_TRIVIAL = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One row of the table of layers.
+
+    Parameters
+    ----------
+    path : str
+        Module path; `OUTPUT` for the whole network.
+    type : str
+        Class name.
+    shape : tuple of int
+        Output of one image, without the batch dimension, in its standard form: (c,), (t, c) or (c, h, w).
+    kind : {"features", "tokens", "map"}
+    channels : int
+    calls : int
+        How often the module runs in one pass; the last output is what is read.
+    pooled : int
+        Bytes of one image's pooled vector in float32.
+    """
+
+    path: str
+    type: str
+    shape: tuple[int, ...]
+    kind: str
+    channels: int
+    calls: int
+
+    @property
+    def pooled(self) -> int:
+        return 4 * self.channels
+
+
+def normal_path(path: str) -> str:
+    """``encoder.layers[3].mlp[1]`` is ``encoder.layers.3.mlp.1``."""
+    return re.sub(r"\[\s*['\"]?([\w-]+)['\"]?\s*\]", r".\1", path.strip()).strip(".")
+
+
+def blocks(module: nn.Module) -> list[str]:
+    """Paths of the repeated blocks (transformer blocks, residual blocks), in the order of the network.
+
+    A block is a composite child of a ``Sequential`` or ``ModuleList``; blocks inside blocks do not count.
+    """
+    found: list[str] = []
+
+    def visit(parent: nn.Module, prefix: str) -> None:
+        for name, child in parent.named_children():
+            path = f"{prefix}{name}"
+            container = type(child) in (nn.Sequential, nn.ModuleList)
+            composite = any(True for _ in child.children())
+            if (
+                type(parent) in (nn.Sequential, nn.ModuleList)
+                and composite
+                and not isinstance(child, nn.Sequential | nn.ModuleList)
+            ):
+                found.append(path)
+            elif composite and (container or not found or not path.startswith(tuple(f"{block}." for block in found))):
+                visit(child, f"{path}.")
+
+    visit(module, "")
+    return found
+
+
+def resolve_layer(module: nn.Module, name: str, penultimate: str) -> str:
+    """The module path that a layer's name means.
+
+    Parameters
+    ----------
+    module : nn.Module
+    name : str
+        Module path, ``penultimate``, ``last`` (the network's output), ``block:N`` (N may be negative).
+    penultimate : str
+        Path of the default layer.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such layer.
+    UsageError
+        If ``block:N`` is no number, out of range, or the network has no repeated blocks.
+    """
+    path = normal_path(name)
+    modules = dict(module.named_modules())
+    if path and path in modules:
+        return path
+    if path == "penultimate":
+        return penultimate
+    if path in ("last", OUTPUT):
+        return OUTPUT
+    if path.startswith("block:"):
+        return _block(module, path.removeprefix("block:"))
+    raise UnknownNameError(
+        "layer", name, [*(known for known in modules if known), *ALIASES[:2], OUTPUT], LAYERS_COMMAND
+    )
+
+
+def _block(module: nn.Module, index: str) -> str:
+    known = blocks(module)
+    if not known:
+        raise UsageError(
+            "this model has no repeated blocks, so `block:N` means nothing", hint=f"`{LAYERS_COMMAND}` lists its layers"
+        )
+    try:
+        return known[int(index)]
+    except (ValueError, IndexError):
+        raise UsageError(f"got `block:{index}`, expected `block:0` to `block:{len(known) - 1}` or `block:-1`") from None
+
+
+@dataclass
+class _Seen:
+    """What the hooks of `trace` collect."""
+
+    path: str
+    type: str
+    output: Any
+    calls: int = 0
+
+
+def trace(module: nn.Module, image: Tensor, tokens: Tokens) -> list[LayerInfo]:
+    """Every module that runs, in order of completion, from one forward pass.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode.
+    image : Tensor of shape (1, channels, height, width)
+
+    Notes
+    -----
+    Two images are passed, so that a tensor without one row per image is told from one that has it. Modules whose output
+    cannot be read (windows, attention masks) are left out.
+    """
+    seen: dict[str, LayerInfo] = {}
+    batch = torch.cat([image, image])
+    size = (image.shape[-2], image.shape[-1])
+
+    def hook(path: str) -> Any:
+        def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+            try:
+                tensor = standard_form(output, len(batch), size, tokens, path)
+            except InputError:
+                return
+            shape = tuple(tensor.shape[1:])
+            kind = {1: "features", 2: "tokens", 3: "map"}[len(shape)]
+            channels = shape[-1] if kind == "tokens" else shape[0]
+            calls = seen.pop(path).calls + 1 if path in seen else 1
+            seen[path] = LayerInfo(path, type(layer).__name__, shape, kind, channels, calls)
+
+        return keep
+
+    handles = [layer.register_forward_hook(hook(path or OUTPUT)) for path, layer in module.named_modules()]
+    try:
+        with torch.inference_mode():
+            module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(seen.values())
+
+
+def penultimate_layer(module: nn.Module, image: Tensor, tokens: Tokens, classifier: nn.Module | None) -> str:
+    """The layer whose pooled output is what the classifier reads.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode.
+    image : Tensor of shape (1, channels, height, width)
+        Not constant, or layers could be confused.
+    tokens : Tokens
+    classifier : nn.Module, optional
+        The last layer; None looks for a linear layer that runs last and gives the network's output.
+
+    Returns
+    -------
+    str
+        The last module before the classifier that does something and whose output, pooled by ``auto``, equals the
+        classifier's input; otherwise the module that ran last before it. `OUTPUT` for a network without classifier.
+
+    Notes
+    -----
+    Costs one forward pass. Cosmetic modules (dropout, identity, flatten) are passed over.
+    """
+    ran: list[tuple[str, nn.Module, Tensor | None]] = []
+    read: dict[int, Tensor] = {}  # classifier candidates: id -> input
+    size = (image.shape[-2], image.shape[-1])
+    result: list[Tensor | None] = [None]
+
+    def hook(path: str) -> Any:
+        def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if path == OUTPUT:
+                result[0] = first_tensor(output)
+                return
+            if isinstance(layer, nn.Linear) or layer is classifier:
+                read[id(layer)] = inputs[0].clone()
+            try:
+                value = pool(standard_form(output, len(image), size, tokens, path), "auto", tokens, path)
+            except InputError:
+                value = None
+            ran.append((path, layer, value))
+
+        return keep
+
+    handles = [layer.register_forward_hook(hook(path or OUTPUT)) for path, layer in module.named_modules()]
+    try:
+        with torch.inference_mode():
+            module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    position = _classifier_position(ran, read, result[0], classifier)
+    if position is None:
+        return OUTPUT
+    wanted = read[id(ran[position][1])]
+    if wanted.ndim == 4:
+        wanted = wanted.mean((2, 3))
+    before = [entry for entry in ran[:position] if entry[2] is not None]
+    for path, layer, value in reversed(before):
+        if value is not None and not isinstance(layer, _TRIVIAL) and _same(value, wanted):
+            return path
+    for path, _, value in reversed(before):
+        if value is not None and _same(value, wanted):
+            return path
+    return before[-1][0] if before else OUTPUT
+
+
+def _classifier_position(
+    ran: Sequence[tuple[str, nn.Module, Tensor | None]],
+    read: dict[int, Tensor],
+    result: Tensor | None,
+    classifier: nn.Module | None,
+) -> int | None:
+    for position in reversed(range(len(ran))):
+        _, layer, value = ran[position]
+        if id(layer) not in read:
+            continue
+        if layer is classifier:
+            return position
+        if classifier is None and value is not None and result is not None and _same(value, result):
+            return position
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,280 @@
+"""From a picture to a model's input tensor, described completely by plain numbers.
+
+Every library's preprocessing is translated into one `Preprocessing`, which repeats that library's arithmetic exactly
+(tests compare the tensors). Only transformers' processors stay what they are, in `ProcessorTransform`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import InputError, UsageError
+from rdxcli.models.grammar import literal
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    Transform = Callable[[Image.Image], Tensor]
+
+OPTIONS = (
+    "preprocess",
+    "mode",
+    "input_size",
+    "resize",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
+    "scale",
+    "mean",
+    "std",
+)
+"""Options of a model's name that belong to the preprocessing; all others go to the network's constructor."""
+
+PRESETS: dict[str, dict[str, str]] = {
+    "imagenet": {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"},
+    "half": {"mean": "0.5", "std": "0.5"},
+    "clip": {"mean": "0.48145466,0.4578275,0.40821073", "std": "0.26862954,0.26130258,0.27577711"},
+    "unit": {"mean": "0", "std": "1"},
+}
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+_CROP_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, crop, scale, normalise.
+
+    Parameters
+    ----------
+    input_size : (int, int)
+        Height and width of the tensor, pixels.
+    resize : {"shortest", "squash", "longest"}
+        What ``resize_to`` fixes: the shorter side (aspect ratio kept), both sides, or the longer side (then padded).
+    resize_to : (int, int)
+        Height and width; for ``shortest`` with a square target its side.
+    interpolation : str
+        Pillow filter; shrinking is always antialiased.
+    mode : {"RGB", "L"}
+        Pillow mode the picture is converted to: 3 or 1 channels.
+    scale : float
+        Pixel values 0..255 are divided by this.
+    mean, std : tuple of float, one per channel
+        Applied after scaling.
+    fill : int or tuple of int
+        Colour of padding, 0..255.
+    """
+
+    input_size: tuple[int, int] = (224, 224)
+    resize: str = "shortest"
+    resize_to: tuple[int, int] = (256, 256)
+    interpolation: str = "bilinear"
+    mode: str = "RGB"
+    scale: float = 255.0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    fill: int | tuple[int, ...] = 0
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.mode == "L" else 3
+
+    def describe(self) -> dict[str, Any]:
+        """Plain fields, for manifests."""
+        return {"kind": "rdx", **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}}
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Tensor of shape (c, h, w), float32."""
+        import torch
+        from torchvision.transforms import functional
+
+        image = image if image.mode == self.mode else image.convert(self.mode)
+        image = functional.center_crop(self._resized(image), list(self.input_size))
+        tensor = functional.pil_to_tensor(image).to(torch.float32).div(self.scale)
+        return functional.normalize(tensor, list(self.mean), list(self.std), inplace=True)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import InterpolationMode, functional
+
+        mode = InterpolationMode(self.interpolation)
+        height, width = self.resize_to
+        if self.resize == "squash":
+            return functional.resize(image, [height, width], mode)
+        if self.resize == "shortest" and height == width:
+            return functional.resize(image, [height], mode)
+        pick = max if self.resize == "longest" else min
+        ratio = pick(image.height / height, image.width / width)
+        image = functional.resize(image, [round(image.height / ratio), round(image.width / ratio)], mode)
+        if self.resize == "shortest":
+            return image
+        down, right = max(0, self.input_size[0] - image.height), max(0, self.input_size[1] - image.width)
+        edges = [right // 2, down // 2, right - right // 2, down - down // 2]
+        return functional.pad(image, edges, fill=self._fill_colour())
+
+    def _fill_colour(self) -> Any:
+        return tuple(self.fill) if isinstance(self.fill, list | tuple) else self.fill
+
+
+def override(base: Preprocessing, options: Mapping[str, str]) -> Preprocessing:
+    """``base`` with the options of a model's name put over it.
+
+    Parameters
+    ----------
+    base : Preprocessing
+    options : mapping of str to str
+        Keys of `OPTIONS`; others are ignored. A changed ``input_size`` keeps the ratio of crop and resize unless
+        ``crop_pct`` or ``resize`` say otherwise.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be used.
+    """
+    given = {key: options[key] for key in OPTIONS if key in options}
+    preset = given.pop("preprocess", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UsageError(
+                f"unknown preprocessing: `{preset}`", hint="expected " + ", ".join(f"`{name}`" for name in PRESETS)
+            )
+        given = {**PRESETS[preset], **given}
+    if "mode" in given:
+        base = _with_mode(base, given["mode"])
+    if "interpolation" in given:
+        base = replace(base, interpolation=_choice("interpolation", given["interpolation"], _INTERPOLATIONS))
+    if "crop_mode" in given:
+        base = replace(base, resize=_CROP_MODES[_choice("crop_mode", given["crop_mode"], tuple(_CROP_MODES))])
+    base = _with_sizes(base, given)
+    if "scale" in given:
+        base = replace(base, scale=_numbers("scale", given["scale"], 1, positive=True)[0])
+    if "mean" in given:
+        base = replace(base, mean=_numbers("mean", given["mean"], base.channels))
+    if "std" in given:
+        base = replace(base, std=_numbers("std", given["std"], base.channels, positive=True))
+    return base
+
+
+def _with_mode(base: Preprocessing, mode: str) -> Preprocessing:
+    mode = _choice("mode", mode, ("RGB", "L"))
+    channels = 1 if mode == "L" else 3
+    if channels == base.channels:
+        return replace(base, mode=mode)
+    mean, std = sum(base.mean) / len(base.mean), sum(base.std) / len(base.std)
+    return replace(base, mode=mode, mean=(mean,) * channels, std=(std,) * channels)
+
+
+def _with_sizes(base: Preprocessing, given: Mapping[str, str]) -> Preprocessing:
+    size = _size("input_size", given["input_size"]) if "input_size" in given else base.input_size
+    if "resize" in given:
+        to = _size("resize", given["resize"])
+        # two numbers fix both sides, one fixes the shorter side
+        kind = base.resize if "crop_mode" in given else ("squash" if "," in given["resize"] else "shortest")
+        return replace(base, input_size=size, resize=kind, resize_to=to)
+    if "crop_pct" in given:
+        share = _numbers("crop_pct", given["crop_pct"], 1, positive=True)[0]
+        to = (math.floor(size[0] / share), math.floor(size[1] / share))
+    elif size != base.input_size:
+        scaled = [round(new * old / crop) for new, old, crop in zip(size, base.resize_to, base.input_size, strict=True)]
+        to = (scaled[0], scaled[1])
+    else:
+        to = base.resize_to
+    return replace(base, input_size=size, resize_to=to)
+
+
+def _choice(key: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise UsageError(f"got `{key}={value}`, expected " + " or ".join(f"`{name}`" for name in known))
+    return value
+
+
+def _numbers(key: str, value: str, count: int, positive: bool = False) -> tuple[float, ...]:
+    parsed = literal(value)
+    parts = parsed if isinstance(parsed, tuple) else (parsed,)
+    valid = all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts)
+    if not valid or len(parts) not in (1, count) or (positive and min(parts) <= 0):
+        wanted = "one number" if count == 1 else f"one number or {count} separated by commas"
+        raise UsageError(f"got `{key}={value}`, expected {wanted}" + (" above zero" if positive else ""))
+    return tuple(float(part) for part in (parts * count if len(parts) == 1 else parts))
+
+
+def _size(key: str, value: str) -> tuple[int, int]:
+    parsed = literal(value)
+    parts = parsed if isinstance(parsed, tuple) else (parsed, parsed)
+    if len(parts) != 2 or not all(isinstance(part, int) and not isinstance(part, bool) and part > 0 for part in parts):
+        raise UsageError(f"got `{key}={value}`, expected pixels, `224` or `HEIGHT,WIDTH`")
+    return int(parts[0]), int(parts[1])
+
+
+def from_timm(config: Mapping[str, Any]) -> Preprocessing:
+    """timm's evaluation transform of a resolved data config (``timm.data.create_transform(**config)``)."""
+    channels, height, width = config["input_size"]
+    share = config["crop_pct"] or 0.875
+    mean, std = tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
+    return Preprocessing(
+        input_size=(height, width),
+        resize=_CROP_MODES[config.get("crop_mode") or "center"],
+        resize_to=(math.floor(height / share), math.floor(width / share)),
+        interpolation=config["interpolation"],
+        mode="L" if channels == 1 else "RGB",
+        mean=mean,
+        std=std,
+        fill=tuple(round(255 * value) for value in mean) if config.get("crop_mode") == "border" else 0,
+    )
+
+
+def from_torchvision(preset: Any) -> Preprocessing:
+    """torchvision's classification preset (``WEIGHTS.transforms()``)."""
+    (crop,), resize = preset.crop_size, preset.resize_size
+    return Preprocessing(
+        input_size=(crop, crop),
+        resize="shortest" if len(resize) == 1 else "squash",
+        resize_to=(resize[0], resize[-1]),
+        interpolation=preset.interpolation.value,
+        mean=tuple(map(float, preset.mean)),
+        std=tuple(map(float, preset.std)),
+    )
+
+
+def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
+    """open_clip's evaluation transform of a ``PreprocessCfg``."""
+    size = config["size"]
+    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+    return Preprocessing(
+        input_size=size,
+        resize=config["resize_mode"],
+        resize_to=size,
+        interpolation=config["interpolation"],
+        mean=tuple(map(float, config["mean"])),
+        std=tuple(map(float, config["std"])),
+        fill=config.get("fill_color", 0),
+    )
+
+
+class ProcessorTransform:
+    """A transformers image processor as a transform of one picture.
+
+    Parameters
+    ----------
+    processor : BaseImageProcessor
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Tensor of shape (c, h, w), float32."""
+        pixels = self.processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+        if pixels.ndim != 4 or len(pixels) != 1:
+            raise InputError(
+                f"the image processor returns pixel values of shape {tuple(pixels.shape)}, expected one image"
+            )
+        return pixels[0]
+
+    def describe(self) -> dict[str, Any]:
+        """The processor's own settings, for manifests."""
+        plain = (str, int, float, bool, list, dict, type(None))
+        settings = {k: v for k, v in self.processor.to_dict().items() if isinstance(v, plain) and v is not None}
+        return {"kind": "transformers", **settings}

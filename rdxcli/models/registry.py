@@ -1,0 +1,223 @@
+"""The names of models. Looking one up imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from rdxcli.errors import UnknownNameError, UsageError, near_matches
+from rdxcli.models import grammar
+from rdxcli.progress import log
+
+SCHEMES = grammar.SCHEMES
+ENTRY_POINTS = "rdx.models"
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".ckpt", ".bin", ".tar")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a model before it is loaded.
+
+    Parameters
+    ----------
+    name : str
+        What a person types; for explicit schemes the whole text.
+    source : str
+        Explicit name that the loader opens, for example ``timm:vit_base_patch16_224.dino`` or ``digits:m35``.
+    default_layer : str, optional
+        Module path or alias; None finds the penultimate representation.
+    default_dataset : str, optional
+        Data set the model is usually read on.
+    preprocessing : mapping of str to str
+        Options that override the model's own preprocessing (see docs/models.md).
+    weights : str
+        Where the numbers come from, for people.
+    url : str, optional
+        Address of the checkpoint, when no library fetches it.
+    description, licence : str
+    options : mapping of str to str
+        ``?key=value`` pairs that the user gave.
+    seed : int
+        Seed of models that rdx trains itself (``NAME@SEED``).
+    """
+
+    name: str
+    source: str
+    default_layer: str | None = None
+    default_dataset: str | None = None
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
+    url: str | None = None
+    description: str = ""
+    licence: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        """Scheme of the source: ``digits``, or one of `rdxcli.models.grammar`."""
+        if self.source.startswith("digits:"):
+            return "digits"
+        return grammar.parse(self.source).scheme or "unknown"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain fields, for ``rdx list models --json``."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "source": self.source,
+            "default_layer": self.default_layer,
+            "default_dataset": self.default_dataset,
+            "preprocessing": dict(self.preprocessing),
+            "weights": self.weights,
+            "url": self.url,
+            "description": self.description,
+            "licence": self.licence,
+        }
+
+
+class Registry:
+    """Specs by name; the built-in ones first, then those of other installed packages."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModelSpec] = {}
+
+    def register(self, spec: ModelSpec) -> ModelSpec:
+        """Add a spec.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken, is no legal short name, or the source has no known scheme.
+        """
+        parsed = grammar.parse(spec.name)
+        if parsed.scheme is not None or parsed.options or "@" in spec.name:
+            raise ValueError(f"Got the model name {spec.name!r}, expected a short name without `:SCHEME`, `?` and `@`")
+        if spec.kind == "unknown":
+            raise ValueError(f"Got the source {spec.source!r} for {spec.name!r}, expected an explicit name")
+        if spec.name in self._specs:
+            raise ValueError(f"Got the model name {spec.name!r} twice, expected unique names")
+        self._specs[spec.name] = spec
+        return spec
+
+    def names(self) -> list[str]:
+        return list(self._specs)
+
+    def get(self, name: str) -> ModelSpec | None:
+        return self._specs.get(name)
+
+
+@cache
+def _registry() -> Registry:
+    from rdxcli.models.catalogue import SPECS
+
+    registry = Registry()
+    for spec in SPECS:
+        registry.register(spec)
+    for point in entry_points(group=ENTRY_POINTS):
+        # a broken plug-in must not take the other models with it
+        try:
+            loaded = point.load()
+            loaded = loaded() if callable(loaded) else loaded
+            for spec in [loaded] if isinstance(loaded, ModelSpec) else loaded:
+                registry.register(spec)
+        except Exception as error:
+            log.warning("models of the package entry `%s` were left out: %s", point.name, error)
+    return registry
+
+
+def register(spec: ModelSpec) -> ModelSpec:
+    """Add a model to this process' registry; packages use the entry point group ``rdx.models`` instead.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken or illegal.
+    """
+    return _registry().register(spec)
+
+
+def list_models() -> list[str]:
+    """Registered short names, in catalogue order, then other packages' own."""
+    return _registry().names()
+
+
+def cache_root() -> Path:
+    """Where rdx keeps what it makes itself: ``RDX_CACHE``, else the user's cache folder."""
+    given = os.environ.get("RDX_CACHE")
+    if given:
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("rdx", appauthor=False))
+
+
+def resolve(name: str) -> ModelSpec:
+    """The spec of a short name or of an explicit scheme. Touches neither disk nor network.
+
+    Parameters
+    ----------
+    name : str
+        ``digits-cnn@1``, ``dino``, ``timm:resnet18?num_classes=0``, ... (see `rdxcli.models.grammar`).
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such short name.
+    UsageError
+        If the name cannot be read, or a seed is given to a model that is not trained here.
+    """
+    parsed = grammar.parse(name)
+    if parsed.scheme is not None:
+        _check_explicit(parsed)
+        bare = grammar.join(replace(parsed, options={}))
+        return ModelSpec(
+            name=name.strip(), source=bare, options=parsed.options, description="given on the command line"
+        )
+    registry = _registry()
+    spec = registry.get(parsed.target)
+    if spec is not None:
+        return replace(spec, name=name.strip(), options=parsed.options)
+    stem, at, seed = parsed.target.rpartition("@")
+    spec = registry.get(stem) if at else None
+    if spec is not None:
+        if spec.kind != "digits":
+            raise UsageError(
+                f"`{stem}` has published weights, `@{seed}` is only for models that rdx trains itself (digits-cnn...)"
+            )
+        if not seed.isdecimal() or len(seed) > 9:
+            raise UsageError(f"got the seed `{seed}` in `{name}`, expected a whole number from 0 to 999999999")
+        canonical = stem if int(seed) == 0 else f"{stem}@{int(seed)}"
+        return replace(spec, name=canonical, options=parsed.options, seed=int(seed))
+    raise _unknown(parsed.target, registry.names())
+
+
+def _unknown(name: str, known: list[str]) -> UnknownNameError:
+    error = UnknownNameError("model", name, known, "rdx list models")
+    if name.lower().endswith(CHECKPOINT_SUFFIXES):
+        error.hint = f"a checkpoint file is written `file:{name}?arch=timm:NAME`"
+    elif not near_matches(name, known):
+        error.hint = (
+            f"`rdx list models` lists them; a library's own model is written `timm:{name}` or `torchvision:{name}`"
+        )
+    return error
+
+
+def _check_explicit(parsed: grammar.ModelName) -> None:
+    if parsed.scheme in ("factory", "python"):
+        grammar.split_factory(parsed.target)
+    if parsed.scheme == "file" and "arch" not in parsed.options and not parsed.target.endswith(".safetensors"):
+        raise UsageError(
+            f"`file:{parsed.target}` does not say which network the weights belong to",
+            hint=f"`file:{parsed.target}?arch=timm:NAME` (or torchvision:NAME, cifar_resnet20, small_cnn, mnist_cnn)",
+        )
+    if parsed.scheme == "open_clip" and "/" not in parsed.target and ":" not in parsed.target:
+        raise UsageError(
+            f"`open_clip:{parsed.target}` names no weights",
+            hint=f"`open_clip:{parsed.target}/PRETRAINED`, for example `open_clip:ViT-B-32/laion2b_s34b_b79k`",
+        )
