@@ -369,7 +369,7 @@ class Dataset:
             done |= {"per_class": per_class, "seed": seed}
             parts.append(f"per-class-{per_class}-seed-{seed}")
         if sample is not None:
-            keep = keep[draw([self.sample_ids[i] for i in keep], sample, seed)]
+            keep = keep[draw([self.sample_ids[int(i)] for i in keep], sample, seed)]
             done |= {"sample": sample, "seed": seed}
             parts.append(f"sample-{sample}-seed-{seed}")
         if limit is not None:
@@ -406,7 +406,7 @@ class Dataset:
         chosen = []
         for name in self.class_names:
             members = keep[labels == name]
-            chosen.append(members[draw([self.sample_ids[i] for i in members], count, seed)])
+            chosen.append(members[draw([self.sample_ids[int(i)] for i in members], count, seed)])
         return np.sort(np.concatenate(chosen))
 
 

@@ -96,7 +96,7 @@ class Feed:
             yield item
 
     def _work(self) -> None:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="rdx-decode")
+        pool = ThreadPoolExecutor(self.workers, "rdx-decode", initializer=self.task.start_thread)
         try:
             waiting: deque[_Waiting] = deque()
             for shard, rows in self.schedule:

@@ -125,6 +125,19 @@ def all_done(plan: ShardPlan, stores: Mapping[str, ShardStore]) -> bool:
     return all(store.done(shard) for store in stores.values() for shard in range(len(plan)))
 
 
+def check_failures(failures: Sequence[Failure], options: RunOptions) -> None:
+    """Raise `RdxError` when more samples failed than ``options`` allow; ``failures`` are in row order."""
+    if failures and options.strict:
+        first = failures[0]
+        raise RdxError(f"{first.sample_id}: {first.error}", "without --strict such samples are recorded and skipped")
+    if options.max_errors is not None and len(failures) > options.max_errors:
+        last = failures[-1]
+        raise RdxError(
+            f"{len(failures)} samples failed, --max-errors allows {options.max_errors}; "
+            f"the last, {last.sample_id}: {last.error}"
+        )
+
+
 class _Run:
     def __init__(self, task: ShardTask, plan: ShardPlan, stores: Mapping[str, ShardStore], options: RunOptions) -> None:
         self.task, self.plan, self.stores, self.options = task, plan, stores, options
@@ -271,18 +284,8 @@ class _Run:
     def _note(self, failures: Sequence[Failure]) -> None:
         for failure in failures:
             self.failed.setdefault(failure.row, failure)
-        if failures and self.options.strict:
-            first = min(failures, key=lambda failure: failure.row)
-            raise RdxError(
-                f"{first.sample_id}: {first.error}", "without --strict such samples are recorded and skipped"
-            )
-        allowed = self.options.max_errors
-        if allowed is not None and len(self.failed) > allowed:
-            last = self.failed[max(self.failed)]
-            raise RdxError(
-                f"{len(self.failed)} samples failed, --max-errors allows {allowed}; "
-                f"the last, {last.sample_id}: {last.error}"
-            )
+        if failures:
+            check_failures([self.failed[row] for row in sorted(self.failed)], self.options)
 
     @contextmanager
     def _writer(self) -> Iterator[Any]:

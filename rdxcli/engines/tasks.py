@@ -34,6 +34,9 @@ class ShardTask(ABC):
     lookahead: int = 0
     check_finite: bool = True
 
+    def start_thread(self) -> None:  # noqa: B027  (optional)
+        """Called once in each thread that prepares, before its first sample."""
+
     @abstractmethod
     def prepare(self, row: int) -> Any:
         """Read and decode the sample ``row``. What it raises is recorded as that sample's error."""

@@ -1,0 +1,169 @@
+"""``rdx extract``: activations of a model's layers on a data set."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rdxcli.records import SCHEMA_VERSION
+
+from .options import (
+    SAMPLES_FAILED,
+    ClassesOption,
+    DatasetOption,
+    LimitOption,
+    PoolOption,
+    SampleOption,
+    Session,
+    SplitOption,
+    command,
+    complete_layers,
+    complete_models,
+)
+
+RUN_PANEL = "How to run"
+_SHOWN = 10
+
+
+@command(
+    "extract",
+    examples=[
+        "rdx extract --model digits-cnn",
+        "rdx extract --model timm:resnet18.a1_in1k --layer layer3 --layer layer4 --dataset folder:photos",
+        "rdx extract --model digits-cnn --dataset digits --limit 100 --dry-run",
+    ],
+)
+def extract(
+    session: Session,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", "-m", help="Model; may be repeated.", autocompletion=complete_models, show_default=False
+        ),
+    ],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            "-l",
+            help="Layer; may be repeated: all are read in one pass.  [default: the penultimate one]",
+            autocompletion=complete_layers,
+        ),
+    ] = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    classes: ClassesOption = None,
+    limit: LimitOption = None,
+    sample: SampleOption = None,
+    pool: PoolOption = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32, float16 or bfloat16.", rich_help_panel=RUN_PANEL)
+    ] = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Images at once.  [default: by input size]", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Threads that decode.  [default: by device]", rich_help_panel=RUN_PANEL),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="auto, local, ranks or ray.", rich_help_panel=RUN_PANEL)
+    ] = "auto",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a running Ray cluster.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", rich_help_panel=RUN_PANEL)
+    ] = False,
+    max_errors: Annotated[
+        int | None, typer.Option("--max-errors", min=0, help="Stop when more images fail.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Accept random weights.", rich_help_panel=RUN_PANEL)
+    ] = False,
+) -> None:
+    """Run images through a model and store what its layers make of them.
+
+    An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
+    code 4). Started by torchrun or as a SLURM array, every process does its share.
+    """
+    from rdxcli.services import extract as service
+    from rdxcli.services.inputs import SelectionOptions
+
+    selection = SelectionOptions(
+        dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
+    )
+    jobs = [
+        service.ExtractOptions(
+            model=name,
+            layers=tuple(layer or ()),
+            pool=pool,
+            dtype=dtype,
+            selection=selection,
+            batch_size=batch_size,
+            workers=workers,
+            device=session.device,
+            engine=engine,
+            address=address,
+            strict=strict,
+            max_errors=max_errors,
+            outputs=session.outputs,
+            run=session.run,
+            force=session.force,
+            untrained=untrained,
+        )
+        for name in model
+    ]
+    if session.dry_run:
+        plans = [service.plan(job) for job in jobs]
+        session.sink.result("\n".join(map(_lines, plans)), {"plan": "extract", "jobs": plans})
+        return
+    done = [extracted for job in jobs for extracted in service.extract(job)]
+    if not done:
+        return
+    documents = [extracted.document() for extracted in done]
+    paths = "\n".join(str(extracted.folder) for extracted in done)
+    session.sink.result(
+        paths,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "activations",
+            "artifact": documents[0]["artifact"],
+            "artifacts": documents,
+        },
+    )
+    _report_failures(session, documents)
+
+
+def _lines(plan: dict[str, Any]) -> str:
+    from rdxcli.services.listing import human_bytes
+
+    layers = [
+        f"  {entry['layer']}: {' x '.join(map(str, entry['shape']))}, {human_bytes(entry['bytes'])}, {entry['state']}, "
+        f"{entry['artifact']}"
+        for entry in plan["layers"]
+    ]
+    memory = f", about {human_bytes(plan['peak_memory_bytes'])} of memory" if plan["peak_memory_bytes"] else ""
+    return "\n".join(
+        [
+            f"extract {plan['model']} from {plan['images']} images of {plan['dataset']}",
+            *layers,
+            f"  {human_bytes(plan['bytes_on_disk'])} on disk, {human_bytes(plan['bytes_on_disk_while_running'])} while "
+            f"running{memory}",
+            f"  device {plan['device']}, dtype {plan['dtype']}, batch {plan['batch_size']}, workers {plan['workers']}",
+        ]
+    )
+
+
+def _report_failures(session: Session, documents: list[dict[str, Any]]) -> None:
+    failed = {entry["sample_id"]: entry["error"] for document in documents for entry in document["failed"]}
+    if not failed:
+        return
+    session.sink.warning(f"{len(failed)} images failed; samples.parquet lists them with their errors")
+    for sample, error in list(failed.items())[:_SHOWN]:
+        session.sink.warning(f"{sample}: {error}")
+    if len(failed) > _SHOWN:
+        session.sink.warning(f"and {len(failed) - _SHOWN} more")
+    session.exit(SAMPLES_FAILED)

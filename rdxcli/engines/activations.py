@@ -1,0 +1,101 @@
+"""Reading a model's layers as a `ShardTask`: decode and preprocess in threads, one forward pass for all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rdxcli.engines.tasks import ShardTask
+
+if TYPE_CHECKING:
+    import torch
+
+    from rdxcli.datasets.base import Dataset
+
+_BATCH_BYTES = {"cpu": 5 * 2**20, "cuda": 192 * 2**20}
+_LARGEST_BATCH = 512
+
+
+class ActivationTask(ShardTask):
+    """Activations of some layers for the images of a data set. A context manager: hooks live inside of it.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        From `rdxcli.models.load`.
+    dataset : Dataset
+    layers : sequence of str
+        Module paths; they are also the names of the outputs.
+    pool : str
+        See `rdxcli.models.taps.pool`.
+    """
+
+    unit = "images"
+
+    def __init__(self, model: Any, dataset: Dataset, layers: Sequence[str], pool: str) -> None:
+        self.model, self.dataset = model, dataset
+        self.outputs = tuple(layers)
+        self.on_cuda = model.device.type == "cuda"
+        self.lookahead = 1 if self.on_cuda else 0
+        self._tap = model.tap(list(layers), pool)
+        self._half = str(model.dtype) == "torch.float16"
+
+    def __enter__(self) -> ActivationTask:
+        self._tap.__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._tap.__exit__(*details)
+
+    def start_thread(self) -> None:
+        # each thread would otherwise start OpenMP threads of its own for every normalisation
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1, user_api="openmp")
+
+    def prepare(self, row: int) -> torch.Tensor:
+        return self.model.transform(self.dataset.image(row))
+
+    def collate(self, items: Sequence[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        batch = torch.stack(list(items))
+        return batch.pin_memory() if self.on_cuda else batch
+
+    def run(self, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        images = batch.to(self.model.device, non_blocking=True)
+        return self._tap(images.to(self.model.dtype))
+
+    def fetch(self, running: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        return {name: (v if self._half else v.float()).cpu().numpy() for name, v in running.items()}
+
+    def recover(self) -> None:
+        if self.on_cuda:
+            import torch
+
+            torch.cuda.empty_cache()
+
+
+def default_batch_size(input_size: Sequence[int], device: str) -> int:
+    """A power of two such that a batch of inputs takes about 5 MiB on a CPU (larger ones leave its
+    caches) and 192 MiB on a GPU, from 8 to 512.
+
+    Parameters
+    ----------
+    input_size : (channels, height, width)
+    device : str
+        Device type.
+    """
+    image = 4 * int(np.prod(input_size))
+    room = _BATCH_BYTES.get(device, _BATCH_BYTES["cpu"])
+    return int(min(_LARGEST_BATCH, max(8, 2 ** int(np.log2(max(1, room // image))))))
+
+
+def default_workers(device: str) -> int:
+    """Threads that decode: on a CPU one, because computing takes the cores; beside a GPU as many as there are cores."""
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores)) if device == "cuda" else max(1, min(4, cores // 4))
