@@ -182,5 +182,5 @@ def _show(session: Session, outcome: Any) -> None:
     session.sink.table(f"what {a} (a) and {b} (b) see differently", columns, rows)
     for line in [f"verdict: {document['difference'].get('verdict', 'not tested')}", *verdict_lines(document)]:
         session.sink.message(line)
-    for note in document["notes"]:
+    for note in [*document["notes"], *document["difference"].get("notes", [])]:
         session.sink.message(f"note: {note}")

@@ -31,6 +31,26 @@ def slug(name: str) -> str:
     return simple
 
 
+def short_name(name: str) -> str:
+    """What people call a model: of a name that holds a path (``file:``, ``hf:`` of a folder, ``PATH.py:factory``)
+    the last part without ending and options; every other name as it is.
+    """
+    scheme, colon, rest = name.partition(":")
+    if scheme in ("file", "hf", "folder", "images") and colon:
+        path = rest.partition("?")[0].rstrip("/")
+        if scheme == "file" or path.startswith((".", "/", "~")) or path.count("/") > 1:
+            return path.rsplit("/", 1)[-1].rsplit(".", 1)[0] or name
+    if scheme.endswith(".py") and colon:
+        return f"{scheme.rsplit('/', 1)[-1].removesuffix('.py')}:{rest.partition('?')[0]}"
+    return name
+
+
+def model_slug(name: str) -> str:
+    """`slug` of a model; a shortened name gets six hexadecimal digits of the whole name's SHA-256."""
+    short = short_name(name)
+    return slug(name) if short == name else f"{slug(short)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
 def outputs_root(given: Path | str | None = None) -> Path:
     """The outputs directory: the given one, else ``RDX_OUTPUTS``, else ``./outputs``."""
     return Path(given or os.environ.get("RDX_OUTPUTS") or "outputs")
@@ -44,15 +64,15 @@ def dataset_folder(root: Path, dataset: str) -> Path:
 
 
 def activations_folder(root: Path, dataset: str, model: str, layer: str, pool: str) -> Path:
-    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "activations" / slug(pool)
+    return dataset_folder(root, dataset) / model_slug(model) / slug(layer) / "activations" / slug(pool)
 
 
 def explanations_folder(root: Path, dataset: str, model: str, layer: str, run: str) -> Path:
-    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "explanations" / slug(run)
+    return dataset_folder(root, dataset) / model_slug(model) / slug(layer) / "explanations" / slug(run)
 
 
 def simulations_folder(root: Path, dataset: str, model: str, layer: str, run: str) -> Path:
-    return dataset_folder(root, dataset) / slug(model) / slug(layer) / "simulations" / slug(run)
+    return dataset_folder(root, dataset) / model_slug(model) / slug(layer) / "simulations" / slug(run)
 
 
 def comparisons_folder(root: Path, dataset: str, a: str, b: str, run: str) -> Path:

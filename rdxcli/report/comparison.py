@@ -98,7 +98,7 @@ def _view(
         "verdict_lines": verdict_lines(document),
         "strip": _strip(difference),
         "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
-        "notes": document["notes"],
+        "notes": [*document["notes"], *difference.get("notes", [])],
         "directions": directions,
         "scores": [
             {
@@ -127,19 +127,17 @@ def verdict_lines(document: Mapping[str, Any]) -> list[str]:
     difference = document["difference"]
     if difference.get("score") is None:
         return []
-    lines = []
-    first = f"Difference score {difference['score']:.3f}"
-    if difference.get("null_mean") is not None:
-        first += (
-            f"; without a difference {difference['null_mean']:.3f} is expected (p = {_p(difference.get('null_p'))})"
-        )
-    lines.append(first + ".")
+    lines = [
+        f"Difference score {difference['score']:.3f}; two versions of one model score {difference['null_mean']:.3f} "
+        f"(p = {_p(difference['null_p'])})."
+    ]
     reference = difference.get("reference")
     if reference:
-        relation = "more" if reference.get("exceeds") else "not more"
+        relation = "more" if reference["exceeded"] else "not more"
+        names = " and ".join(reference[side]["name"] for side in ("a", "b"))
         lines.append(
-            f"The reference pair scores {reference['score']:.3f}: these two differ {relation} than that pair "
-            f"(p = {_p(reference.get('p'))})."
+            f"The reference pair ({names}) scores {reference['score']:.3f}: "
+            f"these two are {relation} different than that pair (p = {_p(reference['p_value'])})."
         )
     return lines
 
@@ -177,10 +175,10 @@ def _concept(
 
 
 def _strip(difference: Mapping[str, Any]) -> dict[str, float | None] | None:
-    score = difference.get("score")
-    low, high = difference.get("null_low"), difference.get("null_high")
-    if score is None or low is None or high is None:
+    score, null = difference.get("score"), difference.get("disagreement")
+    if score is None or null is None:
         return None
+    low, high = null["null_mean"] - 2 * null["null_sd"], null["null_max"]
 
     def percent(value: float) -> float:
         return round(100 * min(max(value, 0.0), 1.0), 2)

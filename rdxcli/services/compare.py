@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, write_json
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
-from rdxcli.errors import GateError, UsageError, near_matches
+from rdxcli.errors import GateError, InputError, UsageError, near_matches
 from rdxcli.progress import log, track
 from rdxcli.services.inputs import ArrayOptions, Joined, SelectionOptions, join, resolve_representation
 
@@ -24,6 +24,10 @@ CODE = "1"
 
 CLOSER_IN = {"01": "a", "10": "b"}
 """The paper's direction names and the side whose model holds the samples together."""
+
+GUIDANCES = ("none", "labels")
+
+NOT_TESTED = "not tested"
 
 MATRIX_ROWS = 240
 """Rows of the difference matrix that are kept for drawing."""
@@ -90,6 +94,8 @@ def compare(options: CompareOptions) -> Outcome:
     RdxError
         Unusable input or options, or an artifact made with other parameters; see the message.
     """
+    if options.guidance not in GUIDANCES:
+        raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
     estimator = make_estimator(options.method, options.parameters, options.seed, options.device)
     a, b = (
         _resolve(options, text, layer) for text, layer in ((options.a, options.layer_a), (options.b, options.layer_b))
@@ -100,7 +106,7 @@ def compare(options: CompareOptions) -> Outcome:
     reference = None
     if options.reference:
         c, d = (_resolve(options, text, None) for text in options.reference)
-        reference = join(c, d)
+        reference = _like(join(c, d), joined)
     request = _request(options, estimator, joined, reference)
     folder = folder_of(options, joined.a, joined.b)
     with create(folder, request, force=options.force) as draft:
@@ -126,7 +132,7 @@ def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
 
 def folder_of(options: CompareOptions, a: Representation, b: Representation) -> Path:
     """Where the comparison of ``a`` and ``b`` goes."""
-    dataset = a.dataset_name or b.dataset_name or array_dataset(a.name)
+    dataset = a.source.get("dataset") or b.source.get("dataset") or array_dataset(a.name)
     names = [
         rep.name if layer is None else f"{rep.name}.{layer}"
         for rep, layer in ((a, options.layer_a), (b, options.layer_b))
@@ -157,6 +163,24 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     return kind(**{**{name: value for name, value in own.items() if name in known}, **parameters})
 
 
+def _like(reference: Joined, joined: Joined) -> Joined:
+    """The reference pair restricted to the images that are compared, in their order."""
+    if reference.a.sample_ids is None or joined.a.sample_ids is None:
+        if reference.a.n != joined.a.n:
+            raise InputError(
+                f"the reference pair has {reference.a.n} rows, the comparison {joined.a.n}, and no ids to match",
+                "give the ids with --sample-ids, or a reference on the same rows",
+            )
+        return reference
+    first, second = join(joined.a, reference.a), join(joined.a, reference.b)
+    if first.a.n < joined.a.n:
+        raise InputError(
+            f"the reference pair lacks {joined.a.n - first.a.n} of the {joined.a.n} images that are compared",
+            "read it on the same data set",
+        )
+    return replace(reference, a=first.b, b=second.b)
+
+
 def _resolve(options: CompareOptions, text: str, layer: str | None) -> Representation:
     return resolve_representation(
         text,
@@ -180,6 +204,7 @@ def _request(options: CompareOptions, estimator: RDX, joined: Joined, reference:
         "bootstraps": options.bootstraps,
     }
     inputs: dict[str, Any] = {"a": dict(joined.a.source), "b": dict(joined.b.source)}
+    inputs["images"] = joined.describe()["dataset"]
     if joined.a.labels is not None:
         inputs["labels"] = fingerprint_array(joined.a.labels)
     if reference is not None:
@@ -201,7 +226,7 @@ def _compute(options: CompareOptions, estimator: RDX, joined: Joined, reference:
         guidance = {"labels0": a.labels, "labels1": a.labels}
     with track(f"explain with {options.method}", None, "steps"):
         estimator.fit(a.values, b.values, **guidance)
-    difference, stability = _test(options, estimator, joined, reference)
+    difference, stability = _test(options, estimator, joined, reference, guidance)
     concepts, labels = _concepts(estimator, joined, stability)
     return Comparison(
         method=options.method,
@@ -218,6 +243,28 @@ def _compute(options: CompareOptions, estimator: RDX, joined: Joined, reference:
         scores=_scores(joined, concepts),
         samples=joined.describe(),
     )
+
+
+def _test(
+    options: CompareOptions, estimator: RDX, joined: Joined, reference: Joined | None, guidance: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ``difference`` entry of the document, and per direction and label ``{stability, p_value}``."""
+    from rdxcli.methods.difference.significance import concept_stability, difference_test
+
+    a, b = joined.a.values, joined.b.values
+    own = {"random_state": options.seed}
+    test = None
+    difference: dict[str, Any] = {"score": None, "verdict": NOT_TESTED}
+    if options.test:
+        pair = (reference.a.values, reference.b.values) if reference else None
+        test = difference_test(a, b, reference=pair, estimator=estimator, device=options.device, **own)
+        difference = test.to_dict()
+        if reference:
+            difference["reference"] |= {"a": reference.a.describe(), "b": reference.b.describe()}
+    stability = concept_stability(
+        estimator, a, b, test=test, bootstraps=options.bootstraps, fit_options=guidance, **own
+    )
+    return difference, stability
 
 
 def _concepts(
@@ -307,3 +354,53 @@ def _write(record: Comparison, path: Path, folder: Path) -> None:
     document = record.to_document(folder.as_posix())
     write_json(path / "concepts.json", document)
     write_json(path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
+
+
+def _scores(joined: Joined, concepts: Sequence[DifferenceConcept]) -> dict[str, float | None]:
+    """Metrics of the shown grids (specification of RDX, section 5) and similarity of the two representations."""
+    from rdxcli.methods.difference.scores import linear_cka, score_grids
+
+    a, b = joined.a.values, joined.b.values
+    grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
+    scores: dict[str, float | None] = {}
+    for name, distance in (("bsr", "silb"), ("bsr_euclidean", "mned")):
+        found = score_grids(a, b, grids["a"], grids["b"], distance)
+        scores |= {f"{name}_a": found.first.bsr, f"{name}_b": found.second.bsr, f"{name}_mean": found.mean_bsr}
+    try:
+        scores["cka"] = linear_cka(a, b)
+    except ValueError as error:
+        log.warning("no CKA: %s", error)
+        scores["cka"] = None
+    return scores
+
+
+def plan(options: CompareOptions) -> dict[str, Any]:
+    """What `compare` would do, without doing it (``--dry-run``)."""
+    from rdxcli.datasets.arrays import is_array, load_representation
+    from rdxcli.services.inputs import find_activations, open_activations
+    from rdxcli.services.listing import human_bytes
+
+    estimator = make_estimator(options.method, options.parameters, options.seed, options.device)
+    document: dict[str, Any] = {}
+    sizes = []
+    for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
+        artifact = find_activations(text, options.outputs)
+        if artifact is not None or is_array(text):
+            record = open_activations(artifact) if artifact else load_representation(text)
+            sizes.append(record.n)
+            document[side] = f"{record.name}, {record.n} rows of {record.d}"
+            continue
+        from rdxcli.models import resolve
+
+        spec = resolve(text)
+        dataset = options.selection.open(spec.default_dataset)
+        sizes.append(len(dataset))
+        document[side] = (
+            f"{text}, layer {layer or spec.default_layer or 'penultimate'}, {len(dataset)} images of {dataset.name}"
+        )
+    n = min(sizes)
+    document["method"] = options.method
+    document["parameters"] = {name: value for name, value in estimator.get_params().items() if name != "device"}
+    document["images"] = n
+    document["peak memory"] = f"about {human_bytes(8 * n * n)} for two n x n matrices, besides the arrays"
+    return document

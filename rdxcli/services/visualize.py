@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMATS = ("html", "png", "pdf")
+_FAMILIES = {"comparisons", "explanations", "simulations", "surrogates"}  # folders that say nothing in a file name
 
 
 def choose(text: str | None, outputs: Path) -> Artifact:
@@ -69,13 +70,13 @@ def visualize(artifact: Artifact, outputs: Path, form: str = "html", to: Path | 
 
 
 def report_path(artifact: Artifact, outputs: Path, form: str) -> Path:
-    """``<outputs>/<dataset>/reports/<rest of the artifact's path, joined>.<form>``."""
+    """``<outputs>/<dataset>/reports/<model, layer, run ...>.<form>``."""
     try:
         parts = artifact.path.resolve().relative_to(outputs.resolve()).parts
     except ValueError:
         return artifact.path.parent / f"{artifact.path.name}.{form}"
     depth = 2 if parts[0] == "arrays" and len(parts) > 2 else 1
-    name = "--".join(parts[depth:]) or parts[-1]
+    name = "--".join(part for part in parts[depth:] if part not in _FAMILIES) or parts[-1]
     return outputs.joinpath(*parts[:depth]) / "reports" / f"{name}.{form}"
 
 
@@ -93,13 +94,13 @@ def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> dict[str, str]
     Parameters
     ----------
     samples : mapping
-        The ``samples`` entry of a document: ``dataset`` opens the images; with ``by: order`` ids are row numbers.
+        The ``samples`` entry of a document: ``dataset`` opens the images.
     ids : iterable of str
     """
     from rdxcli.datasets.registry import open_dataset
     from rdxcli.report.thumbnails import data_uri
 
-    spec = samples.get("images") or samples.get("dataset")
+    spec = samples.get("dataset")
     if not spec:
         return {}
     try:
@@ -107,16 +108,14 @@ def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> dict[str, str]
     except RdxError as error:
         log.warning("no images in the report: %s", error.message)
         return {}
-    if samples.get("by") == "order":
-        where = {str(i): i for i in range(len(dataset))}
-    else:
-        where = {str(sample): i for i, sample in enumerate(dataset.sample_ids)}
-    pictures, missing = {}, []
     wanted = list(ids)
+    pictures, missing = {}, []
     with track("read images", len(wanted), "images") as advance:
-        for sample in wanted:
+        for sample, index in zip(wanted, dataset.locate(wanted), strict=True):
             try:
-                pictures[sample] = data_uri(dataset.image(where[sample]))
+                if index < 0:
+                    raise KeyError(sample)
+                pictures[sample] = data_uri(dataset.image(int(index)))
             except (KeyError, OSError, ValueError) as error:
                 missing.append(f"{sample} ({type(error).__name__})")
             advance(1)

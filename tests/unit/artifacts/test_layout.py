@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdxcli.artifacts.layout import activations_folder, array_dataset, comparisons_folder, slug
+from rdxcli.artifacts.layout import (
+    activations_folder,
+    array_dataset,
+    comparisons_folder,
+    model_slug,
+    short_name,
+    slug,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +55,20 @@ def test_folders() -> None:
     assert comparisons_folder(root, array_dataset("x.npy"), "x.npy", "y.npy", "rdx") == Path(
         "outputs/arrays/x.npy/comparisons/x.npy--y.npy/rdx"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("dino", "dino"),
+        ("timm:vit_base_patch16_224.dino", "timm:vit_base_patch16_224.dino"),
+        ("file:/data/w/birds.v2.safetensors?arch=timm:resnet50&mean=0.5", "birds.v2"),
+        ("hf:facebook/dinov2-base", "hf:facebook/dinov2-base"),
+        ("hf:/models/mine/", "mine"),
+        ("lib/my_model.py:make?width=3", "my_model:make"),
+    ],
+)
+def test_names_with_paths_are_shortened(name: str, short: str) -> None:
+    assert short_name(name) == short
+    assert model_slug(name).startswith(slug(short))
+    assert (model_slug(name) == slug(name)) == (short == name)

@@ -1,0 +1,205 @@
+"""``rdx compare`` as a user runs it: good input, bad input, pipes, gates, reuse."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import browse, rdx, rdx_here
+
+from rdxcli.artifacts import find_artifacts
+
+
+@pytest.fixture(scope="module")
+def digits_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of the golden planted pair as plain files: a.npy, b.npy, y.npy."""
+    golden = Path(os.environ.get("RDX_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
+    arrays = np.load(golden / "rdx" / "digits.npz")
+    folder = tmp_path_factory.mktemp("pair")
+    for name, key in (("a", "inputs__R0"), ("b", "inputs__R1"), ("y", "inputs__labels")):
+        np.save(folder / f"{name}.npy", arrays[key])
+    return folder
+
+
+def _mixed(document: dict, side: str) -> list[dict]:
+    """Concepts of one side that hold 3s and 5s and little else."""
+    return [
+        concept
+        for concept in document["concepts"]
+        if concept["closer_in"] == side
+        and min(concept["labels"].get("3", 0), concept["labels"].get("5", 0)) > 0.15
+        and concept["labels"].get("3", 0) + concept["labels"].get("5", 0) > 0.85
+    ]
+
+
+def test_the_embedded_models_give_the_known_answer(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        out = ["--outputs", str(tmp_path / "outputs"), "--run", f"seed{seed}", "--seed", str(seed)]
+        done = rdx_here("compare", "digits-cnn-m35", "digits-cnn", "--k", "3", "--json", *out)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["difference"]["verdict"] == "difference found"
+        assert len(_mixed(document, "a")) >= 2
+        assert not _mixed(document, "b")[2:]
+        assert "3 " in done.stderr
+    path = rdx_here("visualize", "--outputs", str(tmp_path / "outputs")).stdout.strip()
+    assert Path(path).read_text("utf-8").count('<img src="data:image/png') >= 6 * 9
+
+
+def test_a_model_against_itself(tmp_path: Path) -> None:
+    done = rdx_here("compare", "digits-cnn", "digits-cnn", "--json", "--outputs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["difference"]["verdict"] == "no difference found"
+    assert document["difference"]["score"] == 0
+
+
+def test_arrays_need_no_model(digits_pair: Path, tmp_path: Path) -> None:
+    arguments = ["compare", "a.npy", "b.npy", "--k", "3", "--labels", "y.npy", "--outputs", str(tmp_path)]
+    done = rdx(*arguments, "--json", cwd=digits_pair)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["kind"] == "comparison"
+    assert len(_mixed(document, "a")) >= 2
+    folder = Path(document["artifact"])
+    assert json.loads((folder / "concepts.json").read_text()) == document
+    arrays = np.load(folder / "arrays.npz")
+    for concept in document["concepts"]:
+        members = arrays[f"labels_{concept['closer_in']}"] == concept["index"]
+        assert members.sum() == concept["size"]
+        assert members[concept["samples"]].all()
+    again = rdx_here(*arguments, cwd=digits_pair)
+    assert again.stdout.strip() == str(folder)
+    assert "reusing" in again.stderr
+    other = rdx_here(*arguments, "--gamma", "0.05", cwd=digits_pair)
+    assert other.returncode == 1
+    assert "parameters.gamma: 0.1 -> 0.05" in other.stderr
+    assert "--run" in other.stderr
+    piped = rdx("visualize", "-", "--outputs", str(tmp_path), stdin=str(folder), cwd=digits_pair)
+    assert Path(piped.stdout.strip()).is_file()
+
+
+def test_rows_are_joined_by_id(digits_pair: Path, tmp_path: Path) -> None:
+    a, b = np.load(digits_pair / "a.npy")[:200], np.load(digits_pair / "b.npy")[:200]
+    ids = np.array([f"img{i:03d}" for i in range(200)])
+    order = np.random.default_rng(0).permutation(190)
+    np.savez(tmp_path / "a.npz", values=a, sample_ids=ids)
+    np.savez(tmp_path / "b.npz", values=b[order], sample_ids=ids[order])
+    np.save(tmp_path / "a190.npy", a[:190])
+    np.save(tmp_path / "b190.npy", b[:190])
+    common = ["--no-test", "--json", "--outputs", str(tmp_path / "outputs")]
+    shuffled = rdx_here("compare", "a.npz:values", "b.npz:values", *common, cwd=tmp_path)
+    assert shuffled.returncode == 0, shuffled.stderr
+    assert "10 of 200 samples" in shuffled.stderr
+    ordered = json.loads(rdx_here("compare", "a190.npy", "b190.npy", *common, cwd=tmp_path).stdout)
+    found = json.loads(shuffled.stdout)
+    assert found["samples"]["missing_in_b"] == 10
+    assert [c["samples"] for c in found["concepts"]] == [c["samples"] for c in ordered["concepts"]]
+    assert found["concepts"][0]["sample_ids"][0].startswith("img")
+
+
+def test_gate(digits_pair: Path, tmp_path: Path) -> None:
+    arguments = ["compare", "a.npy", "b.npy", "--bootstraps", "0", "--outputs", str(tmp_path)]
+    assert rdx_here(*arguments, "--fail-above", "0.99", cwd=digits_pair).returncode == 0
+    done = rdx_here(*arguments, "--fail-above", "0.1", cwd=digits_pair)
+    assert done.returncode == 3
+    assert "is above 0.1" in done.stderr
+    assert done.stdout.strip()  # the result is printed all the same
+    assert rdx_here(*arguments, "--no-test", "--fail-above", "0.1", "--run", "x", cwd=digits_pair).returncode == 2
+
+
+def test_dry_run_touches_nothing(digits_pair: Path, tmp_path: Path) -> None:
+    done = rdx_here("compare", "a.npy", "b.npy", "--dry-run", "--outputs", str(tmp_path / "outputs"), cwd=digits_pair)
+    assert done.returncode == 0, done.stderr
+    assert "1797" in done.stdout
+    assert "peak memory" in done.stdout
+    assert not (tmp_path / "outputs").exists()
+    models = rdx_here(
+        "compare", "digits-cnn", "digits-cnn-m49", "--dry-run", "--json", "--outputs", str(tmp_path / "outputs")
+    )
+    assert json.loads(models.stdout)["images"] == 1797
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "words"),
+    [
+        ("nowhere.npy", "good.npy", [], "nowhere.npy"),
+        ("nan.npy", "good.npy", [], "row"),
+        ("short.npy", "good.npy", [], "rows"),
+        ("good.npy", "good.npy", ["--k", "40"], "n_clusters=40"),
+        ("constant.npy", "good.npy", [], "constant"),
+        ("one.npy", "one.npy", [], "row"),
+        ("flat.npy", "good.npy", [], "shape"),
+        ("text.npy", "good.npy", [], "text.npy"),
+        ("object.npy", "good.npy", [], "object.npy"),
+        ("digits-cmn", "digits-cnn", [], "digits-cnn"),
+        ("digits-cnn", "digits-cnn", ["--layer-a", "conv3"], "conv2"),
+        ("good.npy", "good.npy", ["--labels", "short.npy"], "labels"),
+        ("good.npy", "good.npy", ["--method", "rdxx"], "`rdx`"),
+        ("good.npy", "good.npy", ["--param", "gama=1"], "gamma"),
+        ("good.npy", "good.npy", ["--param", "gamma"], "NAME=VALUE"),
+        ("good.npy", "good.npy", ["--gamma", "-1"], "gamma"),
+        ("good.npy", "good.npy", ["--guidance", "labels"], "--labels"),
+        ("good.npy", "good.npy", ["--guidance", "maybe"], "guidance"),
+        ("good.npy", "good.npy", ["--device", "cuda:99"], "cuda"),
+        ("timm:resnet18_nothing", "good.npy", ["--dataset", "digits"], "resnet18"),
+        ("good.npz:b", "good.npy", [], "keys are: a"),
+    ],
+)
+def test_bad_input_is_one_clear_error(tmp_path: Path, a: str, b: str, options: list[str], words: str) -> None:
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=(30, 4))
+    broken = good.copy()
+    broken[[3, 7], 1] = np.nan
+    np.save(tmp_path / "good.npy", good)
+    np.save(tmp_path / "nan.npy", broken)
+    np.save(tmp_path / "short.npy", good[:20])
+    np.save(tmp_path / "constant.npy", np.ones((30, 4)))
+    np.save(tmp_path / "one.npy", good[:1])
+    np.save(tmp_path / "flat.npy", good[0])
+    np.savez(tmp_path / "good.npz", a=good)
+    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "object.npy", np.array([{"a": 1}] * 30, dtype=object), allow_pickle=True)
+    done = rdx_here("compare", a, b, *options, "--outputs", "outputs", cwd=tmp_path)
+    assert done.returncode in (1, 2), done.stdout
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert not find_artifacts(tmp_path / "outputs", "comparison")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_k_of_one_works(digits_pair: Path, tmp_path: Path) -> None:
+    done = rdx_here(
+        "compare", "a.npy", "b.npy", "--k", "1", "--no-test", "--json", "--outputs", str(tmp_path), cwd=digits_pair
+    )
+    assert done.returncode == 0, done.stderr
+    assert [c["index"] for c in json.loads(done.stdout)["concepts"]] == [1, 1]
+
+
+@pytest.mark.browser
+def test_the_report_of_real_digits_in_a_browser(digits_pair: Path, tmp_path: Path) -> None:
+    made = rdx_here(
+        *(
+            "compare",
+            "a.npy",
+            "b.npy",
+            "--dataset",
+            "digits",
+            "--no-test",
+            "-q",
+            "--outputs",
+            str(tmp_path / "outputs"),
+        ),
+        cwd=digits_pair,
+    )
+    assert made.returncode == 0, made.stderr
+    report = rdx_here("visualize", made.stdout.strip(), "--outputs", str(tmp_path / "outputs"), cwd=digits_pair)
+    dom, _ = browse(Path(report.stdout.strip()), tmp_path)
+    assert 'data-images="56/56"' in dom
+    assert 'data-maps-drawn="4"' in dom
