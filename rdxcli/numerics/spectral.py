@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from rdxcli.numerics.threads import single_thread
 Array = Any  # numpy array on the CPU, torch tensor on another device
 Product = Callable[[np.ndarray], np.ndarray]
 
+SMALL = 4096  # below this n one thread does a product faster than it wakes the others
 DENSE_BELOW = 200  # up to this n a full eigendecomposition takes milliseconds
 
 
@@ -96,33 +98,34 @@ def leading_eigenpairs(
     basis = np.empty((n, 0))
     image = np.empty((n, 0))
     fresh = rng.standard_normal((n, block))
-    while True:
-        products += 1
-        with single_thread():
-            fresh = _orthonormal_against(fresh, basis, known)
-        if fresh.shape[1]:
-            basis = np.hstack([basis, fresh])
-            image = np.hstack([image, product(fresh)])
-        with single_thread():
-            small = basis.T @ image
-            values, rotation = np.linalg.eigh((small + small.T) / 2)
-        keep = min(block, len(values))
-        values, rotation = values[::-1], rotation[:, ::-1]
-        ritz, ritz_image = basis @ rotation[:, :keep], image @ rotation[:, :keep]
-        rest = ritz_image - ritz * values[:keep]
-        if known is not None:
-            rest -= known @ (known.T @ rest)
-        norms = np.linalg.norm(rest, axis=0)
-        enough = basis.shape[1] >= k
-        done = norms[:k].max() <= tolerance or not fresh.shape[1] or basis.shape[1] >= space
-        if enough and (done or products >= max_products):
-            break
-        if basis.shape[1] + block > max_basis:
-            kept = min(2 * block, max_basis - block) if max_basis > block else block
-            basis, image = basis @ rotation[:, :kept], image @ rotation[:, :kept]
-        fresh = rest / np.maximum(norms, np.finfo(float).tiny)
-        if not enough:
-            fresh = np.hstack([fresh, rng.standard_normal((n, block))])
+    with single_thread() if n < SMALL else nullcontext():
+        while True:
+            products += 1
+            with single_thread():
+                fresh = _orthonormal_against(fresh, basis, known)
+            if fresh.shape[1]:
+                basis = np.hstack([basis, fresh])
+                image = np.hstack([image, product(fresh)])
+            with single_thread():
+                small = basis.T @ image
+                values, rotation = np.linalg.eigh((small + small.T) / 2)
+                values, rotation = values[::-1], rotation[:, ::-1]
+                keep = min(block, len(values))
+                ritz = basis @ rotation[:, :keep]
+                rest = image @ rotation[:, :keep] - ritz * values[:keep]
+                if known is not None:
+                    rest -= known @ (known.T @ rest)
+                norms = np.linalg.norm(rest, axis=0)
+                enough = basis.shape[1] >= k
+                done = norms[:k].max() <= tolerance or not fresh.shape[1] or basis.shape[1] >= space
+                if enough and (done or products >= max_products):
+                    break
+                if basis.shape[1] + block > max_basis:
+                    kept = min(2 * block, max_basis - block) if max_basis > block else block
+                    basis, image = basis @ rotation[:, :kept], image @ rotation[:, :kept]
+                fresh = rest / np.maximum(norms, np.finfo(float).tiny)
+                if not enough:
+                    fresh = np.hstack([fresh, rng.standard_normal((n, block))])
     return Eigenpairs(values[:k].copy(), ritz[:, :k], float(norms[:k].max()), products)
 
 

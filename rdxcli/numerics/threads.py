@@ -6,17 +6,61 @@ BLAS and OpenMP for each takes milliseconds, and far more when other processes u
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from functools import cache
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+_lock = threading.Lock()
+_depth = 0
+_controller: ThreadpoolController | None = None
+_limiter: Any = None
 
 
-def single_thread() -> AbstractContextManager[object]:
-    """Context in which BLAS and OpenMP use one thread. Entering takes about 10 microseconds after the first time."""
-    return _controller().limit(limits=1)
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Context in which BLAS and OpenMP use one thread. Entering takes about 10 microseconds after the first time.
+
+    The limit belongs to the process. It is lifted when the last of all contexts, nested or in other threads, ends.
+    """
+    global _depth, _controller, _limiter
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            if _controller is None:
+                _controller = ThreadpoolController()
+            _limiter = _controller.limit(limits=1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _limiter.restore_original_limits()
+
+
+def workers() -> int:
+    """Number of threads worth starting: the CPUs this process may use, at most 8, or ``OMP_NUM_THREADS``."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, int(given) if given.isdigit() else usable))
+
+
+def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """``map(function, items)``, several items at once, each on one thread; results come in the order of the items.
+
+    For independent pieces of work that spend their time in NumPy, which lets other Python threads run meanwhile.
+    """
+    with single_thread():
+        if workers() == 1:
+            yield from map(function, items)
+            return
+        with ThreadPoolExecutor(workers()) as pool:
+            yield from pool.map(function, items)

@@ -22,74 +22,25 @@ from rdxcli.methods.difference.centrality import eigenvector_centrality, greedy_
 from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import STRATEGIES, choose_images
 from rdxcli.methods.difference.inputs import check_pair
+from rdxcli.methods.difference.results import Concept, DirectionResult
 from rdxcli.numerics.neighbours import Array, Points, resolve_device
 from rdxcli.numerics.seeding import generator, integer_seed
 from rdxcli.numerics.spectral import cluster, spectral_embedding
+
+__all__ = ["RDX", "Concept", "DirectionResult"]
 
 CLUSTERINGS = ("spectral", "pagerank", "eigenvector")
 
 
 @dataclass(frozen=True)
-class Concept:
-    """One group of images that one model holds together and the other keeps apart.
+class _Groups:
+    """Clusters of one direction before images are chosen: see `DirectionResult`; ``within`` is per row."""
 
-    Attributes
-    ----------
-    label : int
-        Its number in ``DirectionResult.labels``.
-    size : int
-        Number of members.
-    affinity : float
-        Mean affinity over all ordered pairs of members; 1 means no difference, at most exp(beta).
-    samples : (at most num_samples,) int64
-        Rows that stand for it, best first.
-    """
-
-    label: int
-    size: int
-    affinity: float
-    samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class DirectionResult:
-    """What one direction found.
-
-    Attributes
-    ----------
-    direction : {"01", "10"}
-    labels : (n,) int64
-        0: no concept (the null cluster and clusters under ``affinity_threshold``). Concepts count from 1, for spectral
-        clustering by ascending mean affinity, for the centrality methods in the order of picking.
-    affinities : (1 + concepts,) float64
-        Mean affinity inside each label; NaN for label 0 when no row has it.
-    sizes : (1 + concepts,) int64
-    samples : list of int64 arrays
-        Chosen rows per label, label 0 first.
-    eigenvalues : (m,) float64
-        Smallest eigenvalues of the normalised Laplacian, ascending; empty for the centrality methods.
-    """
-
-    direction: Direction
     labels: np.ndarray
     affinities: np.ndarray
     sizes: np.ndarray
-    samples: list[np.ndarray]
     eigenvalues: np.ndarray
-
-    @property
-    def closer_in(self) -> str:
-        """``a`` (the first model given) or ``b``: where the concepts' images sit close together."""
-        return "a" if self.direction == "01" else "b"
-
-    @property
-    def concepts(self) -> list[Concept]:
-        """Without label 0, the largest mean affinity first."""
-        every = [
-            Concept(label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label])
-            for label in range(1, len(self.sizes))
-        ]
-        return sorted(every, key=lambda concept: (-concept.affinity, concept.label))
+    within: np.ndarray
 
 
 class RDX(BaseEstimator):
@@ -332,29 +283,38 @@ class RDX(BaseEstimator):
     def _direction(
         self, affinity: Affinity, direction: Direction, own: Points, buffer: Array | None
     ) -> tuple[DirectionResult, Array | None]:
+        groups, buffer = self._group(affinity, direction, buffer)
+        rng = generator(self.random_state, "rdx", "selection", direction)
+        samples = choose_images(
+            self.selection, affinity, direction, groups.labels, own, self.num_samples, rng, within=groups.within
+        )
+        result = DirectionResult(direction, groups.labels, groups.affinities, groups.sizes, samples, groups.eigenvalues)
+        return result, buffer
+
+    def _group(
+        self, affinity: Affinity, direction: Direction, buffer: Array | None = None
+    ) -> tuple[_Groups, Array | None]:
+        """Cluster one direction; ``buffer`` is a matrix to overwrite, returned for the next call."""
         eigenvalues = np.empty(0)
         if affinity.largest_difference == 0.0:
             self._note("the two representations agree on every pair: there is no difference to explain")
-            labels = np.zeros(affinity.n, dtype=np.int64)
+            clusters = np.zeros(affinity.n, dtype=np.int64)
         elif self.clustering == "spectral":
-            labels, eigenvalues, buffer = self._spectral(affinity, direction, buffer)
+            clusters, eigenvalues, buffer = self._spectral(affinity, direction, buffer)
         else:
             buffer = affinity.symmetric(direction, buffer, lower=True)
             if self.clustering == "pagerank":
                 score = pagerank(buffer)
             else:
                 score = eigenvector_centrality(buffer, generator(self.random_state, "rdx", "centrality", direction))
-            labels = greedy_groups(affinity, direction, score, self.n_clusters, self.cluster_size)
-        within = affinity.within(direction, labels)
-        clusters = labels
+            clusters = greedy_groups(affinity, direction, score, self.n_clusters, self.cluster_size)
+        within = affinity.within(direction, clusters)
         labels, affinities, sizes = self._number(clusters, within, direction)
         if sizes[0]:
             if len(np.unique(clusters[labels == 0])) > 1:  # several clusters became one
                 within = affinity.within(direction, labels)
             affinities[0] = within[labels == 0].mean()
-        rng = generator(self.random_state, "rdx", "selection", direction)
-        samples = choose_images(self.selection, affinity, direction, labels, own, self.num_samples, rng, within=within)
-        return DirectionResult(direction, labels, affinities, sizes, samples, eigenvalues), buffer
+        return _Groups(labels, affinities, sizes, eigenvalues, within), buffer
 
     def _spectral(
         self, affinity: Affinity, direction: Direction, buffer: Array | None

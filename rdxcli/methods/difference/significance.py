@@ -1,0 +1,504 @@
+"""Is there a difference at all? Two statistics with a null distribution, a reference pair, and trust in single
+concepts.
+
+RDX always shows k clusters. Whether they mean something is decided here, by two numbers that need no clustering:
+
+``score``
+    Neighbour disagreement: 1 - mean share of the k nearest neighbours that an image has in both models. In [0, 1], 0
+    for models that agree up to rotation and scale.
+``strength``
+    Strength of the strongest group: the largest eigenvalue of (W - 1) / n over both directions, where W is the
+    symmetrised RDX affinity. For any group of images, (mean affinity - 1) x (share of images) is at most this number,
+    so it bounds what any clustering could find. 0 when the affinity is 1 everywhere.
+
+The first sees any reordering of neighbours, the second only reordering that holds a group of images together. Both
+are compared with the same numbers between two versions of one model (`rdxcli.methods.difference.resampling`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+
+from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
+from rdxcli.methods.difference.inputs import check_pair
+from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.resampling import Versions
+from rdxcli.numerics.neighbours import Array, Points, nearest
+from rdxcli.numerics.seeding import generator
+from rdxcli.numerics.spectral import leading_eigenpairs
+from rdxcli.numerics.threads import map_in_threads
+from rdxcli.progress import track
+
+FOUND = "difference found"
+NOT_FOUND = "no difference found"
+
+MAX_SCORE_ROWS = 2000  # images on which neighbours are compared
+MAX_GRAPH_ROWS = 1000  # images on which graphs are built
+MAX_QUERIES = 500  # images whose neighbours are looked up per version
+HALF_SAMPLES = 49  # resamplings of images for the comparison with a reference pair
+MINIMUM_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One observed number and its null distribution.
+
+    Attributes
+    ----------
+    value : float
+    null : (replicates,) float64
+    """
+
+    value: float
+    null: np.ndarray
+
+    @property
+    def p_value(self) -> float:
+        """Share of null values at least as large, with the observed one counted in: never 0."""
+        return exceedance(self.value, self.null)
+
+    def to_dict(self) -> dict[str, float]:
+        """``value, null_mean, null_sd, null_max, p_value``."""
+        return {
+            "value": self.value,
+            "null_mean": float(self.null.mean()),
+            "null_sd": float(self.null.std()),
+            "null_max": float(self.null.max()),
+            "p_value": self.p_value,
+        }
+
+
+def exceedance(value: float, null: np.ndarray) -> float:
+    """``(1 + number of null values >= value) / (1 + number of null values)``."""
+    return float((1 + np.count_nonzero(null >= value)) / (1 + len(null)))
+
+
+@dataclass(frozen=True)
+class ReferenceTest:
+    """The same two numbers for a second pair of models, and whether the first pair exceeds them.
+
+    Attributes
+    ----------
+    score, strength : float
+        Of the reference pair.
+    score_p, strength_p : float
+        Evidence that the first pair's number is larger: the larger of two p-values, one over half-samples of the images
+        and one over pairs of null values, which vary as two pairs of versions of one model do.
+    p_value : float
+        Both combined (twice the smaller, at most 1).
+    exceeded : bool
+    """
+
+    score: float
+    strength: float
+    score_p: float
+    strength_p: float
+    p_value: float
+    exceeded: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary of the attributes, and a ``verdict`` in words."""
+        verdict = ("" if self.exceeded else "not ") + "more different than the reference pair"
+        return {**vars(self), "verdict": verdict}
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Outcome of `difference_test`.
+
+    Attributes
+    ----------
+    score, strength : Statistic
+    p_value : float
+        Twice the smaller of the two p-values, at most 1.
+    alpha : float
+    concepts_null : (replicates,) float64
+        Strength of the strongest concept, (mean affinity - 1) x share of the images, that the estimator finds between
+        two versions.
+    reference : ReferenceTest or None
+    neighbours, rows, graph_rows : int
+        Neighbours per image, images used for the score and for the strength.
+    notes : list of str
+    """
+
+    score: Statistic
+    strength: Statistic
+    p_value: float
+    alpha: float
+    concepts_null: np.ndarray
+    reference: ReferenceTest | None
+    neighbours: int
+    rows: int
+    graph_rows: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def different(self) -> bool:
+        """Whether the verdict is "difference found"."""
+        return self.p_value <= self.alpha
+
+    @property
+    def verdict(self) -> str:
+        """``difference found`` or ``no difference found``."""
+        return FOUND if self.different else NOT_FOUND
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary: ``score, null_mean, null_p, verdict`` and the details of both statistics."""
+        return {
+            "score": self.score.value,
+            "null_mean": float(self.score.null.mean()),
+            "null_p": self.p_value,
+            "verdict": self.verdict,
+            "alpha": self.alpha,
+            "replicates": len(self.score.null),
+            "neighbours": self.neighbours,
+            "rows": self.rows,
+            "graph_rows": self.graph_rows,
+            "disagreement": self.score.to_dict(),
+            "strength": self.strength.to_dict(),
+            "reference": self.reference.to_dict() if self.reference else None,
+            "notes": list(self.notes),
+        }
+
+
+def neighbour_disagreement(
+    R0: np.ndarray, R1: np.ndarray, k: int = 10, queries: np.ndarray | None = None, device: str = "cpu"
+) -> float:
+    """1 - mean share of common k nearest neighbours, in [0, 1].
+
+    Parameters
+    ----------
+    R0, R1 : (n, d0) and (n, d1) arrays
+    k : int
+        Below n.
+    queries : index array, optional
+        Images whose neighbours are looked up; default all.
+    device : str
+    """
+    every = np.arange(len(R0)) if queries is None else queries
+    lists = [nearest(Points(R, device=device), k + 1, every)[:, 1:] for R in (R0, R1)]
+    both = np.sort(np.concatenate(lists, axis=1), axis=1)
+    return float(1.0 - np.count_nonzero(both[:, 1:] == both[:, :-1]) / (len(every) * k))
+
+
+def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array | None = None) -> tuple[float, Array]:
+    """The largest eigenvalue of (W - 1) / n, diagonal left out, over both directions; and a buffer to give back."""
+    n = affinity.n
+    strongest = 0.0
+    for direction in DIRECTIONS:
+        buffer = affinity.symmetric(direction, buffer)
+
+        def product(block: np.ndarray, W: Array = buffer) -> np.ndarray:
+            if isinstance(W, np.ndarray):
+                image = (W @ block.astype(W.dtype)).astype(np.float64)
+            else:
+                image = (W @ W.new_tensor(block)).cpu().numpy().astype(np.float64)
+            return (image - block.sum(axis=0) + block) / n
+
+        values = leading_eigenpairs(product, n, 1, rng, tolerance=1e-3, max_products=40).values
+        strongest = max(strongest, float(values[0]))
+    assert buffer is not None
+    return strongest, buffer
+
+
+class _Measure:
+    """Both statistics of a pair of representations, with settings shared by observed and null pairs."""
+
+    def __init__(self, estimator: RDX, k: int, device: str) -> None:
+        self.estimator = estimator
+        self.k = k
+        self.device = device
+        self._own = threading.local()
+
+    def score(self, R0: np.ndarray, R1: np.ndarray, queries: np.ndarray | None = None) -> float:
+        return neighbour_disagreement(R0, R1, min(self.k, len(R0) - 1), queries, self.device)
+
+    def affinity(self, R0: np.ndarray, R1: np.ndarray) -> Affinity:
+        return self.estimator._graph(R0, R1, None, None).affinity()
+
+    def strength(self, affinity: Affinity, rng: np.random.Generator) -> float:
+        value, self._own.buffer = group_strength(affinity, rng, self._buffer(affinity))
+        return value
+
+    def _buffer(self, affinity: Affinity) -> Array | None:
+        """The matrix that this thread used before, if it has the right size."""
+        buffer = getattr(self._own, "buffer", None)
+        return buffer if buffer is not None and len(buffer) == affinity.n else None
+
+    def strongest_concept(self, affinity: Affinity) -> float:
+        found = [0.0]
+        for direction in DIRECTIONS:
+            groups, self._own.buffer = self.estimator._group(affinity, direction, self._buffer(affinity))
+            found += list(_strengths(groups.affinities, groups.sizes, affinity.n)[1:])
+        return float(max(found))
+
+
+def _strengths(affinities: np.ndarray, sizes: np.ndarray, n: int) -> np.ndarray:
+    return (affinities - 1.0) * sizes / n
+
+
+def _settings(estimator: RDX | None, random_state: int, device: str) -> RDX:
+    """A fresh estimator with the same graph; a slope that depends on n is fixed to the value used on all images."""
+    if estimator is None:
+        return RDX(random_state=random_state, device=device)
+    fresh = clone(estimator)
+    if hasattr(estimator, "gamma_"):
+        fresh.set_params(gamma=estimator.gamma_)
+    fresh.notes_ = []
+    return fresh
+
+
+def difference_test(
+    R0: ArrayLike,
+    R1: ArrayLike,
+    *,
+    reference: tuple[ArrayLike, ArrayLike] | None = None,
+    estimator: RDX | None = None,
+    replicates: int = 99,
+    noise: float = 0.05,
+    alpha: float = 0.05,
+    neighbours: int = 10,
+    random_state: int = 0,
+    device: str = "auto",
+) -> DifferenceTest:
+    """Test whether two models differ by more than two versions of one model would.
+
+    Parameters
+    ----------
+    R0, R1 : array-like of shapes (n, d0) and (n, d1)
+    reference : two array-likes of n rows, optional
+        A pair that sets the scale, for example one model under two seeds: is (R0, R1) more different than these?
+    estimator : RDX, optional
+        Its graph settings give the strength, and it is run on the versions to know how strong concepts get by chance.
+    replicates : int, default 99
+        Pairs of versions, half of them of each model.
+    noise : float, default 0.05
+        Differences that Gaussian noise of this size, relative to the spread of the features, could make do not count.
+    alpha : float, default 0.05
+        The verdict is "difference found" when ``p_value <= alpha``.
+    neighbours : int, default 10
+        At most a quarter of the images.
+    random_state : int, default 0
+    device : str
+
+    Returns
+    -------
+    DifferenceTest
+
+    Raises
+    ------
+    ValueError
+        Unusable input (see `check_pair`), fewer than five images, or a reference with another number of rows.
+
+    Notes
+    -----
+    At most 2,000 images drawn at random are used for the score (500 of them as query points in null pairs) and 1,000
+    for the strength; ``notes`` says so. Time O(replicates * 1000^2 (d0 + d1)).
+
+    The null hypothesis: both representations are read-outs of one representation through d0 and d1 random linear units,
+    up to noise. See docs/methods/significance.md for what it can and cannot tell.
+    """
+    R0, R1 = check_pair(R0, R1, minimum_rows=MINIMUM_ROWS)
+    n = len(R0)
+    least = int(np.ceil(2.0 / alpha)) - 1 if 0.0 < alpha < 1.0 else 0
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"Got alpha={alpha!r}, expected a number between 0 and 1")
+    if replicates < least:
+        raise ValueError(f"Got replicates={replicates}, expected at least {least} to reach alpha={alpha:g}")
+    if not noise >= 0.0:
+        raise ValueError(f"Got noise={noise!r}, expected a number of at least 0")
+    pair = None
+    if reference is not None:
+        pair = check_pair(*reference, names=("reference[0]", "reference[1]"), minimum_rows=MINIMUM_ROWS)
+        if len(pair[0]) != n:
+            raise ValueError(f"Got {len(pair[0])} rows in the reference pair, expected {n}, the same images")
+    settings = _settings(estimator, random_state, device)
+    k = max(1, min(neighbours, (n - 1) // 4))
+    measure = _Measure(settings, k, "cpu" if device == "auto" else device)
+    notes = [f"the test uses {k} neighbours instead of {neighbours}: n = {n}"] if k < neighbours else []
+    rng = generator(random_state, "significance", "rows")
+    rows = np.sort(rng.permutation(n)[: min(n, MAX_SCORE_ROWS)])
+    graph_rows = min(n, MAX_GRAPH_ROWS)
+    if len(rows) < n:
+        notes.append(f"the difference test uses {len(rows):,} of the {n:,} images")
+    subsets = [np.sort(rng.permutation(rows)[:graph_rows]) for _ in range(1 if graph_rows == n else 3)]
+
+    def observe(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+        rng = generator(random_state, "significance", "start")
+        strengths = [measure.strength(measure.affinity(first[part], second[part]), rng) for part in subsets]
+        return measure.score(first[rows], second[rows]), float(np.mean(strengths))
+
+    score, strength = observe(R0, R1)
+    null = _null(measure, (R0[rows], R1[rows]), replicates, noise, graph_rows, random_state)
+    statistics = Statistic(score, null[0]), Statistic(strength, null[1])
+    p_value = min(1.0, 2.0 * min(one.p_value for one in statistics))
+    against = None
+    if pair is not None:
+        against = _against(measure, (R0, R1), pair, statistics, observe(*pair), alpha, random_state)
+    return DifferenceTest(*statistics, p_value, alpha, null[2], against, k, len(rows), graph_rows, notes)
+
+
+def _null(
+    measure: _Measure,
+    pair: tuple[np.ndarray, np.ndarray],
+    replicates: int,
+    noise: float,
+    graph_rows: int,
+    random_state: int,
+) -> np.ndarray:
+    """Scores, strengths and strongest concepts between two versions of one model: (3, replicates)."""
+    widths = tuple(R.shape[1] for R in pair)
+    sources = [Versions(R, noise, generator(random_state, "significance", "basis", m)) for m, R in enumerate(pair)]
+    n = len(pair[0])
+
+    def replicate(b: int) -> tuple[float, float, float]:
+        rng = generator(random_state, "significance", "version", b)
+        first, second = (sources[b % 2].draw(width, rng) for width in widths)
+        score = measure.score(first, second, np.sort(rng.permutation(n)[:MAX_QUERIES]))
+        part = np.sort(rng.permutation(n)[:graph_rows])
+        affinity = measure.affinity(first[part], second[part])
+        return score, measure.strength(affinity, rng), measure.strongest_concept(affinity)
+
+    found = []
+    with track("versions of one model", replicates, "pairs") as advance:
+        for values in map_in_threads(replicate, range(replicates)):
+            found.append(values)
+            advance(1)
+    return np.array(found).T
+
+
+def _against(
+    measure: _Measure,
+    pair: tuple[np.ndarray, np.ndarray],
+    reference: tuple[np.ndarray, np.ndarray],
+    observed: tuple[Statistic, Statistic],
+    reference_values: tuple[float, float],
+    alpha: float,
+    random_state: int,
+) -> ReferenceTest:
+    n = len(pair[0])
+    # Statistics of half of the images vary around those of all images as those of all images vary around the truth.
+    half = min(max(MINIMUM_ROWS, n // 2), MAX_GRAPH_ROWS)
+
+    def gap(b: int) -> np.ndarray:
+        rng = generator(random_state, "significance", "half", b)
+        part = np.sort(rng.permutation(n)[:half])
+        values = [
+            (measure.score(R0[part], R1[part]), measure.strength(measure.affinity(R0[part], R1[part]), rng))
+            for R0, R1 in (pair, reference)
+        ]
+        return np.subtract(values[0], values[1])
+
+    found = []
+    with track("half-samples of the images", HALF_SAMPLES, "samples") as advance:
+        for values in map_in_threads(gap, range(HALF_SAMPLES)):
+            found.append(values)
+            advance(1)
+    gaps = np.array(found).T
+    p_values = []
+    for one, other, differences in zip(observed, reference_values, gaps, strict=True):
+        images = exceedance(0.0, -differences)
+        between = one.null[:, None] - one.null[None, :]
+        models = exceedance(one.value - other, between[~np.eye(len(one.null), dtype=bool)])
+        p_values.append(max(images, models))
+    combined = min(1.0, 2.0 * min(p_values))
+    score, strength = reference_values
+    return ReferenceTest(score, strength, p_values[0], p_values[1], combined, combined <= alpha)
+
+
+def concept_stability(
+    estimator: RDX,
+    R0: ArrayLike,
+    R1: ArrayLike,
+    *,
+    test: DifferenceTest | None = None,
+    bootstraps: int = 20,
+    fit_options: Mapping[str, ArrayLike] | None = None,
+    max_rows: int = 1500,
+    random_state: int = 0,
+) -> dict[str, dict[int, dict[str, float | None]]]:
+    """How far single concepts can be trusted.
+
+    Parameters
+    ----------
+    estimator : RDX
+        Fitted on ``R0, R1``.
+    R0, R1 : array-like of shapes (n, d0) and (n, d1)
+    test : DifferenceTest, optional
+        Gives the p-values; it must have been made with this estimator.
+    bootstraps : int, default 20
+        Resamplings of the images; 0 leaves the stability out.
+    fit_options : mapping, optional
+        Keyword arguments of ``estimator.fit`` (labels, mapped representations), resampled along.
+    max_rows : int, default 1500
+        Largest resample.
+    random_state : int, default 0
+
+    Returns
+    -------
+    dict
+        ``{direction: {label: {"stability": float or None, "p_value": float or None}}}`` for every concept. Stability is
+        the mean, over resamples, of the best Jaccard overlap between the concept (restricted to the images drawn) and a
+        concept of the refit, as in Hennig (2007); above 0.75 counts as stable. The p-value is the probability that the
+        strongest concept between two versions of one model is at least as strong, so that all concepts of a comparison
+        can be read at once.
+    """
+    R0, R1 = check_pair(R0, R1)
+    n = len(R0)
+    options = {name: np.asarray(value) for name, value in (fit_options or {}).items() if value is not None}
+    overlaps: dict[str, dict[int, list[float]]] = {
+        direction: {concept.label: [] for concept in result.concepts}
+        for direction, result in estimator.directions_.items()
+    }
+
+    def resample(b: int) -> tuple[np.ndarray, RDX | None]:
+        rng = generator(random_state, "stability", b)
+        part = np.unique(rng.integers(0, n, size=n))
+        if len(part) > max_rows:
+            part = np.sort(rng.permutation(part)[:max_rows])
+        return part, _refit(estimator, R0[part], R1[part], {name: value[part] for name, value in options.items()})
+
+    with track("bootstrap of the images", bootstraps, "samples") as advance:
+        for part, refit in map_in_threads(resample, range(bootstraps)):
+            for direction, result in estimator.directions_.items():
+                if refit is not None:
+                    _overlap(result.labels[part], refit.directions_[direction].labels, overlaps[direction])
+            advance(1)
+    out: dict[str, dict[int, dict[str, float | None]]] = {}
+    for direction, result in estimator.directions_.items():
+        strengths = _strengths(result.affinities, result.sizes, n)
+        out[direction] = {}
+        for concept in result.concepts:
+            values = overlaps[direction][concept.label]
+            strength = float(strengths[concept.label])
+            out[direction][concept.label] = {
+                "stability": float(np.mean(values)) if values else None,
+                "p_value": None if test is None else exceedance(strength, test.concepts_null),
+            }
+    return out
+
+
+def _refit(estimator: RDX, R0: np.ndarray, R1: np.ndarray, options: Mapping[str, np.ndarray]) -> RDX | None:
+    """The estimator on a resample, or None when the resample cannot be clustered (tiny or constant)."""
+    fresh = clone(estimator).set_params(gamma=estimator.gamma_)
+    try:
+        return fresh.fit(R0, R1, **options)
+    except ValueError:
+        return None
+
+
+def _overlap(ours: np.ndarray, theirs: np.ndarray, lists: dict[int, list[float]]) -> None:
+    for label, values in lists.items():
+        mine = ours == label
+        if not mine.any():
+            continue
+        both = np.bincount(theirs[mine], minlength=int(theirs.max()) + 1)
+        union = mine.sum() + np.bincount(theirs) - both
+        values.append(float((both / union)[1:].max(initial=0.0)))
