@@ -51,16 +51,25 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _torch_load(path)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "weights_only" in text or "Unsupported global" in text or "WeightsUnpickler" in text:
+        if "Unsupported global" in text or "Unsupported class" in text:
             raise InputError(
                 f"{path} holds Python objects besides tensors; rdx does not run code from checkpoints",
                 hint="where you trust the file, save its state dict alone (`torch.save(model.state_dict(), ...)`)",
             ) from None
-        raise InputError(f"{path} is no readable checkpoint: {text[:200]}") from None
+        raise InputError(
+            f"{path} is no readable checkpoint ({type(error).__name__})", "is the file complete?"
+        ) from None
     return strip_prefixes(unwrap(content, path)), {}
+
+
+def _torch_load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnicodeDecodeError:  # saved by Python 2
+        return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

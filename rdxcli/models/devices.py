@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import UsageError
-from rdxcli.progress import log
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +84,3 @@ def describe_device(device: str | torch.device = "auto") -> dict[str, Any]:
     if chosen.type == "mps":
         return {**facts, "name": "Apple GPU"}
     return {**facts, "name": "CPU", "threads": torch.get_num_threads()}
-
-
-def announce(device: str, chosen: torch.device) -> None:
-    """Say so when ``auto`` found no GPU."""
-    if device == "auto" and chosen.type == "cpu":
-        log.info("no GPU found, working on the CPU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,14 +68,24 @@ def _find(spec: ModelSpec, path: Path) -> Path:
     from torch.hub import get_dir
 
     data = Path(os.environ.get("RDX_DATA") or "data")
-    name = spec.source.removeprefix("file:").partition("?")[0]
-    short = spec.name.partition("?")[0]
-    folders = [data / short, data / "checkpoints" / short, data / "checkpoints", data / "models", data]
-    folders += [cache_root() / "models", Path(get_dir()) / "checkpoints"]
-    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
-    if found is None:
-        raise missing_weights(spec, f"`{name}` is neither below {data} nor in torch's hub cache")
-    return found
+    original = Path(spec.source.removeprefix("file:").partition("?")[0])
+    # `rdx download` gives each recipe a folder, and turns pickles into safetensors
+    names = (original, original.with_suffix(".safetensors"))
+    folders = (data, cache_root() / "models", Path(get_dir()) / "checkpoints")
+    found = [folder / name for name in names for folder in folders if (folder / name).is_file()]
+    for name in names:
+        found += [path for depth in ("*", "*/*") for path in sorted(data.glob(f"{depth}/{name.as_posix()}"))]
+    if not found:
+        raise missing_weights(spec, f"`{original}` is neither below {data} nor in torch's hub cache")
+    _check_digest(found[0])
+    return found[0]
+
+
+def _check_digest(path: Path) -> None:
+    """Publishers write the first digits of the SHA-256 into the file's name: ``resnet20-12fca82f.th``."""
+    digits = re.search(r"-([0-9a-f]{8,64})$", path.stem)
+    if digits and path.suffix != ".safetensors" and not file_sha256(path).startswith(digits[1]):
+        raise InputError(f"{path} is damaged: its SHA-256 does not begin with {digits[1]}", hint="fetch it again")
 
 
 def _from_metadata(spec: ModelSpec, path: Path, metadata: Mapping[str, str]) -> str:
@@ -109,7 +120,7 @@ def _architecture(spec: ModelSpec, arch: ModelName, state: Mapping[str, Tensor],
             "architecture", arch.target, [*ARCHITECTURES, f"timm:{arch.target}", f"torchvision:{arch.target}"]
         )
     inferred = own.infer(state) if state else {}
-    module = build(spec.name, own.build, {**inferred, **options})
+    module = build(spec, own.build, {**inferred, **options})
     preprocessing = override(Preprocessing(), own.preprocessing)
     if arch.target == "small_cnn":
         grey = inferred.get("in_channels", options.get("in_channels", 1)) == 1
@@ -123,12 +134,10 @@ def _timm_architecture(spec: ModelSpec, name: str, state: Mapping[str, Tensor], 
 
     if not timm.is_model(name.partition(".")[0]):
         raise UnknownNameError("timm architecture", name, timm.list_models())
-    module = build(spec.name, timm.create_model, {"model_name": name, "pretrained": False, **options})
+    module = build(spec, timm.create_model, options, model_name=name, pretrained=False)
     classes = _classes(module, timm_classifier(module), state)
     if state and "num_classes" not in options and classes is not None:
-        module = build(
-            spec.name, timm.create_model, {"model_name": name, "pretrained": False, **options, "num_classes": classes}
-        )
+        module = build(spec, timm.create_model, {**options, "num_classes": classes}, model_name=name, pretrained=False)
     return Opened(module, timm_preprocessing(module, options), timm_tokens(module), {}, timm_classifier(module))
 
 
@@ -140,10 +149,10 @@ def _torchvision_architecture(
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownNameError("torchvision architecture", name, known)
-    module = build(spec.name, models.get_model, {"name": name, "weights": None, **options})
+    module = build(spec, models.get_model, options, name=name, weights=None)
     classes = _classes(module, None, state)
     if state and "num_classes" not in options and classes:
-        module = build(spec.name, models.get_model, {"name": name, "weights": None, **options, "num_classes": classes})
+        module = build(spec, models.get_model, {**options, "num_classes": classes}, name=name, weights=None)
     weights = getattr(models.get_model_weights(name), "DEFAULT", None)
     preprocessing = from_torchvision(weights.transforms()) if weights is not None else Preprocessing()
     return Opened(module, preprocessing, torchvision_tokens(module))
@@ -191,7 +200,7 @@ def open_factory(spec: ModelSpec, untrained: bool) -> Opened:
     if not callable(function):
         raise InputError(f"`{place}` has no function `{name}`")
     try:
-        made = build(spec.name, function, constructor_options(spec))
+        made = build(spec, function, constructor_options(spec))
     except RdxError:
         raise
     except Exception as error:

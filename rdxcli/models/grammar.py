@@ -35,7 +35,7 @@ SCHEMES = {
 
 _SCHEMES = ("torchvision", "timm", "open_clip", "hf", "file", "python")
 _FACTORY_FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)")
-_QUERY = re.compile(r"\?(?=[A-Za-z_]\w*=)")
+_QUERY = re.compile(r"\?(?=[A-Za-z_]\w*(?:=|&|$))")
 
 
 @dataclass(frozen=True)

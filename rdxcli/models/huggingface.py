@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.models.grammar import parse
-from rdxcli.models.opened import Opened, all_options, build, constructor_options, fetching, is_offline, random_weights
+from rdxcli.models.opened import (
+    Opened,
+    all_options,
+    build,
+    check_folder,
+    constructor_options,
+    fetching,
+    is_offline,
+    random_weights,
+)
 from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransform, override
 from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
@@ -42,24 +53,42 @@ def open_huggingface(spec: ModelSpec, untrained: bool) -> Opened:
     revision = None
     if "@" in target:
         target, _, revision = target.rpartition("@")
+    if target.startswith(("/", ".", "~")):
+        target = str(check_folder(spec, target))
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": is_offline()}
-    previous = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        with fetching(spec):
-            config = transformers.AutoConfig.from_pretrained(target, **common)
-            module, provenance = _network(spec, target, config, common, untrained)
-            transform = _transform(spec, target, _vision_config(config), common)
-    finally:
-        transformers.utils.logging.set_verbosity(previous)
+    with _quiet(), fetching(spec):
+        config = transformers.AutoConfig.from_pretrained(target, **common)
+        module, provenance = _network(spec, target, config, common, untrained)
+        transform = _transform(spec, target, _vision_config(config), common)
     return Opened(
         module, transform, _tokens(module, _vision_config(config)), provenance,
         default_layer=_READ_AT_NORM.get(config.model_type, "last"),
     )  # fmt: skip
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No reports and no progress bars of the library's own; what matters in them is checked and said here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _vision_config(config: Any) -> Any:
-    return getattr(config, "vision_config", None) or config
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return config
+    if hasattr(vision, "projection_dim") and hasattr(config, "projection_dim"):
+        vision.projection_dim = config.projection_dim  # the whole model's, which the weights have
+    return vision
 
 
 def _network(
@@ -74,20 +103,19 @@ def _network(
     if untrained:
         make = kind._from_config if name is not None else kind.from_config
         settings = _vision_config(config) if name is not None else config
-        return build(spec.name, make, {"config": settings, **options}), random_weights(spec)
+        return build(spec, make, options, config=settings), random_weights(spec)
 
     def load(**extra: Any) -> tuple[nn.Module, list[str]]:
         module, info = build(
-            spec.name,
+            spec,
             kind.from_pretrained,
-            {
-                "pretrained_model_name_or_path": target,
-                "dtype": torch.float32,
-                "output_loading_info": True,
-                **common,
-                **options,
-                **extra,
-            },
+            options,
+            pretrained_model_name_or_path=target,
+            config=_vision_config(config) if name is not None else config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **common,
+            **extra,
         )
         return module, sorted([*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))])
 

@@ -56,26 +56,33 @@ def normal_path(path: str) -> str:
     return re.sub(r"\[\s*['\"]?([\w-]+)['\"]?\s*\]", r".\1", path.strip()).strip(".")
 
 
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return not isinstance(module, _CONTAINERS) and any(True for _ in module.children())
+
+
+def _is_stage(module: nn.Module) -> bool:
+    """Whether a module holds blocks of its own: a list of nothing but composite modules."""
+    lists = (sub for sub in module.modules() if isinstance(sub, _CONTAINERS) and len(sub) > 0)
+    return any(all(_is_composite(child) for child in sub.children()) for sub in lists)
+
+
 def blocks(module: nn.Module) -> list[str]:
     """Paths of the repeated blocks (transformer blocks, residual blocks), in the order of the network.
 
-    A block is a composite child of a ``Sequential`` or ``ModuleList``; blocks inside blocks do not count.
+    A block is a composite child of a ``Sequential`` or ``ModuleList`` that holds no such list of blocks itself.
     """
     found: list[str] = []
 
     def visit(parent: nn.Module, prefix: str) -> None:
         for name, child in parent.named_children():
-            path = f"{prefix}{name}"
-            container = type(child) in (nn.Sequential, nn.ModuleList)
-            composite = any(True for _ in child.children())
-            if (
-                type(parent) in (nn.Sequential, nn.ModuleList)
-                and composite
-                and not isinstance(child, nn.Sequential | nn.ModuleList)
-            ):
-                found.append(path)
-            elif composite and (container or not found or not path.startswith(tuple(f"{block}." for block in found))):
-                visit(child, f"{path}.")
+            is_block = isinstance(parent, _CONTAINERS) and _is_composite(child) and not _is_stage(child)
+            if is_block and any(True for _ in child.parameters()):
+                found.append(f"{prefix}{name}")
+            else:
+                visit(child, f"{prefix}{name}.")
 
     visit(module, "")
     return found
@@ -124,16 +131,6 @@ def _block(module: nn.Module, index: str) -> str:
         return known[int(index)]
     except (ValueError, IndexError):
         raise UsageError(f"got `block:{index}`, expected `block:0` to `block:{len(known) - 1}` or `block:-1`") from None
-
-
-@dataclass
-class _Seen:
-    """What the hooks of `trace` collect."""
-
-    path: str
-    type: str
-    output: Any
-    calls: int = 0
 
 
 def trace(module: nn.Module, image: Tensor, tokens: Tokens) -> list[LayerInfo]:

@@ -15,11 +15,13 @@ from rdxcli.models.opened import (
     Opened,
     all_options,
     build,
+    check_folder,
     constructor_options,
     fetching,
     is_offline,
     missing_weights,
     random_weights,
+    unknown_weights,
 )
 from rdxcli.models.preprocessing import Preprocessing, from_open_clip, from_timm, from_torchvision, override
 from rdxcli.models.registry import ModelSpec
@@ -38,12 +40,12 @@ def open_torchvision(spec: ModelSpec, untrained: bool) -> Opened:
         raise UnknownNameError("torchvision model", name, known)
     entries = models.get_model_weights(name)
     if tag and tag not in entries.__members__:
-        raise UnknownNameError(f"weights of torchvision:{name}", tag, [*entries.__members__, "DEFAULT"])
+        raise unknown_weights(f"torchvision:{name}", tag, entries.__members__)
     weights = entries[tag] if tag else getattr(entries, "DEFAULT", None)
     options = constructor_options(spec)
     preprocessing = from_torchvision(weights.transforms()) if weights is not None else Preprocessing()
     if untrained:
-        module = build(spec.name, models.get_model, {"name": name, "weights": None, **options})
+        module = build(spec, models.get_model, options, name=name, weights=None)
         provenance = random_weights(spec)
     else:
         if weights is None:
@@ -52,9 +54,7 @@ def open_torchvision(spec: ModelSpec, untrained: bool) -> Opened:
         if is_offline() and not _hub_file(weights.url).is_file():
             raise missing_weights(spec, f"{_hub_file(weights.url)} is not there, and HF_HUB_OFFLINE is set")
         with fetching(spec):
-            module = build(
-                spec.name, models.get_model, {"name": name, "weights": weights, "progress": False, **options}
-            )
+            module = build(spec, models.get_model, options, name=name, weights=weights, progress=False)
         provenance = {"origin": "torchvision", "weights": str(weights), "url": weights.url}
     return Opened(module, override(preprocessing, all_options(spec)), torchvision_tokens(module), provenance)
 
@@ -93,14 +93,14 @@ def open_timm(spec: ModelSpec, untrained: bool) -> Opened:
 
     target = parse(spec.source).target
     target = target.replace("hf_hub:", "hf-hub:", 1) if target.startswith("hf_hub:") else target
-    _check_timm_name(target)
+    _check_timm_name(spec, target)
     options = constructor_options(spec)
     with fetching(spec):
         if untrained:
-            module = build(spec.name, timm.create_model, {"model_name": target, "pretrained": False, **options})
+            module = build(spec, timm.create_model, options, model_name=target, pretrained=False)
         else:
             _check_head(spec, options, _timm_classes(target))
-            module = build(spec.name, timm.create_model, {"model_name": target, "pretrained": True, **options})
+            module = build(spec, timm.create_model, options, model_name=target, pretrained=True)
     config = module.pretrained_cfg
     origin = {key: config[key] for key in ("architecture", "tag", "hf_hub_id", "url", "license") if config.get(key)}
     provenance = random_weights(spec) if untrained else {"origin": "timm", **origin}
@@ -108,17 +108,23 @@ def open_timm(spec: ModelSpec, untrained: bool) -> Opened:
     return Opened(module, preprocessing, timm_tokens(module), provenance, timm_classifier(module))
 
 
-def _check_timm_name(target: str) -> None:
+def _check_timm_name(spec: ModelSpec, target: str) -> None:
     import timm
 
-    if ":" in target or "/" in target:
+    if target.startswith("local-dir:"):
+        check_folder(spec, target.removeprefix("local-dir:"))
+    if ":" in target:
         return
+    if "/" in target:
+        raise UsageError(
+            f"`timm:{target}` looks like a repository", hint=f"`timm:hf-hub:{target}` or `timm:local-dir:{target}`"
+        )
     name, _, tag = target.partition(".")
     if not timm.is_model(name):
         raise UnknownNameError("timm model", target, [*timm.list_models(), *timm.list_pretrained()])
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
     if tag and tag not in tags:
-        raise UnknownNameError(f"weights of timm:{name}", tag, tags)
+        raise unknown_weights(f"timm:{name}", tag, tags)
 
 
 def _timm_classes(target: str) -> int | None:
@@ -157,9 +163,10 @@ def timm_tokens(module: nn.Module) -> Tokens:
 
 
 def timm_classifier(module: nn.Module) -> nn.Module | None:
-    """The layer that gives the logits; None for networks with several or none."""
+    """The layer that gives the logits, the first of several (distilled networks); None for networks without."""
     get = getattr(module, "get_classifier", None)
     found = get() if get is not None else None
+    found = found[0] if isinstance(found, tuple | list) and found else found
     return found if isinstance(found, nn.Module) else None
 
 
@@ -175,26 +182,25 @@ def open_open_clip(spec: ModelSpec, untrained: bool) -> Opened:
     import open_clip
 
     arch, pretrained = _split_open_clip(parse(spec.source).target)
+    if arch.startswith("local-dir:"):
+        check_folder(spec, arch.removeprefix("local-dir:"))
     options = constructor_options(spec, "image_size")
     size = constructor_options(spec).get("image_size")
     quick = _quick_gelu(spec, arch, pretrained)
     with fetching(spec):
         model = build(
-            spec.name,
+            spec,
             open_clip.create_model,
-            {
-                "model_name": arch,
-                "pretrained": None if untrained else pretrained,
-                "load_weights": not untrained,
-                "require_pretrained": not untrained,
-                "pretrained_text": False,
-                "force_quick_gelu": quick,
-                "force_image_size": size,
-                **options,
-            },
+            options,
+            model_name=arch,
+            pretrained=None if untrained else pretrained,
+            load_weights=not untrained,
+            require_pretrained=not untrained,
+            pretrained_text=False,
+            force_quick_gelu=quick,
+            force_image_size=size,
         )
     module = model.visual
-    base = Preprocessing()
     config = {**asdict(open_clip.transform.PreprocessCfg()), **open_clip.get_model_preprocess_cfg(model)}
     base = from_open_clip(config)
     provenance = (
@@ -229,7 +235,7 @@ def _quick_gelu(spec: ModelSpec, arch: str, pretrained: str | None) -> bool:
     config = open_clip.get_pretrained_cfg(arch, pretrained)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(arch)
-        raise UnknownNameError(f"weights of open_clip:{arch}", pretrained, tags)
+        raise unknown_weights(f"open_clip:{arch}", pretrained, tags)
     trained_with = bool(config.get("quick_gelu", False))
     built_with = bool((open_clip.get_model_config(arch) or {}).get("quick_gelu", False))
     if built_with and not trained_with:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.models.layers import LayerInfo, blocks, penultimate_layer, resolve_layer, trace
-from rdxcli.models.taps import LayerTap, Tokens
+from rdxcli.models.taps import OUTPUT, LayerTap, Tokens
+from rdxcli.progress import log
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ class LoadedModel:
         self.untrained = untrained
         self._classifier = classifier
         self._default_layer = default_layer
-        self._tables: dict[None, list[LayerInfo]] = {}
+        self._layers: list[LayerInfo] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -101,14 +102,17 @@ class LoadedModel:
     def default_layer(self) -> str:
         """Module path of the penultimate representation."""
         if self._default_layer in (None, "penultimate"):
-            return penultimate_layer(self.module, self._example(), self.tokens, self._classifier)
+            found = penultimate_layer(self.module, self._example(), self.tokens, self._classifier)
+            if found == OUTPUT:
+                log.info("%s: no layer in front of a classifier was found, so its own output is read", self.name)
+            return found
         return resolve_layer(self.module, str(self._default_layer), "")
 
     def layers(self) -> list[LayerInfo]:
         """Every layer that can be read, in the order of the forward pass. Costs one pass, then cached."""
-        if None not in self._tables:
-            self._tables[None] = trace(self.module, self._example(), self.tokens)
-        return self._tables[None]
+        if self._layers is None:
+            self._layers = trace(self.module, self._example(), self.tokens)
+        return list(self._layers)
 
     def layer(self, name: str | None = None) -> str:
         """Module path of a layer's name; the default layer for None.

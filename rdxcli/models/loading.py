@@ -41,7 +41,7 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
     import torch
 
     from rdxcli.models.checkpoints import state_sha256
-    from rdxcli.models.devices import announce, pick_device, pick_dtype
+    from rdxcli.models.devices import pick_device, pick_dtype
     from rdxcli.models.loaded import LoadedModel
     from rdxcli.numerics.seeding import integer_seed
 
@@ -53,9 +53,8 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
     module = opened.module.eval().requires_grad_(False)
     _check_finite(spec, module)
     digest = state_sha256(module)
-    announce(device, target)
     if untrained:
-        log.warning("%s has random weights (--untrained)", spec.name)
+        log.info("%s has random weights (--untrained)", spec.name)
     return LoadedModel(
         spec=spec,
         module=module.to(device=target, dtype=precision),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.errors import InputError, MissingDataError, RdxError, UnknownNameError, UsageError
 from rdxcli.models.grammar import literal
 from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransform
 from rdxcli.models.registry import ModelSpec
@@ -58,14 +60,18 @@ def constructor_options(spec: ModelSpec, *handled: str) -> dict[str, Any]:
     return {key: literal(value) for key, value in options.items() if key not in OPTIONS and key not in handled}
 
 
-def build(name: str, constructor: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call a constructor; options that it does not take are the user's mistake."""
+def build(spec: ModelSpec, constructor: Callable[..., Any], options: Mapping[str, Any], **fixed: Any) -> Any:
+    """Call a constructor with what rdx says (``fixed``) and what the user says; the latter may be a mistake."""
+    clash = sorted(set(options) & set(fixed))
+    if clash:
+        raise UsageError(f"`{spec.name}`: the option `{clash[0]}` is set by rdx")
     try:
-        return constructor(**options)
+        return constructor(**fixed, **options)
     except (TypeError, AssertionError, ValueError) as error:
         if options:
             given = ", ".join(f"{key}={value}" for key, value in options.items())
-            raise UsageError(f"`{name}` cannot be built with {given}: {' '.join(str(error).split())}") from error
+            text = " ".join(str(error).split())[:200]
+            raise UsageError(f"`{spec.name}` cannot be built with {given}: {text}") from error
         raise
 
 
@@ -106,20 +112,26 @@ def fetching(spec: ModelSpec) -> Iterator[None]:
     root.addHandler(handler)  # keeps `logging.info(...)` in a library from installing a handler of its own
     previous = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    hub: Any = sys.modules.get("huggingface_hub.constants")  # has read the variable when it was imported
+    online = hub is not None and is_offline() and not hub.HF_HUB_OFFLINE
+    if online:
+        hub.HF_HUB_OFFLINE = True
     try:
         yield
     except RdxError:
         raise
     except OSError as error:  # includes every network error of huggingface_hub, requests, httpx and urllib
-        raise missing_weights(spec, str(error)) from error
+        raise missing_weights(spec, _reason(error)) from error
     except Exception as error:
         text = " ".join(str(error).split())
         if "loading state_dict" in text or "size mismatch" in text:
             raise InputError(f"the weights of `{spec.name}` do not fit the network: {text[:400]}") from error
         if _is_network(error):
-            raise missing_weights(spec, text) from error
+            raise missing_weights(spec, _reason(error)) from error
         raise InputError(f"`{spec.name}` cannot be loaded: {text[:400]}") from error
     finally:
+        if online:
+            hub.HF_HUB_OFFLINE = False
         root.removeHandler(handler)
         if previous is None:
             os.environ.pop("TORCH_FORCE_WEIGHTS_ONLY_LOAD", None)
@@ -138,6 +150,45 @@ def _is_network(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _reason(error: BaseException) -> str:
+    """Why something could not be fetched, without the library's advice on its own options."""
+    text = " ".join(str(error).split())
+    unreachable = (
+        "locate the file on the Hub",
+        "couldn't connect",
+        "offline mode is enabled",
+        "cannot find the requested files",
+    )
+    return (
+        "not in the library's cache, and the hub cannot be reached"
+        if any(part in text for part in unreachable)
+        else text
+    )
+
+
+def check_folder(spec: ModelSpec, folder: str) -> Path:
+    """A folder that a model's name gives.
+
+    Raises
+    ------
+    MissingDataError
+        If it is not there.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise MissingDataError(f"`{spec.name}`: there is no folder {path}", "check the path")
+    return path
+
+
+def unknown_weights(architecture: str, tag: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for weights that a library does not have, with those that it has."""
+    names = list(known)
+    error = UnknownNameError(f"weights of {architecture}", tag, names)
+    listed = ", ".join(f"`{name}`" for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    error.hint = error.hint or (f"it has {listed}" if names else "it has none")
+    return error
 
 
 def random_weights(spec: ModelSpec) -> dict[str, Any]:

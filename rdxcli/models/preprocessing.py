@@ -275,6 +275,8 @@ class ProcessorTransform:
 
     def describe(self) -> dict[str, Any]:
         """The processor's own settings, for manifests."""
-        plain = (str, int, float, bool, list, dict, type(None))
-        settings = {k: v for k, v in self.processor.to_dict().items() if isinstance(v, plain) and v is not None}
+        from rdxcli.records import plain
+
+        kept = (str, int, float, bool, list, tuple, dict)
+        settings = {key: plain(v) for key, v in self.processor.to_dict().items() if isinstance(v, kept)}
         return {"kind": "transformers", **settings}

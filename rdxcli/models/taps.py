@@ -163,7 +163,8 @@ def _pool_tokens(tensor: Tensor, how: str, tokens: Tokens, layer: str) -> Tensor
     patches = tensor if patches_only or tensor.shape[1] <= tokens.prefix else tensor[:, tokens.prefix :]
     if how == "mean":
         return patches.mean(1)
-    height, width = tokens.grid or (math.isqrt(patches.shape[1]),) * 2
+    side = math.isqrt(patches.shape[1])
+    height, width = tokens.grid if tokens.grid and math.prod(tokens.grid) == patches.shape[1] else (side, side)
     if height * width != patches.shape[1]:
         raise UsageError(
             f"`--pool none` wants a map, but the {patches.shape[1]} patch tokens of the layer `{layer}` form no grid",
@@ -258,7 +259,7 @@ class LayerTap:
         Parameters
         ----------
         images : Tensor of shape (b, channels, height, width)
-            On the network's device.
+            Moved to the network's device and precision.
 
         Returns
         -------
@@ -273,6 +274,9 @@ class LayerTap:
         """
         if not self._handles:
             raise RuntimeError("LayerTap is a context manager: use it in a `with` block")
+        parameter = next(self.module.parameters(), None)
+        if parameter is not None:
+            images = images.to(parameter.device, parameter.dtype)
         self._values, self._calls, self._images = {}, {}, images
         try:
             self.module(images)
