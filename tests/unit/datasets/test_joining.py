@@ -1,0 +1,112 @@
+"""Two representations of the same samples: joined by id, never by accident."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdxcli.datasets.base import ArrayImages, Dataset
+from rdxcli.datasets.joining import join, select_rows, take
+from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.records import Representation
+
+
+def record(
+    name: str, ids: list[str] | None, labels: list[str] | None = None, n: int = 0, **more: object
+) -> Representation:
+    """Row values are the numbers in the ids, so that the alignment can be seen."""
+    numbers = [float(i.strip("s")) for i in ids] if ids is not None else list(range(n))
+    return Representation(
+        values=np.array([[v, -v] for v in numbers]),
+        sample_ids=np.array(ids) if ids is not None else None,
+        name=name,
+        labels=np.array(labels) if labels is not None else None,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@given(st.permutations([f"s{i}" for i in range(9)]), st.permutations([f"s{i}" for i in range(4, 14)]))
+def test_rows_are_the_samples_that_both_have_in_the_order_of_the_first(a: list[str], b: list[str]) -> None:
+    joined = join(record("a", a), record("b", b))
+    assert joined.a.sample_ids is not None
+    assert joined.a.sample_ids.tolist() == [sample for sample in a if sample in b]
+    np.testing.assert_array_equal(joined.a.values, joined.b.values)
+    assert sorted(joined.missing_in_b) == ["s0", "s1", "s2", "s3"]
+    assert len(joined.missing_in_a) == 5
+    assert len(joined.notes) == 2
+    assert joined.describe()["joined"] == 5
+
+
+def test_sides_in_order_are_not_copied() -> None:
+    a, b = record("a", ["s1", "s2"]), record("b", ["s1", "s2"])
+    joined = join(a, b)
+    assert joined.a.values is a.values
+    assert joined.b.values is b.values
+    assert joined.notes == []
+
+
+def test_without_ids_by_position() -> None:
+    joined = join(record("a", None, n=3), record("b", None, n=3))
+    assert joined.by == "position"
+    assert joined.notes == []
+    half = join(record("a", None, n=3), record("b", ["s0", "s1", "s2"], ["x", "y", "z"], dataset="digits"))
+    assert half.a.sample_ids is not None
+    assert half.a.sample_ids.tolist() == ["s0", "s1", "s2"]
+    assert half.a.labels is not None
+    assert half.a.labels.tolist() == ["x", "y", "z"]
+    assert half.a.dataset == "digits"
+    assert "a has no sample ids" in half.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (record("a", None, n=3), record("b", None, n=4), "a has 3 rows and b has 4; without sample ids for a and b"),
+        (record("a", ["s1", "s2"]), record("b", None, n=4), "without sample ids for b"),
+        (record("a", ["s1", "s2", "s1"]), record("b", ["s1", "s2"]), "a: the sample id `s1` occurs in rows 0 and 2"),
+        (record("a", ["s1", "s2"]), record("b", ["s3", "s4"]), "0 samples in common: ids look like `s1` and `s3`"),
+        (record("a", ["s1", "s2"]), record("b", ["s2", "s4"]), "1 samples in common"),
+    ],
+)
+def test_what_cannot_be_joined(a: Representation, b: Representation, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        join(a, b)
+
+
+def test_remarks_about_labels_and_data_sets() -> None:
+    ids = ["s1", "s2", "s3"]
+    joined = join(
+        record("a", ids, ["x", "y", "z"], dataset="digits"), record("b", ids, ["x", "y", "q"], dataset="mnist")
+    )
+    assert any("labels of 1 of 3 samples differ" in note for note in joined.notes)
+    assert any("digits" in note and "mnist" in note for note in joined.notes)
+    only_b = join(record("a", ids), record("b", ids[::-1], ["z", "y", "x"]))
+    assert only_b.a.labels is not None
+    assert only_b.a.labels.tolist() == ["x", "y", "z"]
+
+
+def test_the_same_rows_are_drawn_from_a_data_set_and_from_a_shuffled_array() -> None:
+    ids = [f"s{i}" for i in range(60)]
+    labels = ["x" if i % 3 else "y" for i in range(60)]
+    dataset = Dataset("d", "d", ArrayImages(np.zeros((60, 2, 2), np.uint8)), ids, labels)
+    array = record("a", ids[::-1], labels[::-1])
+    for options in ({"sample": 10, "seed": 3}, {"per_class": 4}, {"classes": "y", "sample": 5}):
+        chosen = select_rows(array, **options).sample_ids  # type: ignore[arg-type]
+        assert chosen is not None
+        assert set(chosen.tolist()) == set(dataset.select(**options).sample_ids)  # type: ignore[arg-type]
+
+
+def test_selection_mistakes() -> None:
+    array = record("a", ["s1", "s2", "s3"])
+    with pytest.raises(UsageError, match="has no labels"):
+        select_rows(array, classes="x")
+    with pytest.raises(UsageError, match="has no labels"):
+        select_rows(array, per_class=1)
+    with pytest.raises(UnknownNameError, match="unknown class of a: `q`"):
+        select_rows(record("a", ["s1", "s2"], ["x", "y"]), classes="q")
+    with pytest.raises(InputError, match="1 rows are left"):
+        select_rows(array, limit=1)
+    assert select_rows(array) is array
+    assert take(array, np.array([2, 0])).values[:, 0].tolist() == [3.0, 1.0]
