@@ -4,14 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-from rdxcli.errors import UsageError
-
 from .options import (
     ClassesOption,
     DatasetOption,
     ImagesOption,
     LabelsOption,
     LimitOption,
+    ParamOption,
     PoolOption,
     SampleIdsOption,
     SampleOption,
@@ -21,6 +20,7 @@ from .options import (
     complete_layers,
     complete_methods,
     complete_models,
+    method_parameters,
     read_stdin,
 )
 
@@ -82,11 +82,11 @@ def compare(
     ] = "rdx",
     gamma: Annotated[
         float | None,
-        typer.Option("--gamma", help="Slope of the difference.  [default: 0.1]", rich_help_panel=METHOD_PANEL),
+        typer.Option("--gamma", help="Slope of the difference (default: 0.1).", rich_help_panel=METHOD_PANEL),
     ] = None,
     beta: Annotated[
         float | None,
-        typer.Option("--beta", help="Sharpness of the affinity.  [default: 5]", rich_help_panel=METHOD_PANEL),
+        typer.Option("--beta", help="Sharpness of the affinity (default: 5).", rich_help_panel=METHOD_PANEL),
     ] = None,
     guidance: Annotated[
         str,
@@ -94,14 +94,7 @@ def compare(
             "--guidance", help="none or labels: pairs with different labels count as far.", rich_help_panel=METHOD_PANEL
         ),
     ] = "none",
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param",
-            help="NAME=VALUE of any other parameter of the method; may be repeated.",
-            rich_help_panel=METHOD_PANEL,
-        ),
-    ] = None,
+    param: ParamOption = None,
 ) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
 
@@ -111,7 +104,7 @@ def compare(
     from rdxcli.services import compare as service
     from rdxcli.services.inputs import ArrayOptions, SelectionOptions
 
-    parameters: dict[str, Any] = {"n_clusters": k, **_parameters(param or [])}
+    parameters: dict[str, Any] = {"n_clusters": k, **method_parameters(param)}
     parameters |= {name: value for name, value in (("gamma", gamma), ("beta", beta)) if value is not None}
     options = service.CompareOptions(
         a=read_stdin(a),
@@ -143,22 +136,6 @@ def compare(
     _show(session, outcome)
     session.sink.result(str(outcome.artifact.path), outcome.document)
     service.check_gate(outcome.document, fail_above)
-
-
-def _parameters(given: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs, values read as YAML scalars."""
-    import yaml
-
-    values: dict[str, Any] = {}
-    for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--param takes NAME=VALUE, got `{pair}`")
-        try:
-            values[name.strip().replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            values[name.strip().replace("-", "_")] = text
-    return values
 
 
 def _show(session: Session, outcome: Any) -> None:

@@ -189,7 +189,7 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
         "run",
         Annotated[
             str | None,
-            typer.Option("--run", help="Name of this run.  [default: the method's name]", rich_help_panel=COMMON),
+            typer.Option("--run", help="Name of this run (default: the method's name).", rich_help_panel=COMMON),
         ],
         None,
     ),
@@ -380,6 +380,29 @@ def complete_layers(ctx: typer.Context, incomplete: str) -> list[str]:
     return [layer.path for layer in layers if layer.path.startswith(incomplete)]
 
 
+def method_parameters(given: list[str] | None) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs, values read as YAML scalars.
+
+    Raises
+    ------
+    UsageError
+        A pair without a name or an equals sign.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in given or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--param takes NAME=VALUE, got `{pair}`")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        values[name.strip().replace("-", "_")] = value
+    return values
+
+
 def read_stdin(value: str) -> str:
     """``-`` stands for a path on standard input, so that commands pipe."""
     if value != "-":
@@ -406,3 +429,7 @@ ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Folder with the images of the rows, by id or in order.")
 ]
 PoolOption = Annotated[str, typer.Option("--pool", help="auto, avg, max, first, cls, mean or none.")]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="NAME=VALUE of a parameter of the method; may be repeated.", rich_help_panel="Method"),
+]

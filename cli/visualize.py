@@ -22,7 +22,7 @@ def visualize(
     artifact: Annotated[
         str | None,
         typer.Argument(
-            help="An artifact: its folder, the end of its path, or - for standard input.  [default: the newest]"
+            help="An artifact: its folder, the end of its path, or - for standard input (default: the newest)."
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="html, png or pdf.")] = "html",

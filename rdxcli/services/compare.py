@@ -133,11 +133,11 @@ def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
 def folder_of(options: CompareOptions, a: Representation, b: Representation) -> Path:
     """Where the comparison of ``a`` and ``b`` goes."""
     dataset = a.source.get("dataset") or b.source.get("dataset") or array_dataset(a.name)
-    names = [
-        rep.name if layer is None else f"{rep.name}.{layer}"
-        for rep, layer in ((a, options.layer_a), (b, options.layer_b))
-    ]
-    return comparisons_folder(options.outputs, dataset, *names, options.run or options.method)
+    first, second = (
+        side.name if layer is None else f"{side.name}.{layer}"
+        for side, layer in ((a, options.layer_a), (b, options.layer_b))
+    )
+    return comparisons_folder(options.outputs, dataset, first, second, options.run or options.method)
 
 
 def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> RDX:
@@ -350,7 +350,7 @@ def principal_axes(values: np.ndarray) -> np.ndarray:
 def _write(record: Comparison, path: Path, folder: Path) -> None:
     import numpy as np
 
-    np.savez_compressed(path / "arrays.npz", **record.arrays)
+    np.savez_compressed(path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
     document = record.to_document(folder.as_posix())
     write_json(path / "concepts.json", document)
     write_json(path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
