@@ -105,3 +105,19 @@ def test_help_is_light(command: list[str]) -> None:
     if command:
         assert "Examples" in text
         assert f"rdx {command[0]}" in text.split("Examples")[1]
+
+
+def test_every_package_is_installed() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join([prefix, *path.parent.relative_to(folder).parts])
+        for prefix, folder in (
+            ("rdxcli", ROOT / "rdxcli"),
+            ("rdxcli.cli", ROOT / "cli"),
+            ("rdxcli.download", ROOT / "download"),
+        )
+        for path in folder.rglob("__init__.py")
+    }
+    assert sorted(listed) == sorted(found)
