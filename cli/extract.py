@@ -45,7 +45,7 @@ def extract(
         typer.Option(
             "--layer",
             "-l",
-            help="Layer; may be repeated: all are read in one pass.  [default: the penultimate one]",
+            help="Layer; may be repeated: all are read in one pass (default: the penultimate one).",
             autocompletion=complete_layers,
         ),
     ] = None,
@@ -60,13 +60,20 @@ def extract(
     ] = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            "--batch-size", min=1, help="Images at once.  [default: by input size]", rich_help_panel=RUN_PANEL
-        ),
+        typer.Option("--batch-size", min=1, help="Images at once (default: by input size).", rich_help_panel=RUN_PANEL),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=0, help="Threads that decode.  [default: by device]", rich_help_panel=RUN_PANEL),
+        typer.Option("--workers", min=0, help="Threads that decode (default: by device).", rich_help_panel=RUN_PANEL),
+    ] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--shard-rows",
+            min=1,
+            help="Images that are stored at once: what a kill may cost (default: 256 or more).",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
     engine: Annotated[
         str, typer.Option("--engine", help="auto, local, ranks or ray.", rich_help_panel=RUN_PANEL)
@@ -89,8 +96,12 @@ def extract(
     An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
     code 4). Started by torchrun or as a SLURM array, every process does its share.
     """
+    from rdxcli.models.registry import resolve
     from rdxcli.services import extract as service
     from rdxcli.services.inputs import SelectionOptions
+
+    for name in model:
+        resolve(name)  # a misspelt second name must not come out after the work for the first
 
     selection = SelectionOptions(
         dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
@@ -105,6 +116,7 @@ def extract(
             batch_size=batch_size,
             workers=workers,
             device=session.device,
+            shard_rows=shard_rows,
             engine=engine,
             address=address,
             strict=strict,

@@ -53,14 +53,17 @@ class ShardPlan:
     batch_size: int
 
     @classmethod
-    def of(cls, n: int, batch_size: int, row_bytes: int = 0) -> ShardPlan:
+    def of(cls, n: int, batch_size: int, row_bytes: int = 0, shard_rows: int | None = None) -> ShardPlan:
         """The plan for ``n`` rows whose outputs take ``row_bytes`` each.
 
-        Shards have at least 256 rows, fewer when they would exceed 64 MiB, more when there would be more than 4,000.
+        Shards have ``shard_rows`` rows; by default 256, fewer when they would exceed 64 MiB, more when there would be
+        more than 4,000 of them. Whole batches in any case.
         """
         batch = max(1, min(batch_size, n))
         rows = max(MIN_SHARD_ROWS, -(-n // MAX_SHARDS))
-        if row_bytes:
+        if shard_rows is not None:
+            rows = shard_rows
+        elif row_bytes:
             rows = min(rows, max(1, MAX_SHARD_BYTES // row_bytes))
         return cls(n, batch * max(1, -(-rows // batch)), batch)
 

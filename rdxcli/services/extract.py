@@ -161,15 +161,14 @@ def _make(job: Job, layers: list[str], drafts: dict[str, Draft]) -> None:
     plan, stores = open_stores(job, {layer: drafts[layer].path for layer in layers})
     try:
         report = run_shards(job, layers, plan, stores)
+        for layer in layers:
+            finish(job, layer, plan, stores[layer], drafts[layer], report)
+            drafts[layer].discard_at_end(FOLDER)
     except BaseException:
         for layer in layers:
             if not any(stores[layer].done(shard, retry_empty=True) for shard in range(len(plan))):
                 shutil.rmtree(drafts[layer].path, ignore_errors=True)  # nothing in it is worth keeping
         raise
-    for layer in layers:
-        draft = drafts[layer]
-        finish(job, layer, plan, stores[layer], draft, report)
-        draft.discard_at_end(FOLDER)
 
 
 def _as_rank(job: Job, rank: Rank) -> list[Extracted]:

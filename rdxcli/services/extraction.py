@@ -48,6 +48,8 @@ class ExtractOptions:
         Which images; without a data set the model's own default.
     batch_size, workers : int, optional
         Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
+    shard_rows : int, optional
+        Images that are stored at once, rounded up to whole batches.
     device : str
     engine : {"auto", "local", "ranks", "ray"}
         ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``.
@@ -70,6 +72,7 @@ class ExtractOptions:
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     batch_size: int | None = None
     workers: int | None = None
+    shard_rows: int | None = None
     device: str = "auto"
     engine: str = "auto"
     address: str | None = None
@@ -120,8 +123,7 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
     pick_dtype(options.dtype)
     spec = resolve(options.model)
     dataset = options.selection.open(spec.default_dataset)
-    device = f"cuda:{rank.local}" if rank.count > 1 and options.device == "cuda" else options.device
-    model = load(spec, device=device, dtype=options.dtype, untrained=options.untrained)
+    model = load(spec, device=_device_of(rank, options.device), dtype=options.dtype, untrained=options.untrained)
     asked: list[str | None] = list(options.layers) or [None]
     by_path: dict[str, str | None] = {}
     for given in asked:
@@ -143,6 +145,15 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
         workers=default_workers(kind) if options.workers is None else options.workers,
         description=description,
     )
+
+
+def _device_of(rank: Rank, device: str) -> str:
+    """Ranks on one machine take its GPUs in turn."""
+    import torch
+
+    if rank.count == 1 or device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    return f"cuda:{rank.local % torch.cuda.device_count()}"
 
 
 def _request(options: ExtractOptions, model: LoadedModel, layer: str, dataset: dict[str, Any]) -> Request:
@@ -172,7 +183,7 @@ def open_stores(job: Job, folders: dict[str, Path]) -> tuple[ShardPlan, dict[str
 
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
     row_bytes = max(4 * count_values(shapes[layer]) for layer in folders)
-    wanted = ShardPlan.of(len(job.dataset), job.batch_size, row_bytes)
+    wanted = ShardPlan.of(len(job.dataset), job.batch_size, row_bytes, job.options.shard_rows)
     plans = {layer: wanted.settle(folder / FOLDER) for layer, folder in folders.items()}
     plan = next(iter(plans.values()))
     for layer, other in plans.items():
