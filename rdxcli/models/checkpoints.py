@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -54,7 +56,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = _torch_load(path)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "Unsupported global" in text or "Unsupported class" in text:
+        if re.search(r"unsupported (global|class)", text, re.IGNORECASE):
             raise InputError(
                 f"{path} holds Python objects besides tensors; rdx does not run code from checkpoints",
                 hint="where you trust the file, save its state dict alone (`torch.save(model.state_dict(), ...)`)",
@@ -66,10 +68,12 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _torch_load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnicodeDecodeError:  # saved by Python 2
-        return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about pickle protocols; what cannot be read raises
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnicodeDecodeError:  # saved by Python 2
+            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -33,18 +33,18 @@ def open_file(spec: ModelSpec, untrained: bool) -> Opened:
     metadata; the options of the name stand above them.
     """
     parsed = parse(spec.source)
-    path = _find(spec, Path(parsed.target).expanduser())
+    path = Path(parsed.target).expanduser()
     state: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     if not untrained:
+        path = _find(spec, path)
         state, metadata = read_state(path)
     options = {_METADATA[key]: value for key, value in metadata.items() if key in _METADATA}
     options |= all_options(spec)
     arch = options.get("arch") or _from_metadata(spec, path, metadata)
     opened = _architecture(spec, parse(arch), state, constructor_options(spec, "arch"))
-    opened.transform = (
-        override(opened.transform, options) if isinstance(opened.transform, Preprocessing) else opened.transform
-    )
+    assert isinstance(opened.transform, Preprocessing)
+    opened.transform = override(opened.transform, options)
     if untrained:
         opened.provenance = random_weights(spec)
         return opened

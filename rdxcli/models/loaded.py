@@ -68,13 +68,19 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.module.parameters()).device
+        """Where the weights are; the CPU for a network without any."""
+        import torch
+
+        parameter = next(self.module.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights; inputs are cast to it by `tap`."""
-        return next(self.module.parameters()).dtype
+        """Floating-point type of the weights, to which `tap` casts its inputs."""
+        import torch
+
+        parameter = next(self.module.parameters(), None)
+        return torch.float32 if parameter is None else parameter.dtype
 
     @cached_property
     def input_size(self) -> tuple[int, int, int]:

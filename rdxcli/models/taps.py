@@ -146,21 +146,21 @@ def pool(tensor: Tensor, how: str, tokens: Tokens, layer: str = "") -> Tensor:
 
 
 def _pool_tokens(tensor: Tensor, how: str, tokens: Tokens, layer: str) -> Tensor:
+    count = tensor.shape[1]
+    # a layer in front of the prefix (patch embedding, first stage of some networks) holds patches only
+    patches_only = count <= tokens.prefix or (tokens.grid is not None and count == math.prod(tokens.grid))
+    has_class = tokens.has_class and (not patches_only or count == 1)
     if how == "auto":
-        how = "cls" if tokens.has_class else "mean"
-    if how == "cls" and not tokens.has_class:
-        raise UsageError(
-            f"`--pool cls` needs a class token, but this model has none (layer `{layer}`)", hint="`--pool mean`"
-        )
+        how = "cls" if has_class else "mean"
+    if how == "cls" and not has_class:
+        raise UsageError(f"`--pool cls` needs a class token, but the layer `{layer}` has none", hint="`--pool mean`")
     if how in ("cls", "first"):
         return tensor[:, 0].clone()
     if how == "avg":
         return tensor.mean(1)
     if how == "max":
         return tensor.amax(1)
-    # a layer in front of the prefix (patch embedding) holds patches only
-    patches_only = tokens.grid is not None and tensor.shape[1] == tokens.grid[0] * tokens.grid[1]
-    patches = tensor if patches_only or tensor.shape[1] <= tokens.prefix else tensor[:, tokens.prefix :]
+    patches = tensor if patches_only else tensor[:, tokens.prefix :]
     if how == "mean":
         return patches.mean(1)
     side = math.isqrt(patches.shape[1])
@@ -242,7 +242,8 @@ class LayerTap:
 
     def _hook(self, layer: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            assert self._images is not None
+            if self._images is None:  # somebody else runs the network meanwhile
+                return
             size = (self._images.shape[-2], self._images.shape[-1])
             tensor = standard_form(output, len(self._images), size, self.tokens, layer)
             self._values[layer] = pool(tensor, self.pools[layer], self.tokens, layer)
