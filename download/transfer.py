@@ -1,0 +1,490 @@
+"""Bytes over HTTP into a file: resumed, retried, counted and verified, and never visible under their name before that.
+
+A transfer writes ``NAME.part`` with ``NAME.part.json`` beside it, which says what the bytes are a part of. Whatever
+ends the transfer (a cut line, a full disk, ``kill -9``), the next one continues after the last byte on disk, if the
+server still has the same file; otherwise it starts again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from time import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from rdxcli import __version__
+from rdxcli.errors import RdxError
+from rdxcli.progress import log
+
+CHUNK = 1 << 18
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+
+class TransferError(RdxError):
+    """A file could not be fetched."""
+
+
+class Stopped(Exception):  # noqa: N818  not an error: another transfer failed, or the user pressed Ctrl-C
+    """The transfer was told to stop; what it has is kept."""
+
+
+class _Retry(Exception):  # noqa: N818
+    def __init__(self, reason: str, after: float | None = None, connected: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.after, self.connected = reason, after, connected
+
+
+class _Refused(Exception):  # noqa: N818
+    """This address will not give the file; another may."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient a transfer is.
+
+    Attributes
+    ----------
+    tries : int
+        Attempts in a row that bring no new byte before an address is given up.
+    connect_tries : int
+        The same while no connection has ever been made.
+    wait, longest_wait : float
+        Seconds before the first new attempt, doubled each time, and their limit.
+    connect, stall : float
+        Seconds to connect, and seconds without a byte after which the line counts as cut.
+    redirects : int
+    """
+
+    tries: int = 6
+    connect_tries: int = 2
+    wait: float = 0.5
+    longest_wait: float = 30.0
+    connect: float = 6.0
+    stall: float = 30.0
+    redirects: int = 8
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What a server says about a file before it is fetched."""
+
+    url: str
+    size: int | None
+    ranges: bool
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A finished transfer.
+
+    Attributes
+    ----------
+    url : str
+        The address that was asked (not the one it redirected to).
+    size : int
+        Bytes.
+    sha256, md5 : str
+    resumed : int
+        Bytes that were already there.
+    """
+
+    url: str
+    size: int
+    sha256: str
+    md5: str
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the recipe promises; None where it does not know."""
+
+    size: int | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    md5: str | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether a wrong file would be noticed by its hash."""
+        return bool(self.sha256 or self.sha256_prefix or self.md5)
+
+    def problem(self, size: int, sha256: str, md5: str) -> str | None:
+        """How a file differs, None when it does not."""
+        if self.size is not None and size != self.size:
+            return f"got {size} bytes, expected {self.size}"
+        if self.sha256 and sha256 != self.sha256:
+            return f"got the SHA-256 {sha256[:16]}..., expected {self.sha256[:16]}..."
+        if self.sha256_prefix and not sha256.startswith(self.sha256_prefix):
+            return f"got the SHA-256 {sha256[:16]}..., expected {self.sha256_prefix}..."
+        if self.md5 and md5 != self.md5:
+            return f"got the MD5 {md5}, expected {self.md5}"
+        return None
+
+
+def client(policy: Policy) -> httpx.Client:
+    """A client for many transfers at once; proxies are taken from the environment."""
+    return httpx.Client(
+        follow_redirects=True,
+        max_redirects=policy.redirects,
+        timeout=httpx.Timeout(policy.stall, connect=policy.connect, pool=None),
+        limits=httpx.Limits(max_connections=32),
+        # the bytes of the file itself are wanted: no server may compress them again
+        headers={"User-Agent": f"rdx/{__version__}", "Accept-Encoding": "identity"},
+    )
+
+
+def probe(http: httpx.Client, urls: Sequence[str], expected: Expected, policy: Policy) -> Remote:
+    """Ask for the first byte of the first address that has the file, and learn its size.
+
+    Raises
+    ------
+    TransferError
+        No address can be reached or has the file in the expected size.
+    """
+    failures: list[str] = []
+    for url in urls:
+        for attempt in range(policy.connect_tries):
+            if attempt:
+                threading.Event().wait(policy.wait)
+            try:
+                with http.stream("GET", url, headers={"Range": "bytes=0-0"}) as response:
+                    _check_status(response, url, expected)
+                    total = _content_range(response)[1] if response.status_code == 206 else _length(response)
+                    if total is None:
+                        total = expected.size
+                    elif expected.size not in (None, total):
+                        raise _Refused(f"the server has {total} bytes, the recipe says {expected.size}")
+                    return Remote(url, total, response.status_code == 206)
+            except _Refused as refusal:
+                failures.append(f"{_host(url)}: {refusal}")
+                break
+            except (httpx.HTTPError, httpx.InvalidURL, _Retry) as error:
+                reason = error.reason if isinstance(error, _Retry) else _describe(error)
+                if attempt == policy.connect_tries - 1 or isinstance(error, httpx.TooManyRedirects):
+                    failures.append(f"{_host(url)}: {reason}")
+                    break
+    raise _unreachable(urls, failures)
+
+
+def fetch(
+    http: httpx.Client,
+    urls: Sequence[str],
+    target: Path,
+    expected: Expected,
+    policy: Policy,
+    stop: threading.Event,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Fetched:
+    """Fetch a file; ``target`` appears when it is complete and verified.
+
+    Parameters
+    ----------
+    http : httpx.Client
+    urls : sequence of str
+        Addresses of the same file, best first.
+    target : Path
+        Its folder exists. A verified file that is there already is not fetched again.
+    expected : Expected
+    policy : Policy
+    stop : threading.Event
+        When set, the transfer raises `Stopped` at the next chunk.
+    advance : callable
+        Told the bytes as they come; negative when bytes turn out to be useless.
+
+    Returns
+    -------
+    Fetched
+
+    Raises
+    ------
+    TransferError
+        Every address failed: refused, gone, cut too often, or wrong bytes twice.
+    OSError
+        The disk is full or cannot be written.
+    """
+    part = target.with_name(target.name + ".part")
+    failures: list[str] = []
+    known = 0
+
+    def report(position: int) -> None:
+        nonlocal known
+        advance(position - known)
+        known = position
+
+    for url in urls:
+        # wrong bytes may come from a resumed transfer of a file that changed meanwhile: once more, from the start
+        for attempt in range(2):
+            try:
+                resumed = _transfer(http, url, part, expected, policy, stop, report)
+            except _Refused as refusal:
+                failures.append(f"{_host(url)}: {refusal}")
+                break
+            size = part.stat().st_size
+            sha256, md5 = digests(part, stop)
+            problem = expected.problem(size, sha256, md5)
+            if problem is None:
+                os.replace(part, target)
+                _notes(part).unlink(missing_ok=True)
+                return Fetched(url, size, sha256, md5, resumed)
+            _discard(part)
+            report(0)
+            log.debug("%s: %s (attempt %d)", url, problem, attempt + 1)
+            if attempt == 1 or not resumed:
+                failures.append(f"{_host(url)}: {problem}")
+                break
+    raise _unreachable(urls, failures)
+
+
+def digests(path: Path, stop: threading.Event | None = None) -> tuple[str, str]:
+    """SHA-256 and MD5 of what is on disk, as hex digits."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    buffer = bytearray(1 << 20)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            if stop is not None and stop.is_set():
+                raise Stopped
+            sha256.update(view[:count])
+            md5.update(view[:count])
+    return sha256.hexdigest(), md5.hexdigest()
+
+
+def _transfer(
+    http: httpx.Client,
+    url: str,
+    part: Path,
+    expected: Expected,
+    policy: Policy,
+    stop: threading.Event,
+    report: Callable[[int], None],
+) -> int:
+    """Bring ``part`` to its full length; returns how many bytes were there before."""
+    progress = _Progress(url, part, expected, report)
+    before = progress.offset
+    failures, connected, wait = 0, False, policy.wait
+    while not progress.complete:
+        if stop.is_set():
+            raise Stopped
+        start = progress.offset
+        try:
+            _attempt(http, url, progress, stop)
+            continue
+        except _Retry as retry:
+            reason, after = retry.reason, retry.after
+            connected = connected or retry.connected
+        except httpx.TooManyRedirects:
+            raise _Refused(f"more than {policy.redirects} redirects") from None
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise _Refused(_describe(error)) from None
+        except httpx.HTTPError as error:
+            reason, after = _describe(error), None
+            connected = connected or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+        if progress.offset > start:
+            failures, wait = 0, policy.wait
+        failures += 1
+        if failures >= (policy.tries if connected else policy.connect_tries):
+            raise _Refused(f"{reason} ({failures} attempts)")
+        pause = min(after if after is not None else wait * random.uniform(0.75, 1.25), policy.longest_wait)
+        log.debug("%s: %s at byte %d; again in %.1f s", url, reason, progress.offset, pause)
+        if stop.wait(pause):
+            raise Stopped
+        wait = min(wait * 2, policy.longest_wait)
+    return before
+
+
+class _Progress:
+    """The bytes of one file that are on disk, and what they are a part of."""
+
+    def __init__(self, url: str, part: Path, expected: Expected, report: Callable[[int], None]) -> None:
+        self.url, self.part, self.expected, self.report = url, part, expected, report
+        self.validator: str | None = None
+        self.total: int | None = expected.size
+        self.complete = False
+        self.offset = part.stat().st_size if part.is_file() else 0
+        notes = _read_notes(part) if self.offset else {}
+        here = notes.get("url") == url
+        # without a hash or a validator nothing would tell a changed file: bytes of an earlier run are not trusted
+        if self.offset and (expected.certain or (here and notes.get("validator"))):
+            self.validator = notes.get("validator") if here else None
+            self.total = expected.size if expected.size is not None else notes.get("total")
+        elif self.offset:
+            self.restart()
+        if self.total is not None and self.offset > self.total:
+            self.restart()
+        self.complete = self.total is not None and self.offset == self.total
+        report(self.offset)
+
+    def restart(self) -> None:
+        """Forget the bytes: they are not of the file that the server has."""
+        _discard(self.part)
+        self.offset, self.validator, self.total = 0, None, self.expected.size
+        self.report(0)
+
+    def note(self, total: int | None, validator: str | None) -> None:
+        """Write down what the bytes that follow are a part of."""
+        self.total, self.validator = total, validator
+        draft = _notes(self.part).with_suffix(".tmp")
+        draft.write_text(json.dumps({"url": self.url, "total": total, "validator": validator}), "utf-8")
+        os.replace(draft, _notes(self.part))
+
+
+def _attempt(http: httpx.Client, url: str, progress: _Progress, stop: threading.Event) -> None:
+    headers = {}
+    if progress.offset:
+        headers["Range"] = f"bytes={progress.offset}-"
+        if progress.validator:
+            headers["If-Range"] = progress.validator
+    with http.stream("GET", url, headers=headers) as response:
+        if response.status_code == 416:
+            _, total = _content_range(response)
+            if total is not None and total == progress.offset and progress.expected.size in (None, total):
+                progress.complete = True
+                return
+            progress.restart()
+            raise _Retry("the server's file is shorter than what is here")
+        _check_status(response, url, progress.expected)
+        _accept(response, progress)
+        mode = "ab" if progress.offset else "wb"
+        with open(progress.part, mode) as stream:
+            try:
+                for chunk in response.iter_raw(CHUNK):
+                    if stop.is_set():
+                        raise Stopped
+                    if progress.total is not None and progress.offset + len(chunk) > progress.total:
+                        raise _Refused(f"the server sends more than {progress.total} bytes")
+                    stream.write(chunk)
+                    progress.offset += len(chunk)
+                    progress.report(progress.offset)
+            finally:
+                # what could not be written does not count
+                try:
+                    stream.flush()
+                finally:
+                    progress.offset = os.fstat(stream.fileno()).st_size
+            if progress.total is not None and progress.offset < progress.total:
+                raise _Retry(f"the line was cut after {progress.offset} of {progress.total} bytes")
+            os.fsync(stream.fileno())
+    progress.complete = True
+
+
+def _accept(response: httpx.Response, progress: _Progress) -> None:
+    """Make ``progress`` fit what the server is about to send."""
+    if response.status_code == 206:
+        start, total = _content_range(response)
+        if start != progress.offset or (progress.total is not None and total not in (None, progress.total)):
+            progress.restart()
+            raise _Retry("the server's file is another one than before")
+        total = total if total is not None else progress.total
+    else:
+        if progress.offset:
+            log.debug("%s: the server starts again from the first byte", progress.url)
+            progress.restart()
+        total = _length(response)
+    if progress.expected.size is not None and total is not None and total != progress.expected.size:
+        raise _Refused(f"the server has {total} bytes, the recipe says {progress.expected.size}")
+    progress.note(total if total is not None else progress.expected.size, _validator(response))
+
+
+def _check_status(response: httpx.Response, url: str, expected: Expected) -> None:
+    code = response.status_code
+    if code in _RETRIED:
+        raise _Retry(f"HTTP {code} {response.reason_phrase}".strip(), _retry_after(response))
+    if code not in {200, 206}:
+        raise _Refused(f"HTTP {code} {response.reason_phrase}".strip())
+    final = response.url
+    if url.startswith("https:") and final.scheme != "https" and not expected.certain:
+        raise _Refused(f"redirects from https to {final.scheme}://{final.host}, and no hash is known")
+
+
+def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
+    """First byte and total size of a ``Content-Range`` header."""
+    unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0]
+    if unit.strip().lower() != "bytes":
+        return None, None
+    return (int(first) if first.isdecimal() else None), (int(total) if total.strip().isdecimal() else None)
+
+
+def _length(response: httpx.Response) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _validator(response: httpx.Response) -> str | None:
+    etag = response.headers.get("ETag")
+    if etag and not etag.startswith("W/"):
+        return str(etag)
+    return response.headers.get("Last-Modified")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _notes(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _read_notes(part: Path) -> dict[str, Any]:
+    try:
+        notes = json.loads(_notes(part).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _notes(part).unlink(missing_ok=True)
+
+
+def _describe(error: Exception) -> str:
+    """A network error in words."""
+    if isinstance(error, httpx.TooManyRedirects):
+        return "it redirects in a circle"
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no answer when connecting"
+    if isinstance(error, httpx.TimeoutException):
+        return "no data for too long"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its name cannot be looked up"
+        if isinstance(cause, OSError) and cause.errno in {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH}:
+            return (cause.strerror or "unreachable").lower()
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:1].lower() + text[1:160]
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc or url
+
+
+def _unreachable(urls: Sequence[str], failures: Sequence[str]) -> TransferError:
+    name = urlsplit(urls[0]).path.rpartition("/")[2]
+    # one line whatever the number of addresses
+    return TransferError(f"cannot fetch {name}: {'; '.join(dict.fromkeys(failures)) or 'no address'}")
+
+
+__all__ = ["Expected", "Fetched", "Policy", "Remote", "Stopped", "TransferError", "client", "digests", "fetch", "probe"]
