@@ -33,9 +33,9 @@ INPUTS = "Inputs of single methods"
 @command(
     "explain",
     examples=[
-        "rdx explain --method rdr --model digits-cnn --target misclassified",
-        "rdx explain --method le-label --model digits-cnn --layer conv2",
-        "rdx explain --method le-siglip --model resnet18_places365 --layer layer4",
+        "rdx explain --method rdr --model digits-cnn --target class:3",
+        "rdx explain --method rdr --activations acts.npy --target 17",
+        "rdx list methods",
     ],
 )
 def explain(

@@ -232,6 +232,30 @@ class Comparison(Result):
         }
 
 
+@dataclass(frozen=True)
+class Regions(Result):
+    """Regions of feature space that carry concepts.
+
+    Parameters
+    ----------
+    model : mapping
+        ``{name, layer, n, d}`` of the representation.
+    regions : sequence of mapping
+        ``{target, neighbours, neurons, states, scores, members, ...}``.
+    samples : mapping
+        The data set, if known, and the number of samples.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    regions: Sequence[Mapping[str, Any]] = ()
+    samples: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "regions"
+
+    def content(self) -> dict[str, Any]:
+        return {"model": self.model, "regions": list(self.regions), "samples": self.samples}
+
+
 def plain(value: Any) -> Any:
     """Reduce ``value`` to what JSON holds: NumPy scalars and arrays unwrapped, non-finite numbers as None."""
     if isinstance(value, Mapping):

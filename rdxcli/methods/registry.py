@@ -42,7 +42,10 @@ class Method:
         return getattr(importlib.import_module(module), attribute)
 
 
-_BUILT_IN = (Method("rdx", "compare", "rdxcli.methods.difference.rdx:RDX", "representational difference explanations"),)
+_BUILT_IN = (
+    Method("rdx", "compare", "rdxcli.methods.difference.rdx:RDX", "representational difference explanations"),
+    Method("rdr", "explain", "rdxcli.methods.regions.rdr:RDR", "relaxed decision regions: sets of unit states"),
+)
 
 
 @cache

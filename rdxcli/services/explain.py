@@ -17,7 +17,7 @@ from rdxcli.services.inputs import ArrayOptions, SelectionOptions, resolve_repre
 if TYPE_CHECKING:
     from rdxcli.records import Representation
 
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = {"rdr": "regions"}
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 
 
