@@ -140,4 +140,24 @@ def _comparison(artifact: Artifact, form: str, path: Path) -> None:
         figures.comparison_figure(document, arrays, pictures, path, form)
 
 
-_PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {"comparison": _comparison}
+def _gallery(module: str) -> Callable[[Artifact, str, Path], None]:
+    """Renderer of a kind whose page is made of cards: ``rdxcli.report.<module>.page(document, command)``."""
+
+    def write(artifact: Artifact, form: str, path: Path) -> None:
+        if form != "html":
+            raise UsageError(f"{artifact.kind} have no {form} form", "use --format html and print the page")
+        import importlib
+
+        from rdxcli.report import gallery
+
+        document = artifact.document()
+        page = importlib.import_module(f"rdxcli.report.{module}").page(document, artifact.manifest.command)
+        path.write_text(gallery.html(page, thumbnails(document.get("samples", {}), page.shown_ids())), "utf-8")
+
+    return write
+
+
+_PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
+    "comparison": _comparison,
+    "regions": _gallery("regions"),
+}

@@ -192,13 +192,13 @@ def _document(
         seed=options.seed,
         notes=rdr.notes_,
         model=source.describe(),
-        regions=[_with_ids(entry, source) for entry in entries],
+        regions=[_for_people(entry, source, rdr.configurations_.shape[1:]) for entry in entries],
         samples={"dataset": source.dataset, "n": source.n},
     ).to_document(artifact)
 
 
-def _with_ids(entry: Mapping[str, Any], source: Representation) -> dict[str, Any]:
-    """The region with sample ids for what a page shows: the target, then the nearest members."""
+def _for_people(entry: Mapping[str, Any], source: Representation, places: tuple[int, ...]) -> dict[str, Any]:
+    """The region with what a page shows: ids and labels of the target and the nearest members, where the units sit."""
 
     def named(rows: Sequence[int]) -> list[str]:
         ids = source.sample_ids
@@ -207,7 +207,25 @@ def _with_ids(entry: Mapping[str, Any], source: Representation) -> dict[str, Any
     members = [int(row) for row in entry["members"]]
     shown = [int(entry["target"]), *(row for row in members if row != entry["target"])][:SHOWN]
     labels = None if source.labels is None else [str(source.labels[row]) for row in shown]
-    return {**entry, "target_id": named([entry["target"]])[0], "sample_ids": named(shown), "sample_labels": labels}
+    return {
+        **entry,
+        "target_id": named([entry["target"]])[0],
+        "sample_ids": named(shown),
+        "sample_labels": labels,
+        "position_map": _position_map(entry, places),
+    }
+
+
+def _position_map(entry: Mapping[str, Any], places: tuple[int, ...]) -> list[list[int]] | None:
+    """How many of the chosen units sit at each place of a map of height and width ``places``; None without places."""
+    import numpy as np
+
+    if len(places) != 2:
+        return None
+    counts = np.zeros(places, dtype=int)
+    for _, row, column in np.asarray(entry["positions"]).reshape(-1, 3):
+        counts[row, column] += 1
+    return counts.tolist()
 
 
 def _table(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

@@ -1,0 +1,115 @@
+"""A page of cards: a title, facts, pictures, bars. Regions, directions, units and words are all shown this way.
+
+A method's report turns its document into a `Page`; this module turns the `Page` into HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rdxcli.report.html import render
+from rdxcli.report.palette import concept_colours
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample that is shown.
+
+    Parameters
+    ----------
+    sample_id : str
+    caption : str
+    image : str, optional
+        A ``data:`` URI to show in place of the sample's own image (heat maps).
+    strong : bool
+        Draw a frame around it (the target).
+    """
+
+    sample_id: str
+    caption: str = ""
+    image: str | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A labelled bar: ``value`` in [-1, 1] sets its length, ``text`` is printed beside it."""
+
+    label: str
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One thing that is explained.
+
+    Parameters
+    ----------
+    title : str
+    facts : sequence of (name, value, hint)
+    pictures : sequence of Picture
+    bars : sequence of Bar
+    grid : sequence of sequence of float, optional
+        A small map (unit positions), values from 0 to 1.
+    text : str
+        A sentence under the facts.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, Any, str]] = ()
+    pictures: Sequence[Picture] = ()
+    bars: Sequence[Bar] = ()
+    grid: Sequence[Sequence[float]] | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cards under one heading."""
+
+    title: str
+    cards: Sequence[Card] = ()
+    text: str = ""
+    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Parameters
+    ----------
+    kicker, title, facts : str
+        The head of the page.
+    sections : sequence of Section
+    notes : sequence of str
+    provenance : sequence of (name, value)
+    """
+
+    kicker: str
+    title: str
+    facts: str
+    sections: Sequence[Section]
+    notes: Sequence[str] = ()
+    provenance: Sequence[tuple[str, Any]] = field(default_factory=tuple)
+
+    def shown_ids(self) -> list[str]:
+        """Samples whose own images are needed, each once."""
+        pictures = (picture for section in self.sections for card in section.cards for picture in card.pictures)
+        return list(dict.fromkeys(picture.sample_id for picture in pictures if picture.image is None))
+
+
+def html(page: Page, thumbnails: Mapping[str, str]) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    page : Page
+    thumbnails : mapping
+        Sample id to ``data:`` URI; samples without one are shown as text.
+    """
+    widest = max((len(section.cards) for section in page.sections), default=0)
+    return render("gallery.html", page=page, thumbnails=thumbnails, colours=concept_colours(max(1, min(widest, 64))))
