@@ -1,0 +1,474 @@
+"""Linear explanations of units: s(x) = bias + sum_k w_k P(concept_k | x).
+
+Symbols: P (n, c) concept activations, A (n, u) unit activations, W (u, c) sparse weights that rank concepts, X and Y
+their standardised training parts.
+
+Three stages: a sparse fit on all concepts ranks them by signed weight; a greedy search takes concepts from the top of
+the ranking as long as the validation correlation grows; the least-squares refit of the chosen set on raw values is the
+explanation. All of them need second moments only, so rows are streamed and any number of them fits.
+
+Reference: Oikarinen and Weng, "Linear Explanations for Individual Neurons", ICML 2024 (arXiv 2405.06855).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from rdxcli.methods.neurons.concepts import active_concepts
+from rdxcli.methods.neurons.greedy import Adam, Fit, LeastSquares, Refit, Search, greedy_search, top_fit
+from rdxcli.methods.neurons.preparation import check_split, check_statistics
+from rdxcli.methods.neurons.ranking import best_on_path, certificate, concept_scale, saga_weights, standardised
+from rdxcli.methods.neurons.saga import effective_lambda
+from rdxcli.methods.neurons.scores import Interval, bootstrap_correlation, pearson
+from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
+from rdxcli.numerics import elastic_net, proximal_flow
+from rdxcli.numerics.moments import (
+    ColumnStatistics,
+    Moments,
+    check_rows,
+    check_source,
+    column_statistics,
+    read_columns,
+    second_moments,
+)
+from rdxcli.numerics.neighbours import resolve_device
+
+DEAD = 0.01  # a unit whose largest activation is below this is dead (appendix C.2)
+SOLVERS = ("matched", "exact", "saga")
+
+
+class LinearExplanation(BaseEstimator):
+    """Linear explanations of all units of a layer.
+
+    Parameters
+    ----------
+    lam : float or "path"
+        l1 weight of the sparse fit for standardised data (0.05 in the paper; divided by max(0.001, alpha) inside).
+        "path" fits ``path_size`` values between 1 and ``path_epsilon`` with the exact solver and takes, per unit, the
+        one with the lowest squared validation error.
+    alpha : float
+        Share of the l1 penalty (0.99).
+    solver : {"matched", "exact", "saga"}
+        "matched" stops the proximal gradient where the published solver stops and gives its ranking; "exact" reaches
+        the minimum of the objective; "saga" runs the published solver itself (slow, rows in memory, units in batches
+        of ``unit_batch`` share one early stop).
+    epochs, batch_size, learning_rate : int, int, float
+        Budget of the published solver (500, 512, 5e-4).
+    step : float
+        Largest step of "matched".
+    search : {"greedy", "top"}
+        "top" skips the search and refits the ``description_length`` first ranked concepts (appendix B.4).
+    max_length, tolerance, window : int, float, int
+        Greedy search: at most 10 concepts, validation gain of 0.02, 10 candidates at a time.
+    description_length : int
+        Concepts of "top" (5).
+    refit : {"least-squares", "adam"}
+        "adam" is the published 100 full-batch steps from zero, which do not converge.
+    statistics : {"train", "all"}
+        Rows that the activity filter and the normalisation of units look at. The published code uses all rows, the
+        test images included.
+    min_top, min_std : float or None, float
+        Activity filter: mean of the 5 largest activations of a concept (0.5) and standard deviation (1e-5). None
+        switches the first part off, for concepts that are no probabilities.
+    path_size, path_epsilon : int, float
+        Grid of ``lam="path"``.
+    device : {"auto", "cpu", "cuda", "mps"}
+    dtype : {"float64", "float32"} or None
+        Precision of the products; default float32 on a GPU and float64 on the CPU.
+    unit_batch : int
+        Units per batch of "saga" (128).
+    block_rows : int, optional
+        Rows per block; default about 64 MiB.
+    random_state : int
+        Shuffling of "saga", bootstrap.
+
+    Attributes
+    ----------
+    units_ : (m,) int64
+        Units that were asked for.
+    explanations_ : list of Explanation
+        One per unit, concepts by weight, largest first.
+    status_ : list of str
+        ``explained``, ``constant`` (the unit does not vary on the training or validation rows), or ``no concept``
+        (no candidate has a positive validation correlation).
+    selected_ : list of int arrays
+        Concept columns of each explanation, in the order of its concepts.
+    path_ : list of float arrays
+        Validation correlation after each selection (greedy), length 1 for "top".
+    val_correlation_ : (m,) float64
+        0 for units without explanation.
+    ranking_ : (m, q) int64
+        Best ranked concept columns, -1 filled.
+    ranking_weights_ : (m, q) float64
+        Their weights in the sparse fit, in standardised units.
+    nonzero_ : (m,) int64
+        Non-zero weights of the sparse fit.
+    objective_, duality_gap_ : (m,) float64
+        Of the sparse fit; the gap bounds the distance to the minimum. 0 for constant units.
+    lam_ : (m,) float64
+        Penalty used (after the division by alpha).
+    dead_ : (m,) bool
+        Largest activation below 0.01.
+    concept_mask_ : (c,) bool
+        Concepts that took part.
+    notes_ : list of str
+
+    Notes
+    -----
+    Moments cost O(n c (c + u)) time and O(c^2 + c u) memory, three passes over the rows. The sparse fit costs
+    O(u s c) per step, the greedy search O(u max_length^3 window).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> P = (rng.random((300, 4)) < 0.4).astype(float)
+    >>> A = 2.0 * P[:, :1] + P[:, 2:3] + 0.1 * rng.normal(size=(300, 1))
+    >>> model = LinearExplanation().fit(P, A, train=range(200), val=range(200, 250), concept_names=list("abcd"))
+    >>> model.explanations_[0].concepts
+    ('a', 'c')
+    """
+
+    def __init__(
+        self,
+        *,
+        lam: float | Literal["path"] = 0.05,
+        alpha: float = 0.99,
+        solver: Literal["matched", "exact", "saga"] = "matched",
+        epochs: int = 500,
+        batch_size: int = 512,
+        learning_rate: float = 5e-4,
+        step: float = 0.005,
+        search: Literal["greedy", "top"] = "greedy",
+        max_length: int = 10,
+        tolerance: float = 0.02,
+        window: int = 10,
+        description_length: int = 5,
+        refit: Literal["least-squares", "adam"] = "least-squares",
+        statistics: Literal["train", "all"] = "train",
+        min_top: float | None = 0.5,
+        min_std: float = 1e-5,
+        path_size: int = 20,
+        path_epsilon: float = 0.005,
+        device: str = "cpu",
+        dtype: str | None = None,
+        unit_batch: int = 128,
+        block_rows: int | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.lam, self.alpha, self.solver = lam, alpha, solver
+        self.epochs, self.batch_size, self.learning_rate, self.step = epochs, batch_size, learning_rate, step
+        self.search, self.max_length, self.tolerance, self.window = search, max_length, tolerance, window
+        self.description_length, self.refit = description_length, refit
+        self.statistics, self.min_top, self.min_std = statistics, min_top, min_std
+        self.path_size, self.path_epsilon = path_size, path_epsilon
+        self.device, self.dtype, self.unit_batch, self.block_rows = device, dtype, unit_batch, block_rows
+        self.random_state = random_state
+
+    def fit(
+        self,
+        concepts: Any,
+        activations: Any,
+        *,
+        train: Any,
+        val: Any,
+        concept_names: Sequence[str] | None = None,
+        units: Sequence[int] | np.ndarray | None = None,
+    ) -> LinearExplanation:
+        """Explain units.
+
+        Parameters
+        ----------
+        concepts : row source (n, c)
+            Array, memory map, CSR array (labels) or `rdxcli.methods.neurons.concepts.Similarities`.
+        activations : row source (n, u)
+            Pooled activations.
+        train, val : int arrays or masks
+            Disjoint rows for the fits and for the acceptance of candidates.
+        concept_names : sequence of str, length c, optional
+            Default ``concept 0``, ``concept 1``, ...
+        units : sequence of int, optional
+            Columns of ``activations`` to explain; default all. Units do not influence each other.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit, NaN or infinite values, parts that overlap, impossible options, or no concept that
+            passes the activity filter.
+        """
+        self._check()
+        P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
+        if P.shape[0] != A.shape[0]:
+            raise ValueError(
+                f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
+            )
+        n, c = P.shape
+        names = [f"concept {i}" for i in range(c)] if concept_names is None else list(concept_names)
+        if len(names) != c:
+            raise ValueError(f"Got {c} concept columns and {len(names)} names")
+        train_rows, val_rows, _ = check_split(train, val, None, n)
+        self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
+        self.notes_: list[str] = []
+        self.concept_names_ = names
+        self._device = resolve_device(self.device)
+        self._dtype = self.dtype or ("float64" if self._device == "cpu" else "float32")
+        rows = np.arange(n) if self.statistics == "all" else train_rows
+        of_concepts = column_statistics(P, rows, name="concepts", block_rows=self.block_rows)
+        of_units = column_statistics(A, rows, name="activations", block_rows=self.block_rows)
+        columns = self._active(of_concepts)
+        shared = {
+            "units": self.units_,
+            "centre_y": of_units.mean[self.units_],
+            "device": self._device,
+            "dtype": self._dtype,
+            "block_rows": self.block_rows,
+        }
+        moments = second_moments(P, A, train_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
+        if moments.constant_x.any():
+            keep = ~moments.constant_x
+            self._note(f"left out {int((~keep).sum())} concepts that do not vary on the training rows")
+            if not keep.any():
+                raise ValueError("Got no concept that varies on the training rows")
+            columns, moments = columns[keep], moments.select(keep)
+        self.concept_mask_ = np.zeros(c, dtype=bool)
+        self.concept_mask_[columns] = True
+        held_out = second_moments(P, A, val_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
+        self.dead_ = of_units.maximum[self.units_] < DEAD
+        spread = of_units.std[self.units_]
+        constant = moments.constant_y | held_out.constant_y | (spread <= 0)
+        weights = self._rank(P, A, train_rows, columns, moments, held_out, spread, np.flatnonzero(~constant))
+        self._explain(weights, columns, moments, held_out, constant)
+        self._remarks()
+        return self
+
+    def _active(self, statistics: ColumnStatistics) -> np.ndarray:
+        lowest = -np.inf if self.min_top is None else self.min_top
+        mask = active_concepts(statistics, min_top=lowest, min_std=self.min_std)
+        if not mask.any():
+            raise ValueError(
+                f"Got no concept with a mean of its 5 largest activations of at least {self.min_top} and a standard "
+                f"deviation of at least {self.min_std:g} (largest mean: {statistics.top_mean.max():.3g}); for concepts "
+                "that are no probabilities switch the first condition off"
+            )
+        if not mask.all():
+            self._note(f"left out {int((~mask).sum())} of {len(mask)} concepts that are hardly present in the images")
+        return np.flatnonzero(mask)
+
+    def _rank(
+        self,
+        P: Any,
+        A: Any,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        train: Moments,
+        val: Moments,
+        spread: np.ndarray,
+        live: np.ndarray,
+    ) -> np.ndarray:
+        """Weights of the sparse fit in standardised units: (m, kept concepts); rows of constant units are zero."""
+        m = len(self.units_)
+        lam = effective_lambda(0.05 if self.lam == "path" else float(self.lam), self.alpha)
+        W = np.zeros((m, len(columns)))
+        self.lam_, self.objective_, self.duality_gap_ = np.full(m, lam), np.zeros(m), np.zeros(m)
+        if not len(live):
+            return W
+        scale = concept_scale(train)
+        problem = standardised(train, scale, spread[live], live, lam, self.alpha)
+        if self.lam == "path":
+            W[live], self.lam_[live] = best_on_path(
+                problem,
+                standardised(val, scale, spread[live], live, lam, self.alpha),
+                (val.mean_x - train.mean_x) / scale,
+                (val.mean_y - train.mean_y)[live] / spread[live],
+                size=self.path_size,
+                epsilon=self.path_epsilon,
+                device=self._device,
+            )
+        elif self.solver == "exact":
+            W[live] = elastic_net.exact(problem, device=self._device)
+        elif self.solver == "matched":
+            time = proximal_flow.flow_time(self.epochs, len(rows), self.batch_size, self.learning_rate)
+            W[live] = proximal_flow.time_matched(problem, time, step=self.step, device=self._device, dtype=self._dtype)
+        else:
+            W[live] = saga_weights(
+                P,
+                A,
+                rows,
+                columns=columns,
+                units=self.units_[live],
+                centre=(train.mean_x, train.mean_y[live]),
+                divisor=(scale, spread[live]),
+                batch=self.unit_batch,
+                lam=float(self.lam),
+                alpha=self.alpha,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                epochs=self.epochs,
+                random_state=self.random_state,
+            )
+        self.objective_[live], self.duality_gap_[live] = certificate(problem, W[live], self.lam_[live])
+        return W
+
+    def _explain(
+        self, weights: np.ndarray, columns: np.ndarray, train: Moments, val: Moments, constant: np.ndarray
+    ) -> None:
+        m, kept = weights.shape
+        wanted = self.window * (self.max_length + 1) if self.search == "greedy" else self.description_length
+        order = np.argsort(-weights, axis=1, kind="stable")[:, : min(kept, wanted)]
+        self.ranking_weights_ = np.take_along_axis(weights, order, axis=1)
+        self.ranking_ = columns[order]
+        self.nonzero_ = (weights != 0).sum(axis=1)
+        refit: Refit = LeastSquares(train, val) if self.refit == "least-squares" else Adam(train, val)
+        live = np.flatnonzero(~constant)
+        results: dict[int, Search] = {}
+        if self.search == "greedy":
+            for start in range(0, len(live), 256):
+                part = live[start : start + 256]
+                found = greedy_search(
+                    refit,
+                    part,
+                    order[part],
+                    max_length=self.max_length,
+                    tolerance=self.tolerance,
+                    window=self.window,
+                )
+                results |= dict(zip(part.tolist(), found, strict=True))
+        else:
+            for unit in live.tolist():
+                fit = top_fit(refit, unit, order[unit], self.description_length)
+                results[unit] = Search([fit] if fit is not None and np.isfinite(fit.correlation) else [])
+        self.explanations_: list[Explanation] = []
+        self.selected_: list[np.ndarray] = []
+        self.path_: list[np.ndarray] = []
+        for unit in range(m):
+            steps = results[unit].steps if unit in results else []
+            status = "constant" if constant[unit] else "explained" if steps else "no concept"
+            empty = Fit(np.empty(0, dtype=np.int64), np.empty(0), float(train.mean_y[unit]), float("nan"))
+            fit = steps[-1] if steps else empty
+            by_weight = np.argsort(-fit.weights, kind="stable")
+            picked = columns[fit.concepts[by_weight]]
+            self.selected_.append(picked)
+            self.path_.append(np.array([step.correlation for step in steps]))
+            self.explanations_.append(
+                Explanation(
+                    unit=int(self.units_[unit]),
+                    concepts=tuple(self.concept_names_[column] for column in picked),
+                    weights=tuple(fit.weights[by_weight].tolist()),
+                    bias=fit.bias,
+                    scores={"val correlation": fit.correlation if steps else 0.0 if status == "no concept" else None},
+                    status=status,
+                )
+            )
+        self.status_ = [row.status for row in self.explanations_]
+        self.val_correlation_ = np.array([row.scores["val correlation"] or 0.0 for row in self.explanations_])
+
+    def _remarks(self) -> None:
+        for status, words in (
+            ("constant", "do not vary on the training or validation rows and have no explanation"),
+            ("no concept", "have no concept with a positive validation correlation"),
+        ):
+            who = self.units_[np.array([one == status for one in self.status_])]
+            if len(who):
+                self._note(f"{len(who)} units {words}: {_some(who)}")
+        dead = self.units_[self.dead_ & np.array([one != "constant" for one in self.status_])]
+        if len(dead):
+            self._note(f"{len(dead)} units never exceed {DEAD} and are as good as dead: {_some(dead)}")
+        chosen = {int(column) for picked in self.selected_ for column in picked}
+        names = self.concept_names_
+        counts: dict[str, int] = {}
+        for column in np.flatnonzero(self.concept_mask_):
+            counts[names[column]] = counts.get(names[column], 0) + 1
+        shared = sorted({names[column] for column in chosen if counts[names[column]] > 1})
+        if shared:
+            self._note(
+                f"{len(shared)} chosen names belong to several concepts (see `selected_` for the column): "
+                f"{', '.join(f'`{name}`' for name in shared[:5])}"
+            )
+
+    def table(self, layer: str = "") -> ExplanationTable:
+        """The explanations as a table in the published layout."""
+        slots = self.max_length if self.search == "greedy" else self.description_length
+        rows = tuple(
+            Explanation(row.unit, row.concepts, row.weights, row.bias, layer, row.scores, row.status)
+            for row in self.explanations_
+        )
+        return ExplanationTable("linear", rows, slots, tuple(self.notes_))
+
+    def predict(self, concepts: Any, rows: Any | None = None) -> np.ndarray:
+        """Predicted activations, by column number (so equal names do not matter): (len(rows), m) float64.
+
+        Parameters
+        ----------
+        concepts : row source (n, c)
+            The same concepts as in `fit`.
+        rows : int array or mask, optional
+        """
+        P = check_source(concepts, "concepts")
+        if P.shape[1] != len(self.concept_mask_):
+            raise ValueError(f"Got {P.shape[1]} concepts, expected {len(self.concept_mask_)}")
+        chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
+        used = np.array(sorted({int(column) for picked in self.selected_ for column in picked}), dtype=np.int64)
+        weights = np.zeros((len(used), len(self.explanations_)))
+        for unit, (picked, row) in enumerate(zip(self.selected_, self.explanations_, strict=True)):
+            weights[np.searchsorted(used, picked), unit] = row.weights
+        bias = np.array([row.bias for row in self.explanations_])
+        return (read_columns(P, chosen, used, "concepts") if len(used) else np.zeros((len(chosen), 0))) @ weights + bias
+
+    def score_rows(
+        self, concepts: Any, activations: Any, rows: Any, *, n_resamples: int = 1000
+    ) -> tuple[np.ndarray, Interval]:
+        """Correlation of prediction and activation on other rows, with bootstrap intervals.
+
+        Parameters
+        ----------
+        concepts, activations : row sources (n, c) and (n, u)
+        rows : int array or mask
+            Usually the test part. The concepts are the explainer's: for the paper's score use
+            `rdxcli.methods.neurons.simulation.correlation_scores` with another model's.
+        n_resamples : int
+
+        Returns
+        -------
+        scores : (m,) float64
+            NaN for units without explanation and constant units.
+        interval : Interval
+        """
+        A = check_source(activations, "activations")
+        chosen = check_rows(rows, A.shape[0], "rows")
+        truth = read_columns(A, chosen, self.units_, "activations")
+        predictions = self.predict(concepts, chosen)
+        interval = bootstrap_correlation(predictions, truth, n_resamples=n_resamples, random_state=self.random_state)
+        return pearson(predictions, truth), interval
+
+    def _note(self, text: str) -> None:
+        self.notes_.append(text)
+
+    def _check(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(f"Got solver={self.solver!r}, expected one of {', '.join(map(repr, SOLVERS))}")
+        if self.search not in ("greedy", "top"):
+            raise ValueError(f"Got search={self.search!r}, expected 'greedy' or 'top'")
+        if self.refit not in ("least-squares", "adam"):
+            raise ValueError(f"Got refit={self.refit!r}, expected 'least-squares' or 'adam'")
+        if self.dtype not in (None, "float64", "float32"):
+            raise ValueError(f"Got dtype={self.dtype!r}, expected 'float64' or 'float32'")
+        check_statistics(self.statistics)
+        if self.lam != "path" and (isinstance(self.lam, str) or not self.lam >= 0):
+            raise ValueError(f"Got lam={self.lam!r}, expected a number of at least 0 or 'path'")
+        for name in ("epochs", "batch_size", "max_length", "window", "description_length", "path_size", "unit_batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Got {name}={value!r}, expected a positive integer")
+
+
+def _some(units: np.ndarray) -> str:
+    shown = ", ".join(map(str, units[:10].tolist()))
+    return shown + (", ..." if len(units) > 10 else "")

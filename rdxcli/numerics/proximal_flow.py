@@ -1,0 +1,239 @@
+"""Proximal gradient on the elastic net for a fixed total time: where an early-stopped solver ends.
+
+Symbols: G (c, c), C (u, c), W (u, c), l1, l2 as in `rdxcli.numerics.elastic_net`; h step length; Q = C - W G.
+
+Minibatch SAGA with a small constant step follows the gradient flow of the objective; with its usual budget it stops
+long before the minimum. The flow from moments reaches the same point thousands of times faster.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rdxcli.numerics.elastic_net import Problem
+
+
+def largest_eigenvalue(G: np.ndarray, *, iterations: int = 60) -> float:
+    """An upper estimate of the largest eigenvalue of a positive semi-definite matrix.
+
+    Lanczos-free power iteration from the row sums of |G|, raised by the residual, so that it is never below the true
+    value by more than rounding. Used for step lengths only.
+    """
+    x = np.abs(G).sum(axis=1)
+    norm = np.linalg.norm(x)
+    if norm == 0:
+        return 0.0
+    x /= norm
+    value, residual = 0.0, 0.0
+    for _ in range(iterations):
+        y = G @ x
+        value = float(x @ y)
+        residual = float(np.linalg.norm(y - value * x))
+        norm = np.linalg.norm(y)
+        if norm == 0 or residual <= 1e-3 * value:
+            break
+        x = y / norm
+    return min(value + residual, float(np.abs(G).sum(axis=1).max()))
+
+
+def flow_time(epochs: float, n: int, batch_size: int, learning_rate: float) -> float:
+    """Length of the gradient flow that minibatch SAGA covers: (epochs + 1/2) ceil(n / batch_size) learning_rate.
+
+    The half epoch repays the empty gradient table, which makes the first epoch's steps up to twice as long.
+    """
+    return (epochs + 0.5) * -(-n // batch_size) * learning_rate
+
+
+def proximal_gradient(
+    problem: Problem,
+    step: float,
+    steps: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float64",
+    chunk: int | None = None,
+) -> np.ndarray:
+    """``steps`` proximal gradient steps of length ``step`` from W = 0.
+
+    W <- soft(W - h (W G - C), h l1) / (1 + h l2)
+
+    Parameters
+    ----------
+    problem : Problem
+    step : float
+        h, at most the inverse of the largest eigenvalue of G.
+    steps : int
+    device, dtype : str
+        Where, and in which precision (``float64`` or ``float32``), the products run.
+    chunk : int, optional
+        Targets handled together; default 32 on the CPU, all elsewhere. Rows do not influence each other.
+
+    Returns
+    -------
+    (u, c) float64
+
+    Notes
+    -----
+    Two short cuts that change nothing but rounding. Columns that were zero so far for all targets of a chunk are left
+    out of the product. On the CPU a row whose weights are few goes on alone on the columns near the threshold: entries
+    of G are at most g = max diag G, so a column with |C_j - (W G)_j| <= l1 - s cannot enter before the weights have
+    moved by s / g in the l1 norm, and only then is the full gradient looked at again.
+    """
+    u, c = problem.C.shape
+    kind = torch.float32 if dtype == "float32" else torch.float64
+    chunk = chunk or (u if device != "cpu" else 32)
+    G = torch.as_tensor(problem.G, dtype=kind, device=device)
+    flow = _Flow(G, step, problem.l1, problem.l2)
+    out = np.empty((u, c))
+    for start in range(0, u, chunk):
+        C = torch.as_tensor(problem.C[start : start + chunk], dtype=kind, device=device)
+        W = flow.alone(C, steps) if device == "cpu" else flow.together(C, torch.zeros_like(C), steps)
+        out[start : start + chunk] = W.cpu().numpy()
+    return out
+
+
+class _Flow:
+    """The iteration of `proximal_gradient` for one G and one step length."""
+
+    def __init__(self, G: torch.Tensor, h: float, l1: float, l2: float) -> None:
+        self.G, self.h, self.l1 = G, h, l1
+        self.shrink = 1.0 / (1.0 + h * l2)
+
+    def together(self, C: torch.Tensor, W: torch.Tensor, steps: int) -> torch.Tensor:
+        """All rows at once, as matrix products over the columns in use."""
+        c = len(self.G)
+        hC = self.h * C
+        Z = torch.empty_like(C)
+        seen = (W != 0).any(dim=0)
+        used = torch.nonzero(seen).ravel()  # columns ever in use, in order of entry
+        rows = self.G[used]  # their rows of G, with room to grow
+        for _ in range(steps):
+            torch.add(W, hC, out=Z)
+            if len(used) > 0.6 * c:
+                Z.addmm_(W, self.G, alpha=-self.h)
+            elif len(used):
+                Z.addmm_(W[:, used], rows[: len(used)], alpha=-self.h)
+            W = torch.nn.functional.softshrink(Z, self.h * self.l1).mul_(self.shrink)
+            if len(used) > 0.6 * c:
+                continue
+            new = torch.nonzero((W != 0).any(dim=0) & ~seen).ravel()
+            if len(new):
+                before, total = len(used), len(used) + len(new)
+                if total > len(rows):
+                    grown = torch.empty((max(64, 2 * total), c), dtype=self.G.dtype, device=self.G.device)
+                    grown[:before] = rows[:before]
+                    rows = grown
+                rows[before:total] = self.G[new]
+                used = torch.cat([used, new])
+                seen[new] = True
+        return W
+
+    def alone(self, C: torch.Tensor, steps: int, stride: int = 32) -> torch.Tensor:
+        """Rows together while many columns are in play, then each on its own few columns."""
+        W = torch.zeros_like(C)
+        rows = torch.arange(len(C))
+        done = 0
+        while done < steps and len(rows):
+            W_rows = W[rows]
+            Q = C[rows] - W_rows @ self.G
+            busy = ((W_rows != 0) | (Q.abs() > self.l1)).sum(dim=1)
+            ready = busy <= len(self.G) / 8
+            for row in rows[ready].tolist():
+                w = self._screened(C[row].numpy(), W[row].numpy().copy(), steps - done)
+                W[row] = torch.from_numpy(w)
+            rows = rows[~ready]
+            if len(rows):
+                now = min(stride, steps - done)
+                W[rows] = self.together(C[rows], W[rows], now)
+                done += now
+        return W
+
+    def _screened(self, target: np.ndarray, w: np.ndarray, steps: int) -> np.ndarray:
+        G = self.G.numpy()
+        largest = float(np.diagonal(G).max(initial=0.0)) or 1.0
+        threshold = np.array(self.h * self.l1, dtype=G.dtype)
+        shrink = np.array(self.shrink, dtype=G.dtype)
+        done = 0
+        while done < steps:
+            active = np.flatnonzero(w)
+            Q = target - w[active] @ G[active]
+            z = w + self.h * Q
+            moved = (z - np.clip(z, -threshold, threshold)) * shrink - w
+            gap = self.l1 - np.abs(Q)
+            gap[active] = -np.inf
+            order = np.argsort(gap)
+            width = _best_width(gap[order] / largest, float(np.abs(moved).sum()), len(active), steps - done)
+            near = np.sort(order[:width])
+            budget = float(gap[order[width]]) / largest if width < len(w) else np.inf
+            M = -self.h * G[np.ix_(near, near)]
+            M[np.arange(width), np.arange(width)] += 1.0
+            shift = self.h * target[near]
+            now = start = w[near]
+            while done < steps:
+                z = now @ M
+                z += shift
+                now = (z - np.minimum(np.maximum(z, -threshold), threshold)) * shrink
+                done += 1
+                if np.abs(now - start).sum() > budget:
+                    break
+            w[near] = now
+        return w
+
+
+def _best_width(budgets: np.ndarray, speed: float, active: int, steps: int) -> int:
+    """How many columns to keep near: few make steps cheap, many let more steps pass before the next look at all.
+
+    ``budgets`` (c,) ascending movement each further column allows, ``speed`` l1 movement of the next step. Costs are in
+    microseconds of one core; they decide speed only.
+    """
+    c = len(budgets)
+    widths = np.unique(np.append(np.minimum(c, (32 * 1.3 ** np.arange(64)).astype(int)), c))
+    allowed = np.append(budgets, np.inf)[widths]
+    possible = np.clip(np.floor(allowed / max(speed, 1e-300)), 1, steps)
+    look = 100.0 + c * (active / 1000.0 + 0.05) + widths**2 / 200.0
+    cost = look / possible + 10.0 + widths**2 / 3000.0
+    cost[(allowed <= 0) & (widths < c)] = np.inf
+    return int(widths[np.argmin(cost)])
+
+
+def time_matched(
+    problem: Problem,
+    time: float,
+    *,
+    step: float | None = 0.005,
+    device: str = "cpu",
+    dtype: str = "float64",
+    chunk: int | None = None,
+) -> np.ndarray:
+    """`proximal_gradient` from W = 0 for a fixed total time: the point an early-stopped solver reaches.
+
+    Parameters
+    ----------
+    problem : Problem
+    time : float
+        Sum of the step lengths, for example from `flow_time`.
+    step : float, optional
+        Largest step. It is lowered to the inverse of the largest eigenvalue of G where that is smaller, and so that a
+        whole number of steps fills ``time``; None starts from that inverse.
+    device, dtype, chunk
+        As in `proximal_gradient`.
+
+    Returns
+    -------
+    (u, c) float64
+
+    Notes
+    -----
+    The difference to minibatch SAGA with the same budget is 5e-5 to 4e-4 per weight for steps between 0.005 and 0.04,
+    as much as two shuffles of SAGA differ.
+    """
+    if not (np.isfinite(time) and time >= 0):
+        raise ValueError(f"Got time={time}, expected a number of at least 0")
+    if step is not None and not step > 0:
+        raise ValueError(f"Got step={step}, expected a positive number")
+    curvature = largest_eigenvalue(problem.G)
+    longest = min(1.0 / curvature if curvature > 0 else 1.0, np.inf if step is None else step)
+    steps = int(np.ceil(time / longest * (1 - 1e-12)))
+    h = time / steps if steps else longest
+    return proximal_gradient(problem, h, steps, device=device, dtype=dtype, chunk=chunk)
