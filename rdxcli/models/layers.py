@@ -259,4 +259,7 @@ def _classifier_position(
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    # the order of a sum matters in half precision, but must not change which layer is the default
+    half = one.dtype in (torch.float16, torch.bfloat16)
+    rtol, atol = (2e-2, 1e-2) if half else (1e-4, 1e-6)
+    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=rtol, atol=atol)

@@ -181,3 +181,16 @@ def make_specs():
 def test_register_adds_to_this_process(fresh_registry):
     registry.register(ModelSpec("mine", "python:package.module:make"))
     assert resolve("mine").kind == "python"
+
+
+def test_the_page_names_every_model_option_and_pooling():
+    from pathlib import Path
+
+    from rdxcli.models.architectures import ARCHITECTURES
+    from rdxcli.models.preprocessing import OPTIONS
+    from rdxcli.models.taps import POOLS
+
+    text = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    named = [f"`{name}`" for name in list_models()] + [f"`{name}=`" for name in OPTIONS] + [f"`{how}`" for how in POOLS]
+    named += [f"`{arch}`" for arch in ARCHITECTURES if not arch.startswith("cifar_resnet")]
+    assert [name for name in named if name not in text] == []
