@@ -1,1 +1,1 @@
-"""Concept surrogates of vision-language embeddings."""
+"""Concept surrogates of vision-language embeddings: captions to concepts, training, concept scores, SpLiCE."""

@@ -1,0 +1,252 @@
+"""SpLiCE, the baseline: an image embedding as a sparse non-negative sum of concept text embeddings.
+
+Symbols: Q (C, D) dictionary: text embeddings of the concepts, unit, minus their mean, unit again; v (D,) an image
+embedding, unit, minus the mean mu of image embeddings, unit again; w (C,) >= 0 the concept weights, the minimiser of
+
+    |v - w Q|^2 + l1 sum(w).
+
+The reconstruction is n(n(w Q) + mu), n the unit vector. Source: Bhalla, Oesterling, Srinivas, Calmon, Lakkaraju,
+"Interpreting CLIP with Sparse Linear Concept Embeddings (SpLiCE)", NeurIPS 2024, equation 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+
+_BLOCK = 256
+_FIRST = 48
+_STEP = 16
+_ROUNDS = 64
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """Rows divided by their length; rows of zeros stay."""
+    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+
+
+def _matrix(values: Any, name: str) -> np.ndarray:
+    out = np.asarray(values, dtype=np.float64)
+    if out.ndim != 2 or not len(out) or not np.all(np.isfinite(out)):
+        raise ValueError(f"Got {name} of shape {out.shape} or not finite, expected a finite matrix")
+    return out
+
+
+class SpLiCE:
+    """Sparse non-negative decomposition of image embeddings over concept words.
+
+    Parameters
+    ----------
+    l1 : float
+        Strength of the penalty; published 0.25 to 0.29 for OpenAI ViT-B/32 with 15,000 words.
+    tolerance : float
+        Largest violation of the optimality conditions, in units of the correlation with an atom (at most 1).
+
+    Attributes
+    ----------
+    dictionary_ : ndarray (C, D) float64
+        Q.
+    image_mean_ : ndarray (D,) float64
+        mu.
+    violation_ : float
+        Largest violation of the optimality conditions in the last `transform`.
+
+    Notes
+    -----
+    Solved per block of images: the atoms with the largest correlations form a small problem, solved by coordinate
+    descent and then exactly on its support; atoms of the whole dictionary that violate the optimality conditions join,
+    until none does. The certificate is ``violation_``.
+    """
+
+    def __init__(self, l1: float = 0.25, tolerance: float = 1e-7) -> None:
+        self.l1, self.tolerance = l1, tolerance
+
+    def fit(self, concept_embeddings: Any, image_mean: Any, *, centred: bool = False) -> SpLiCE:
+        """Build the dictionary.
+
+        Parameters
+        ----------
+        concept_embeddings : array (C, D)
+            Text embeddings of the concept words.
+        image_mean : array (D,)
+            Mean of unit image embeddings of the same model, over many images.
+        centred : bool
+            The embeddings are a finished dictionary: unit, centred, unit.
+
+        Raises
+        ------
+        ValueError
+            For NaN, wrong shapes, or a concept that equals the mean of all.
+        """
+        if not self.l1 > 0:
+            raise ValueError(f"Got l1={self.l1}, expected a positive number")
+        Q = _matrix(concept_embeddings, "concept embeddings")
+        mu = np.asarray(image_mean, dtype=np.float64)
+        if mu.shape != (Q.shape[1],) or not np.all(np.isfinite(mu)):
+            raise ValueError(f"Got an image mean of shape {mu.shape} or not finite, expected ({Q.shape[1]},)")
+        if not centred:
+            Q = unit(Q)
+            Q = Q - Q.mean(axis=0)
+            if np.any(np.linalg.norm(Q, axis=1) < 1e-9):
+                raise ValueError("Got a concept embedding that equals the mean of all, expected different concepts")
+            Q = unit(Q)
+        self.dictionary_, self.image_mean_ = Q, mu
+        return self
+
+    def centre(self, image_embeddings: Any) -> np.ndarray:
+        """v of every image: (n, D)."""
+        v = _matrix(image_embeddings, "image embeddings")
+        if v.shape[1] != self.dictionary_.shape[1]:
+            raise ValueError(f"Got images of {v.shape[1]} dimensions, expected {self.dictionary_.shape[1]}")
+        return unit(unit(v) - self.image_mean_)
+
+    def transform(self, image_embeddings: Any) -> csr_array:
+        """Concept weights of every image: CSR (n, C) float64, non-negative.
+
+        Parameters
+        ----------
+        image_embeddings : array (n, D)
+        """
+        v = self.centre(image_embeddings)
+        blocks, worst = [], 0.0
+        for start in range(0, len(v), _BLOCK):
+            weights, violation = solve(self.dictionary_, v[start : start + _BLOCK], self.l1, self.tolerance)
+            blocks.append(weights)
+            worst = max(worst, violation)
+        self.violation_ = worst
+        return csr_array(vstack(blocks, format="csr"))
+
+    def reconstruct(self, weights: Any) -> np.ndarray:
+        """Unit embeddings (n, D) that the weights stand for.
+
+        Parameters
+        ----------
+        weights : CSR or dense array (n, C)
+        """
+        return self.finish(np.asarray(weights @ self.dictionary_))
+
+    def finish(self, combined: np.ndarray) -> np.ndarray:
+        """n(n(w Q) + mu) of given combinations w Q (..., D)."""
+        return unit(unit(combined) + self.image_mean_)
+
+    def intervene(self, weights: csr_array, columns: Mapping[int, float] | Any) -> csr_array:
+        """Weights with some concepts set to a value (a mapping) or to zero (a sequence of columns)."""
+        changed = csr_array(weights).tolil()
+        values = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, 0.0)
+        for column, value in values.items():
+            changed[:, [int(column)]] = value
+        out = csr_array(changed)
+        out.eliminate_zeros()
+        return out
+
+
+def solve(Q: np.ndarray, v: np.ndarray, l1: float, tolerance: float = 1e-7) -> tuple[csr_array, float]:
+    """Minimise |v - w Q|^2 + l1 sum(w) over w >= 0 for every row of ``v``.
+
+    Parameters
+    ----------
+    Q : (C, D) float64
+        Unit rows.
+    v : (b, D) float64
+    l1 : float, positive
+    tolerance : float
+
+    Returns
+    -------
+    weights : CSR (b, C)
+    violation : float
+        Largest violation of q_j.(v - w Q) <= l1 / 2, with equality where w_j > 0.
+    """
+    b, C = len(v), len(Q)
+    threshold = l1 / 2.0
+    correlation = v @ Q.T
+    width = min(C, _FIRST)
+    chosen = np.argpartition(-correlation, width - 1, axis=1)[:, :width]
+    weights = np.zeros((b, width))
+    todo = np.arange(b)
+    for _ in range(_ROUNDS):
+        atoms = Q[chosen[todo]]
+        gram = atoms @ atoms.transpose(0, 2, 1)
+        target = np.einsum("bkd,bd->bk", atoms, v[todo]) - threshold
+        weights[todo] = _small(gram, target, weights[todo], tolerance)
+        residual = v[todo] - np.einsum("bk,bkd->bd", weights[todo], atoms)
+        slack = residual @ Q.T - threshold
+        np.put_along_axis(slack, chosen[todo], -np.inf, axis=1)
+        late = slack.max(axis=1) > tolerance
+        if not late.any() or width >= C:
+            break
+        todo = todo[late]
+        more = min(_STEP, C - width)
+        added = np.argpartition(-slack[late], more - 1, axis=1)[:, :more]
+        # Rows that are done get the same number of places, filled with atoms they already hold at weight zero.
+        filler = np.repeat(chosen[:, :1], more, axis=1)
+        filler[todo] = added
+        chosen = np.concatenate([chosen, filler], axis=1)
+        weights = np.concatenate([weights, np.zeros((b, more))], axis=1)
+        width += more
+    row, place = np.nonzero(weights > 0)
+    out = csr_array((weights[row, place], (row, chosen[row, place])), shape=(b, C))
+    slack = (v - out @ Q) @ Q.T - threshold
+    held = np.asarray(out[row, chosen[row, place]] > 0) if len(row) else np.zeros(0, dtype=bool)
+    equal = np.abs(slack[row, chosen[row, place]])[held] if len(row) else np.zeros(0)
+    violation = max(float(slack.max(initial=0.0)), float(equal.max(initial=0.0)))
+    out.sort_indices()
+    return out, violation
+
+
+def _small(gram: np.ndarray, target: np.ndarray, start: np.ndarray, tolerance: float) -> np.ndarray:
+    """Minimise w G w / 2 - target.w over w >= 0, batched: coordinate descent, then the exact point on the support.
+
+    Parameters
+    ----------
+    gram : (b, k, k)
+    target, start : (b, k)
+    """
+    b = len(gram)
+    w, diagonal = start.copy(), np.einsum("bkk->bk", gram)
+    gradient = target - np.einsum("bk,bkl->bl", w, gram)
+    for sweep in range(10_000):
+        largest = np.zeros(b)
+        # Columns that no row moves are skipped: most atoms of the working set have weight zero.
+        live = np.flatnonzero(((w > 0) | (gradient > 0)).any(axis=0))
+        for j in live:
+            new = np.maximum(w[:, j] + gradient[:, j] / diagonal[:, j], 0.0)
+            step = new - w[:, j]
+            w[:, j] = new
+            gradient -= step[:, None] * gram[:, :, j]
+            np.maximum(largest, np.abs(step), out=largest)
+        if sweep % 4 == 3 or largest.max() <= tolerance:
+            exact = _on_support(gram, target, w)
+            optimal = (exact >= 0).all(axis=1)
+            at = target - np.einsum("bk,bkl->bl", exact, gram)
+            optimal &= (np.where(w > 0, np.abs(at), at) <= tolerance).all(axis=1)
+            if optimal.all():
+                return exact
+            if largest.max() <= tolerance * 1e-3:
+                return np.where(optimal[:, None], exact, w)
+    return w
+
+
+def _on_support(gram: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Solve G w = target on each row's support; zeros elsewhere. Rows with a singular system keep their values."""
+    active = w > 0
+    size = int(active.sum(axis=1).max(initial=0))
+    if size == 0:
+        return np.zeros_like(w)
+    order = np.argsort(~active, axis=1, kind="stable")[:, :size]
+    on = np.take_along_axis(active, order, axis=1)
+    rows = np.arange(len(w))[:, None]
+    small = gram[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    both = on[:, :, None] & on[:, None, :]
+    small = np.where(both, small, np.eye(size))
+    right = np.where(on, target[rows, order], 0.0)
+    try:
+        solved = np.linalg.solve(small, right[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        return w.copy()
+    out = np.zeros_like(w)
+    np.put_along_axis(out, order, np.where(on, solved, 0.0), axis=1)
+    return out
