@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rdxcli.models.registry import ModelSpec
 
-_DIGITS = "small CNN that rdx trains on scikit-learn's digits on first use (seconds), "
+_DIGITS = "small CNN trained here on first use: "
 
 
 def _digits(variant: str, what: str, dataset: str = "digits") -> ModelSpec:
