@@ -34,6 +34,9 @@ BLOCK_ELEMENTS = 2**20  # 8 MiB of float64: two blocks fit in the second-level c
 def resolve_device(device: str) -> str:
     """Turn ``auto`` into ``cuda`` when there is one, else ``cpu``.
 
+    ``cpu`` computes with NumPy, which sorts several times faster there; ``torch`` runs the code for accelerators on the
+    CPU, to check it.
+
     Raises
     ------
     ValueError
@@ -44,11 +47,16 @@ def resolve_device(device: str) -> str:
     kind = device.split(":")[0]
     if kind == "mps":
         return "cpu"  # no float64 there; the CPU computes the same numbers
-    if kind not in {"cpu", "cuda"}:
+    if kind not in {"cpu", "cuda", "torch"}:
         raise ValueError(f"Got device {device!r}, expected 'auto', 'cpu', 'cuda' or 'mps'")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"Got device {device!r}, but no CUDA device is available")
     return device
+
+
+def torch_device(device: str) -> torch.device:
+    """Where the tensors of a device name (not ``cpu``) live."""
+    return torch.device("cpu" if device == "torch" else device)
 
 
 def row_blocks(rows: int, columns: int, block_rows: int | None = None) -> Iterator[slice]:
@@ -68,12 +76,12 @@ class Points:
     exact : bool
         Direct differences instead of the expanded formula.
     device : str
-        ``cpu`` (NumPy) or a torch CUDA device.
+        ``cpu`` (NumPy), a torch CUDA device, or ``torch``, see `resolve_device`.
 
     Attributes
     ----------
     values : (n, d) float64
-        ``(X - mean) / scale``.
+        ``(X - mean) / scale``; with ``exact`` the mean is not subtracted.
     scale : float
         Power of two; distances of ``values`` times ``scale`` are distances of X.
 
@@ -87,21 +95,23 @@ class Points:
     def __init__(self, X: ArrayLike, *, exact: bool = False, device: str = "cpu") -> None:
         # Coordinates are brought to at most 1 before the mean is taken, so that nothing can overflow.
         values, first = _power_of_two(np.array(X, dtype=np.float64))
-        values -= values.mean(axis=0)
-        values, second = _power_of_two(values)
+        second = 1.0
+        if not exact:  # differences need no centring, and coordinates on a lattice stay exact without it
+            values -= values.mean(axis=0)
+            values, second = _power_of_two(values)
         self.scale = first * second
         self.exact = exact
         self.n, self.d = values.shape
         self.device = device
-        self.values: Array = values if device == "cpu" else torch.as_tensor(values, device=device)
+        self.values: Array = values if device == "cpu" else torch.as_tensor(values, device=torch_device(device))
         self._norms: Array = (self.values * self.values).sum(1)
         # Rounding error of the expanded formula for two coincident points, with a margin.
         self._coincident: Array = (8.0 * np.finfo(np.float64).eps * np.sqrt(self.d + 1.0)) * self._norms
 
     @property
     def constant(self) -> bool:
-        """All rows are equal up to rounding."""
-        return not float(self._norms.max()) > 0.0
+        """All rows are equal."""
+        return bool((self.values == self.values[0]).all())
 
     def squared(self, rows: Rows, columns: Rows | None = None) -> Array:
         """Squared distances, in units of ``scale ** 2``, from ``rows`` to ``columns`` (default all): float64 block."""

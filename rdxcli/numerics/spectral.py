@@ -193,7 +193,7 @@ def spectral_embedding(
         values, vectors = np.linalg.eigh(dense)
         pairs = Eigenpairs(values[::-1][: k - 1], vectors[:, ::-1][:, : k - 1], 0.0, 0)
     else:
-        single = W.dtype in (np.float32, torch.float32)
+        single = W.itemsize == 4
         pairs = leading_eigenpairs(
             _scaled_product(W, 1.0 / root),
             n,

@@ -57,7 +57,7 @@ def eigenvector_centrality(weights: Array, rng: np.random.Generator, tolerance: 
     n = len(weights)
     norm = float(_product(weights, np.ones((n, 1))).max())  # bounds the largest eigenvalue
     if tolerance is None:
-        tolerance = 1e-5 if weights.dtype in (np.float32, torch.float32) else 1e-11
+        tolerance = 1e-5 if weights.itemsize == 4 else 1e-11
     pairs: Any = leading_eigenpairs(
         lambda block: _product(weights, block) / norm, n, 1, rng, tolerance=tolerance, guard=min(3, n - 1)
     )

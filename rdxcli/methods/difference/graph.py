@@ -35,6 +35,7 @@ from rdxcli.numerics.neighbours import (
     ranks,
     resolve_device,
     row_blocks,
+    torch_device,
 )
 
 Similarity = Literal["neighborhood", "max_normalized", "local_scaling"]
@@ -167,7 +168,7 @@ class DifferenceGraph:
             return largest_distance(points)
         if self.similarity == "local_scaling":
             scales = nth_distance(points, self.sigma)
-            return scales if self.device == "cpu" else torch.as_tensor(scales, device=self.device)
+            return scales if self.device == "cpu" else torch.as_tensor(scales, device=torch_device(self.device))
         return None
 
     def blocks(self) -> Any:
@@ -215,7 +216,7 @@ class DifferenceGraph:
                 if self.device == "cpu":
                     full: Any = np.empty((self.n, self.n), dtype=kind)
                 else:
-                    full = torch.empty((self.n, self.n), dtype=_torch_type(kind), device=self.device)
+                    full = torch.empty((self.n, self.n), dtype=_torch_type(kind), device=torch_device(self.device))
                 for rows in self.blocks():
                     block = self._row_distances(m, rows)
                     full[rows] = block if isinstance(full, torch.Tensor) else block.astype(kind, copy=False)
@@ -278,7 +279,7 @@ class DifferenceGraph:
         if self.device == "cpu":
             matrix: Any = np.empty(shape, dtype=self.dtype)
         else:
-            matrix = torch.empty(shape, dtype=_torch_type(self.dtype), device=self.device)
+            matrix = torch.empty(shape, dtype=_torch_type(self.dtype), device=torch_device(self.device))
         largest = 0.0
         limit = 80.0 if self.dtype == np.float32 else 700.0
         for rows in self.blocks():
