@@ -24,7 +24,7 @@ from rdxcli.progress import track
 
 from .catalogue import Hub, Recipe
 from .planning import Settings
-from .transfer import Expected, TransferError, client, digests, fetch, probe
+from .transfer import Expected, TransferError, client, describe, digests, fetch, probe
 
 # what each library reads besides the weights, and the weights, best form first
 _SMALL = {
@@ -205,9 +205,9 @@ def _hugging_face(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
             raise
         raise TransferError(f"{recipe.name}: cannot fetch {hub.repo}: {_first_line(error)}", _HINT) from None
     except Exception as error:  # the library passes on those of its HTTP client, which differ between versions
-        if type(error).__module__.partition(".")[0] not in {"httpx", "httpcore", "requests", "urllib3"}:
+        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
-        raise TransferError(f"{recipe.name}: cannot fetch {hub.repo}: {_first_line(error)}", _HINT) from None
+        raise TransferError(f"{recipe.name}: cannot fetch {hub.repo}: {describe(error)}", _HINT) from None
     folder = Path(path).parent
     for _ in range(chosen[-1].count("/")):
         folder = folder.parent

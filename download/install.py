@@ -88,7 +88,10 @@ def install(recipe: Recipe, settings: Settings, confirm: Callable[[Plan], None] 
             plan = make_plan(recipe, settings)
             status, count = plan.status, 0
             if plan.todo:
-                count = _work(home, plan, settings, confirm)
+                try:
+                    count = _work(home, plan, settings, confirm)
+                finally:
+                    home.tidy()
                 status = "repaired" if plan.status == "repair" else "downloaded"
             elif home.draft.exists() and not home.path.exists():
                 # everything was placed when the last run died
@@ -133,7 +136,6 @@ def _work(home: Home, plan: Plan, settings: Settings, confirm: Callable[[Plan], 
         )
     if home.current == home.draft:
         _reveal(home)
-    home.tidy()
     return count
 
 

@@ -28,7 +28,6 @@ from rdxcli import __version__
 from rdxcli.errors import RdxError
 from rdxcli.progress import log
 
-CHUNK = 1 << 18
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -172,7 +171,7 @@ def probe(http: httpx.Client, urls: Sequence[str], expected: Expected, policy: P
                 failures.append(f"{_host(url)}: {refusal}")
                 break
             except (httpx.HTTPError, httpx.InvalidURL, _Retry) as error:
-                reason = error.reason if isinstance(error, _Retry) else _describe(error)
+                reason = error.reason if isinstance(error, _Retry) else describe(error)
                 if attempt == policy.connect_tries - 1 or isinstance(error, httpx.TooManyRedirects):
                     failures.append(f"{_host(url)}: {reason}")
                     break
@@ -288,9 +287,9 @@ def _transfer(
         except httpx.TooManyRedirects:
             raise _Refused(f"more than {policy.redirects} redirects") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise _Refused(_describe(error)) from None
+            raise _Refused(describe(error)) from None
         except httpx.HTTPError as error:
-            reason, after = _describe(error), None
+            reason, after = describe(error), None
             connected = connected or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
         if progress.offset > start:
             failures, wait = 0, policy.wait
@@ -360,7 +359,7 @@ def _attempt(http: httpx.Client, url: str, progress: _Progress, stop: threading.
         mode = "ab" if progress.offset else "wb"
         with open(progress.part, mode) as stream:
             try:
-                for chunk in response.iter_raw(CHUNK):
+                for chunk in response.iter_raw():
                     if stop.is_set():
                         raise Stopped
                     if progress.total is not None and progress.offset + len(chunk) > progress.total:
@@ -458,13 +457,14 @@ def _discard(part: Path) -> None:
     _notes(part).unlink(missing_ok=True)
 
 
-def _describe(error: Exception) -> str:
-    """A network error in words."""
-    if isinstance(error, httpx.TooManyRedirects):
+def describe(error: Exception) -> str:
+    """A network error in words, whatever client raised it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "TooManyRedirects" in kinds:
         return "it redirects in a circle"
-    if isinstance(error, httpx.ConnectTimeout):
+    if "ConnectTimeout" in kinds:
         return "no answer when connecting"
-    if isinstance(error, httpx.TimeoutException):
+    if "TimeoutException" in kinds:
         return "no data for too long"
     cause: BaseException | None = error
     while cause is not None:
@@ -485,6 +485,3 @@ def _unreachable(urls: Sequence[str], failures: Sequence[str]) -> TransferError:
     name = urlsplit(urls[0]).path.rpartition("/")[2]
     # one line whatever the number of addresses
     return TransferError(f"cannot fetch {name}: {'; '.join(dict.fromkeys(failures)) or 'no address'}")
-
-
-__all__ = ["Expected", "Fetched", "Policy", "Remote", "Stopped", "TransferError", "client", "digests", "fetch", "probe"]

@@ -93,7 +93,7 @@ def _view(tensor: Tensor, raw: bytes, what: str) -> np.ndarray:
     view = np.lib.stride_tricks.as_strided(
         flat[tensor.offset :], shape, [stride * width for stride in strides], writeable=False
     )
-    return np.ascontiguousarray(view).reshape(shape)
+    return np.array(view, order="C").reshape(shape)
 
 
 __all__ = ["read_zip_checkpoint"]
