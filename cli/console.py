@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 QUIET_INTERVAL = 30.0  # seconds between plain progress lines when stderr is no terminal
+BYTES = "B"  # unit of progress that is shown as kB, MB ... per second
 
 
 class Sink:
@@ -113,20 +114,25 @@ class Sink:
         if self.stderr.is_terminal:
             from rich.progress import (
                 BarColumn,
+                DownloadColumn,
                 MofNCompleteColumn,
                 Progress,
+                ProgressColumn,
                 SpinnerColumn,
                 TextColumn,
                 TimeElapsedColumn,
                 TimeRemainingColumn,
+                TransferSpeedColumn,
             )
 
+            amount: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(unit, markup=False))
+            if unit == BYTES:
+                amount = (DownloadColumn(), TransferSpeedColumn())
             progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(unit, markup=False),
+                *amount,
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.stderr,
@@ -154,8 +160,12 @@ class _PlainProgress:
             return
         self.last = now
         rate = self.done / (now - self.start)
-        of = f"/{self.total}" if self.total else ""
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate > 0 else ""
+        if self.unit == BYTES:
+            of = f" of {_bytes(self.total)}" if self.total else ""
+            self.sink.message(f"{self.description}: {_bytes(self.done)}{of}, {_bytes(rate)}/s{left}")
+            return
+        of = f"/{self.total}" if self.total else ""
         self.sink.message(f"{self.description}: {self.done}{of} {self.unit}, {rate:.1f} {self.unit}/s{left}")
 
 
@@ -170,6 +180,14 @@ class _SinkHandler(logging.Handler):
             self.sink.warning(text)
         else:
             self.sink.stderr.print(text, markup=False, style="dim" if record.levelno < logging.INFO else None)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def _cell(value: Any) -> str:
