@@ -50,9 +50,10 @@ def pack(bits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     n, m = bits.shape
     out = empty(n, m) if out is None else out
     octets = np.packbits(bits if bits.dtype == bool else bits != 0, axis=1, bitorder="little")
-    padding = out.shape[1] * 8 - octets.shape[1]
-    if padding:
-        octets = np.pad(octets, ((0, 0), (0, padding)))
+    if octets.shape[1] < out.shape[1] * 8 or not octets.flags.c_contiguous:
+        padded = np.zeros((n, out.shape[1] * 8), dtype=np.uint8)
+        padded[:, : octets.shape[1]] = octets
+        octets = padded
     out[:] = octets.view("<u8")
     return out
 

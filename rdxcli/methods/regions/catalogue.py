@@ -204,6 +204,6 @@ class _Sets:
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, 2**22 // max(1, columns))
+    step = max(1, 2**20 // max(1, columns))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))

@@ -282,8 +282,8 @@ def _remarks(made: Configurations) -> list[str]:
     dead, always = int((counts == 0).sum()), int((counts == n).sum())
     if on > 0.95 or on < 0.05:
         notes.append(
-            f"{100 * on:.1f} % of all states are on at threshold {_threshold_name(made)}: rectified and pooled features "
-            "need another threshold, for example the median of each neuron"
+            f"{100 * on:.1f} % of all states are on at threshold {_threshold_name(made)}: rectified and pooled "
+            "features need another threshold, for example the median of each neuron"
         )
     if dead + always > made.m / 2:
         notes.append(f"{dead} of {made.m} neurons are never on and {always} always; they cannot tell samples apart")

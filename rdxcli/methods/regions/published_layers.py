@@ -1,8 +1,8 @@
 """The layer numbers of the published code, for repeating its runs.
 
-It numbers the modules of a flat list. ``tar_layer = L`` stands for two things: the *feature* is the output of module L (the
-input image for L = -1), the *configuration* comes from the output of module L + 1. Which L are accepted differs between
-its three families of models.
+It numbers the modules of a flat list. ``tar_layer = L`` stands for two things: the *feature* is the output of module L
+(the input image for L = -1), the *configuration* comes from the output of module L + 1. Which L are accepted differs
+between its three families of models.
 
 Reference: github.com/daheekwon/RDR, ``models/``, as described in the specification.
 """
@@ -92,7 +92,7 @@ def layer_shapes(
     Linear modules flatten what they get. Nothing is computed: the shapes run through torch's meta device.
     """
     module = configuration_module(modules, tar_layer, family)
-    x = torch.empty((1, *image), device="meta")
+    x = torch.empty((2, *image), device="meta")  # two, because batch normalisation may be in training mode
     for earlier in modules[: tar_layer + 1]:
         x = _forward(earlier, x)
     return tuple(x.shape[1:]), tuple(_forward(module, x).shape[1:])
@@ -111,5 +111,6 @@ def published_name(module: nn.Module) -> str:
 def _forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if isinstance(module, nn.Linear) and x.ndim > 2:
         x = x.flatten(1)
+    state = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
     with torch.no_grad():
-        return module.to("meta").eval()(x)
+        return torch.func.functional_call(module, state, (x,))

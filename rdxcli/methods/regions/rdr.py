@@ -135,7 +135,8 @@ class RDR(BaseEstimator):
         activations : (n, d) or (n, c, h, w) array-like, or Configurations
             Configurations are used as they are; ``threshold`` and ``pool`` then have no effect.
         targets : int, sequence of int, str or None
-            Rows, ``all``, ``class:NAME``, ``predicted:NAME``, ``misclassified``, ``misclassified:NAME``; None draws one.
+            Rows, ``all``, ``class:NAME``, ``predicted:NAME``, ``misclassified`` or ``misclassified:NAME``; None draws
+            one row.
         labels, predictions : (n,) array-like, optional
             True and predicted class of each sample. They score regions and choose targets, nothing else.
         features : (n, d) array-like, optional
@@ -282,7 +283,7 @@ class RDR(BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, expected an integer of at least {least}")
         if self.n_neurons is not None and self.mismatches >= self.n_neurons:
             raise ValueError(
-                f"Got mismatches={self.mismatches} with n_neurons={self.n_neurons}, expected fewer: every sample matches"
+                f"Got mismatches={self.mismatches} with n_neurons={self.n_neurons}, expected fewer: all samples match"
             )
         for name, known in (("selection", SELECTIONS), ("metric", METRICS)):
             if getattr(self, name) not in known:

@@ -110,12 +110,15 @@ class Boundaries:
         Where each piece was found; W and b vanish there up to the gap that was left.
     rows : (B,) int64
         The sample of another class each search started from.
+    classes : (B,) int64
+        The class on the other side of each piece; it need not be the one of the sample.
     """
 
     W: np.ndarray
     b: np.ndarray
     points: np.ndarray
     rows: np.ndarray
+    classes: np.ndarray
 
 
 def sides(features: ArrayLike, W: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -191,16 +194,18 @@ def find_boundaries(
             neg[open_[~kept]] = new[~kept]
     points = x[found].detach().requires_grad_(True)
     if len(points):
-        top = torch.topk(head(points), 2, dim=1).values
-        difference = top[:, 0] - top[:, 1]
+        largest, which = torch.topk(head(points), 2, dim=1)
+        difference = largest[:, 0] - largest[:, 1]
+        classes = which[:, 1].cpu().numpy()
         (slope,) = torch.autograd.grad(difference.sum(), points)
         flat, w = points.detach().flatten(1), slope.flatten(1)
         b = difference.detach() - (flat * w).sum(dim=1)
     else:
         flat = w = points.detach().flatten(1)
         b = points.new_zeros(0)
+        classes = np.empty(0, dtype=np.int64)
     where = starts[found.cpu().numpy()]
-    return Boundaries(w.T.cpu().numpy(), b.detach().cpu().numpy(), flat.cpu().numpy(), where)
+    return Boundaries(w.T.cpu().numpy(), b.detach().cpu().numpy(), flat.cpu().numpy(), where, classes)
 
 
 class RepresentativeInterpretation(BaseEstimator):
@@ -231,8 +236,8 @@ class RepresentativeInterpretation(BaseEstimator):
     members_ : (r,) int64
         Samples equal to the target on all of them, the target first, then ascending. Empty when nothing was chosen.
     scores_ : dict
-        ``size``, ``coverage``; ``purity``: share of the members that are predicted like the target; ``recall``: share of
-        those predicted like it that are members.
+        ``size``, ``coverage``; ``purity``: share of the members that are predicted like the target; ``recall``: share
+        of those predicted like it that are members.
     notes_ : list of str
 
     Examples

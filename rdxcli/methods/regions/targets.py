@@ -144,13 +144,16 @@ def _mask(word: str, labels: Labels, n: int) -> np.ndarray:
         raise ValueError(
             f"Got targets={word!r}, expected rows, 'all', 'class:NAME', 'predicted:NAME' or 'misclassified[:NAME]'"
         )
-    if kind != "predicted" and labels.true is None:
-        raise ValueError(f"Got targets={word!r} without labels, expected the label of every sample")
-    if kind != "class" and labels.predicted is None:
-        raise ValueError(f"Got targets={word!r} without predictions, expected the prediction of every sample")
     if kind == "class":
-        return labels.true == labels.number(name)
+        return _needed(labels.true, word, "labels") == labels.number(name)
+    predicted = _needed(labels.predicted, word, "predictions")
     if kind == "predicted":
-        return labels.predicted == labels.number(name)
-    mask = labels.true != labels.predicted
-    return mask & (labels.true == labels.number(name)) if name else mask
+        return predicted == labels.number(name)
+    true = _needed(labels.true, word, "labels")
+    return (true != predicted) & (true == labels.number(name) if name else True)
+
+
+def _needed(codes: np.ndarray | None, word: str, what: str) -> np.ndarray:
+    if codes is None:
+        raise ValueError(f"Got targets={word!r} without {what}, expected one of them for every sample")
+    return codes
