@@ -1,0 +1,168 @@
+"""What-if: moving features along directions, explaining single predictions, and correcting a network without training.
+
+Symbols: ``x_p`` (D,) feature at position p; pair (``w_i``, ``s_i``), threshold ``b_i``, margin ``M_i``; ``a_pi``
+signal value relative to its mean; ``m_pi = sigmoid((w_i . x_p - b_i) / M_i)`` activation.
+
+* Steering: ``x' = x + amount s_i``, everywhere or where the concept is (EDDP's counterfactuals).
+* Explaining: change of a class logit when an active concept is removed, ``x' = x - a_pi s_i`` where it is active.
+* Correcting (EDDP, appendix I): ``x' = relu(x - strength m_p s)`` at the layer, inside the running network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .alignment import Head
+from .base import Array, Directions
+from .features import as_maps
+
+
+def _evaluate(head: Head, X: Tensor, batch: int) -> Array:
+    with torch.no_grad():
+        return torch.cat([head(part).double() for part in X.split(batch)]).numpy()
+
+
+def steer(
+    directions: Directions,
+    head: Head,
+    features: Array | Tensor,
+    index: int,
+    amounts: Sequence[float],
+    where: str = "all",
+    clamp: bool = False,
+    batch: int = 256,
+) -> Array:
+    """Counterfactual logits along one encoding direction.
+
+    Parameters
+    ----------
+    directions : Directions
+    head : callable
+        Feature maps (N, D, H, W) to logits (N, K).
+    features : array, shape (N, D, H, W) or (N, D)
+    index : int
+        Which direction.
+    amounts : sequence of float, length A
+        Steps in feature units; negative ones move away from the concept.
+    where : "all", "present" or "absent"
+        Positions that are moved: all, or only where the concept is detected or not.
+    clamp : bool
+        Set negative features to 0 afterwards, for a layer that ends in a ReLU.
+    batch : int
+        Images per forward pass.
+
+    Returns
+    -------
+    ndarray, shape (A, N, K), float64
+    """
+    X = as_maps(features)
+    _check_index(directions, index)
+    if where not in ("all", "present", "absent"):
+        raise ValueError(f"Got where={where!r}, expected 'all', 'present' or 'absent'")
+    if not np.isfinite(np.asarray(amounts, dtype=float)).all() or len(amounts) == 0:
+        raise ValueError(f"Got amounts={list(amounts)}, expected one or more finite numbers")
+    mask = torch.ones(len(X), 1, *X.shape[2:])
+    if where != "all":
+        present = torch.from_numpy(directions.detect(X)[:, [index]]).float()
+        mask = present if where == "present" else 1 - present
+    step = torch.as_tensor(directions.encoding_[index], dtype=torch.float32)[:, None, None] * mask
+    found = []
+    for amount in amounts:
+        moved = X + float(amount) * step
+        found.append(_evaluate(head, moved.clamp_min(0) if clamp else moved, batch))
+    return np.stack(found)
+
+
+def explain_predictions(
+    directions: Directions, head: Head, features: Array | Tensor, clamp: bool = False, batch: int = 256
+) -> tuple[Array, Array]:
+    """What each active concept contributes to each prediction.
+
+    Parameters
+    ----------
+    directions, head, features, clamp, batch
+        As in `steer`.
+
+    Returns
+    -------
+    contributions : ndarray, shape (N, I, K), float64
+        Logits as they are minus logits with concept i removed where it is active; 0 where it is not active.
+    logits : ndarray, shape (N, K), float64
+    """
+    X = as_maps(features)
+    logits = _evaluate(head, X, batch)
+    values = torch.from_numpy(directions.decode(X))
+    present = torch.from_numpy(directions.detect(X))
+    found = np.zeros((len(X), len(directions.encoding_), logits.shape[1]))
+    for i, s in enumerate(torch.as_tensor(directions.encoding_, dtype=torch.float32)):
+        chosen = present[:, i].flatten(1).any(1)
+        if not bool(chosen.any()):
+            continue
+        amount = (values[:, i] * present[:, i])[chosen].unsqueeze(1)
+        moved = X[chosen] - amount * s[:, None, None]
+        found[chosen.numpy(), i] = logits[chosen.numpy()] - _evaluate(
+            head, moved.clamp_min(0) if clamp else moved, batch
+        )
+    return found, logits
+
+
+class ConceptCorrection(nn.Module):
+    """Takes a concept out of feature maps: ``x' = relu(x - strength m_p s)`` (EDDP, appendix I).
+
+    Parameters
+    ----------
+    directions : Directions
+    index : int
+        The unwanted concept.
+    strength : float
+        Feature units taken off where the concept is fully present; the paper's toy uses 450.
+    along : ndarray, shape (D,), optional
+        Move along this direction instead of the encoding direction (for comparison); normalised here.
+    relu : bool
+        False for layers that do not end in a ReLU.
+    """
+
+    filter: Tensor
+    step: Tensor
+
+    def __init__(
+        self, directions: Directions, index: int, strength: float, along: Array | None = None, relu: bool = True
+    ) -> None:
+        super().__init__()
+        _check_index(directions, index)
+        s = directions.encoding_[index] if along is None else np.asarray(along, dtype=np.float64)
+        if s.shape != directions.encoding_[index].shape or not np.linalg.norm(s) > 0:
+            raise ValueError(
+                f"Got a direction of shape {s.shape}, expected {directions.encoding_[index].shape} and not 0"
+            )
+        self.register_buffer("filter", torch.as_tensor(directions.decoding_[index], dtype=torch.float32))
+        self.register_buffer("step", torch.as_tensor(strength * s / np.linalg.norm(s), dtype=torch.float32))
+        self.bias = float(directions.bias_[index])
+        self.margin = float(directions.margin_[index])
+        self.relu = relu
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Corrected maps (N, D, H, W)."""
+        response = torch.einsum("ndhw,d->nhw", X, self.filter) - self.bias
+        moved = X - torch.sigmoid(response / self.margin)[:, None] * self.step[:, None, None]
+        return moved.clamp_min(0) if self.relu else moved
+
+
+@contextmanager
+def corrected(layer: nn.Module, correction: ConceptCorrection) -> Iterator[None]:
+    """While it lasts, the output of ``layer`` goes through ``correction``."""
+    handle = layer.register_forward_hook(lambda module, inputs, output: correction(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_index(directions: Directions, index: int) -> None:
+    if not 0 <= index < len(directions.encoding_):
+        raise ValueError(f"Got direction {index}, expected 0 to {len(directions.encoding_) - 1}")
