@@ -119,7 +119,7 @@ def explain(
         splits=splits,
         surrogate=surrogate,
         encodings=encodings,
-        files=_files(files or []),
+        files=file_pairs(files),
         selection=SelectionOptions(
             dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
         ),
@@ -141,9 +141,10 @@ def explain(
     session.sink.result(str(outcome.artifact.path), outcome.document)
 
 
-def _files(given: list[str]) -> dict[str, str]:
+def file_pairs(given: list[str] | None) -> dict[str, str]:
+    """``NAME=PATH`` pairs of ``--file``."""
     pairs: dict[str, Any] = {}
-    for pair in given:
+    for pair in given or []:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--file takes NAME=PATH, got `{pair}`")

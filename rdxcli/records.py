@@ -256,6 +256,58 @@ class Regions(Result):
         return {"model": self.model, "regions": list(self.regions), "samples": self.samples}
 
 
+@dataclass(frozen=True)
+class NeuronExplanations(Result):
+    """What single units respond to.
+
+    Parameters
+    ----------
+    model : mapping
+        ``{name, layer, n, d}`` of the representation.
+    units : sequence of mapping
+        ``{unit, status, concepts: [{concept, weight}], bias, scores, text, strongest}``.
+    summary : mapping
+        Mean, standard error and extremes of each score, lengths of the explanations.
+    samples : mapping
+        The data set, if known, and the number of samples.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    units: Sequence[Mapping[str, Any]] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "explanations"
+
+    def content(self) -> dict[str, Any]:
+        return {"model": self.model, "units": list(self.units), "summary": self.summary, "samples": self.samples}
+
+
+@dataclass(frozen=True)
+class Simulation(Result):
+    """How well explanations predict the units they explain.
+
+    Parameters
+    ----------
+    model : mapping
+        ``{name, layer, n, d}`` of the representation.
+    methods : sequence of mapping
+        Per table ``{method, summary: {mean, standard_error, count, undefined}, units, length_curve}``.
+    pairs : sequence of mapping
+        Paired comparison of every two tables on the same units.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    methods: Sequence[Mapping[str, Any]] = ()
+    pairs: Sequence[Mapping[str, Any]] = ()
+
+    kind = "simulation"
+
+    def content(self) -> dict[str, Any]:
+        summary = self.methods[0]["summary"] if len(self.methods) == 1 else None
+        return {"model": self.model, "summary": summary, "methods": list(self.methods), "pairs": list(self.pairs)}
+
+
 def plain(value: Any) -> Any:
     """Reduce ``value`` to what JSON holds: NumPy scalars and arrays unwrapped, non-finite numbers as None."""
     if isinstance(value, Mapping):

@@ -44,6 +44,24 @@ class Method:
 
 _BUILT_IN = (
     Method("rdx", "compare", "rdxcli.methods.difference.rdx:RDX", "representational difference explanations"),
+    Method(
+        "le-label",
+        "explain",
+        "rdxcli.methods.neurons.linear:LinearExplanation",
+        "linear explanations of units by class labels and superclasses",
+    ),
+    Method(
+        "le-siglip",
+        "explain",
+        "rdxcli.methods.neurons.linear:LinearExplanation",
+        "linear explanations of units by vision-language scores",
+    ),
+    Method(
+        "clip-dissect",
+        "explain",
+        "rdxcli.methods.neurons.clip_dissect:ClipDissect",
+        "one concept per unit by similarity over images (CLIP-Dissect)",
+    ),
     Method("rdr", "explain", "rdxcli.methods.regions.rdr:RDR", "relaxed decision regions: sets of unit states"),
 )
 

@@ -17,7 +17,12 @@ from rdxcli.services.inputs import ArrayOptions, SelectionOptions, resolve_repre
 if TYPE_CHECKING:
     from rdxcli.records import Representation
 
-FAMILIES: dict[str, str] = {"rdr": "regions"}
+FAMILIES: dict[str, str] = {
+    "le-label": "neurons",
+    "le-siglip": "neurons",
+    "clip-dissect": "neurons",
+    "rdr": "regions",
+}
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 
 

@@ -1,0 +1,130 @@
+"""``rdx simulate``: how far an explanation of a unit can be trusted."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rdxcli.errors import UsageError
+
+from .explain import file_pairs
+from .options import (
+    ClassesOption,
+    DatasetOption,
+    LabelsOption,
+    LimitOption,
+    PoolOption,
+    SampleIdsOption,
+    SampleOption,
+    Session,
+    SplitOption,
+    command,
+    complete_layers,
+    complete_models,
+)
+
+
+@command(
+    "simulate",
+    examples=[
+        "rdx simulate --method le-label --model digits-cnn --layer conv2",
+        "rdx simulate --explanations e.csv --activations acts.npy --concepts c.npy --concept-names names.txt",
+        "rdx simulate --method all --model digits-cnn --layer conv2 --json",
+    ],
+)
+def simulate(
+    session: Session,
+    explanations: Annotated[
+        list[str] | None, typer.Option("--explanations", help="CSV file or explain artifact; may be repeated.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Explanation run of this layer, or all.", show_default=False)
+    ] = None,
+    scoring: Annotated[str, typer.Option("--scoring", help="correlation.")] = "correlation",
+    model: Annotated[str | None, typer.Option("--model", help="Model.", autocompletion=complete_models)] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer.", autocompletion=complete_layers)] = None,
+    activations: Annotated[
+        str | None, typer.Option("--activations", help="Array file or extract artifact in place of a model.")
+    ] = None,
+    pool: PoolOption = "auto",
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    classes: ClassesOption = None,
+    limit: LimitOption = None,
+    sample: SampleOption = None,
+    labels: LabelsOption = None,
+    sample_ids: SampleIdsOption = None,
+    units: Annotated[str | None, typer.Option("--units", help="Units, like 0-63,70.")] = None,
+    concepts: Annotated[
+        str | None, typer.Option("--concepts", help="The simulator's (n, concepts) matrix (default: the labels).")
+    ] = None,
+    concept_names: Annotated[Path | None, typer.Option("--concept-names", help="Its column names.")] = None,
+    concept_set: Annotated[
+        str | None, typer.Option("--concept-set", help="Words of the text embeddings, one a line.")
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--file", help="NAME=PATH of a further input; may be repeated.")
+    ] = None,
+    splits: Annotated[Path | None, typer.Option("--splits", help=".npz with train, val and test row numbers.")] = None,
+    part: Annotated[str, typer.Option("--part", help="Rows to score on: test, val, train or all.")] = "test",
+    bootstraps: Annotated[int, typer.Option("--bootstraps", min=0, help="Resamplings for intervals.")] = 1000,
+) -> None:
+    """Score explanations of units by how well they predict the units' activations on held-out images."""
+    from rdxcli.services import simulate as service
+    from rdxcli.services.explain import ExplainOptions
+    from rdxcli.services.inputs import ArrayOptions, SelectionOptions
+
+    if scoring != "correlation":
+        raise UsageError(f"unknown scoring `{scoring}`", "choose correlation")
+    source = ExplainOptions(
+        method="simulate",
+        model=model,
+        layer=layer,
+        pool=pool,
+        activations=activations,
+        units=units,
+        concepts=concepts,
+        concept_names=concept_names,
+        concept_set=concept_set,
+        splits=splits,
+        files=file_pairs(files),
+        selection=SelectionOptions(
+            dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
+        ),
+        arrays=ArrayOptions(labels=labels, sample_ids=sample_ids),
+        outputs=session.outputs,
+        run=session.run,
+        seed=session.seed,
+        device=session.device,
+        force=session.force,
+    )
+    options = service.SimulateOptions(source, tuple(explanations or ()), method, part, bootstraps)
+    if session.dry_run:
+        session.plan("simulate", service.plan(options))
+        return
+    outcome = service.simulate(options)
+    _show(session, outcome.document)
+    session.sink.result(str(outcome.artifact.path), outcome.document)
+
+
+def _show(session: Session, document: Any) -> None:
+    rows = [
+        (
+            entry["method"],
+            entry["summary"]["mean"],
+            entry["summary"]["standard_error"],
+            entry["summary"]["count"],
+            entry["summary"]["undefined"],
+        )
+        for entry in document["methods"]
+    ]
+    columns = ("method", "mean", "standard error", "units", "undefined")
+    session.sink.table("correlation of simulated and true activations", columns, rows)
+    if document["pairs"]:
+        pairs = [
+            (pair["first"], pair["second"], pair["difference"], pair["low"], pair["high"], pair["p_adjusted"])
+            for pair in document["pairs"]
+        ]
+        session.sink.table("paired differences", ("first", "second", "difference", "low", "high", "p (Holm)"), pairs)
+    for note in document["notes"]:
+        session.sink.message(f"note: {note}")

@@ -1,0 +1,205 @@
+"""Concept matrices for explaining and simulating units: labels, files, embeddings, joined to the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import fingerprint_array, fingerprint_json
+from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.services.explain import ExplainOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.records import Representation
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """A concept matrix whose rows are those of a representation.
+
+    Parameters
+    ----------
+    values : row source of shape (n, c)
+        Array, CSR array or `rdxcli.methods.neurons.concepts.Similarities`.
+    names : list of str
+    source : dict
+        Fingerprints, for the request of an artifact.
+    notes : list of str
+    """
+
+    values: Any
+    names: list[str]
+    source: dict[str, Any]
+    notes: list[str]
+
+
+def gather(options: ExplainOptions, representation: Representation, *, labels: bool) -> Concepts:
+    """The concept matrix that the options name.
+
+    In this order: ``--concepts FILE``; ``--file image_embeddings=FILE --file text_embeddings=FILE`` with a concept set;
+    the labels, when the method takes them.
+
+    Parameters
+    ----------
+    options : ExplainOptions
+    representation : Representation
+        Its rows are the rows of the result.
+    labels : bool
+        Whether class labels are concepts for this method.
+
+    Raises
+    ------
+    RdxError
+        Nothing to take concepts from, or rows that do not fit.
+    """
+    if options.concepts is not None:
+        return _from_file(options, representation)
+    if "image_embeddings" in options.files or "text_embeddings" in options.files:
+        return _from_embeddings(options, representation)
+    if labels:
+        return _from_labels(options, representation)
+    raise UsageError(
+        f"`{options.method}` needs concept scores of the images",
+        "give --concepts FILE --concept-names FILE, or --file image_embeddings=FILE --file text_embeddings=FILE "
+        "--concept-set FILE",
+    )
+
+
+def split_of(options: ExplainOptions, n: int) -> Any:
+    """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
+
+    Raises
+    ------
+    InputError
+        A part is missing in the file.
+    """
+    from rdxcli.methods.neurons.preparation import Split, check_split, random_split
+
+    if options.splits is None:
+        return random_split(n, options.seed)
+    import numpy as np
+
+    try:
+        with np.load(options.splits, allow_pickle=False) as archive:
+            parts = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise MissingDataError(f"no such file: {options.splits}") from None
+    missing = [name for name in ("train", "val", "test") if name not in parts]
+    if missing:
+        raise InputError(f"{options.splits} has no `{missing[0]}`", f"it holds {', '.join(parts) or 'nothing'}")
+    train, val, test = check_split(parts["train"], parts["val"], parts["test"], n)
+    assert test is not None
+    return Split(train, val, test)
+
+
+def _from_file(options: ExplainOptions, representation: Representation) -> Concepts:
+    from rdxcli.services.inputs import resolve_concepts
+
+    matrix = resolve_concepts(str(options.concepts), names=options.concept_names)
+    rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
+    values = matrix.values if rows is None else matrix.values[rows]
+    return Concepts(values, list(matrix.names), dict(matrix.source), notes)
+
+
+def _rows(
+    ids: np.ndarray | None, n: int, representation: Representation, what: str
+) -> tuple[np.ndarray | None, list[str]]:
+    """Rows of another file that belong to the rows of the representation; None when they are in order already."""
+    import numpy as np
+
+    if ids is None or representation.sample_ids is None:
+        if n != representation.n:
+            raise InputError(
+                f"{what} has {n} rows, {representation.name} has {representation.n}, and there are no ids to match them"
+            )
+        return None, []
+    where = {str(sample): row for row, sample in enumerate(ids)}
+    wanted = [str(sample) for sample in representation.sample_ids]
+    missing = [sample for sample in wanted if sample not in where]
+    if missing:
+        raise InputError(f"{what} lacks {len(missing)} of {len(wanted)} samples, for example `{missing[0]}`")
+    return np.array([where[sample] for sample in wanted]), []
+
+
+def _from_embeddings(options: ExplainOptions, representation: Representation) -> Concepts:
+    from rdxcli.datasets.arrays import load_representation
+    from rdxcli.methods.neurons.concepts import Similarities, clean_concepts, text_lines
+
+    for name in ("image_embeddings", "text_embeddings"):
+        if name not in options.files:
+            raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
+    if options.concept_set is None:
+        raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
+    images = load_representation(options.files["image_embeddings"])
+    texts = load_representation(options.files["text_embeddings"])
+    try:
+        lines = text_lines(Path(options.concept_set).read_text("utf-8"))
+    except OSError as error:
+        raise MissingDataError(f"cannot read the concept set {options.concept_set}: {error.strerror}") from None
+    words = [line.strip() for line in lines]
+    if len(words) != texts.n:
+        raise InputError(f"{options.concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
+    cleaned = clean_concepts(words)
+    keep = [words.index(name) for name in cleaned.names]
+    rows, notes = _rows(images.sample_ids, images.n, representation, images.name)
+    calibration = {name: float(options.parameters[name]) for name in ("a", "b") if name in options.parameters}
+    values = Similarities(images.values if rows is None else images.values[rows], texts.values[keep], **calibration)
+    source = {
+        "images": fingerprint_array(images.values),
+        "texts": fingerprint_array(texts.values),
+        "words": fingerprint_json(words),
+        **calibration,
+    }
+    return Concepts(values, list(cleaned.names), source, [*notes, *cleaned.notes])
+
+
+def _from_labels(options: ExplainOptions, representation: Representation) -> Concepts:
+    import numpy as np
+
+    from rdxcli.methods.neurons.concepts import label_concepts
+    from rdxcli.services.explainers.regions import class_names
+
+    if representation.labels is None:
+        raise UsageError(
+            f"`{options.method}` needs labels", "use a data set that has them, or give --labels FILE or --concepts FILE"
+        )
+    labels = np.array([str(label) for label in representation.labels])
+    present = sorted(set(labels))
+    classes = class_names(representation, len(present))
+    if set(classes) != set(present):
+        classes = present
+    targets = np.array([classes.index(label) for label in labels])
+    superclasses = _superclasses(options.files.get("superclasses"), classes)
+    matrix, names = label_concepts(targets, classes, superclasses)
+    source = {"labels": fingerprint_array(labels), "classes": classes, "superclasses": superclasses}
+    return Concepts(matrix, list(names), source, [])
+
+
+def _superclasses(path: str | None, classes: list[str]) -> dict[str, list[int]]:
+    """``{name: [class, ...]}`` of a JSON file; classes by name or number."""
+    if path is None:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: got a {type(content).__name__}, expected an object of lists of classes")
+    table: dict[str, list[int]] = {}
+    for name, members in content.items():
+        table[str(name)] = []
+        for member in members:
+            if str(member) in classes:
+                table[str(name)].append(classes.index(str(member)))
+            elif isinstance(member, int) and 0 <= member < len(classes):
+                table[str(name)].append(member)
+            else:
+                raise InputError(f"{path}: superclass `{name}` names the class `{member}`, which does not exist")
+    return table

@@ -1,0 +1,181 @@
+"""``rdx explain --method le-label | le-siglip | clip-dissect``: what single units respond to, as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Request, create, write_json
+from rdxcli.services.concept_inputs import Concepts, gather, split_of
+from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, parse_units, representation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.records import Representation
+
+CODE = "1"
+LINEAR = ("le-label", "le-siglip")
+TABLE = "explanations.csv"
+SHOWN_UNITS = 64  # units whose strongest images are listed
+SHOWN_IMAGES = 8
+
+
+def plan(options: ExplainOptions) -> dict[str, Any]:
+    """What `explain` would do."""
+    return {
+        "method": options.method,
+        "representation": options.model or options.activations,
+        "layer": options.layer or "the penultimate one",
+        "concepts": options.concepts or options.files.get("image_embeddings") or "labels",
+        "units": options.units or "all",
+        "parameters": dict(options.parameters),
+        "memory": "8 c (c + u) bytes for c concepts and u units, besides one block of rows",
+    }
+
+
+def explain(options: ExplainOptions) -> Outcome:
+    """Explain the units of a layer and store the table.
+
+    Raises
+    ------
+    RdxError, ValueError
+        Unusable input or options.
+    """
+    from rdxcli.methods.registry import get
+
+    kind = get("explain", options.method).load()
+    calibration = {"a", "b"} if options.method == "le-siglip" else set()
+    own = {name: value for name, value in options.parameters.items() if name not in calibration}
+    known = [name for name in kind().get_params() if name not in ("random_state", "device", "block_rows")]
+    check_parameters(options.method, own, known)
+    source = representation(options)
+    concepts = gather(options, source, labels=options.method == "le-label")
+    units = parse_units(options.units, source.d)
+    split = split_of(options, source.n)
+    fixed = {"random_state": options.seed} if options.method in LINEAR else {}
+    estimator = kind(**own, **fixed)
+    request = Request(
+        kind="explanations",
+        parameters={
+            "method": options.method,
+            **{name: value for name, value in estimator.get_params().items() if name not in ("device", "block_rows")},
+            "units": options.units,
+        },
+        inputs={
+            "activations": dict(source.source),
+            "concepts": concepts.source,
+            "splits": {name: _rows_of(getattr(split, name)) for name in ("train", "val", "test")},
+            "images": source.dataset,
+        },
+        seed=options.seed,
+        code=CODE,
+    )
+    folder = folder_of(options, source)
+    with create(folder, request, force=options.force) as draft:
+        if not draft.reused:
+            from rdxcli.methods.neurons.tables import format_table
+
+            table, notes = _fit(options, estimator, source, concepts, units, split)
+            document = _document(options, request, source, table, [*concepts.notes, *notes], folder.as_posix())
+            (draft.path / TABLE).write_text(format_table(table), "utf-8")
+            write_json(draft.path / "explanations.json", document)
+            draft.manifest.rows = len(units)
+    document = draft.result.document()
+    rows = [[unit["unit"], unit["text"], *_scores(unit)] for unit in document["units"][:40]]
+    return Outcome(
+        draft.result,
+        document,
+        f"what the units of {source.name} ({source.layer or 'array'}) respond to",
+        ["unit", "explanation", *_score_names(document)],
+        rows,
+        [f"note: {note}" for note in document["notes"]],
+    )
+
+
+def _fit(
+    options: ExplainOptions, estimator: Any, source: Representation, concepts: Concepts, units: list[int], split: Any
+) -> tuple[Any, list[str]]:
+    """The table of explanations, with test scores where the method is scored on its own concepts."""
+    layer = source.layer or ""
+    if options.method not in LINEAR:
+        estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
+        return estimator.table(layer), list(estimator.notes_)
+    from dataclasses import replace
+
+    estimator.fit(
+        concepts.values, source.values, train=split.train, val=split.val, concept_names=concepts.names, units=units
+    )
+    table = estimator.table(layer)
+    notes = list(estimator.notes_)
+    if len(split.test) >= 2:
+        scores, interval = estimator.score_rows(concepts.values, source.values, split.test)
+        rows = tuple(
+            row.with_scores(sim_correlation=scores[i], sim_low=interval.low[i], sim_high=interval.high[i])
+            for i, row in enumerate(table.rows)
+        )
+        table = replace(table, rows=rows)
+        notes.append(
+            "`sim correlation` is the test correlation with the explainer's own concepts, with a 95 % interval"
+        )
+    return table, notes
+
+
+def _document(
+    options: ExplainOptions,
+    request: Request,
+    source: Representation,
+    table: Any,
+    notes: list[str],
+    artifact: str,
+) -> dict[str, Any]:
+    from rdxcli.methods.neurons.tables import format_explanation, table_statistics
+    from rdxcli.records import NeuronExplanations
+
+    units = []
+    for i, row in enumerate(table.rows):
+        entry = {**row.to_document(), "text": format_explanation(row)}
+        if i < SHOWN_UNITS:
+            entry["strongest"] = _strongest(source, row.unit)
+        units.append(entry)
+    return NeuronExplanations(
+        method=options.method,
+        parameters=request.parameters,
+        seed=options.seed,
+        notes=[*notes, *table.notes] if table.notes and list(table.notes) != notes else notes,
+        model=source.describe(),
+        units=units,
+        summary=table_statistics(table),
+        samples={"dataset": source.dataset, "n": source.n},
+    ).to_document(artifact)
+
+
+def _strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
+    """The images that activate a unit most: id, activation, label."""
+    import numpy as np
+
+    values = np.asarray(source.values[:, unit], dtype=np.float64)
+    rows = np.argsort(-values, kind="stable")[:SHOWN_IMAGES]
+    return [
+        {
+            "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
+            "activation": float(values[row]),
+            "label": None if source.labels is None else str(source.labels[row]),
+        }
+        for row in rows
+    ]
+
+
+def _rows_of(rows: np.ndarray) -> str:
+    from rdxcli.artifacts import fingerprint_array
+
+    return fingerprint_array(rows)
+
+
+def _score_names(document: Mapping[str, Any]) -> list[str]:
+    names = dict.fromkeys(name for unit in document["units"] for name in unit["scores"])
+    return [name for name in names if name not in ("sim low", "sim high")]
+
+
+def _scores(unit: Mapping[str, Any]) -> list[float | None]:
+    return [value for name, value in unit["scores"].items() if name not in ("sim low", "sim high")]

@@ -1,0 +1,276 @@
+"""``rdx simulate``: how well explanations predict the units they explain."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Artifact, Request, create, find_artifacts, fingerprint_file, write_json
+from rdxcli.artifacts.layout import array_dataset, model_slug, simulations_folder, slug
+from rdxcli.artifacts.manifest import fingerprint_json
+from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError
+from rdxcli.progress import log
+from rdxcli.services.concept_inputs import gather, split_of
+from rdxcli.services.explain import ExplainOptions, representation
+
+if TYPE_CHECKING:
+    from rdxcli.methods.neurons.tables import ExplanationTable
+    from rdxcli.records import Representation
+
+CODE = "1"
+PARTS = ("test", "val", "train", "all")
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What to score.
+
+    Parameters
+    ----------
+    source : ExplainOptions
+        The representation and the simulator's concepts.
+    explanations : sequence of str
+        Tables: CSV files or ``explain`` artifacts.
+    method : str, optional
+        Name of an explanation run of the layer, or ``all``.
+    part : {"test", "val", "train", "all"}
+        Rows on which units are scored.
+    bootstraps : int
+        Resamplings for the interval of each score.
+    """
+
+    source: ExplainOptions
+    explanations: Sequence[str] = ()
+    method: str | None = None
+    part: str = "test"
+    bootstraps: int = 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished simulation."""
+
+    artifact: Artifact
+    document: Mapping[str, Any]
+
+
+def simulate(options: SimulateOptions) -> Outcome:
+    """Score one or several tables of explanations by correlation and store the result.
+
+    Raises
+    ------
+    RdxError, ValueError
+        Missing tables, concepts the simulator does not have, rows that do not fit.
+    """
+    if options.part not in PARTS:
+        raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
+    source = representation(options.source)
+    tables = _tables(options, source)
+    concepts = gather(options.source, source, labels=True)
+    if options.method == "all":
+        tables = _known(tables, concepts.names)
+    split = split_of(options.source, source.n)
+    request = Request(
+        kind="simulation",
+        parameters={
+            "scoring": "correlation",
+            "part": options.part,
+            "bootstraps": options.bootstraps,
+            "units": options.source.units,
+            "tables": list(tables),
+        },
+        inputs={
+            "activations": dict(source.source),
+            "concepts": concepts.source,
+            "tables": {name: fingerprint_json(_plain_table(table)) for name, table in tables.items()},
+            "splits": fingerprint_file(options.source.splits) if options.source.splits else None,
+        },
+        seed=options.source.seed,
+        code=CODE,
+    )
+    dataset = source.source.get("dataset") or array_dataset(source.name)
+    model = str(options.source.model or source.source.get("model") or source.name)
+    run = options.source.run or "--".join(tables)
+    folder = simulations_folder(options.source.outputs, dataset, model, source.layer or "array", run)
+    rows = None if options.part == "all" else getattr(split, options.part)
+    with create(folder, request, force=options.source.force) as draft:
+        if not draft.reused:
+            record = _score(options, request, source, tables, concepts, rows)
+            _write_scores(draft.path / "scores.csv", record["methods"])
+            write_json(draft.path / "summary.json", {**record, "artifact": folder.as_posix()})
+            draft.manifest.rows = sum(len(entry["units"]) for entry in record["methods"])
+    return Outcome(draft.result, draft.result.document())
+
+
+def _score(
+    options: SimulateOptions,
+    request: Request,
+    source: Representation,
+    tables: Mapping[str, ExplanationTable],
+    concepts: Any,
+    rows: Any,
+) -> dict[str, Any]:
+    import numpy as np
+
+    from rdxcli.methods.neurons.scores import compare_methods
+    from rdxcli.methods.neurons.simulation import correlation_scores, length_curve
+    from rdxcli.records import Simulation
+
+    methods: list[dict[str, Any]] = []
+    by_unit: dict[str, dict[int, float]] = {}
+    for name, table in tables.items():
+        arguments = (table, concepts.values, concepts.names, source.values)
+        found = correlation_scores(
+            *arguments, rows=rows, n_resamples=options.bootstraps, random_state=options.source.seed
+        )
+        curve = length_curve(*arguments, rows=rows)
+        interval = found.interval
+        methods.append(
+            {
+                "method": name,
+                "summary": vars(found.summary),
+                "units": [
+                    {
+                        "unit": int(unit),
+                        "score": float(found.scores[i]),
+                        "low": None if interval is None else float(interval.low[i]),
+                        "high": None if interval is None else float(interval.high[i]),
+                        "length": int(found.lengths[i]),
+                    }
+                    for i, unit in enumerate(found.units)
+                ],
+                "length_curve": [
+                    {"length": int(length), **vars(summary)}
+                    for length, summary in zip(curve.lengths, curve.summaries, strict=True)
+                ],
+                "notes": list(found.notes),
+            }
+        )
+        by_unit[name] = {int(unit): float(score) for unit, score in zip(found.units, found.scores, strict=True)}
+    pairs = []
+    if len(tables) > 1:
+        common = sorted(set.intersection(*(set(scores) for scores in by_unit.values())))
+        if len(common) < 2:
+            raise InputError("the tables have fewer than two units in common, so they cannot be compared")
+        aligned = {name: np.array([scores[unit] for unit in common]) for name, scores in by_unit.items()}
+        pairs = [vars(test) for test in compare_methods(aligned, random_state=options.source.seed)]
+    return Simulation(
+        method="correlation",
+        parameters=request.parameters,
+        seed=options.source.seed,
+        notes=[f"{entry['method']}: {note}" for entry in methods for note in entry["notes"]],
+        model=source.describe(),
+        methods=methods,
+        pairs=pairs,
+    ).to_document()
+
+
+def _tables(options: SimulateOptions, source: Representation) -> dict[str, ExplanationTable]:
+    """The tables to score by name: given files and artifacts, or the runs of this layer."""
+    tables: dict[str, ExplanationTable] = {}
+    for text in options.explanations:
+        name, table = _read(text, options, source)
+        if name in tables:
+            raise UsageError(f"two tables are called `{name}`", "rename one of the files")
+        tables[name] = table
+    if options.method is not None:
+        for name, path in _runs(options, source).items():
+            tables.setdefault(name, _parse(path, source.layer))
+    if not tables:
+        raise UsageError(
+            "what is to be scored?", "give --explanations FILE, or --method NAME of an earlier `rdx explain`"
+        )
+    if options.source.units is not None:
+        from rdxcli.services.explain import parse_units
+
+        wanted = parse_units(options.source.units, source.d)
+        tables = {name: table.select(wanted) for name, table in tables.items()}
+    return tables
+
+
+def _known(tables: Mapping[str, ExplanationTable], names: Sequence[str]) -> dict[str, ExplanationTable]:
+    """The tables whose concepts the simulator has; the others are left out with a warning."""
+    from rdxcli.methods.neurons.simulation import find_concepts
+
+    kept = {}
+    for name, table in tables.items():
+        missing = find_concepts(table, names).missing
+        if missing:
+            log.warning("%s is left out: the simulator has no concept `%s`", name, missing[0])
+        else:
+            kept[name] = table
+    if not kept:
+        raise InputError("the simulator has the concepts of none of the tables", "give the right --concepts")
+    return kept
+
+
+def _read(text: str, options: SimulateOptions, source: Representation) -> tuple[str, ExplanationTable]:
+    path = Path(text)
+    if path.is_file():
+        return slug(path.stem), _parse(path, source.layer)
+    from rdxcli.artifacts import resolve_artifact
+
+    artifact = resolve_artifact(text, options.source.outputs, "explanations")
+    return artifact.path.name, _parse(artifact.path / "explanations.csv", source.layer)
+
+
+def _runs(options: SimulateOptions, source: Representation) -> dict[str, Path]:
+    """Explanation runs of this model and layer: the one called ``method``, or all of them."""
+    layer = slug(source.layer or "array")
+    model = model_slug(str(options.source.model or source.source.get("model") or source.name))
+    found = {
+        artifact.path.name: artifact.path / "explanations.csv"
+        for artifact in find_artifacts(options.source.outputs, "explanations")
+        if artifact.path.parts[-4:-2] == (model, layer)
+    }
+    if options.method == "all":
+        if not found:
+            raise ArtifactError(f"no explanations of {model}, layer {layer}", "run `rdx explain` first")
+        return found
+    if options.method not in found:
+        from rdxcli.errors import near_matches
+
+        near = near_matches(str(options.method), found)
+        hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "run `rdx explain` first"
+        raise ArtifactError(f"no explanation run `{options.method}` of {model}, layer {layer}", hint)
+    return {str(options.method): found[str(options.method)]}
+
+
+def _parse(path: Path, layer: str | None) -> ExplanationTable:
+    from rdxcli.methods.neurons.tables import parse_table
+
+    try:
+        return parse_table(path.read_text("utf-8"), layer=layer)
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _plain_table(table: ExplanationTable) -> list[Any]:
+    return [[row.unit, list(row.concepts), list(row.weights), row.bias] for row in table.rows]
+
+
+def _write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["method", "unit", "score", "low", "high", "length"])
+        for entry in methods:
+            for unit in entry["units"]:
+                values = [unit[name] for name in ("score", "low", "high")]
+                writer.writerow(
+                    [entry["method"], unit["unit"], *("" if v is None else repr(v) for v in values), unit["length"]]
+                )
+
+
+def plan(options: SimulateOptions) -> dict[str, Any]:
+    """What `simulate` would do."""
+    return {
+        "scoring": "correlation",
+        "tables": list(options.explanations) or options.method,
+        "representation": options.source.model or options.source.activations,
+        "part": options.part,
+    }
