@@ -307,24 +307,11 @@ def _log_products(probability: np.ndarray, top: np.ndarray, belief: np.ndarray) 
 def _expected_log(P: Any, rows: np.ndarray, a: float, belief: np.ndarray) -> np.ndarray:
     """Mean over images x of sum_i log(1 + belief_i (p(t | x) - 1) + 1e-7): (c,)."""
     total = np.zeros(P.shape[1])
-    # the belief falls linearly and slowly: a few nodes of Gauss-Legendre give the sum to rounding
-    if np.ptp(belief) == 0:
-        nodes, weights = belief[:1], np.array([float(len(belief))])
-    elif len(belief) <= 16:
-        nodes, weights = belief, np.ones(len(belief))
-    else:
-        nodes, weights = _nodes(belief)
     for part in blocks(rows, P.shape[1]):
         p = _softmax_rows(P, part, a)
-        for node, weight in zip(nodes, weights, strict=True):
-            total += weight * np.log((1.0 - node + MIN_PROBABILITY) + node * p).sum(axis=0)
+        for start in range(0, len(belief), 16):
+            product = np.ones_like(p)
+            for one in belief[start : start + 16]:
+                product *= (1.0 - one + MIN_PROBABILITY) + one * p
+            total += np.log(product).sum(axis=0)
     return total / len(rows)
-
-
-def _nodes(belief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """8 nodes and weights that integrate polynomials of degree 7 over the given values exactly."""
-    x = 2.0 * (belief - belief.min()) / np.ptp(belief) - 1.0
-    nodes = np.polynomial.legendre.leggauss(8)[0]
-    powers = np.polynomial.legendre.legvander(nodes, 7).T
-    weights = np.linalg.solve(powers, np.polynomial.legendre.legvander(x, 7).sum(axis=0))
-    return (nodes + 1.0) / 2.0 * np.ptp(belief) + belief.min(), weights

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
+from scipy.special import expit
 
 from rdxcli.numerics.moments import ColumnStatistics, blocks, check_source, read
 
@@ -220,11 +221,6 @@ def unit_rows(values: ArrayLike, name: str) -> np.ndarray:
     return rows / np.where(norm > 0, norm, 1.0)
 
 
-def sigmoid(values: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * values))
-
-
 class Similarities:
     """Concept activations that are computed when rows are asked for: cosines, or their calibrated sigmoid.
 
@@ -268,7 +264,7 @@ class Similarities:
         cosines = self.images[rows] @ self.texts.T
         if self.a is None or self.b is None:
             return cosines
-        return sigmoid(self.a * (cosines + self.b))
+        return expit(self.a * (cosines + self.b))
 
 
 def calibration_grid() -> tuple[np.ndarray, np.ndarray]:
@@ -364,7 +360,7 @@ def fit_sigmoid(
             block = read(Y, rows, "labels")
             y = (block.toarray() if sparse.issparse(block) else block).ravel()
             logits = theta[0] * x + theta[1]
-            p = sigmoid(logits)
+            p = expit(logits)
             loss += float((np.logaddexp(0.0, logits) - y * logits).sum())
             error, weight = p - y, p * (1.0 - p)
             gradient += (error @ x, error.sum())
@@ -390,6 +386,8 @@ def fit_sigmoid(
         loss, gradient, hessian = new
         if decrement <= tolerance:
             break
+    if loss < 1e-7:
+        raise ValueError("Got labels that the cosines separate perfectly or not at all, expected both kinds mixed")
     if theta[0] <= 0:
         raise ValueError(f"Got a scale of {theta[0]:.3g}: matching texts and images are less similar than others")
     return float(theta[0]), float(theta[1] / theta[0]), loss

@@ -92,7 +92,7 @@ def random_split(n: int, seed: int = 0, fractions: tuple[float, float] = (0.7, 0
     cuts = [int(fraction * n) for fraction in fractions]
     parts = [np.sort(np.array(part, dtype=np.int64)) for part in np.split(np.array(order, dtype=np.int64), cuts)]
     if min(len(part) for part in parts) < 1:
-        raise ValueError(f"Got {n} rows, too few for training, validation and test parts (at least 10)")
+        raise ValueError(f"Got {n} rows, too few for training, validation and test parts")
     return Split(*parts)
 
 
