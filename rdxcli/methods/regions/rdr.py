@@ -272,6 +272,13 @@ class RDR(BaseEstimator):
             notes.append(f"{cut} {of} with a tie at neighbour {self.n_neighbors}, resolved by row number")
         if level:
             notes.append(f"{level} {of} with a tie at the last neuron, resolved by neuron number")
+        if self.selection == "ranked" and not isinstance(self.configurations_.thresholds, float):
+            rarity = self.configurations_.counts
+            if np.ptp(rarity) <= 1:
+                notes.append(
+                    "every neuron is on equally often, so that all states are equally rare and the ranking follows the "
+                    "neuron number; selection='joint' chooses by what a neuron removes"
+                )
         return notes
 
     def _check_options(self) -> None:

@@ -34,10 +34,10 @@ def _number(name: str, what: str, default: int) -> int:
     return int(found[1]) if found else default
 
 
-def _sizes(name: str) -> list[int]:
-    """Hidden sizes of the classifier and the classes."""
+def _sizes(name: str, linear: int) -> list[int]:
+    """Hidden sizes of the classifier (default 4096 each) and the classes."""
     found = re.search(r"(?:head|linear_layers)=\[([\d,\s]*)\]", name)
-    hidden = [int(size) for size in re.findall(r"\d+", found[1])] if found else []
+    hidden = [int(size) for size in re.findall(r"\d+", found[1])] if found else [4096] * (linear - 1)
     return [*hidden, _number(name, "classes", CLASSES)]
 
 
@@ -58,6 +58,7 @@ def _classifier(layers: list[str], width: int, sizes: list[int]) -> list[nn.Modu
 def build(name: str, layers: list[str]) -> tuple[str, list[nn.Module]]:
     """A model of the published code as a list of modules, from the name of its table."""
     architecture = name.split()[0].rstrip(",")
+    sizes = _sizes(name, layers.count("Linear"))
     if architecture.startswith("vgg"):
         assert architecture == "vgg19"
         size, modules, width = _number(name, "feature_size", 5), [], 3
@@ -71,17 +72,17 @@ def build(name: str, layers: list[str]) -> tuple[str, list[nn.Module]]:
             else:
                 modules.append({"ReLU": nn.ReLU, "MaxPool2d": lambda: nn.MaxPool2d(2, 2)}[layer]())
         modules.append(nn.AdaptiveAvgPool2d(size))
-        return "vgg", [*modules, *_classifier(layers[pool + 1 :], width * size**2, _sizes(name))]
+        return "vgg", [*modules, *_classifier(layers[pool + 1 :], width * size**2, sizes)]
     model = getattr(torchvision.models, architecture)(weights=None)
     if architecture.startswith("mobilenet"):
-        model.classifier[-1] = nn.Linear(model.last_channel, _sizes(name)[-1])
+        model.classifier[-1] = nn.Linear(model.last_channel, sizes[-1])
         return "mobilenet", published_list(model, "mobilenet")
     modules = published_list(model, "resnet")
     stages = 4 + layers.count("Sequential")
     assert stages == 4 + _number(name, "cutBlock", 4)
     pool = layers.index("AdaptiveAvgPool2d")
     width = 256 * 2 ** (stages - 5)
-    return "resnet", [*modules[:stages], modules[8], *_classifier(layers[pool + 1 :], width, _sizes(name))]
+    return "resnet", [*modules[:stages], modules[8], *_classifier(layers[pool + 1 :], width, sizes)]
 
 
 def check(name: str) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from golden.rdr_checks import arrays, cases, unpacked
+from golden.rdr_checks import arrays, cases, manifest, unpacked
 from torch import nn
 
 from rdxcli.methods.regions.configurations import Configurations, binarise
@@ -126,15 +126,21 @@ def check_activations(match: re.Match[str]) -> None:
     assert (bits.counts == bits.n).sum() == case["always"]
 
 
+def _row(pattern: str) -> int:
+    """A row number that only the manifest's prose gives."""
+    found = re.search(pattern + r" (\d+)", manifest()["metrics.npz"]["compare"]["how"])
+    assert found, f"the manifest no longer says {pattern!r}"
+    return int(found[1])
+
+
 def _index(word: str, given: dict[str, np.ndarray], second: bool) -> object:
-    row = int(given["target"])
     return {
-        "target": lambda: 9 if second else row,
+        "target": lambda: _row(r"target_target = rows \d+ and") if second else int(given["target"]),
         "all": lambda: None,
         "list": lambda: given["idx2" if second else "idx1"],
-        "scalar": lambda: 4,
+        "scalar": lambda: _row("list_scalar = idx1 against row"),
         "mask": lambda: given["mask"].astype(bool),
-        "zero": lambda: 5,
+        "zero": lambda: _row("zero_all = row"),
     }[word]()
 
 
@@ -156,14 +162,14 @@ def check_metrics(match: re.Match[str]) -> None:
 
 INPUTS = [
     r"binarise\.npz:pre",
-    r"digits_data\.npz:(images|digit|sklearn_row|(conv|mlp)/train_label)",
+    r"digits_data\.npz:(images|digit|sklearn_row|\w+/train_label)",
     r"metrics\.npz:(features|configs|idx1|idx2|mask|target)",
 ]
 CHECKS = {
     r"binarise\.npz:state": check_binarise,
-    r"digits_models\.npz:((?P<net>conv|mlp)/layers_list\.(?P<index>\d+)\.(?P<part>weight|bias))": check_weights,
-    r"digits_data\.npz:(?P<net>conv|mlp)/(?P<field>pred|logits|getConfiguration_\w+|getLayerNo_\w+)": check_data,
-    r"digits_activations\.npz:(?P<net>conv|mlp)/L(?P<layer>-?\d+)/(?P<field>configs|min_abs_pre|pre|features)": (
+    r"digits_models\.npz:((?P<net>\w+)/layers_list\.(?P<index>\d+)\.(?P<part>weight|bias))": check_weights,
+    r"digits_data\.npz:(?P<net>\w+)/(?P<field>pred|logits|getConfiguration_\w+|getLayerNo_\w+)": check_data,
+    r"digits_activations\.npz:(?P<net>\w+)/L(?P<layer>-?\d+)/(?P<field>configs|min_abs_pre|pre|features)": (
         check_activations
     ),
     r"metrics\.npz:((?P<metric>config|euc|cos)__(?P<first>target|all|list|zero)_"

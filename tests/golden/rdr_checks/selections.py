@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from golden.rdr_checks import arrays, unpacked
+from golden.rdr_checks import arrays, cases, unpacked
 
 from rdxcli.methods.regions.catalogue import jaccard
 from rdxcli.methods.regions.configurations import Configurations
@@ -114,8 +114,6 @@ def check_synth_raw(match: re.Match[str]) -> None:
 
 @cache
 def _configurations(net: str, layer: str) -> Configurations:
-    from golden.rdr_checks import cases
-
     key = f"{net}/{layer}"
     width = cases("digits_activations.npz")[key]["neurons"]
     return unpacked(arrays("digits_activations.npz")[f"{key}/configs"], width)
@@ -246,10 +244,10 @@ def check_target_digits(match: re.Match[str]) -> None:
 
 
 _SYNTH = r"selection_synth\.npz:(?P<case>[^/]+)/"
-_NET = r"digits_rdr\.npz:(?P<net>conv|mlp)/(?P<layer>L-?\d+)/"
+_NET = r"digits_rdr\.npz:(?P<net>(?!layers/|subclass/)\w+)/(?P<layer>L-?\d+)/"
 INPUTS = [
     _SYNTH + r"(configs|shape|neighbors|raw_neighbors|k|t|cluster)",
-    r"digits_rdr\.npz:(conv|mlp)/targets",
+    r"digits_rdr\.npz:(?!subclass/)\w+/targets",
 ]
 CHECKS = {
     _SYNTH + r"(?P<field>neurons|states|score|samples|unanimous|pop_mean|dist)": check_synth,

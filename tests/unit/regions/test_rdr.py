@@ -172,6 +172,12 @@ def test_fewer_neurons_and_ties_are_remarked() -> None:
     assert RDR(2, 2).fit(Configurations.from_bits(C), targets=0).regions_[0].rule.tied is True
 
 
+def test_quantile_thresholds_make_all_states_equally_rare() -> None:
+    assert any("selection='joint'" in note for note in RDR(threshold="median").fit(Z, targets=0).notes_)
+    for options in ({}, {"threshold": "median", "selection": "joint"}):
+        assert not any("equally rare" in note for note in RDR(**options).fit(Z, targets=0).notes_)
+
+
 def test_copies_of_the_target() -> None:
     z = np.r_[np.repeat(Z[:1], 20, axis=0), Z[4:]]
     region = RDR().fit(z, targets=15).regions_[0]
