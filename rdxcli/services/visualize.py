@@ -159,5 +159,6 @@ def _gallery(module: str) -> Callable[[Artifact, str, Path], None]:
 
 _PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
     "comparison": _comparison,
+    "explanations": _gallery("neurons"),
     "regions": _gallery("regions"),
 }

@@ -1,0 +1,179 @@
+"""``rdx explain`` and ``rdx simulate`` as a user runs them, from arrays and from the embedded model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+
+from rdxcli.artifacts import find_artifacts
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Units that are known sums of concepts: unit 0 = 2 dog + null, unit 1 = sky, unit 2 is dead, unit 3 is noise."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("planted")
+    P = (rng.random((400, 6)) < 0.4).astype(float)
+    A = np.zeros((400, 4))
+    A[:, 0] = 2 * P[:, 2] + P[:, 0] + 0.1 * rng.normal(size=400)
+    A[:, 1] = P[:, 5] + 0.1 * rng.normal(size=400)
+    A[:, 3] = rng.normal(size=400)
+    np.save(folder / "acts.npy", A)
+    np.save(folder / "c.npy", P)
+    (folder / "names.txt").write_text("null\nnan\ndog\ncat\ntree\nsky\n")
+    return folder
+
+
+CONCEPTS = ["--concepts", "c.npy", "--concept-names", "names.txt"]
+
+
+def test_units_from_arrays_and_their_simulation(planted: Path, tmp_path: Path) -> None:
+    out = ["--outputs", str(tmp_path)]
+    arguments = ["explain", "--method", "le-label", "--activations", "acts.npy", *CONCEPTS, *out]
+    done = rdx_here(*arguments, "--json", cwd=planted)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    found = {unit["unit"]: {c["concept"]: c["weight"] for c in unit["concepts"]} for unit in document["units"]}
+    assert found[0] == pytest.approx({"dog": 2.0, "null": 1.0}, abs=0.05)
+    assert found[1] == pytest.approx({"sky": 1.0}, abs=0.05)
+    assert found[2] == {}
+    table = Path(document["artifact"]) / "explanations.csv"
+    with open(table, newline="") as stream:
+        head, *rows = list(csv.reader(stream))
+    assert head[:5] == ["layer", "unit", "val correlation", "weight0", "concept0"]
+    assert rows[0][4] == "dog"
+    assert "reusing" in rdx_here(*arguments, cwd=planted).stderr
+    scored = rdx_here(
+        *("simulate", "--explanations", str(table), "--activations", "acts.npy", *CONCEPTS, "--json", *out), cwd=planted
+    )
+    assert scored.returncode == 0, scored.stderr
+    units = {unit["unit"]: unit["score"] for unit in json.loads(scored.stdout)["methods"][0]["units"]}
+    assert units[0] > 0.95
+    assert units[1] > 0.9
+    assert units[2] is None  # a dead unit has no correlation, and no NaN
+    page = rdx_here("visualize", str(table.parent), *out)
+    assert "Unit 0" in Path(page.stdout.strip()).read_text("utf-8")
+
+
+def test_results_do_not_depend_on_grouping(planted: Path, tmp_path: Path) -> None:
+    base = [
+        "explain",
+        "--method",
+        "le-label",
+        "--activations",
+        "acts.npy",
+        *CONCEPTS,
+        "--json",
+        "--outputs",
+        str(tmp_path),
+    ]
+    together = json.loads(rdx_here(*base, cwd=planted).stdout)["units"]
+    alone = json.loads(rdx_here(*base, "--units", "3", "--run", "three", cwd=planted).stdout)["units"]
+    assert alone == [together[3]]
+
+
+def test_the_embedded_model_by_labels(tmp_path: Path) -> None:
+    out = ["--outputs", str(tmp_path)]
+    classes = tmp_path / "super.json"
+    classes.write_text('{"round": ["0", "6", "8", "9"], "straight": [1, 4, 7]}')
+    done = rdx_here(
+        *("explain", "--method", "le-label", "--model", "digits-cnn", "--units", "0-7", "--json"),
+        *("--file", f"superclasses={classes}", *out),
+    )
+    assert done.returncode == 0, done.stderr
+    units = json.loads(done.stdout)["units"]
+    assert len(units) == 8
+    assert all(unit["scores"]["sim correlation"] > 0.6 for unit in units)
+    known = {str(i) for i in range(10)} | {"round", "straight"}
+    assert {c["concept"] for unit in units for c in unit["concepts"]} <= known
+    compared = rdx_here(
+        *("simulate", "--method", "all", "--model", "digits-cnn", "--file", f"superclasses={classes}", "--json", *out)
+    )
+    assert json.loads(compared.stdout)["methods"][0]["summary"]["mean"] > 0.7
+
+
+def test_regions_of_the_embedded_model(tmp_path: Path) -> None:
+    out = ["--outputs", str(tmp_path)]
+    done = rdx_here("explain", "--method", "rdr", "--model", "digits-cnn", "--target", "class:4", "--json", *out)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["regions"]) == 181
+    region = document["regions"][0]
+    assert region["target"] in region["members"]
+    assert region["sample_ids"][0] == region["target_id"]
+    assert 0 < region["scores"]["coverage"] < 1
+    one = rdx_here("explain", "--method", "rdr", "--model", "digits-cnn", "--target", "17", "--run", "one", *out)
+    page = rdx_here("visualize", one.stdout.strip(), *out)
+    text = Path(page.stdout.strip()).read_text("utf-8")
+    assert text.count('<img src="data:image/png') > 5
+    assert "unitmap" in text
+    causes = rdx_here(
+        *("explain", "--method", "rdr", "--model", "digits-cnn-early", "--target", "misclassified", "--run", "causes"),
+        *("--param", "use=causes", "--json", *out),
+    )
+    assert causes.returncode == 0, causes.stderr
+    cause = json.loads(causes.stdout)["regions"][0]["cause"]
+    assert cause["label"] != cause["prediction"]
+
+
+def test_regions_from_arrays(planted: Path, tmp_path: Path) -> None:
+    done = rdx_here(
+        *("explain", "--method", "rdr", "--activations", "acts.npy", "--target", "17", "--json"),
+        *("--param", "n_neurons=2", "--outputs", str(tmp_path)),
+        cwd=planted,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["regions"][0]["target"] == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "le-lable", "--activations", "acts.npy"], "le-label"),
+        (["--method", "le-label"], "--model"),
+        (["--method", "le-label", "--activations", "acts.npy"], "labels"),
+        (["--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--units", "9"], "0 to 3"),
+        (["--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--units", "a-b"], "0-63,70"),
+        (["--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--param", "lamda=1"], "lam"),
+        (["--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--splits", "no.npz"], "no.npz"),
+        (["--method", "le-label", "--activations", "acts.npy", "--concepts", "short.npy"], "rows"),
+        (["--method", "rdr", "--activations", "acts.npy", "--target", "4000"], "no sample"),
+        (["--method", "rdr", "--activations", "acts.npy", "--target", "misclassified"], "predictions"),
+        (["--method", "rdr", "--activations", "acts.npy", "--target", "1", "--param", "n_neighbors=4000"], "4000"),
+    ],
+)
+def test_bad_input_is_one_clear_error(planted: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    np.save(planted / "short.npy", np.ones((3, 2)))
+    done = rdx_here("explain", *arguments, "--outputs", str(tmp_path), cwd=planted)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert "unexpected" not in done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert not find_artifacts(tmp_path, "explanations")
+    assert not find_artifacts(tmp_path, "regions")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--explanations"),
+        (["--explanations", "nowhere.csv"], "nowhere.csv"),
+        (["--explanations", "names.txt"], "unit"),
+        (["--explanations", "other.csv"], "zebra"),
+        (["--method", "le-label"], "rdx explain"),
+        (["--explanations", "other.csv", "--part", "tset"], "test"),
+        (["--explanations", "other.csv", "--scoring", "guess"], "correlation"),
+    ],
+)
+def test_bad_simulations_are_one_clear_error(planted: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (planted / "other.csv").write_text("unit,description\n0,zebra\n")
+    common = ["--activations", "acts.npy", *CONCEPTS, "--outputs", str(tmp_path)]
+    done = rdx_here("simulate", *arguments, *common, cwd=planted)
+    assert done.returncode in (1, 2)
+    assert "unexpected" not in done.stderr
+    assert words in " ".join(done.stderr.split())
