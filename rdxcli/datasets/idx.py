@@ -69,10 +69,15 @@ def mnist(root: Path) -> Dataset:
 
 def find_mnist(root: Path) -> dict[str, tuple[Path, Path]] | None:
     """Image and label file of each split below ``root``, or None."""
-    for folder in ("mnist", "mnist/raw", "MNIST/raw", "mnist/MNIST/raw", "mnist_data/MNIST/raw"):
+    from rdxcli.download.catalogue import get
+    from rdxcli.download.store import Home
+
+    downloaded = Home(root, get("mnist")).content()
+    places = [root / name for name in ("mnist", "mnist/raw", "MNIST/raw", "mnist/MNIST/raw", "mnist_data/MNIST/raw")]
+    for folder in [downloaded, *places] if downloaded is not None else places:
         found = {}
         for split, prefix in (("train", "train"), ("test", "t10k")):
-            pair = [_present(root / folder / f"{prefix}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+            pair = [_present(folder / f"{prefix}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte")]
             if pair[0] is not None and pair[1] is not None:
                 found[split] = (pair[0], pair[1])
         if found:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ _BUILT_IN: dict[str, tuple[str, str]] = {
 _OPENERS: dict[str, str] = {
     "folder": "rdxcli.datasets.folders:folder",
     "images": "rdxcli.datasets.folders:images",
+    "tar": "rdxcli.datasets.tars:tar",
     "array": "rdxcli.datasets.pixels:array",
     "idx": "rdxcli.datasets.idx:idx",
     "torchvision": "rdxcli.datasets.libraries:torchvision",
@@ -45,6 +45,7 @@ _OPENERS: dict[str, str] = {
 SCHEMES: dict[str, str] = {
     "folder:PATH": "images in sub-folders, which are the classes",
     "images:PATH": "images of a flat folder, or of a text, CSV or parquet list of paths",
+    "tar:PATH": "tar archives in the WebDataset layout: shard-*.tar, shard-{000..009}.tar",
     "array:PATH[,LABELS]": "uint8 images (n, h, w[, c]) in a .npy or .npz (PATH.npz:key) file",
     "idx:IMAGES[,LABELS]": "MNIST-style files, plain or .gz",
     "torchvision:NAME?root=PATH": "a torchvision data set that is on disk already",
@@ -149,8 +150,6 @@ def _open_external(name: str, point: Any, root: Path) -> Dataset:
 
 
 def _published() -> Mapping[str, str]:
-    if find_spec("rdxcli.datasets.published") is None:
-        return {}
     return import_module("rdxcli.datasets.published").NAMES
 
 

@@ -24,7 +24,7 @@ PREFETCH = 2
 """Collated batches that may wait; as many more are being decoded."""
 
 _Prepared = list[tuple[int, Any, str | None]]  # row, item, error
-_Waiting = tuple[int, range, list[Future[_Prepared]]]
+_Waiting = tuple[int, range, list[Future[Any]]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ class Feed:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, rows: range) -> list[Future[_Prepared]]:
+    def _submit(self, pool: ThreadPoolExecutor, rows: range) -> list[Future[Any]]:
+        if self.task.whole_batches:
+            return [pool.submit(self.task.prepare_batch, rows)]
         # pieces, because a future for every sample would cost more than decoding a small one
         step = max(1, -(-len(rows) // (4 * self.workers)))
         return [pool.submit(self._prepare, rows[start : start + step]) for start in range(0, len(rows), step)]
@@ -132,7 +134,9 @@ class Feed:
 
     def _deliver(self, waiting: _Waiting) -> bool:
         shard, rows, futures = waiting
-        prepared = [entry for future in futures for entry in future.result()]
+        if self.task.whole_batches:
+            return self._put(Batch(shard, list(rows), rows.stop, futures[0].result(), []))
+        prepared: _Prepared = [entry for future in futures for entry in future.result()]
         good = [(row, item) for row, item, error in prepared if error is None]
         failures = [Failure(row, self.sample_ids[row], error) for row, _, error in prepared if error is not None]
         data = self.task.collate([item for _, item in good]) if good else None

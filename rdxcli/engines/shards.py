@@ -28,7 +28,7 @@ OK, FAILED = "ok", "failed"
 FOLDER = "shards"
 _PLAN = "plan.json"
 
-MIN_SHARD_ROWS = 256
+MIN_SHARD_ROWS, MIN_SHARD_BATCHES = 256, 8
 MAX_SHARDS = 4000
 MAX_SHARD_BYTES = 64 * 2**20
 
@@ -56,11 +56,11 @@ class ShardPlan:
     def of(cls, n: int, batch_size: int, row_bytes: int = 0, shard_rows: int | None = None) -> ShardPlan:
         """The plan for ``n`` rows whose outputs take ``row_bytes`` each.
 
-        Shards have ``shard_rows`` rows; by default 256, fewer when they would exceed 64 MiB, more when there would be
-        more than 4,000 of them. Whole batches in any case.
+        Shards have ``shard_rows`` rows; by default 256 or eight batches, whichever is more; fewer when they would
+        exceed 64 MiB, more when there would be more than 4,000 of them. Whole batches in any case.
         """
         batch = max(1, min(batch_size, n))
-        rows = max(MIN_SHARD_ROWS, -(-n // MAX_SHARDS))
+        rows = max(MIN_SHARD_ROWS, MIN_SHARD_BATCHES * batch, -(-n // MAX_SHARDS))
         if shard_rows is not None:
             rows = shard_rows
         elif row_bytes:

@@ -25,6 +25,8 @@ class ShardTask(ABC):
         What a sample is, for progress: ``images``.
     lookahead : int
         How many batches may be between `run` and `fetch`: 1 on a GPU, so that it never waits for Python; else 0.
+    whole_batches : bool
+        Prepare batches in one piece: for samples that cannot fail and are faster so than one by one.
     check_finite : bool
         Record samples whose float outputs hold NaN or infinity as failed.
     """
@@ -32,6 +34,7 @@ class ShardTask(ABC):
     outputs: tuple[str, ...] = ("values",)
     unit: str = "samples"
     lookahead: int = 0
+    whole_batches: bool = False
     check_finite: bool = True
 
     def start_thread(self) -> None:  # noqa: B027  (optional)
@@ -40,6 +43,10 @@ class ShardTask(ABC):
     @abstractmethod
     def prepare(self, row: int) -> Any:
         """Read and decode the sample ``row``. What it raises is recorded as that sample's error."""
+
+    def prepare_batch(self, rows: range) -> Any:
+        """The samples ``rows`` as `collate` would give them; used instead of `prepare` when `whole_batches` is set."""
+        return self.collate([self.prepare(row) for row in rows])
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Make a batch of prepared samples; by default torch tensors and arrays are stacked, the rest stays a list."""

@@ -476,3 +476,50 @@ def test_real_images(shared: Path) -> None:
     digits = open_dataset(f"idx:{mnist / 't10k-images-idx3-ubyte.gz'},{mnist / 't10k-labels-idx1-ubyte.gz'}")
     assert len(digits) == 10000
     assert (digits.labels or [])[:3] == ["7", "2", "1"]
+
+
+class TestTars:
+    @pytest.fixture
+    def shards(self, tmp_path: Path) -> Path:
+        import io
+        import tarfile
+
+        for shard in range(2):
+            with tarfile.open(tmp_path / f"s-{shard:03d}.tar", "w") as archive:
+                for i in range(3):
+                    stream = io.BytesIO()
+                    Image.new("RGB", (5, 4), (shard, i, 0)).save(stream, "PNG")
+                    for ending, content in (
+                        ("png", stream.getvalue()),
+                        ("cls", str(i % 2).encode()),
+                        ("json", b'{"caption": "a dot", "label": "overruled"}'),
+                    ):
+                        info = tarfile.TarInfo(f"part/{shard}{i}.{ending}")
+                        info.size = len(content)
+                        archive.addfile(info, io.BytesIO(content))
+        return tmp_path
+
+    @pytest.mark.parametrize("pattern", ["s-{000..001}.tar", "s-*.tar"])
+    def test_several_archives(self, shards: Path, pattern: str) -> None:
+        dataset = open_dataset(f"tar:{shards / pattern}")
+        assert dataset.sample_ids == ["part/00", "part/01", "part/02", "part/10", "part/11", "part/12"]
+        assert dataset.labels == ["0", "1", "0"] * 2
+        assert dataset.captions == [["a dot"]] * 6
+        assert dataset.image(4).getpixel((0, 0)) == (1, 1, 0)
+        assert open_dataset(dataset.spec).fingerprint() == dataset.fingerprint()
+
+    def test_changes_are_noticed(self, shards: Path) -> None:
+        path = shards / "s-001.tar"
+        before = open_dataset(f"tar:{path}").fingerprint()
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"IDAT", b"IDAX", 1))
+        assert open_dataset(f"tar:{path}").fingerprint() != before
+
+    def test_mistakes(self, shards: Path) -> None:
+        with pytest.raises(MissingDataError, match="no such tar archive"):
+            open_dataset(f"tar:{shards / 't-*.tar'}")
+        with pytest.raises(MissingDataError, match=r"s-002\.tar"):
+            open_dataset(f"tar:{shards / 's-{000..002}.tar'}")
+        (shards / "x.tar").write_bytes(b"no archive" * 100)
+        with pytest.raises(InputError, match="cannot be read as a plain tar"):
+            open_dataset(f"tar:{shards / 'x.tar'}")
