@@ -1,0 +1,100 @@
+"""The rest of a network behind a layer: from the layer's output to the logits.
+
+The whole network runs on a stand-in image while a hook puts the given activations in the place of the layer's output.
+That is right only where nothing bypasses the layer (it is a cut of the network), which `check` verifies on real images.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rdxcli.errors import InputError
+from rdxcli.models.taps import OUTPUT, first_tensor
+
+if TYPE_CHECKING:
+    from rdxcli.models.loaded import LoadedModel
+
+
+class RestOfNetwork(nn.Module):
+    """Maps activations of a layer to the network's output; gradients flow to the activations.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    layer : str
+        Module path of a layer that runs once in a forward pass.
+
+    Raises
+    ------
+    InputError
+        The layer is the network's own output.
+    """
+
+    def __init__(self, model: LoadedModel, layer: str) -> None:
+        super().__init__()
+        if layer == OUTPUT:
+            raise InputError("nothing follows the network's own output", "choose an earlier layer")
+        self.network = model.module
+        self.layer = layer
+        self.place = dict(model.module.named_modules())[layer]
+        self.input_size = model.input_size
+        self._device, self._dtype = model.device, model.dtype
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Logits (b, classes) of activations (b, ...), which have the layer's own shape."""
+        given = activations.to(self._device, self._dtype)
+
+        def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
+            own = first_tensor(output)
+            if own is None or own.shape[1:].numel() != given.shape[1:].numel():
+                shape = None if own is None else tuple(own.shape[1:])
+                raise InputError(f"layer {self.layer} gives {shape}, got activations of shape {tuple(given.shape[1:])}")
+            new = given.reshape(own.shape)
+            return new if isinstance(output, Tensor) else _with_first(output, own, new)
+
+        handle = self.place.register_forward_hook(replace)
+        try:
+            # the stand-in takes part in the graph only in front of the layer, where its values are thrown away
+            stand_in = torch.zeros(len(given), *self.input_size, device=self._device, dtype=self._dtype)
+            output = first_tensor(self.network(stand_in))
+        finally:
+            handle.remove()
+        if output is None:
+            raise InputError("the network returns no tensor")
+        return output.flatten(1)
+
+    def check(self, activations: np.ndarray, logits: np.ndarray, tolerance: float = 1e-3) -> None:
+        """Compare with the network's own logits for the same images.
+
+        Raises
+        ------
+        InputError
+            They differ: something bypasses the layer, or the activations were pooled.
+        """
+        with torch.no_grad():
+            mine = self(torch.as_tensor(np.ascontiguousarray(activations))).float().cpu().numpy()
+        scale = float(np.abs(logits).max()) or 1.0
+        if mine.shape != logits.shape or float(np.abs(mine - logits).max()) > tolerance * scale:
+            raise InputError(
+                f"the output of {self.layer} does not determine the prediction: something bypasses the layer, or its "
+                "activations were pooled",
+                "choose a layer between two blocks (`rdx list layers MODEL`), with --pool none",
+            )
+
+
+def _with_first(output: Any, old: Tensor, new: Tensor) -> Any:
+    """``output`` with the tensor ``old`` replaced."""
+    if output is old:
+        return new
+    if isinstance(output, tuple):
+        return tuple(_with_first(part, old, new) for part in output)
+    if isinstance(output, list):
+        return [_with_first(part, old, new) for part in output]
+    if isinstance(output, dict):
+        for key, value in output.items():
+            output[key] = _with_first(value, old, new)
+    return output
