@@ -1,6 +1,6 @@
 """Tar archives in the WebDataset layout: files that share a stem are one sample.
 
-``cat001.jpg`` is the image, ``cat001.cls`` its class, ``cat001.txt`` its caption, and ``cat001.json`` may hold ``label``
+``cat001.jpg`` is the image, ``cat001.cls`` its class, ``cat001.txt`` its caption; ``cat001.json`` may hold ``label``
 and ``caption``. Archives are indexed once by their headers and read in place, never unpacked.
 """
 
