@@ -5,6 +5,7 @@ Every actor opens the task for itself and writes its shards into the outputs dir
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def run_ray(
     if todo:
         owned = not ray.is_initialized()
         try:
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+            quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+            ray.init(address=address, ignore_reinit_error=True, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RdxError(f"Ray cannot be reached: {' '.join(str(error).split())}", "check --address") from None
         try:
