@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.sparse import csr_array
 
 from rdxcli.numerics.seeding import generator
@@ -48,7 +49,7 @@ class Curves:
     def areas(self) -> dict[str, float]:
         """Areas under the curves; ``*_gain`` is what the order gains over random orders (larger is better)."""
         area = {
-            name: float(np.trapezoid(getattr(self, name), self.fractions))
+            name: float(trapezoid(getattr(self, name), self.fractions))
             for name in ("deletion", "insertion", "random_deletion", "random_insertion")
         }
         area["deletion_gain"] = area["random_deletion"] - area["deletion"]

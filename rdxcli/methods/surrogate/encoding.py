@@ -203,7 +203,10 @@ def _shares(count: np.ndarray, num_captions: np.ndarray, indptr: np.ndarray, met
         raise ValueError(f"Got method {method!r}, expected one of {METHODS}")
     if method == "union":
         return np.ones(len(count), dtype=np.float32)
-    return (count / np.repeat(num_captions.astype(np.float64), np.diff(indptr))).astype(np.float32)
+    total = np.repeat(num_captions.astype(np.float64), np.diff(indptr))
+    if np.any(total < 1):
+        raise ValueError("Got concepts of an image without captions, expected none")
+    return (count / total).astype(np.float32)
 
 
 def encode(counts: ConceptCounts, vocabulary: Vocabulary, *, method: str = "average") -> Encodings:

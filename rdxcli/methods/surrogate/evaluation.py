@@ -133,8 +133,12 @@ def ranks(similarity: Any, targets: Any = None) -> np.ndarray:
     if t.shape != (n,) or (n and (t.min() < 0 or t.max() >= m)):
         raise ValueError(f"Got targets of shape {t.shape} or outside 0 to {m - 1}, expected ({n},)")
     value = S[np.arange(n), t][:, None]
-    before = np.arange(m)[None, :] < t[:, None]
-    return (value < S).sum(axis=1) + ((value == S) & before).sum(axis=1)
+    rank = np.count_nonzero(value < S, axis=1)
+    tied = np.flatnonzero(np.count_nonzero(value <= S, axis=1) - rank > 1)
+    if len(tied):
+        before = np.arange(m)[None, :] < t[tied, None]
+        rank[tied] += ((value[tied] == S[tied]) & before).sum(axis=1)
+    return rank
 
 
 def retrieval_metrics(similarity: Any, targets: Any = None) -> dict[str, float]:

@@ -247,11 +247,10 @@ class PackagedLexicon:
     def _cut(self, word: str, pos: str) -> str:
         """Lemma of a word that the dictionary lacks: a suffix form it knows, else a careful cut of a plural."""
         if pos == "n" and not word.endswith(("ss", "us", "is")):
+            # Plurals in -ies that the dictionary lacks are of words in -ie: selfies, hoodies.
             known = [form for form in suffix_forms(word, "n") if self._forms(form)]
             if known:
                 return max(known, key=len)
-            if word.endswith("ies") and len(word) > 4:
-                return word[:-3] + "y"
             if word.endswith(("ches", "shes", "xes", "sses")):
                 return word[:-2]
             if word.endswith("s") and len(word) > 3:
