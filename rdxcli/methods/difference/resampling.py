@@ -17,7 +17,7 @@ import numpy as np
 from scipy.fft import dct
 
 ROTATE_EACH_TIME = 128  # up to this width a rotation costs less than the distances
-EXACT_ROTATION = 2048  # above, random signs and cosine transforms stand in for a uniform rotation
+EXACT_ROTATION = 512  # above, random signs and cosine transforms stand in for a uniform rotation
 
 
 class Versions:

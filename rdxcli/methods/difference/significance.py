@@ -30,7 +30,7 @@ from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.resampling import Versions
-from rdxcli.numerics.neighbours import Array, Points, nearest
+from rdxcli.numerics.neighbours import Array, Points, nearest, resolve_device
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs
 from rdxcli.numerics.threads import map_in_threads
@@ -44,6 +44,10 @@ MAX_GRAPH_ROWS = 1000  # images on which graphs are built
 MAX_QUERIES = 500  # images whose neighbours are looked up per version
 HALF_SAMPLES = 49  # resamplings of images for the comparison with a reference pair
 MINIMUM_ROWS = 5
+
+GRAPH_SETTINGS = (
+    "similarity", "difference", "gamma", "reference_n", "beta", "normalize", "symmetrize", "sigma", "compat", "dtype",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,9 @@ class DifferenceTest:
     p_value : float
         Twice the smaller of the two p-values, at most 1.
     alpha : float
-    concepts_null : (replicates,) float64
+    concepts_null : (replicates,) float64 or None
         Strength of the strongest concept, (mean affinity - 1) x share of the images, that the estimator finds between
-        two versions.
+        two versions; None when the test was made without an estimator.
     reference : ReferenceTest or None
     neighbours, rows, graph_rows : int
         Neighbours per image, images used for the score and for the strength.
@@ -132,7 +136,7 @@ class DifferenceTest:
     strength: Statistic
     p_value: float
     alpha: float
-    concepts_null: np.ndarray
+    concepts_null: np.ndarray | None
     reference: ReferenceTest | None
     neighbours: int
     rows: int
@@ -209,19 +213,24 @@ def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array |
 
 
 class _Measure:
-    """Both statistics of a pair of representations, with settings shared by observed and null pairs."""
+    """The statistics of a pair of representations, with settings shared by observed and null pairs.
 
-    def __init__(self, estimator: RDX, k: int, device: str) -> None:
+    Score and strength always use the default graph of `RDX`: the verdict must not depend on how concepts are drawn.
+    """
+
+    def __init__(self, estimator: RDX | None, k: int, random_state: int, device: str) -> None:
+        self.standard = RDX(random_state=random_state, device=device)
+        self.standard.notes_ = []
         self.estimator = estimator
         self.k = k
-        self.device = device
+        self.device = resolve_device(device)
         self._own = threading.local()
 
     def score(self, R0: np.ndarray, R1: np.ndarray, queries: np.ndarray | None = None) -> float:
         return neighbour_disagreement(R0, R1, min(self.k, len(R0) - 1), queries, self.device)
 
     def affinity(self, R0: np.ndarray, R1: np.ndarray) -> Affinity:
-        return self.estimator._graph(R0, R1, None, None).affinity()
+        return self.standard._graph(R0, R1, None, None).affinity()
 
     def strength(self, affinity: Affinity, rng: np.random.Generator) -> float:
         value, self._own.buffer = group_strength(affinity, rng, self._buffer(affinity))
@@ -232,7 +241,11 @@ class _Measure:
         buffer = getattr(self._own, "buffer", None)
         return buffer if buffer is not None and len(buffer) == affinity.n else None
 
-    def strongest_concept(self, affinity: Affinity) -> float:
+    def strongest_concept(self, R0: np.ndarray, R1: np.ndarray, affinity: Affinity) -> float:
+        """As the estimator draws concepts; ``affinity`` is that of the default graph."""
+        assert self.estimator is not None
+        if any(getattr(self.estimator, name) != getattr(self.standard, name) for name in GRAPH_SETTINGS):
+            affinity = self.estimator._graph(R0, R1, None, None).affinity()
         found = [0.0]
         for direction in DIRECTIONS:
             groups, self._own.buffer = self.estimator._group(affinity, direction, self._buffer(affinity))
@@ -244,10 +257,8 @@ def _strengths(affinities: np.ndarray, sizes: np.ndarray, n: int) -> np.ndarray:
     return (affinities - 1.0) * sizes / n
 
 
-def _settings(estimator: RDX | None, random_state: int, device: str) -> RDX:
-    """A fresh estimator with the same graph; a slope that depends on n is fixed to the value used on all images."""
-    if estimator is None:
-        return RDX(random_state=random_state, device=device)
+def _fresh(estimator: RDX) -> RDX:
+    """The estimator, unfitted; a slope that depends on n is fixed to the value that was used on all images."""
     fresh = clone(estimator)
     if hasattr(estimator, "gamma_"):
         fresh.set_params(gamma=estimator.gamma_)
@@ -276,7 +287,7 @@ def difference_test(
     reference : two array-likes of n rows, optional
         A pair that sets the scale, for example one model under two seeds: is (R0, R1) more different than these?
     estimator : RDX, optional
-        Its graph settings give the strength, and it is run on the versions to know how strong concepts get by chance.
+        It is run on the versions too, to know how strong its concepts get by chance (for `concept_stability`).
     replicates : int, default 99
         Pairs of versions, half of them of each model.
     noise : float, default 0.05
@@ -319,9 +330,8 @@ def difference_test(
         pair = check_pair(*reference, names=("reference[0]", "reference[1]"), minimum_rows=MINIMUM_ROWS)
         if len(pair[0]) != n:
             raise ValueError(f"Got {len(pair[0])} rows in the reference pair, expected {n}, the same images")
-    settings = _settings(estimator, random_state, device)
     k = max(1, min(neighbours, (n - 1) // 4))
-    measure = _Measure(settings, k, "cpu" if device == "auto" else device)
+    measure = _Measure(None if estimator is None else _fresh(estimator), k, random_state, device)
     notes = [f"the test uses {k} neighbours instead of {neighbours}: n = {n}"] if k < neighbours else []
     rng = generator(random_state, "significance", "rows")
     rows = np.sort(rng.permutation(n)[: min(n, MAX_SCORE_ROWS)])
@@ -342,7 +352,8 @@ def difference_test(
     against = None
     if pair is not None:
         against = _against(measure, (R0, R1), pair, statistics, observe(*pair), alpha, random_state)
-    return DifferenceTest(*statistics, p_value, alpha, null[2], against, k, len(rows), graph_rows, notes)
+    concepts_null = None if estimator is None else null[2]
+    return DifferenceTest(*statistics, p_value, alpha, concepts_null, against, k, len(rows), graph_rows, notes)
 
 
 def _null(
@@ -363,8 +374,11 @@ def _null(
         first, second = (sources[b % 2].draw(width, rng) for width in widths)
         score = measure.score(first, second, np.sort(rng.permutation(n)[:MAX_QUERIES]))
         part = np.sort(rng.permutation(n)[:graph_rows])
-        affinity = measure.affinity(first[part], second[part])
-        return score, measure.strength(affinity, rng), measure.strongest_concept(affinity)
+        first, second = first[part], second[part]
+        affinity = measure.affinity(first, second)
+        strength = measure.strength(affinity, rng)
+        concept = np.nan if measure.estimator is None else measure.strongest_concept(first, second, affinity)
+        return score, strength, concept
 
     found = []
     with track("versions of one model", replicates, "pairs") as advance:
@@ -432,7 +446,7 @@ def concept_stability(
         Fitted on ``R0, R1``.
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
     test : DifferenceTest, optional
-        Gives the p-values; it must have been made with this estimator.
+        Gives the p-values, when it was made with this estimator.
     bootstraps : int, default 20
         Resamplings of the images; 0 leaves the stability out.
     fit_options : mapping, optional
@@ -471,6 +485,7 @@ def concept_stability(
                 if refit is not None:
                     _overlap(result.labels[part], refit.directions_[direction].labels, overlaps[direction])
             advance(1)
+    null = None if test is None else test.concepts_null
     out: dict[str, dict[int, dict[str, float | None]]] = {}
     for direction, result in estimator.directions_.items():
         strengths = _strengths(result.affinities, result.sizes, n)
@@ -480,7 +495,7 @@ def concept_stability(
             strength = float(strengths[concept.label])
             out[direction][concept.label] = {
                 "stability": float(np.mean(values)) if values else None,
-                "p_value": None if test is None else exceedance(strength, test.concepts_null),
+                "p_value": None if null is None else exceedance(strength, null),
             }
     return out
 

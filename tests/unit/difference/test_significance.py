@@ -1,0 +1,284 @@
+"""The verdict on noise, on planted differences and against a reference; stability and p-values of concepts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rdxcli.methods.difference.graph import DifferenceGraph
+from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.resampling import Versions
+from rdxcli.methods.difference.significance import (
+    DifferenceTest,
+    concept_stability,
+    difference_test,
+    exceedance,
+    group_strength,
+    neighbour_disagreement,
+)
+
+REPLICATES = 39  # the fewest that reach 0.05 with two statistics
+
+
+def clusters(n: int = 150, d: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Six groups with their centres, and scatter."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 6, n), 3 * rng.normal(size=(6, d)), rng.normal(size=(n, d))
+
+
+def merged_pair(seed: int = 0, n: int = 150, d: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """The first model does not separate groups 2 and 3; all else, the scatter too, is the same."""
+    group, centre, scatter = clusters(n, d, seed)
+    return centre[np.where(group == 3, 2, group)] + scatter, centre[group] + scatter
+
+
+def disguised(X: np.ndarray, noise: float, seed: int = 0) -> np.ndarray:
+    """A rotated, scaled, shifted and slightly noisy copy."""
+    rng = np.random.default_rng(seed)
+    copy = X
+    for _ in range(6):  # reflections make a rotation
+        axis = rng.normal(size=X.shape[1])
+        axis /= np.linalg.norm(axis)
+        copy = copy - 2 * np.outer(copy @ axis, axis)
+    return 7 * (copy + noise * copy.std() * rng.normal(size=X.shape)) + 5
+
+
+def test_neighbour_disagreement_counts_common_neighbours():
+    rng = np.random.default_rng(0)
+    R0, R1 = rng.normal(size=(2, 30, 3))
+    sets = [[set(np.argsort(((R - x) ** 2).sum(1), kind="stable")[1:6].tolist()) for x in R] for R in (R0, R1)]
+    expected = 1 - np.mean([len(a & b) / 5 for a, b in zip(*sets, strict=True)])
+    assert neighbour_disagreement(R0, R1, 5) == pytest.approx(expected)
+    some = np.array([4, 9])
+    expected = 1 - np.mean([len(sets[0][i] & sets[1][i]) / 5 for i in some])
+    assert neighbour_disagreement(R0, R1, 5, some) == pytest.approx(expected)
+    assert neighbour_disagreement(R0, 3 * R0 - 1, 5) == 0.0
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_group_strength_is_an_eigenvalue_and_bounds_every_group(device):
+    rng = np.random.default_rng(1)
+    R0, R1 = rng.normal(size=(2, 250, 4))
+    graph = DifferenceGraph(R0, R1, device=device)
+    value, _ = group_strength(graph.affinity(), np.random.default_rng(0))
+    tops = []
+    for direction in ("01", "10"):
+        A = np.exp(-5 * np.asarray(graph.difference(slice(None), direction)).astype(float))
+        W = (A + A.T) / 2 - 1
+        np.fill_diagonal(W, 0)
+        tops.append(np.linalg.eigvalsh(W)[-1] / 250)
+        group = rng.choice(250, 40, replace=False)
+        assert value >= (A[np.ix_(group, group)].mean() - 1) * 40 / 250
+    assert value == pytest.approx(max(tops), rel=1e-3)
+
+
+def test_strength_is_zero_without_difference():
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    assert group_strength(DifferenceGraph(X, X).affinity(), np.random.default_rng(0))[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_exceedance_counts_the_observed_value():
+    null = np.array([0.1, 0.2, 0.3])
+    assert exceedance(0.5, null) == 0.25
+    assert exceedance(0.3, null) == 0.5
+    assert exceedance(0.0, null) == 1.0
+
+
+@pytest.mark.parametrize("d", [1, 2, 40, 200])
+def test_versions_keep_the_mean_squared_distance_and_vary_with_the_units(d):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, d))
+    source = Versions(X, 0.0, rng)
+    truth = np.square(source._values[:, None] - source._values[None]).sum(-1)[np.triu_indices(30, 1)]
+    spread = {}
+    for units in (d, 16 * d):
+        draws = []
+        for _ in range(200):
+            Y = source.draw(units, rng)
+            ratio = np.square(Y[:, None] - Y[None]).sum(-1)[np.triu_indices(30, 1)] / truth
+            draws.append(ratio / ratio.mean())
+        spread[units] = float(np.var(draws))
+        np.testing.assert_allclose(np.mean(draws), 1.0, atol=1e-9)
+    if d == 1:
+        assert spread[1] == pytest.approx(0.0, abs=1e-20)
+    else:
+        assert spread[16 * d] < spread[d] / 4
+
+
+def test_very_wide_versions_are_rotated_without_a_square_matrix(monkeypatch):
+    monkeypatch.setattr("rdxcli.methods.difference.resampling.EXACT_ROTATION", 150)
+    X = np.random.default_rng(0).normal(size=(20, 160))
+    source = Versions(X, 0.0, np.random.default_rng(0))
+    centred = X / np.abs(X).max()
+    centred -= centred.mean(0)
+    np.testing.assert_allclose(source._values @ source._values.T, centred @ centred.T, atol=1e-10)
+    assert not np.allclose(source._values, centred)
+
+
+def test_a_model_does_not_differ_from_itself():
+    X = merged_pair()[1]
+    test = difference_test(X, X, replicates=REPLICATES)
+    assert test.score.value == 0.0
+    assert test.strength.value == pytest.approx(0.0, abs=1e-6)
+    assert test.p_value == 1.0
+    assert test.verdict == "no difference found"
+
+
+def test_false_alarms_on_disguised_copies_and_power_on_planted_differences():
+    """20 seeds each: at most one false alarm, every planted merge found."""
+    alarms = found = 0
+    for seed in range(20):
+        merged, apart = merged_pair(seed, n=120)
+        copy = disguised(apart, [0.01, 0.02, 0.05, 0.1][seed % 4], seed)
+        alarms += difference_test(apart, copy, replicates=REPLICATES, random_state=seed).different
+        found += difference_test(merged, apart, replicates=REPLICATES, random_state=seed).different
+    assert alarms <= 1
+    assert found == 20
+
+
+@pytest.mark.parametrize("n", [20, 90])
+@pytest.mark.parametrize("d", [1, 2, 64, 2048])
+def test_disguised_copies_of_any_width(n, d):
+    X = np.random.default_rng(n + d).normal(size=(n, d))
+    test = difference_test(X, disguised(X, 0.02), replicates=REPLICATES)
+    assert test.verdict == "no difference found"
+    assert np.isfinite(test.score.null).all()
+    assert np.isfinite(test.strength.null).all()
+
+
+@pytest.mark.parametrize("widths", [(3, 200), (200, 3)])
+def test_models_of_different_width(widths):
+    rng = np.random.default_rng(0)
+    group, centre, _ = clusters(d=3)
+    base = centre[group] + rng.normal(size=(150, 3))
+    wide = base @ np.linalg.qr(rng.normal(size=(200, 200)))[0][:3]
+    pair = (base, wide) if widths[0] == 3 else (wide, base)
+    assert difference_test(*pair, replicates=REPLICATES).verdict == "no difference found"
+    unrelated = rng.normal(size=(150, 200))
+    pair = (base, unrelated) if widths[0] == 3 else (unrelated, base)
+    assert difference_test(*pair, replicates=REPLICATES).verdict == "difference found"
+
+
+def test_result_as_a_document():
+    rdx = RDX(2, beta=3.0)
+    pair = merged_pair()
+    test = difference_test(*pair, estimator=rdx.fit(*pair), replicates=REPLICATES, reference=pair[::-1])
+    document = json.loads(json.dumps(test.to_dict()))
+    assert document["score"] == document["disagreement"]["value"]
+    assert document["null_mean"] == document["disagreement"]["null_mean"]
+    assert document["null_p"] == test.p_value <= 0.05
+    assert document["verdict"] == "difference found"
+    assert document["replicates"] == REPLICATES
+    assert set(document["reference"]) >= {"score", "strength", "p_value", "exceeded", "verdict"}
+    assert rdx.notes_ == []
+
+
+def test_reference_pair():
+    merged, apart = merged_pair()
+    rng = np.random.default_rng(0)
+    other = disguised(apart, 0.3) + 0.0 * rng.normal(size=apart.shape)
+    against_small = difference_test(merged, apart, reference=(apart, other), replicates=REPLICATES)
+    assert against_small.reference is not None
+    assert against_small.reference.exceeded
+    against_itself = difference_test(merged, apart, reference=(merged, apart), replicates=REPLICATES)
+    assert against_itself.reference is not None
+    assert against_itself.reference.score == against_itself.score.value
+    assert against_itself.reference.strength == against_itself.strength.value
+    assert not against_itself.reference.exceeded
+    assert against_itself.reference.to_dict()["verdict"] == "not more different than the reference pair"
+    assert against_itself.different
+
+
+def test_large_sets_are_subsampled_and_say_so(monkeypatch):
+    monkeypatch.setattr("rdxcli.methods.difference.significance.MAX_SCORE_ROWS", 100)
+    monkeypatch.setattr("rdxcli.methods.difference.significance.MAX_GRAPH_ROWS", 60)
+    test = difference_test(*merged_pair(), replicates=REPLICATES)
+    assert (test.rows, test.graph_rows) == (100, 60)
+    assert test.notes == ["the difference test uses 100 of the 150 images"]
+    assert test.different
+
+
+def test_repeats_exactly_whatever_the_number_of_threads(monkeypatch):
+    pair = merged_pair(n=60)
+    documents = []
+    for threads in ("1", "2", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        documents.append(difference_test(*pair, replicates=REPLICATES, random_state=3))
+    for other in documents[1:]:
+        np.testing.assert_allclose(other.strength.null, documents[0].strength.null, rtol=1e-6)
+        np.testing.assert_array_equal(other.score.null, documents[0].score.null)
+    assert not np.array_equal(
+        difference_test(*pair, replicates=REPLICATES, random_state=4).score.null, documents[0].score.null
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.0}, "Got alpha=0.0"),
+        ({"replicates": 38}, "Got replicates=38, expected at least 39 to reach alpha=0.05"),
+        ({"noise": -1.0}, "Got noise=-1.0"),
+        ({"reference": (np.eye(9), np.eye(9))}, "Got 9 rows in the reference pair, expected 150"),
+        ({"reference": (np.ones((150, 2)), np.eye(150))}, r"reference\[0\]: Got 150 equal rows"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        difference_test(*merged_pair(), **options)
+
+
+@pytest.mark.parametrize("kind", ["constant", "nan", "few"])
+def test_degenerate_input(kind):
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    Y = {"constant": np.ones((30, 4)), "nan": np.full((30, 4), np.nan), "few": X[:4]}[kind]
+    with pytest.raises(ValueError, match=r"R\d: Got"):
+        difference_test(X[: len(Y)], Y)
+
+
+def test_duplicated_images():
+    rows = np.random.default_rng(0).integers(0, 25, 120)
+    X = np.random.default_rng(1).normal(size=(25, 6))[rows]
+    assert difference_test(X, disguised(X, 0.02), replicates=REPLICATES).verdict == "no difference found"
+
+
+def test_planted_concepts_are_stable_and_significant_and_others_are_not():
+    pair = merged_pair(n=240)
+    rdx = RDX(1).fit(*pair)
+    test = difference_test(*pair, estimator=rdx, replicates=REPLICATES)
+    trust = concept_stability(rdx, *pair, test=test, bootstraps=10)
+    assert set(trust) == {"01", "10"}
+    planted, other = trust["01"][1], trust["10"][1]
+    assert planted["p_value"] == 1 / (REPLICATES + 1)
+    assert planted["stability"] > 0.6
+    assert other["p_value"] > planted["p_value"]
+    noise = np.random.default_rng(0).normal(size=(120, 16))
+    copy = disguised(noise, 0.05)
+    rdx = RDX(2).fit(noise, copy)
+    test = difference_test(noise, copy, estimator=rdx, replicates=REPLICATES)
+    trust = concept_stability(rdx, noise, copy, test=test, bootstraps=5)
+    for concepts in trust.values():
+        for one in concepts.values():
+            assert one["p_value"] > 0.5
+            assert 0.0 <= one["stability"] <= 1.0
+
+
+def test_stability_follows_labels_and_mapped_representations():
+    pair = merged_pair(n=80)
+    labels = np.arange(80) % 2
+    options = {"labels0": labels, "labels1": labels, "mapped0": pair[0], "mapped1": pair[1], "mapped_labels0": None}
+    rdx = RDX(2).fit(*pair, **options)
+    trust = concept_stability(rdx, *pair, bootstraps=3, fit_options=options, max_rows=40)
+    for concepts in trust.values():
+        assert sorted(concepts) == [1, 2]
+        assert all(one["p_value"] is None and one["stability"] > 0 for one in concepts.values())
+    assert concept_stability(rdx, *pair, bootstraps=0)["01"][1] == {"stability": None, "p_value": None}
+
+
+def test_identical_models_have_no_concepts_to_trust():
+    X = merged_pair()[0]
+    rdx = RDX(2).fit(X, X)
+    test = difference_test(X, X, estimator=rdx, replicates=REPLICATES)
+    assert isinstance(test, DifferenceTest)
+    assert concept_stability(rdx, X, X, test=test, bootstraps=2) == {"01": {}, "10": {}}
