@@ -63,6 +63,12 @@ _BUILT_IN = (
         "one concept per unit by similarity over images (CLIP-Dissect)",
     ),
     Method("rdr", "explain", "rdxcli.methods.regions.rdr:RDR", "relaxed decision regions: sets of unit states"),
+    Method(
+        "representative",
+        "explain",
+        "rdxcli.methods.regions.representative:RepresentativeInterpretation",
+        "regions between sampled pieces of the decision boundary (baseline of RDR)",
+    ),
 )
 
 

@@ -22,6 +22,7 @@ FAMILIES: dict[str, str] = {
     "le-siglip": "neurons",
     "clip-dissect": "neurons",
     "rdr": "regions",
+    "representative": "regions",
 }
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 

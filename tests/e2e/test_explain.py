@@ -177,3 +177,23 @@ def test_bad_simulations_are_one_clear_error(planted: Path, tmp_path: Path, argu
     assert done.returncode in (1, 2)
     assert "unexpected" not in done.stderr
     assert words in " ".join(done.stderr.split())
+
+
+def test_regions_ablated_compared_and_their_baseline(tmp_path: Path) -> None:
+    base = ["explain", "--model", "digits-cnn", "--target", "17", "--json", "--outputs", str(tmp_path)]
+    ablated = rdx_here(*base, "--method", "rdr", "--param", "ablate=mean")
+    assert ablated.returncode == 0, ablated.stderr
+    effect = json.loads(ablated.stdout)["regions"][0]["scores"]["ablation"]
+    assert effect["neurons"] == 10
+    assert 0 < effect["p_value"] <= 1
+    layers = rdx_here(*base, "--method", "rdr", "--param", "against=conv1", "--run", "layers")
+    pair = json.loads(layers.stdout)["comparison"]["pairs"][0]
+    assert (pair["a"], pair["b"]) == ("conv2", "conv1")
+    models = rdx_here(*base, "--method", "rdr", "--file", "against=digits-cnn-m35", "--run", "models")
+    assert json.loads(models.stdout)["comparison"]["pairs"][0]["b"] == "digits-cnn-m35"
+    baseline = rdx_here(*base, "--method", "representative", "--param", "n_boundaries=5")
+    assert baseline.returncode == 0, baseline.stderr
+    assert json.loads(baseline.stdout)["regions"][0]["members"][0] == 17
+    pooled = rdx_here(*base, "--method", "rdr", "--pool", "avg", "--param", "ablate=mean", "--run", "pooled")
+    assert pooled.returncode == 1
+    assert "does not determine" in pooled.stderr or "gives" in pooled.stderr

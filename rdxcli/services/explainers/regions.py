@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Request, create, fingerprint_array, write_json
 from rdxcli.errors import InputError, UsageError
-from rdxcli.progress import log
+from rdxcli.progress import log, track
+from rdxcli.records import plain
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, representation
+from rdxcli.services.heads import head_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,13 +47,17 @@ def explain(options: ExplainOptions) -> Outcome:
     """
     from rdxcli.methods.regions.rdr import RDR
 
+    if options.method == "representative":
+        return _representative(options)
     use, parameters = _use(options)
+    ablation = str(parameters.pop("ablate", "none"))
     known = [name for name in RDR().get_params() if name not in ("random_state", "device")]
-    check_parameters(options.method, parameters, [*known, "use"])
+    check_parameters(options.method, parameters, [*known, "use", "ablate", "against"])
     source = representation(options, spatial=True, pool=_pool(options))
     predictions = _predictions(options, source, needed=_needs_predictions(options.target, use))
     rdr = RDR(**parameters, random_state=options.seed, device="cpu" if options.device == "auto" else options.device)
     targets = _targets(options.target, source, use)
+    against = _against(options, source)
     request = Request(
         kind="regions",
         parameters={
@@ -59,12 +65,14 @@ def explain(options: ExplainOptions) -> Outcome:
             **{name: value for name, value in rdr.get_params().items() if name != "device"},
             "target": options.target,
             "use": use,
+            "ablate": ablation,
         },
         inputs={
             "activations": dict(source.source),
             "labels": None if source.labels is None else fingerprint_array(source.labels),
             "predictions": None if predictions is None else fingerprint_array(predictions),
             "images": source.dataset,
+            "against": {name: dict(other.source) for name, other in against.items()},
         },
         seed=options.seed,
         code=CODE,
@@ -76,19 +84,24 @@ def explain(options: ExplainOptions) -> Outcome:
 
             rdr.fit(source.values, targets=targets, labels=source.labels, predictions=predictions)
             document = _document(options, rdr, source, use, request, folder.as_posix())
+            if ablation != "none":
+                _add_ablations(options, rdr, source, document, ablation)
+            if against:
+                document["comparison"] = _compare(rdr, source, against, predictions)
+            document = plain(document)
             np.savez_compressed(draft.path / "configurations.npz", **rdr.configurations_.arrays())  # type: ignore[arg-type]
             write_json(draft.path / "regions.json", document)
             draft.manifest.rows = source.n
     document = draft.result.document()
     columns, rows = _table(document)
-    return Outcome(
-        draft.result,
-        document,
-        f"regions of {source.name} ({source.layer or 'array'})",
-        columns,
-        rows,
-        [f"note: {note}" for note in document["notes"]],
-    )
+    lines = [f"note: {note}" for note in document["notes"]]
+    for pair in document.get("comparison", {}).get("pairs", []):
+        said = "no target has two bounded regions"
+        if pair["targets"]:
+            said = f"regions overlap by {pair['overlap']:.2f} (by chance {pair['expected']:.2f})"
+        lines.append(f"{pair['a']} and {pair['b']}: {said}")
+    title = f"regions of {source.name} ({source.layer or 'array'})"
+    return Outcome(draft.result, document, title, columns, rows, lines)
 
 
 def _pool(options: ExplainOptions) -> str:
@@ -98,6 +111,7 @@ def _pool(options: ExplainOptions) -> str:
 
 def _use(options: ExplainOptions) -> tuple[str, dict[str, Any]]:
     parameters = dict(options.parameters)
+    parameters.pop("against", None)
     default = "concepts" if options.target == "all" else "regions"
     use = str(parameters.pop("use", default))
     if use not in USES:
@@ -195,6 +209,139 @@ def _document(
         regions=[_for_people(entry, source, rdr.configurations_.shape[1:]) for entry in entries],
         samples={"dataset": source.dataset, "n": source.n},
     ).to_document(artifact)
+
+
+def _against(options: ExplainOptions, source: Representation) -> dict[str, Representation]:
+    """Other layers (``--param against=LAYER,LAYER`` of the same model) or representations (``--file against=NAME``)."""
+    from rdxcli.datasets.joining import join
+
+    others: dict[str, Representation] = {}
+    layers = options.parameters.get("against")
+    if layers is not None:
+        if options.model is None:
+            raise UsageError("--param against=LAYER needs --model", "compare arrays with --file against=FILE")
+        for layer in str(layers).split(","):
+            found = representation(replace(options, layer=layer.strip()), spatial=True, pool=_pool(options))
+            others[str(found.layer)] = found
+    if "against" in options.files:
+        found = representation(
+            replace(options, model=None, activations=options.files["against"], layer=None),
+            spatial=True,
+            pool=_pool(options),
+        )
+        others[found.name if found.name != source.name else f"{found.name} (against)"] = found
+    return {name: join(source, other).b for name, other in others.items() if _same_rows(source, other)}
+
+
+def _same_rows(source: Representation, other: Representation) -> bool:
+    from rdxcli.datasets.joining import join
+
+    joined = join(source, other)
+    if joined.a.n < source.n:
+        raise InputError(f"{other.name} lacks {source.n - joined.a.n} of the {source.n} samples of {source.name}")
+    return True
+
+
+def _compare(
+    rdr: RDR, source: Representation, against: Mapping[str, Representation], predictions: Any
+) -> dict[str, Any]:
+    """The same targets in other layers or models."""
+    from rdxcli.methods.regions.uses import compare_regions
+
+    first = source.layer if source.layer and source.layer not in against else source.name
+    sources = {str(first): source.values, **{name: other.values for name, other in against.items()}}
+    document = compare_regions(
+        sources, rdr=rdr, targets=rdr.targets_, labels=source.labels, predictions=predictions
+    ).document()
+    return {name: document[name] for name in ("targets", "pairs", "sizes", "overlap", "expected")}
+
+
+def _add_ablations(
+    options: ExplainOptions, rdr: RDR, source: Representation, document: dict[str, Any], value: str
+) -> None:
+    """The effect of taking a region's neurons away, for the regions of the document that have members."""
+    import numpy as np
+
+    from rdxcli.methods.regions.ablation import VALUES, ablate
+
+    if value not in VALUES:
+        raise UsageError(f"--param ablate={value}: unknown", f"choose one of {', '.join(VALUES)}")
+    head = head_of(options, source)
+    regions = {region.target: region for region in rdr.regions_}
+    with track("ablate", len(document["regions"]), "regions") as advance:
+        for entry in document["regions"]:
+            region = regions[entry["target"]]
+            if region.bounded:
+                effect = ablate(
+                    region,
+                    rdr.configurations_,
+                    source.values,
+                    lambda batch: head(np.ascontiguousarray(batch)),
+                    value=value,
+                    random_state=options.seed,
+                )
+                entry["scores"]["ablation"] = effect.document()
+            advance(1)
+
+
+def _representative(options: ExplainOptions) -> Outcome:
+    """The baseline of the paper: samples on the target's side of sampled pieces of the decision boundary."""
+    from rdxcli.methods.regions.representative import RepresentativeInterpretation
+    from rdxcli.records import Regions
+
+    known = [n for n in RepresentativeInterpretation().get_params() if n not in ("random_state", "device")]
+    check_parameters(options.method, options.parameters, known)
+    if options.target is None:
+        raise UsageError("which sample?", "give --target with a sample id or a row")
+    source = representation(options, spatial=True, pool=_pool(options))
+    targets = _targets(options.target, source, "regions")
+    if isinstance(targets, str):
+        raise UsageError(f"--target {options.target}: `representative` explains single samples", "give ids or rows")
+    request = Request(
+        kind="regions",
+        parameters={"method": options.method, **dict(options.parameters), "target": options.target},
+        inputs={"activations": dict(source.source), "images": source.dataset},
+        seed=options.seed,
+        code=CODE,
+    )
+    folder = folder_of(options, source)
+    with create(folder, request, force=options.force) as draft:
+        if not draft.reused:
+            import numpy as np
+
+            head = head_of(options, source)
+            regions, notes = [], []
+            for target in targets:
+                found = RepresentativeInterpretation(**options.parameters, random_state=options.seed)
+                found.fit(np.array(source.values), head, target=target)
+                notes += [note for note in found.notes_ if note not in notes]
+                entry = {
+                    "target": target,
+                    "status": "bounded" if len(found.members_) else "empty",
+                    "neighbours": [],
+                    "neurons": [],
+                    "states": [],
+                    "scores": found.scores_,
+                    "members": found.members_,
+                    "boundaries": found.selected_,
+                    "labels": {},
+                }
+                regions.append(_for_people(plain(entry), source, ()))
+            record = Regions(
+                method=options.method,
+                parameters=request.parameters,
+                seed=options.seed,
+                notes=notes,
+                model=source.describe(),
+                regions=regions,
+                samples={"dataset": source.dataset, "n": source.n},
+            )
+            write_json(draft.path / "regions.json", record.to_document(folder.as_posix()))
+            draft.manifest.rows = source.n
+    document = draft.result.document()
+    columns, rows = _table(document)
+    lines = [f"note: {note}" for note in document["notes"]]
+    return Outcome(draft.result, document, f"regions of {source.name} ({source.layer})", columns, rows, lines)
 
 
 def _for_people(entry: Mapping[str, Any], source: Representation, places: tuple[int, ...]) -> dict[str, Any]:
