@@ -13,10 +13,12 @@ import json
 import os
 import random
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from time import time
 from typing import Any
@@ -136,6 +138,7 @@ class Expected:
 def client(policy: Policy) -> httpx.Client:
     """A client for many transfers at once; proxies are taken from the environment."""
     return httpx.Client(
+        verify=_certificates(),
         follow_redirects=True,
         max_redirects=policy.redirects,
         timeout=httpx.Timeout(policy.stall, connect=policy.connect, pool=None),
@@ -143,6 +146,12 @@ def client(policy: Policy) -> httpx.Client:
         # the bytes of the file itself are wanted: no server may compress them again
         headers={"User-Agent": f"rdx/{__version__}", "Accept-Encoding": "identity"},
     )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    # reading them takes longer than a small download
+    return httpx.create_ssl_context()
 
 
 def probe(http: httpx.Client, urls: Sequence[str], expected: Expected, policy: Policy) -> Remote:

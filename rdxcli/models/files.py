@@ -67,7 +67,12 @@ def _find(spec: ModelSpec, path: Path) -> Path:
         return path
     from torch.hub import get_dir
 
+    from rdxcli.download.store import checkpoint_file
+
     data = Path(os.environ.get("RDX_DATA") or "data")
+    downloaded = checkpoint_file(spec.name.partition("?")[0], data)
+    if downloaded is not None:
+        return downloaded
     original = Path(spec.source.removeprefix("file:").partition("?")[0])
     # `rdx download` gives each recipe a folder, and turns pickles into safetensors
     names = (original, original.with_suffix(".safetensors"))

@@ -1,0 +1,234 @@
+"""``rdx download`` as people meet it: killed, twice at once, without a network, on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from download_server import Site, serve
+from helpers import rdx
+from miniatures import tarred
+
+FILES = {f"many/part{i % 7}/{i:04d}.bin": random.Random(i).randbytes(1500) for i in range(1500)}
+ARCHIVE = tarred(FILES, True)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve(Site(files={"/many/many.tgz": ARCHIVE, "/many/readme.txt": b"read me\n"})) as running:
+        yield running
+
+
+@pytest.fixture
+def run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
+    recipe = {
+        "name": "many",
+        "title": "Many files",
+        "kind": "concepts",
+        "papers": ["rdx"],
+        "homepage": "https://example.org",
+        "licence": "CC0",
+        "base": "http://nowhere.invalid/",
+        "items": [
+            {
+                "name": "many.tgz",
+                "size": len(ARCHIVE),
+                "sha256": hashlib.sha256(ARCHIVE).hexdigest(),
+                "extract": {"format": "tgz", "unpacked": sum(map(len, FILES.values()))},
+            },
+            {"name": "readme.txt"},
+        ],
+        "layout": ["many", "readme.txt"],
+    }
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "many.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    monkeypatch.setenv("RDX_RECIPES", str(folder))
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "rdxcli.cli.app", "download", "many", "--root", str(tmp_path / "data")]
+        return subprocess.Popen(
+            [*command, "--mirror", site.url, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".rdx" not in path.parts
+    }
+
+
+WHOLE = {**FILES, "readme.txt": b"read me\n"}
+
+
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def test_killed_while_downloading(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    part = data / ".rdx-download" / "many" / "files" / "many.tgz.part"
+    site.chunk, site.pause = 30_000, 0.01
+    kept = 0
+    for goal in (100_000, 600_000, 1_200_000):
+        process = run()
+        until(lambda goal=goal: size(part) > goal, process)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        assert not (data / "many").exists()
+        assert size(part) > kept  # nothing is lost
+        kept = size(part)
+    site.pause = 0.0
+    site.log.clear()
+    code, out, err = finish(run())
+    assert (code, out.strip()) == (0, str(data / "many")), err
+    assert site.requests("/many/many.tgz") == [f"bytes={kept}-"]
+    assert tree(data / "many") == WHOLE
+
+
+def test_killed_while_unpacking(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    unpacked = data / ".rdx-download" / "many" / "trees" / "many.tgz" / "many"
+    for count in (20, 700):
+        process = run()
+        until(lambda count=count: unpacked.is_dir() and sum(1 for _ in unpacked.rglob("*.bin")) > count, process)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        assert not (data / "many").exists()
+    # what was fetched is enough: the server has nothing any more
+    site.files.clear()
+    code, _, err = finish(run())
+    assert code == 0, err
+    assert tree(data / "many") == WHOLE
+
+
+def test_interrupted_by_hand(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    part = data / ".rdx-download" / "many" / "files" / "many.tgz.part"
+    site.chunk, site.pause = 30_000, 0.02
+    process = run()
+    until(lambda: size(part) > 50_000, process)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 130
+    assert out == ""
+    assert "continues where it stopped" in err
+    assert "Traceback" not in err
+    assert size(part) > 0
+    assert not (data / "many").exists()
+
+
+def test_two_processes_at_once(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
+    site.chunk, site.pause = 50_000, 0.02
+    first = run()
+    part = tmp_path / "data" / ".rdx-download" / "many" / "files" / "many.tgz.part"
+    until(lambda: size(part) > 0, first)
+    second = run("--json")
+    results = [finish(first), finish(second)]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert "another process is downloading many; waiting for it" in results[1][2]
+    assert json.loads(results[1][1])["downloads"][0]["status"] == "present"
+    assert site.requests("/many/many.tgz") == [None]
+    assert tree(tmp_path / "data" / "many") == WHOLE
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--mirror", "http://nowhere.invalid"], []], ids=["no such server", "no way to the network"]
+)
+def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    if not arguments:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens on the discard port
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+    done = rdx("download", "cub", "--root", tmp_path / "data", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    message, hint = done.stderr.strip().splitlines()
+    assert message.startswith("error: cub: cannot fetch ")
+    assert hint.startswith("hint: check the network")
+    assert not (tmp_path / "data" / "cub").exists()
+
+
+def test_command_line(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    code, out, err = finish(run("--dry-run"))
+    assert (code, data.exists()) == (0, False)
+    assert "download 2 files" in out
+    code, out, err = finish(run("--json"))
+    document = json.loads(out)
+    assert code == 0, err
+    assert document["kind"] == "download"
+    assert document["downloads"][0]["items"][0]["sha256"] == hashlib.sha256(ARCHIVE).hexdigest()
+    assert "licence: CC0" in err
+    done = rdx("download", "--check", "many", "--root", data, "--json")
+    assert (done.returncode, json.loads(done.stdout)["intact"]) == (0, True)
+    victim = data / "many" / "many" / "part3" / "0010.bin"
+    time_before = victim.stat()
+    victim.write_bytes(b"x" * 1500)
+    os.utime(victim, ns=(time_before.st_atime_ns, time_before.st_mtime_ns))
+    done = rdx("download", "--check", "--root", data)
+    assert done.returncode == 1
+    assert "0010.bin" in done.stdout
+    assert "has changed" in done.stdout
+    assert "rdx download many" in done.stderr
+    code, _, err = finish(run("--force"))
+    assert code == 0, err
+    assert tree(data / "many") == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["cubb"], 2, "did you mean `cub`"),
+        ([], 2, "rdx download --list"),
+        (["cub", "--mirror", "ftp://x"], 2, "expected an http or https address"),
+        (["coco", "--only", "vall"], 2, "did you mean `val`"),
+        (["imagenet"], 1, "rdx download imagenet --from FOLDER"),
+        (["cub", "coco", "--from", "."], 2, "--from takes one name"),
+        (["dinov2", "--from", "."], 2, "lies in the cache of its library"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    done = rdx("download", *arguments, "--root", tmp_path / "data")
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_list() -> None:
+    done = rdx("download", "--list", "--json")
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["imagenet"]["kind"] == "gated"
+    assert all(row["licence"] for row in rows.values())
+    assert "flowers102" in rdx("download", "--list").stdout
