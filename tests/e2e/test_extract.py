@@ -99,6 +99,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 LAYERS = ("--layer", "head", "--layer", "stem", "--pool", "max", "--shard-rows", "4")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(world: Path) -> None:
     """Killed with nothing, some and most shards done, and once more in the middle of joining them."""
     whole = rdx_here(*arguments(world, *LAYERS, "--outputs", str(world / "whole")))
