@@ -158,7 +158,7 @@ def train_sae(
             steps += 1
             for group in optimiser.param_groups:
                 group["lr"] = lr * min(steps / warmup, 1.0) if warmup else lr
-            total += float(error) * len(batch)
+            total += error.item() * len(batch)
         out.history.append(total / len(X))
     out.weights = {name: value.detach() for name, value in weights.items()}
     return out
@@ -258,20 +258,25 @@ def topk_codes(X: Tensor, weights: dict[str, Tensor], k: int) -> Tensor:
 def train_topk(
     X: Tensor, start: dict[str, Tensor], *, k: int, epochs: int, batch_size: int, lr: float, clip: float
 ) -> Trained:
-    """Adam on the mean squared error; the dictionary's rows are projected to the unit sphere whenever they are used."""
+    """Adam on the mean squared error.
+
+    The dictionary's rows are set to unit length before every step, outside the gradient: projected gradient descent on
+    spheres, as in the original's library.
+    """
     weights = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
     out = Trained(weights)
     for _ in range(epochs):
         losses = []
         for batch in batches(X, batch_size, None):
-            rows = weights["dictionary"] / weights["dictionary"].norm(dim=1, keepdim=True)
-            loss = (topk_codes(batch, weights, k) @ rows - batch).square().mean()
+            with torch.no_grad():
+                weights["dictionary"] /= weights["dictionary"].norm(dim=1, keepdim=True)
+            loss = (topk_codes(batch, weights, k) @ weights["dictionary"] - batch).square().mean()
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights.values(), clip)
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         out.history.append(sum(losses) / len(losses))
     out.weights = {name: value.detach() for name, value in weights.items()}
     return out

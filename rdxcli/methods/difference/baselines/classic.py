@@ -189,20 +189,26 @@ def convex_nmf(
     -----
     With P and N the positive and negative parts of X X^T: U *= sqrt((P G + U G^T N G) / (N G + U G^T P G)), then
     G *= sqrt((P U + N G U^T U) / (N U + P G U^T U)) with P G and N G from the start of the iteration, as the original
-    does. Holds two n x n matrices.
+    does. Holds one n x n matrix and passes over it twice per iteration.
     """
-    gram = X @ X.T
-    positive = np.maximum(gram, 0.0)
-    negative = np.maximum(-gram, 0.0, out=gram)
+    positive = X @ X.T
+    np.maximum(positive, 0.0, out=positive)
+
+    def parts(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P M and N M = P M - X (X^T M), with one pass over the n x n matrix."""
+        product = positive @ M
+        return product, np.maximum(product - X @ (X.T @ M), 0.0)
+
     onehot = np.eye(k)[assignment]
     U = onehot + 0.2
     G = (onehot + 0.01) / np.bincount(assignment, minlength=k)[assignment][:, None]
     errors: list[float] = []
     for _ in range(max_iter):
-        PG, NG = positive @ G, negative @ G
+        PG, NG = parts(G)
         U = U * np.sqrt((PG + U @ (G.T @ NG)) / (NG + U @ (G.T @ PG) + TINY))
+        PU, NU = parts(U)
         inner = U.T @ U
-        G = G * np.sqrt((positive @ U + NG @ inner) / (negative @ U + PG @ inner + TINY))
+        G = G * np.sqrt((PU + NG @ inner) / (NU + PG @ inner + TINY))
         errors.append(float(np.linalg.norm(X - U @ (G.T @ X))))
         if len(errors) > 1 and abs(errors[-2] - errors[-1]) / len(X) < np.finfo(float).eps:
             break
