@@ -257,6 +257,38 @@ class Regions(Result):
 
 
 @dataclass(frozen=True)
+class Directions(Result):
+    """Directions of feature space that carry concepts.
+
+    Parameters
+    ----------
+    model : mapping
+        ``{name, layer, n, d}`` of the representation.
+    directions : sequence of mapping
+        ``{index, share, images, labels, samples, sample_ids, concept_maps, influence, mask_label}``.
+    scores : mapping
+        Health of the detectors; agreement with the truth for synthetic data.
+    samples : mapping
+        The data set, if known, and the number of samples.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    directions: Sequence[Mapping[str, Any]] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "directions"
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "directions": list(self.directions),
+            "scores": self.scores,
+            "samples": self.samples,
+        }
+
+
+@dataclass(frozen=True)
 class NeuronExplanations(Result):
     """What single units respond to.
 

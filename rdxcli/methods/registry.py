@@ -62,6 +62,15 @@ _BUILT_IN = (
         "rdxcli.methods.neurons.clip_dissect:ClipDissect",
         "one concept per unit by similarity over images (CLIP-Dissect)",
     ),
+    Method("uibe", "explain", "rdxcli.methods.directions.uibe:UIBE", "orthonormal interpretable directions"),
+    Method("eddp", "explain", "rdxcli.methods.directions.eddp:EDDP", "encoding-decoding direction pairs"),
+    Method("pca", "explain", "rdxcli.methods.directions.baselines:PCADirections", "directions: principal axes"),
+    Method("nmf", "explain", "rdxcli.methods.directions.baselines:NMFDirections", "directions: non-negative factors"),
+    Method("ica", "explain", "rdxcli.methods.directions.baselines:ICADirections", "directions: independent components"),
+    Method("kmeans", "explain", "rdxcli.methods.directions.baselines:KMeansDirections", "directions: cluster centres"),
+    Method(
+        "natural", "explain", "rdxcli.methods.directions.baselines:NaturalBasis", "directions: the channels themselves"
+    ),
     Method("rdr", "explain", "rdxcli.methods.regions.rdr:RDR", "relaxed decision regions: sets of unit states"),
     Method(
         "representative",

@@ -25,12 +25,15 @@ class Picture:
         A ``data:`` URI to show in place of the sample's own image (heat maps).
     strong : bool
         Draw a frame around it (the target).
+    heat : sequence of sequence of float, optional
+        A map over the image, values from 0 to 1.
     """
 
     sample_id: str
     caption: str = ""
     image: str | None = None
     strong: bool = False
+    heat: Sequence[Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)

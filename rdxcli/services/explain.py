@@ -21,6 +21,13 @@ FAMILIES: dict[str, str] = {
     "le-label": "neurons",
     "le-siglip": "neurons",
     "clip-dissect": "neurons",
+    "uibe": "directions",
+    "eddp": "directions",
+    "pca": "directions",
+    "nmf": "directions",
+    "ica": "directions",
+    "kmeans": "directions",
+    "natural": "directions",
     "rdr": "regions",
     "representative": "regions",
 }
