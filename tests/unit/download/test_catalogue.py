@@ -189,3 +189,13 @@ def test_parts() -> None:
     assert [item.name for item in coco.chosen(["val"])] == ["annotations_trainval2017.zip", "val2017.zip"]
     assert len(coco.chosen()) == 3
     assert [item.part for item in catalogue.get("places365").chosen()] == [None, "val"]
+
+
+def test_the_page_lists_every_licence() -> None:
+    from rdxcli.download.planning import human_bytes
+
+    page = (Path(__file__).resolve().parents[3] / "docs" / "download.md").read_text("utf-8").splitlines()
+    for recipe in catalogue.catalogue().values():
+        size = human_bytes(recipe.bytes) if recipe.bytes is not None else "-"
+        kind = "gated" if recipe.gate else recipe.kind
+        assert f"| `{recipe.name}` | {kind} | {size} | {recipe.licence} |" in page
