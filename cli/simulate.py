@@ -13,6 +13,7 @@ from .options import (
     DatasetOption,
     LabelsOption,
     LimitOption,
+    ParamOption,
     PoolOption,
     SampleIdsOption,
     SampleOption,
@@ -21,6 +22,7 @@ from .options import (
     command,
     complete_layers,
     complete_models,
+    method_parameters,
 )
 
 
@@ -65,9 +67,13 @@ def simulate(
     files: Annotated[
         list[str] | None, typer.Option("--file", help="NAME=PATH of a further input; may be repeated.")
     ] = None,
+    vlm: Annotated[
+        str | None, typer.Option("--vlm", help="Vision-language model that scores the concepts of the tables.")
+    ] = None,
     splits: Annotated[Path | None, typer.Option("--splits", help=".npz with train, val and test row numbers.")] = None,
     part: Annotated[str, typer.Option("--part", help="Rows to score on: test, val, train or all.")] = "test",
     bootstraps: Annotated[int, typer.Option("--bootstraps", min=0, help="Resamplings for intervals.")] = 1000,
+    param: ParamOption = None,
 ) -> None:
     """Score explanations of units by how well they predict the units' activations on held-out images."""
     from rdxcli.services import simulate as service
@@ -86,6 +92,8 @@ def simulate(
         concepts=concepts,
         concept_names=concept_names,
         concept_set=concept_set,
+        vlm=vlm,
+        parameters=method_parameters(param),
         splits=splits,
         files=file_pairs(files),
         selection=SelectionOptions(

@@ -49,13 +49,7 @@ def open_huggingface(spec: ModelSpec, untrained: bool) -> Opened:
     """
     import transformers
 
-    target = parse(spec.source).target
-    revision = None
-    if "@" in target:
-        target, _, revision = target.rpartition("@")
-    if target.startswith(("/", ".", "~")):
-        target = str(check_folder(spec, target))
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": is_offline()}
+    target, common = _place(spec)
     with _quiet(), fetching(spec):
         config = transformers.AutoConfig.from_pretrained(target, **common)
         module, provenance = _network(spec, target, config, common, untrained)
@@ -64,6 +58,47 @@ def open_huggingface(spec: ModelSpec, untrained: bool) -> Opened:
         module, transform, _tokens(module, _vision_config(config)), provenance,
         default_layer=_READ_AT_NORM.get(config.model_type, "last"),
     )  # fmt: skip
+
+
+def open_whole(
+    spec: ModelSpec, untrained: bool
+) -> tuple[nn.Module, Preprocessing | ProcessorTransform, dict[str, Any], str, dict[str, Any]]:
+    """``hf:REPO_OR_FOLDER`` with every tower: network, image transform, provenance, and what opens the tokeniser."""
+    import torch
+    import transformers
+
+    target, common = _place(spec)
+    with _quiet(), fetching(spec):
+        config = transformers.AutoConfig.from_pretrained(target, **common)
+        options = constructor_options(spec)
+        if untrained:
+            module = build(spec, transformers.AutoModel.from_config, options, config=config)
+            provenance = random_weights(spec)
+        else:
+            module, info = build(
+                spec,
+                transformers.AutoModel.from_pretrained,
+                options,
+                pretrained_model_name_or_path=target,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **common,
+            )
+            _refuse_missing(spec, module, _missing(info))
+            provenance = {"origin": "transformers", "repository": target, "class": type(module).__name__}
+        transform = _transform(spec, target, _vision_config(config), common)
+    commit = getattr(config, "_commit_hash", None)
+    return module, transform, {**provenance, "revision": commit} if commit else provenance, target, common
+
+
+def _place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """Repository or folder, and what every call of the library gets."""
+    target, revision = parse(spec.source).target, None
+    if "@" in target:
+        target, _, revision = target.rpartition("@")
+    if target.startswith(("/", ".", "~")):
+        target = str(check_folder(spec, target))
+    return target, {"revision": revision, "trust_remote_code": False, "local_files_only": is_offline()}
 
 
 @contextmanager
@@ -117,20 +152,28 @@ def _network(
             **common,
             **extra,
         )
-        return module, sorted([*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))])
+        return module, _missing(info)
 
     module, missing = load()
     if missing and all("pooler" in key.split(".") for key in missing):
         module, missing = load(add_pooling_layer=False)
+    _refuse_missing(spec, module, missing)
+    provenance = {"origin": "transformers", "repository": target, "class": type(module).__name__}
+    commit = getattr(config, "_commit_hash", None)
+    return module, {**provenance, "revision": commit} if commit else provenance
+
+
+def _missing(info: dict[str, Any]) -> list[str]:
+    return sorted([*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))])
+
+
+def _refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> None:
     if missing:
         raise InputError(
             f"`{spec.name}`: the checkpoint lacks {len(missing)} weights of {type(module).__name__} "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})",
             hint="they would be random; `--untrained` takes random weights on purpose",
         )
-    provenance = {"origin": "transformers", "repository": target, "class": type(module).__name__}
-    commit = getattr(config, "_commit_hash", None)
-    return module, {**provenance, "revision": commit} if commit else provenance
 
 
 def _transform(spec: ModelSpec, target: str, config: Any, common: dict[str, Any]) -> Preprocessing | ProcessorTransform:

@@ -179,9 +179,16 @@ def open_open_clip(spec: ModelSpec, untrained: bool) -> Opened:
     The network's output is the image embedding in the joint space, not normalised. QuickGELU follows the weights: a tag
     trained with it gets it, and an architecture that has it refuses weights that were trained without.
     """
+    model, preprocessing, provenance = whole_open_clip(spec, untrained)
+    module = model.visual
+    return Opened(module, preprocessing, _open_clip_tokens(module), provenance, default_layer="last")
+
+
+def whole_open_clip(spec: ModelSpec, untrained: bool) -> tuple[Any, Preprocessing, dict[str, Any]]:
+    """Both towers of an open_clip model, the preprocessing of its images, and what is known of the weights."""
     import open_clip
 
-    arch, pretrained = _split_open_clip(parse(spec.source).target)
+    arch, pretrained = split_open_clip(parse(spec.source).target)
     if arch.startswith("local-dir:"):
         check_folder(spec, arch.removeprefix("local-dir:"))
     options = constructor_options(spec, "image_size")
@@ -200,19 +207,16 @@ def open_open_clip(spec: ModelSpec, untrained: bool) -> Opened:
             force_quick_gelu=quick,
             force_image_size=size,
         )
-    module = model.visual
     config = {**asdict(open_clip.transform.PreprocessCfg()), **open_clip.get_model_preprocess_cfg(model)}
-    base = from_open_clip(config)
     provenance = (
         random_weights(spec) if untrained else {"origin": "open_clip", "architecture": arch, "weights": pretrained}
     )
-    provenance = {**provenance, "quick_gelu": quick or "quickgelu" in arch}
-    return Opened(
-        module, override(base, all_options(spec)), _open_clip_tokens(module), provenance, default_layer="last"
-    )
+    preprocessing = override(from_open_clip(config), all_options(spec))
+    return model, preprocessing, {**provenance, "quick_gelu": quick or "quickgelu" in arch}
 
 
-def _split_open_clip(target: str) -> tuple[str, str | None]:
+def split_open_clip(target: str) -> tuple[str, str | None]:
+    """Architecture and weights of ``ARCH/PRETRAINED``; folders and hub names have no separate weights."""
     import open_clip
 
     if target.startswith(("hf-hub:", "local-dir:")):

@@ -51,7 +51,7 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
         torch.manual_seed(integer_seed(spec.seed, "models", "untrained"))
         opened = _open(spec, untrained)
     module = opened.module.eval().requires_grad_(False)
-    _check_finite(spec, module)
+    check_finite(spec, module)
     digest = state_sha256(module)
     if untrained:
         log.info("%s has random weights (--untrained)", spec.name)
@@ -111,7 +111,7 @@ def _open_digits(spec: ModelSpec, untrained: bool) -> Opened:
     return Opened(module, override(preprocessing, all_options(spec)), provenance=provenance, default_layer="conv2")
 
 
-def _check_finite(spec: ModelSpec, module: nn.Module) -> None:
+def check_finite(spec: ModelSpec, module: nn.Module) -> None:
     import torch
 
     for key, tensor in module.state_dict().items():

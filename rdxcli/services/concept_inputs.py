@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rdxcli.records import Representation
+    from rdxcli.services.concept_scores import Scorer
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Concepts:
     notes: list[str]
 
 
-def gather(options: ExplainOptions, representation: Representation, *, labels: bool) -> Concepts:
+def gather(
+    options: ExplainOptions, representation: Representation, *, labels: bool, scorer: Scorer | None = None
+) -> Concepts:
     """The concept matrix that the options name.
 
     In this order: ``--concepts FILE``; ``--file image_embeddings=FILE --file text_embeddings=FILE`` with a concept set;
-    the labels, when the method takes them.
+    scores by a vision-language model; the labels, when the method takes them.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ def gather(options: ExplainOptions, representation: Representation, *, labels: b
         Its rows are the rows of the result.
     labels : bool
         Whether class labels are concepts for this method.
+    scorer : Scorer, optional
+        Vision-language model and words (see `rdxcli.services.concept_scores.open_scorer`).
 
     Raises
     ------
@@ -61,12 +66,17 @@ def gather(options: ExplainOptions, representation: Representation, *, labels: b
         return _from_file(options, representation)
     if "image_embeddings" in options.files or "text_embeddings" in options.files:
         return _from_embeddings(options, representation)
+    if scorer is not None:
+        from rdxcli.services.concept_scores import score
+
+        values, source, notes = score(options, scorer, representation)
+        return Concepts(values, list(scorer.words), source, notes)
     if labels:
-        return _from_labels(options, representation)
+        return label_matrix(options, representation)
     raise UsageError(
         f"`{options.method}` needs concept scores of the images",
-        "give --concepts FILE --concept-names FILE, or --file image_embeddings=FILE --file text_embeddings=FILE "
-        "--concept-set FILE",
+        "give --vlm NAME --concept-set FILE, or --concepts FILE --concept-names FILE, or "
+        "--file image_embeddings=FILE --file text_embeddings=FILE --concept-set FILE",
     )
 
 
@@ -128,7 +138,8 @@ def _rows(
 
 def _from_embeddings(options: ExplainOptions, representation: Representation) -> Concepts:
     from rdxcli.datasets.arrays import load_representation
-    from rdxcli.methods.neurons.concepts import Similarities, clean_concepts, text_lines
+    from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
+    from rdxcli.services.concept_sets import read_concept_set
 
     for name in ("image_embeddings", "text_embeddings"):
         if name not in options.files:
@@ -137,11 +148,7 @@ def _from_embeddings(options: ExplainOptions, representation: Representation) ->
         raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
     images = load_representation(options.files["image_embeddings"])
     texts = load_representation(options.files["text_embeddings"])
-    try:
-        lines = text_lines(Path(options.concept_set).read_text("utf-8"))
-    except OSError as error:
-        raise MissingDataError(f"cannot read the concept set {options.concept_set}: {error.strerror}") from None
-    words = [line.strip() for line in lines]
+    words = [line.strip() for line in read_concept_set(options.concept_set, options.selection.root)]
     if len(words) != texts.n:
         raise InputError(f"{options.concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
     cleaned = clean_concepts(words)
@@ -158,7 +165,14 @@ def _from_embeddings(options: ExplainOptions, representation: Representation) ->
     return Concepts(values, list(cleaned.names), source, [*notes, *cleaned.notes])
 
 
-def _from_labels(options: ExplainOptions, representation: Representation) -> Concepts:
+def label_matrix(options: ExplainOptions, representation: Representation) -> Concepts:
+    """One column of 0 and 1 per class, then one per superclass of ``--file superclasses=FILE``.
+
+    Raises
+    ------
+    UsageError
+        There are no labels.
+    """
     import numpy as np
 
     from rdxcli.methods.neurons.concepts import label_concepts

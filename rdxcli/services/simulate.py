@@ -14,6 +14,7 @@ from rdxcli.artifacts.manifest import fingerprint_json
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError
 from rdxcli.progress import log
 from rdxcli.services.concept_inputs import gather, split_of
+from rdxcli.services.concept_scores import open_scorer, wanted, with_downloads
 from rdxcli.services.explain import ExplainOptions, representation
 
 if TYPE_CHECKING:
@@ -67,9 +68,15 @@ def simulate(options: SimulateOptions) -> Outcome:
     """
     if options.part not in PARTS:
         raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
-    source = representation(options.source)
-    tables = _tables(options, source)
-    concepts = gather(options.source, source, labels=True)
+    wanted(options.source)
+    try:
+        source = representation(options.source)
+        tables = _tables(options, source)
+        words = list(dict.fromkeys(name for table in tables.values() for name in table.concepts()))
+        scorer = open_scorer(options.source, words)
+        concepts = gather(options.source, source, labels=True, scorer=scorer)
+    except MissingDataError as error:
+        raise with_downloads(error, options.source) from None
     if options.method == "all":
         tables = _known(tables, concepts.names)
     split = split_of(options.source, source.n)

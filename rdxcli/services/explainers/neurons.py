@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Request, create, write_json
+from rdxcli.errors import MissingDataError
 from rdxcli.services.concept_inputs import Concepts, gather, split_of
+from rdxcli.services.concept_scores import CALIBRATED, PARAMETERS, open_scorer, wanted, with_downloads
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, parse_units, representation
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def plan(options: ExplainOptions) -> dict[str, Any]:
         "method": options.method,
         "representation": options.model or options.activations,
         "layer": options.layer or "the penultimate one",
-        "concepts": options.concepts or options.files.get("image_embeddings") or "labels",
+        "concepts": options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels",
         "units": options.units or "all",
         "parameters": dict(options.parameters),
         "memory": "8 c (c + u) bytes for c concepts and u units, besides one block of rows",
@@ -45,12 +47,20 @@ def explain(options: ExplainOptions) -> Outcome:
     from rdxcli.methods.registry import get
 
     kind = get("explain", options.method).load()
-    calibration = {"a", "b"} if options.method == "le-siglip" else set()
-    own = {name: value for name, value in options.parameters.items() if name not in calibration}
+    own = dict(options.parameters)
+    if options.method != "le-label":
+        # a, b and so on belong to the scores; `a` of clip-dissect is its own
+        theirs = [name for name in PARAMETERS if options.method in CALIBRATED or name == "template"]
+        own = {name: value for name, value in own.items() if name not in theirs}
     known = [name for name in kind().get_params() if name not in ("random_state", "device", "block_rows")]
     check_parameters(options.method, own, known)
-    source = representation(options)
-    concepts = gather(options, source, labels=options.method == "le-label")
+    try:
+        scorer = open_scorer(options)
+        source = representation(options)
+        concepts = gather(options, source, labels=options.method == "le-label", scorer=scorer)
+    except MissingDataError as error:
+        raise with_downloads(error, options) from None
+    del scorer  # two towers are gigabytes
     units = parse_units(options.units, source.d)
     split = split_of(options, source.n)
     fixed = {"random_state": options.seed} if options.method in LINEAR else {}
