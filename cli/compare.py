@@ -32,6 +32,7 @@ METHOD_PANEL = "Method"
     examples=[
         "rdx compare digits-cnn-m35 digits-cnn --k 3",
         "rdx compare a.npy b.npy --k 3 --labels y.npy --json",
+        "rdx compare digits-cnn-m35 digits-cnn --method all",
         "rdx compare dino dinov2 --dataset folder:photos --fail-above 0.5",
     ],
 )
@@ -75,7 +76,7 @@ def compare(
         str,
         typer.Option(
             "--method",
-            help="See `rdx list methods`.",
+            help="See `rdx list methods`; `all`, or names with commas, for a scoreboard.",
             autocompletion=complete_methods("compare"),
             rich_help_panel=METHOD_PANEL,
         ),
@@ -91,9 +92,24 @@ def compare(
     guidance: Annotated[
         str,
         typer.Option(
-            "--guidance", help="none or labels: pairs with different labels count as far.", rich_help_panel=METHOD_PANEL
+            "--guidance",
+            help="none, labels, classifier or outcome: pairs with different labels (of the data set, predicted by a "
+            "linear classifier, or predicted and right or wrong) count as far.",
+            rich_help_panel=METHOD_PANEL,
         ),
     ] = "none",
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="First take away what a linear map can explain.", rich_help_panel=METHOD_PANEL),
+    ] = False,
+    planted: Annotated[
+        str | None,
+        typer.Option(
+            "--planted",
+            help="Labels that a model is known to merge, for scores: 3,5 (the first) or b:3,5.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None,
     param: ParamOption = None,
 ) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
@@ -122,6 +138,8 @@ def compare(
         test=test,
         bootstraps=bootstraps,
         guidance=guidance,
+        align=align,
+        planted=planted,
         fail_above=fail_above,
         outputs=session.outputs,
         run=session.run,
@@ -143,6 +161,10 @@ def _show(session: Session, outcome: Any) -> None:
 
     document = outcome.document
     a, b = document["a"]["name"], document["b"]["name"]
+    if "methods" in document:
+        from rdxcli.services.scoreboard import table
+
+        session.sink.table(f"scoreboard: {a} (a) and {b} (b), n = {document['n']:,}", *table(document))
     rows = [
         (
             f"{concept['closer_in']}{concept['index']}",

@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rdxcli.errors import UsageError
-
 from .explain import file_pairs
 from .options import (
     ClassesOption,
@@ -26,12 +24,18 @@ from .options import (
 )
 
 
+TITLES = {
+    "correlation": "correlation of simulated and true activations",
+    "ablation": "share of a unit's effect on the loss that its simulated activation keeps",
+}
+
+
 @command(
     "simulate",
     examples=[
         "rdx simulate --method le-label --model digits-cnn --layer conv2",
         "rdx simulate --explanations e.csv --activations acts.npy --concepts c.npy --concept-names names.txt",
-        "rdx simulate --method all --model digits-cnn --layer conv2 --json",
+        "rdx simulate --method all --model digits-cnn --layer conv2 --scoring ablation --json",
     ],
 )
 def simulate(
@@ -42,7 +46,8 @@ def simulate(
     method: Annotated[
         str | None, typer.Option("--method", help="Explanation run of this layer, or all.", show_default=False)
     ] = None,
-    scoring: Annotated[str, typer.Option("--scoring", help="correlation.")] = "correlation",
+    scoring: Annotated[str, typer.Option("--scoring", help="correlation or ablation.")] = "correlation",
+    variant: Annotated[str, typer.Option("--variant", help="Of ablation: optim or norm.")] = "optim",
     model: Annotated[str | None, typer.Option("--model", help="Model.", autocompletion=complete_models)] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer.", autocompletion=complete_layers)] = None,
     activations: Annotated[
@@ -80,8 +85,6 @@ def simulate(
     from rdxcli.services.explain import ExplainOptions
     from rdxcli.services.inputs import ArrayOptions, SelectionOptions
 
-    if scoring != "correlation":
-        raise UsageError(f"unknown scoring `{scoring}`", "choose correlation")
     source = ExplainOptions(
         method="simulate",
         model=model,
@@ -106,7 +109,7 @@ def simulate(
         device=session.device,
         force=session.force,
     )
-    options = service.SimulateOptions(source, tuple(explanations or ()), method, part, bootstraps)
+    options = service.SimulateOptions(source, tuple(explanations or ()), method, part, bootstraps, scoring, variant)
     if session.dry_run:
         session.plan("simulate", service.plan(options))
         return
@@ -127,7 +130,7 @@ def _show(session: Session, document: Any) -> None:
         for entry in document["methods"]
     ]
     columns = ("method", "mean", "standard error", "units", "undefined")
-    session.sink.table("correlation of simulated and true activations", columns, rows)
+    session.sink.table(TITLES[document["method"]], columns, rows)
     if document["pairs"]:
         pairs = [
             (pair["first"], pair["second"], pair["difference"], pair["low"], pair["high"], pair["p_adjusted"])

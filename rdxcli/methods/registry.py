@@ -7,7 +7,8 @@ A method is one module plus one line here; other packages add theirs through the
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -29,12 +30,15 @@ class Method:
         Dotted path ``package.module:attribute`` of the estimator.
     summary : str
         One line for ``rdx list methods``.
+    parameters : mapping
+        Hyper-parameters that make this method out of the estimator's defaults.
     """
 
     name: str
     family: str
     target: str
     summary: str
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def load(self) -> Any:
         """The estimator class (or function)."""
@@ -42,8 +46,34 @@ class Method:
         return getattr(importlib.import_module(module), attribute)
 
 
+_RDX = "rdxcli.methods.difference.rdx:RDX"
+_BASELINES = "rdxcli.methods.difference.baselines"
+
 _BUILT_IN = (
-    Method("rdx", "compare", "rdxcli.methods.difference.rdx:RDX", "representational difference explanations"),
+    Method("rdx", "compare", _RDX, "representational difference explanations"),
+    Method(
+        "rdx-pagerank",
+        "compare",
+        _RDX,
+        "RDX with central nodes and their strongest neighbours instead of spectral clusters",
+        {"clustering": "pagerank"},
+    ),
+    Method(
+        "rdx-v2",
+        "compare",
+        _RDX,
+        "later variant of RDX: symmetrised ranks, concepts dropped by an affinity threshold",
+        {"symmetrize": "ranks", "null_cluster": False, "affinity_threshold": 1.1},
+    ),
+    Method("kmeans", "compare", f"{_BASELINES}.classic:KMeans", "baseline: clusters of each model"),
+    Method("pca", "compare", f"{_BASELINES}.classic:PCA", "baseline: principal components of each model"),
+    Method("nmf", "compare", f"{_BASELINES}.classic:NMF", "baseline: non-negative factorisation (features >= 0)"),
+    Method("cnmf", "compare", f"{_BASELINES}.classic:ConvexNMF", "baseline: convex NMF, features of any sign"),
+    Method("snmf", "compare", f"{_BASELINES}.classic:SemiNMF", "baseline: semi-NMF, features of any sign"),
+    Method("sae", "compare", f"{_BASELINES}.autoencoders:SAE", "baseline: sparse autoencoder of each model"),
+    Method("topk-sae", "compare", f"{_BASELINES}.autoencoders:TopKSAE", "baseline: Top-K sparse autoencoder"),
+    Method("nlmcd", "compare", f"{_BASELINES}.nlmcd:NLMCD", "baseline: HDBSCAN clusters of a UMAP without counterpart"),
+    Method("usae", "compare", f"{_BASELINES}.usae:USAE", "baseline: universal sparse autoencoder, by firing entropy"),
     Method(
         "le-label",
         "explain",
@@ -77,6 +107,12 @@ _BUILT_IN = (
         "explain",
         "rdxcli.methods.regions.representative:RepresentativeInterpretation",
         "regions between sampled pieces of the decision boundary (baseline of RDR)",
+    ),
+    Method(
+        "surrogate",
+        "explain",
+        "rdxcli.methods.surrogate.attribution:image_scores",
+        "words that explain an embedding, by a concept surrogate (EXPLAIN-R)",
     ),
 )
 

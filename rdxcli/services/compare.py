@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +11,21 @@ from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, write
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.errors import GateError, InputError, UsageError, near_matches
 from rdxcli.progress import log, track
+from rdxcli.services.guidance import GUIDANCES, Supervision, supervise
 from rdxcli.services.inputs import ArrayOptions, Joined, SelectionOptions, join, resolve_representation
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rdxcli.methods.difference.rdx import RDX
+    from rdxcli.methods.difference.significance import DifferenceTest
     from rdxcli.records import Comparison, DifferenceConcept, Representation
+    from rdxcli.services.comparison_scores import Evaluation
 
-CODE = "1"
+CODE = "2"
 """Raised whenever the numbers of a comparison change."""
 
 CLOSER_IN = {"01": "a", "10": "b"}
 """The paper's direction names and the side whose model holds the samples together."""
-
-GUIDANCES = ("none", "labels")
 
 NOT_TESTED = "not tested"
 
@@ -42,7 +42,7 @@ class CompareOptions:
     a, b : str
         Model, array file or artifact.
     method : str
-        Name in the registry of methods.
+        Name in the registry of methods; ``all`` or several names with commas give a scoreboard.
     parameters : mapping
         Hyper-parameters of the method; those not given keep the method's defaults.
     reference : tuple of two str, optional
@@ -51,7 +51,11 @@ class CompareOptions:
         Make the significance test.
     bootstraps : int
         Resamplings for the stability of concepts; 0 leaves it out.
-    guidance : {"none", "labels"}
+    guidance : {"none", "labels", "classifier", "outcome"}
+    align : bool
+        Take away what a linear map can explain first.
+    planted : str, optional
+        Classes that a model is known to merge, see `rdxcli.services.comparison_scores.planted_difference`.
     fail_above : float, optional
         Gate on the difference score.
     """
@@ -69,6 +73,8 @@ class CompareOptions:
     test: bool = True
     bootstraps: int = 20
     guidance: str = "none"
+    align: bool = False
+    planted: str | None = None
     fail_above: float | None = None
     outputs: Path = Path("outputs")
     run: str | None = None
@@ -96,27 +102,94 @@ def compare(options: CompareOptions) -> Outcome:
     """
     if options.guidance not in GUIDANCES:
         raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
-    estimator = make_estimator(options.method, options.parameters, options.seed, options.device)
+    estimators = make_estimators(options)
+    if options.align or options.guidance != "none":
+        _check_takes_guidance(estimators)
+    joined, reference = _read(options)
+    request = _request(options, estimators, joined, reference)
+    folder = folder_of(options, joined.a, joined.b)
+    with create(folder, request, force=options.force) as draft:
+        if not draft.reused:
+            if is_scoreboard(options.method):
+                from rdxcli.services.scoreboard import run_all
+
+                record, extra = run_all(options, estimators, joined, reference)
+            else:
+                [(_, estimator)] = estimators.items()
+                record, extra = _compute(options, estimator, joined, reference), {}
+            _write(record, draft.path, folder, extra)
+            draft.manifest.rows = record.n
+            draft.manifest.device = options.device
+    document = draft.result.document()
+    return Outcome(draft.result, document, draft.reused)
+
+
+def is_scoreboard(method: str) -> bool:
+    """Whether ``--method`` names several methods."""
+    return method == "all" or "," in method
+
+
+def make_estimators(options: CompareOptions) -> dict[str, Any]:
+    """The estimators that ``--method`` names, by name.
+
+    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one.
+
+    Raises
+    ------
+    UsageError
+        A parameter that no method has, or a method named twice.
+    """
+    if not is_scoreboard(options.method):
+        return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
+    from rdxcli.methods.registry import get, names
+
+    chosen = names("compare") if options.method == "all" else [name.strip() for name in options.method.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"--method names a method twice: {options.method}")
+    unused = set(options.parameters)
+    estimators = {}
+    for name in chosen:
+        known = get("compare", name).load()().get_params()
+        own, prefix = {}, name.replace("-", "_") + "."
+        for key, value in options.parameters.items():
+            if key in known:
+                own[key] = value
+                unused.discard(key)
+        for key, value in options.parameters.items():
+            if key.startswith(prefix):
+                own[key.removeprefix(prefix)] = value
+                unused.discard(key)
+        estimators[name] = make_estimator(name, own, options.seed, options.device)
+    if unused:
+        raise UsageError(f"no method of `{options.method}` has the parameter {', '.join(sorted(unused))}")
+    return estimators
+
+
+def takes_guidance(estimator: Any) -> bool:
+    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
+    return hasattr(estimator, "difference_rows")
+
+
+def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
+    if not any(map(takes_guidance, estimators.values())):
+        raise UsageError(
+            f"--align and --guidance mean nothing to {', '.join(f'`{name}`' for name in estimators)}",
+            "it describes each model on its own; use `rdx`",
+        )
+
+
+def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
+    """Both sides on the samples they share, and the reference pair on the same samples."""
     a, b = (
         _resolve(options, text, layer) for text, layer in ((options.a, options.layer_a), (options.b, options.layer_b))
     )
     joined = join(a, b)
     for note in joined.notes:
         log.warning("%s", note)
-    reference = None
-    if options.reference:
-        c, d = (_resolve(options, text, None) for text in options.reference)
-        reference = _like(join(c, d), joined)
-    request = _request(options, estimator, joined, reference)
-    folder = folder_of(options, joined.a, joined.b)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            record = _compute(options, estimator, joined, reference)
-            _write(record, draft.path, folder)
-            draft.manifest.rows = record.n
-            draft.manifest.device = options.device
-    document = draft.result.document()
-    return Outcome(draft.result, document, draft.reused)
+    if not options.reference:
+        return joined, None
+    c, d = (_resolve(options, text, None) for text in options.reference)
+    return joined, _like(join(c, d), joined)
 
 
 def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
@@ -137,10 +210,11 @@ def folder_of(options: CompareOptions, a: Representation, b: Representation) -> 
         side.name if layer is None else f"{side.name}.{layer}"
         for side, layer in ((a, options.layer_a), (b, options.layer_b))
     )
-    return comparisons_folder(options.outputs, dataset, first, second, options.run or options.method)
+    run = options.run or options.method.replace(" ", "").replace(",", "+")
+    return comparisons_folder(options.outputs, dataset, first, second, run)
 
 
-def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> RDX:
+def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:
     """The estimator of a comparison method with the given hyper-parameters.
 
     Raises
@@ -152,7 +226,8 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     """
     from rdxcli.methods.registry import get
 
-    kind = get("compare", method).load()
+    registered = get("compare", method)
+    kind = registered.load()
     known = kind().get_params()
     for name in parameters:
         if name not in known:
@@ -160,7 +235,9 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
             hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
             raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
     own = {"random_state": seed, "device": device}
-    return kind(**{**{name: value for name, value in own.items() if name in known}, **parameters})
+    return kind(
+        **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
+    )
 
 
 def _like(reference: Joined, joined: Joined) -> Joined:
@@ -194,12 +271,19 @@ def _resolve(options: CompareOptions, text: str, layer: str | None) -> Represent
     )
 
 
-def _request(options: CompareOptions, estimator: RDX, joined: Joined, reference: Joined | None) -> Request:
-    ignored = {"device"}
+def _request(
+    options: CompareOptions, estimators: Mapping[str, Any], joined: Joined, reference: Joined | None
+) -> Request:
+    settings = {
+        name: {key: value for key, value in estimator.get_params().items() if key != "device"}
+        for name, estimator in estimators.items()
+    }
     parameters = {
         "method": options.method,
-        **{name: value for name, value in estimator.get_params().items() if name not in ignored},
+        **({"methods": settings} if is_scoreboard(options.method) else settings[options.method]),
         "guidance": options.guidance,
+        "align": options.align,
+        "planted": options.planted,
         "test": options.test,
         "bootstraps": options.bootstraps,
     }
@@ -212,63 +296,116 @@ def _request(options: CompareOptions, estimator: RDX, joined: Joined, reference:
     return Request(kind="comparison", parameters=parameters, inputs=inputs, seed=options.seed, code=CODE)
 
 
-def _compute(options: CompareOptions, estimator: RDX, joined: Joined, reference: Joined | None) -> Comparison:
+def _compute(options: CompareOptions, estimator: Any, joined: Joined, reference: Joined | None) -> Comparison:
+    from rdxcli.services.comparison_scores import Evaluation, planted_difference
+
+    evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
+    supervision = supervise(joined, options.guidance, options.align, options.seed)
+    log_pair(joined, options.method)
+    fit(estimator, options.method, joined, supervision)
+    test, difference = difference_of(options, estimator, joined, reference)
+    return make_record(
+        options, options.method, estimator, joined, evaluation, supervision, test, difference, options.bootstraps
+    )
+
+
+def log_pair(joined: Joined, method: str) -> None:
+    a, b = joined.a, joined.b
+    log.info("comparing %s and %s: n = %d, d = %d and %d, method %s", a.name, b.name, a.n, a.d, b.d, method)
+
+
+def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision) -> None:
+    """Fit an estimator on the two representations."""
+    given = supervision.fit_options if takes_guidance(estimator) else {}
+    with track(f"explain with {method}", None, "steps"):
+        estimator.fit(joined.a.values, joined.b.values, **given)
+
+
+def difference_of(
+    options: CompareOptions, estimator: Any, joined: Joined, reference: Joined | None
+) -> tuple[DifferenceTest | None, dict[str, Any]]:
+    """The test and the ``difference`` entry of the document; methods other than RDX are tested with RDX's defaults."""
+    from rdxcli.methods.difference.rdx import RDX
+    from rdxcli.methods.difference.significance import difference_test
+
+    if not options.test:
+        return None, {"score": None, "verdict": NOT_TESTED}
+    pair = (reference.a.values, reference.b.values) if reference else None
+    test = difference_test(
+        joined.a.values,
+        joined.b.values,
+        reference=pair,
+        estimator=estimator if isinstance(estimator, RDX) else None,
+        device=options.device,
+        random_state=options.seed,
+    )
+    difference = test.to_dict()
+    if reference:
+        difference["reference"] |= {"a": reference.a.describe(), "b": reference.b.describe()}
+    return test, difference
+
+
+def make_record(
+    options: CompareOptions,
+    method: str,
+    estimator: Any,
+    joined: Joined,
+    evaluation: Evaluation,
+    supervision: Supervision,
+    test: DifferenceTest | None,
+    difference: Mapping[str, Any],
+    bootstraps: int,
+) -> Comparison:
+    """The record of a fitted estimator; the stability of concepts is measured for RDX only."""
+    from rdxcli.methods.difference.rdx import RDX
+    from rdxcli.methods.difference.significance import concept_stability
     from rdxcli.records import Comparison
+    from rdxcli.services.comparison_scores import describe_planted
 
     a, b = joined.a, joined.b
-    log.info("comparing %s and %s: n = %d, d = %d and %d, method %s", a.name, b.name, a.n, a.d, b.d, options.method)
-    guidance: dict[str, Any] = {}
-    if options.guidance == "labels":
-        if a.labels is None:
-            raise UsageError(
-                "--guidance labels needs labels", "give them with --labels FILE, or use a data set that has them"
-            )
-        guidance = {"labels0": a.labels, "labels1": a.labels}
-    with track(f"explain with {options.method}", None, "steps"):
-        estimator.fit(a.values, b.values, **guidance)
-    difference, stability = _test(options, estimator, joined, reference, guidance)
+    given = supervision.fit_options if takes_guidance(estimator) else {}
+    stability: Mapping[str, Any] = {}
+    if isinstance(estimator, RDX):
+        stability = concept_stability(
+            estimator,
+            a.values,
+            b.values,
+            test=test,
+            bootstraps=bootstraps,
+            fit_options=given,
+            random_state=options.seed,
+        )
     concepts, labels = _concepts(estimator, joined, stability)
+    grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
+    notes = [*joined.notes, *estimator.notes_]
+    if supervision and not given:
+        notes.append("without --align and --guidance: this method describes each model on its own")
     return Comparison(
-        method=options.method,
-        parameters={**estimator.get_params(), "guidance": options.guidance, "bootstraps": options.bootstraps},
+        method=method,
+        parameters={
+            **estimator.get_params(),
+            "guidance": options.guidance if given else "none",
+            "align": options.align and bool(given),
+            "bootstraps": bootstraps if stability else 0,
+            "planted": describe_planted(evaluation.planted),
+            **(supervision.details if given else {}),
+        },
         seed=options.seed,
         arrays=_arrays(estimator, joined, labels),
-        notes=[*joined.notes, *estimator.notes_],
+        notes=notes,
         a=a.describe(),
         b=b.describe(),
         n=a.n,
         k=estimator.n_clusters,
         difference=difference,
         concepts=concepts,
-        scores=_scores(joined, concepts),
+        scores=evaluation.scores(grids),
         samples=joined.describe(),
     )
 
 
-def _test(
-    options: CompareOptions, estimator: RDX, joined: Joined, reference: Joined | None, guidance: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The ``difference`` entry of the document, and per direction and label ``{stability, p_value}``."""
-    from rdxcli.methods.difference.significance import concept_stability, difference_test
-
-    a, b = joined.a.values, joined.b.values
-    own = {"random_state": options.seed}
-    test = None
-    difference: dict[str, Any] = {"score": None, "verdict": NOT_TESTED}
-    if options.test:
-        pair = (reference.a.values, reference.b.values) if reference else None
-        test = difference_test(a, b, reference=pair, estimator=estimator, device=options.device, **own)
-        difference = test.to_dict()
-        if reference:
-            difference["reference"] |= {"a": reference.a.describe(), "b": reference.b.describe()}
-    stability = concept_stability(
-        estimator, a, b, test=test, bootstraps=options.bootstraps, fit_options=guidance, **own
-    )
-    return difference, stability
-
-
 def _concepts(
-    estimator: RDX, joined: Joined, stability: Mapping[str, Any]
+    estimator: Any, joined: Joined, stability: Mapping[str, Any]
 ) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
     """Concepts of both directions, largest affinity first, and the labels renumbered in that order (0 = none)."""
     import numpy as np
@@ -315,7 +452,7 @@ def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
     return shares
 
 
-def _arrays(estimator: RDX, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     import numpy as np
 
     n = joined.a.n
@@ -347,31 +484,13 @@ def principal_axes(values: np.ndarray) -> np.ndarray:
     return np.pad(axes, ((0, 0), (0, 2 - count))).astype(np.float32)
 
 
-def _write(record: Comparison, path: Path, folder: Path) -> None:
+def _write(record: Comparison, path: Path, folder: Path, extra: Mapping[str, Any]) -> None:
     import numpy as np
 
     np.savez_compressed(path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
-    document = record.to_document(folder.as_posix())
+    document = {**record.to_document(folder.as_posix()), **extra}
     write_json(path / "concepts.json", document)
     write_json(path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
-
-
-def _scores(joined: Joined, concepts: Sequence[DifferenceConcept]) -> dict[str, float | None]:
-    """Metrics of the shown grids (specification of RDX, section 5) and similarity of the two representations."""
-    from rdxcli.methods.difference.scores import linear_cka, score_grids
-
-    a, b = joined.a.values, joined.b.values
-    grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
-    scores: dict[str, float | None] = {}
-    for name, distance in (("bsr", "silb"), ("bsr_euclidean", "mned")):
-        found = score_grids(a, b, grids["a"], grids["b"], distance)
-        scores |= {f"{name}_a": found.first.bsr, f"{name}_b": found.second.bsr, f"{name}_mean": found.mean_bsr}
-    try:
-        scores["cka"] = linear_cka(a, b)
-    except ValueError as error:
-        log.warning("no CKA: %s", error)
-        scores["cka"] = None
-    return scores
 
 
 def plan(options: CompareOptions) -> dict[str, Any]:
@@ -380,7 +499,9 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     from rdxcli.services.inputs import find_activations, open_activations
     from rdxcli.services.listing import human_bytes
 
-    estimator = make_estimator(options.method, options.parameters, options.seed, options.device)
+    if options.guidance not in GUIDANCES:
+        raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
+    estimators = make_estimators(options)
     document: dict[str, Any] = {}
     sizes = []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
@@ -400,7 +521,11 @@ def plan(options: CompareOptions) -> dict[str, Any]:
         )
     n = min(sizes)
     document["method"] = options.method
-    document["parameters"] = {name: value for name, value in estimator.get_params().items() if name != "device"}
+    settings = {
+        name: {key: value for key, value in estimator.get_params().items() if key != "device"}
+        for name, estimator in estimators.items()
+    }
+    document["parameters"] = settings if is_scoreboard(options.method) else settings[options.method]
     document["images"] = n
     document["peak memory"] = f"about {human_bytes(8 * n * n)} for two n x n matrices, besides the arrays"
     return document

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import MissingDataError, RdxError, UnknownNameError, UsageError
-from rdxcli.progress import log
+from rdxcli.progress import log, track
 from rdxcli.records import SCHEMA_VERSION
 from rdxcli.services.listing import Listing, human_bytes
 
@@ -204,8 +204,10 @@ def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
             receipt = home.receipt()
             problems = [f"there is no {pattern}" for pattern in missing_layout(recipe, folder)]
             if receipt is not None and not receipt.folder:
-                for item in receipt.items:
-                    problems += damaged(folder, item, deep=True)
+                size = sum(int(facts.get("bytes", 0)) for facts in receipt.items.values())
+                with track(f"check {recipe.name}", size, "B") as advance:
+                    for item in receipt.items:
+                        problems += damaged(folder, item, deep=True, advance=advance)
                 status = "damaged" if problems else "intact"
             elif problems:
                 status = "damaged"

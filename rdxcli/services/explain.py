@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "natural": "directions",
     "rdr": "regions",
     "representative": "regions",
+    "surrogate": "surrogate",
 }
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 

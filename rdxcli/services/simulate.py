@@ -13,9 +13,12 @@ from rdxcli.artifacts.layout import array_dataset, model_slug, simulations_folde
 from rdxcli.artifacts.manifest import fingerprint_json
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError
 from rdxcli.progress import log
+from rdxcli.services.ablating import request_inputs
 from rdxcli.services.concept_inputs import gather, split_of
+from rdxcli.services.concept_scores import PARAMETERS as SCORE_PARAMETERS
 from rdxcli.services.concept_scores import open_scorer, wanted, with_downloads
 from rdxcli.services.explain import ExplainOptions, representation
+from rdxcli.services.explain import check_parameters as check_known
 
 if TYPE_CHECKING:
     from rdxcli.methods.neurons.tables import ExplanationTable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 CODE = "1"
 PARTS = ("test", "val", "train", "all")
+SCORINGS = ("correlation", "ablation")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class SimulateOptions:
         Rows on which units are scored.
     bootstraps : int
         Resamplings for the interval of each score.
+    scoring : {"correlation", "ablation"}
+    variant : {"optim", "norm"}
+        How ablation brings simulated activations to the unit's scale.
     """
 
     source: ExplainOptions
@@ -48,6 +55,8 @@ class SimulateOptions:
     method: str | None = None
     part: str = "test"
     bootstraps: int = 1000
+    scoring: str = "correlation"
+    variant: str = "optim"
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Outcome:
 
 
 def simulate(options: SimulateOptions) -> Outcome:
-    """Score one or several tables of explanations by correlation and store the result.
+    """Score one or several tables of explanations and store the result.
 
     Raises
     ------
@@ -68,7 +77,7 @@ def simulate(options: SimulateOptions) -> Outcome:
     """
     if options.part not in PARTS:
         raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
-    wanted(options.source)
+    parameters = _parameters(options)
     try:
         source = representation(options.source)
         tables = _tables(options, source)
@@ -83,9 +92,9 @@ def simulate(options: SimulateOptions) -> Outcome:
     request = Request(
         kind="simulation",
         parameters={
-            "scoring": "correlation",
+            "scoring": options.scoring,
             "part": options.part,
-            "bootstraps": options.bootstraps,
+            **parameters,
             "units": options.source.units,
             "tables": list(tables),
         },
@@ -94,18 +103,20 @@ def simulate(options: SimulateOptions) -> Outcome:
             "concepts": concepts.source,
             "tables": {name: fingerprint_json(_plain_table(table)) for name, table in tables.items()},
             "splits": fingerprint_file(options.source.splits) if options.source.splits else None,
+            **({"judge": request_inputs(options.source, source)} if options.scoring == "ablation" else {}),
         },
         seed=options.source.seed,
         code=CODE,
     )
     dataset = source.source.get("dataset") or array_dataset(source.name)
     model = str(options.source.model or source.source.get("model") or source.name)
-    run = options.source.run or "--".join(tables)
+    suffix = "" if options.scoring == "correlation" else f"--ablation-{options.variant}"
+    run = options.source.run or "--".join(tables) + suffix
     folder = simulations_folder(options.source.outputs, dataset, model, source.layer or "array", run)
     rows = None if options.part == "all" else getattr(split, options.part)
     with create(folder, request, force=options.source.force) as draft:
         if not draft.reused:
-            record = _score(options, request, source, tables, concepts, rows)
+            record = _score(options, request, source, tables, concepts, rows, split.val)
             _write_scores(draft.path / "scores.csv", record["methods"])
             write_json(draft.path / "summary.json", {**record, "artifact": folder.as_posix()})
             draft.manifest.rows = sum(len(entry["units"]) for entry in record["methods"])
@@ -119,60 +130,93 @@ def _score(
     tables: Mapping[str, ExplanationTable],
     concepts: Any,
     rows: Any,
+    val: Any,
 ) -> dict[str, Any]:
     import numpy as np
 
-    from rdxcli.methods.neurons.scores import compare_methods
-    from rdxcli.methods.neurons.simulation import correlation_scores, length_curve
     from rdxcli.records import Simulation
 
-    methods: list[dict[str, Any]] = []
-    by_unit: dict[str, dict[int, float]] = {}
-    for name, table in tables.items():
-        arguments = (table, concepts.values, concepts.names, source.values)
-        found = correlation_scores(
-            *arguments, rows=rows, n_resamples=options.bootstraps, random_state=options.source.seed
-        )
-        curve = length_curve(*arguments, rows=rows)
-        interval = found.interval
-        methods.append(
-            {
-                "method": name,
-                "summary": vars(found.summary),
-                "units": [
-                    {
-                        "unit": int(unit),
-                        "score": float(found.scores[i]),
-                        "low": None if interval is None else float(interval.low[i]),
-                        "high": None if interval is None else float(interval.high[i]),
-                        "length": int(found.lengths[i]),
-                    }
-                    for i, unit in enumerate(found.units)
-                ],
-                "length_curve": [
-                    {"length": int(length), **vars(summary)}
-                    for length, summary in zip(curve.lengths, curve.summaries, strict=True)
-                ],
-                "notes": list(found.notes),
-            }
-        )
-        by_unit[name] = {int(unit): float(score) for unit, score in zip(found.units, found.scores, strict=True)}
-    pairs = []
-    if len(tables) > 1:
-        common = sorted(set.intersection(*(set(scores) for scores in by_unit.values())))
-        if len(common) < 2:
-            raise InputError("the tables have fewer than two units in common, so they cannot be compared")
-        aligned = {name: np.array([scores[unit] for unit in common]) for name, scores in by_unit.items()}
-        pairs = [vars(test) for test in compare_methods(aligned, random_state=options.source.seed)]
-    return Simulation(
-        method="correlation",
+    extra: dict[str, Any] = {}
+    if options.scoring == "ablation":
+        from rdxcli.services.ablating import score_tables
+
+        test = np.arange(source.n) if rows is None else np.asarray(rows)
+        methods, extra = score_tables(options.source, options.variant, source, tables, concepts, val, test)
+    else:
+        methods = [_correlation(options, name, table, source, concepts, rows) for name, table in tables.items()]
+    record = Simulation(
+        method=options.scoring,
         parameters=request.parameters,
         seed=options.source.seed,
         notes=[f"{entry['method']}: {note}" for entry in methods for note in entry["notes"]],
         model=source.describe(),
         methods=methods,
-        pairs=pairs,
+        pairs=_pairs(methods, options.source.seed),
     ).to_document()
+    return {**record, **extra}
+
+
+def _correlation(
+    options: SimulateOptions, name: str, table: ExplanationTable, source: Representation, concepts: Any, rows: Any
+) -> dict[str, Any]:
+    from rdxcli.methods.neurons.simulation import correlation_scores, length_curve
+
+    arguments = (table, concepts.values, concepts.names, source.values)
+    found = correlation_scores(*arguments, rows=rows, n_resamples=options.bootstraps, random_state=options.source.seed)
+    curve = length_curve(*arguments, rows=rows)
+    interval = found.interval
+    return {
+        "method": name,
+        "summary": vars(found.summary),
+        "units": [
+            {
+                "unit": int(unit),
+                "score": float(found.scores[i]),
+                "low": None if interval is None else float(interval.low[i]),
+                "high": None if interval is None else float(interval.high[i]),
+                "length": int(found.lengths[i]),
+            }
+            for i, unit in enumerate(found.units)
+        ],
+        "length_curve": [
+            {"length": int(length), **vars(summary)}
+            for length, summary in zip(curve.lengths, curve.summaries, strict=True)
+        ],
+        "notes": list(found.notes),
+    }
+
+
+def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Paired tests of every two methods on the units that all have."""
+    import numpy as np
+
+    from rdxcli.methods.neurons.scores import compare_methods
+
+    if len(methods) < 2:
+        return []
+    by_unit = {entry["method"]: {unit["unit"]: unit["score"] for unit in entry["units"]} for entry in methods}
+    common = sorted(set.intersection(*(set(scores) for scores in by_unit.values())))
+    if len(common) < 2:
+        raise InputError("the tables have fewer than two units in common, so they cannot be compared")
+    aligned = {name: np.array([scores[unit] for unit in common]) for name, scores in by_unit.items()}
+    return [vars(test) for test in compare_methods(aligned, random_state=seed)]
+
+
+def _parameters(options: SimulateOptions) -> dict[str, Any]:
+    """What scoring depends on, checked before anything is read."""
+    from rdxcli.services.ablating import PARAMETERS as ABLATION
+    from rdxcli.services.ablating import VARIANTS, check_parameters
+
+    if options.scoring not in SCORINGS:
+        raise UsageError(f"unknown scoring `{options.scoring}`", f"choose {' or '.join(SCORINGS)}")
+    if options.variant not in VARIANTS:
+        raise UsageError(f"unknown variant `{options.variant}`", f"choose {' or '.join(VARIANTS)}")
+    vlm = wanted(options.source)
+    known = [*(SCORE_PARAMETERS if vlm or options.source.files else ()), *ABLATION]
+    check_known(options.scoring, options.source.parameters, known)
+    if options.scoring == "correlation":
+        return {"bootstraps": options.bootstraps}
+    return {"variant": options.variant, **check_parameters(options.source.parameters)}
 
 
 def _tables(options: SimulateOptions, source: Representation) -> dict[str, ExplanationTable]:
@@ -276,7 +320,7 @@ def _write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
 def plan(options: SimulateOptions) -> dict[str, Any]:
     """What `simulate` would do."""
     return {
-        "scoring": "correlation",
+        "scoring": options.scoring,
         "tables": list(options.explanations) or options.method,
         "representation": options.source.model or options.source.activations,
         "part": options.part,

@@ -1,0 +1,81 @@
+"""``rdx encode-concepts``: from captions to concepts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DatasetOption, LimitOption, SampleOption, Session, SplitOption, command, read_stdin
+
+
+@command(
+    "encode-concepts",
+    examples=[
+        "rdx encode-concepts --captions captions.json",
+        "rdx encode-concepts --captions lines.txt --min-count 5 --max-threshold 0.05",
+        "rdx caption --dataset folder:photos -q | rdx encode-concepts --captions -",
+    ],
+    without=("device",),
+)
+def encode_concepts(
+    session: Session,
+    captions: Annotated[
+        str | None, typer.Option("--captions", help="Captions: .json, .jsonl, .txt, an artifact, or - for stdin.")
+    ] = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    sample: SampleOption = None,
+    min_count: Annotated[int, typer.Option("--min-count", min=1, help="Images that must mention a concept.")] = 3,
+    max_threshold: Annotated[
+        float, typer.Option("--max-threshold", help="Largest share of images that may mention it.")
+    ] = 0.1,
+    method: Annotated[str, typer.Option("--method", help="average (share of captions) or union (0 or 1).")] = "average",
+    pos: Annotated[
+        str, typer.Option("--pos", help="Parts of speech: n, a, v, p (phrases), * (given terms).")
+    ] = "navp*",
+    max_size: Annotated[int | None, typer.Option("--max-size", min=1, help="Keep the most frequent N.")] = None,
+    phrases: Annotated[
+        str, typer.Option("--phrases", help="Concepts of several words: none, compounds or noun-phrases.")
+    ] = "none",
+    stop: Annotated[Path | None, typer.Option("--stop", help="Concepts to leave out, one a line.")] = None,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option("--vocabulary", help="Your own concepts, one a line, in place of a fitted vocabulary."),
+    ] = None,
+    tagger: Annotated[
+        str, typer.Option("--tagger", help="auto, published (NLTK data) or packaged (no download).")
+    ] = "auto",
+) -> None:
+    """Find the concepts in captions, choose a vocabulary, and encode every image over it."""
+    from rdxcli.services import encode_concepts as service
+    from rdxcli.services.inputs import SelectionOptions
+
+    options = service.EncodeOptions(
+        captions=read_stdin(captions) if captions else None,
+        selection=SelectionOptions(dataset=dataset, split=split, limit=limit, sample=sample, seed=session.seed),
+        source=tagger,
+        method=method,
+        min_count=min_count,
+        max_threshold=max_threshold,
+        pos=pos,
+        max_size=max_size,
+        phrases=phrases,
+        stop=stop,
+        vocabulary=vocabulary,
+        outputs=session.outputs,
+        run=session.run,
+        seed=session.seed,
+        force=session.force,
+    )
+    if session.dry_run:
+        session.plan("encode concepts", service.plan(options))
+        return
+    outcome = service.encode_concepts(options)
+    found = outcome.document
+    rows = [(row["lemma"], row["pos"], row["image_count"], row["image_share"]) for row in found["most_frequent"][:12]]
+    title = f"{found['concepts']} concepts in {found['n']} images, {found['concepts_per_image']:.1f} per image"
+    session.sink.table(title, ("concept", "part of speech", "images", "share"), rows)
+    for note in found["notes"]:
+        session.sink.message(f"note: {note}")
+    session.sink.result(str(outcome.artifact.path), found)

@@ -1,0 +1,96 @@
+"""``rdx train-surrogate``: a concept surrogate of a vision-language embedding."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rdxcli.errors import UsageError
+
+from .options import ParamOption, Session, command, method_parameters, read_stdin
+
+
+@command(
+    "train-surrogate",
+    examples=[
+        "rdx train-surrogate --encodings enc.npz --image-embeddings i.npy --text-embeddings t.npy",
+        "rdx train-surrogate --config configs/surrogate-coco.yaml --epochs 50",
+        "rdx encode-concepts --captions c.json -q | rdx train-surrogate --encodings - --image-embeddings i.npy "
+        "--text-embeddings t.npy",
+    ],
+)
+def train_surrogate(
+    session: Session,
+    encodings: Annotated[
+        str | None, typer.Option("--encodings", help="Artifact of encode-concepts, matrix file, or - for stdin.")
+    ] = None,
+    image_embeddings: Annotated[str | None, typer.Option("--image-embeddings", help="Teacher: array (n, d).")] = None,
+    text_embeddings: Annotated[str | None, typer.Option("--text-embeddings", help="Teacher: array (t, d).")] = None,
+    text_offsets: Annotated[
+        str | None, typer.Option("--text-offsets", help="Array (n + 1,): where each image's captions begin.")
+    ] = None,
+    class_embeddings: Annotated[
+        str | None, typer.Option("--class-embeddings", help="Text embeddings of classes, for agreement.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Name of the folder in the outputs.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs (default: 150).")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=2, help="Images a step (default: 1024).")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Before scaling (default: 0.0025).")
+    ] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="Loss (default: symmetric-moving-kl).")] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="Least time between checkpoints.")
+    ] = 60.0,
+    param: ParamOption = None,
+) -> None:
+    """Train a map from concepts to the embedding, so that every image's embedding is explained in words.
+
+    An interrupted training continues with the same command and ends with the same weights.
+    """
+    from rdxcli.services import train_surrogate as service
+
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss,
+    }
+    required = {
+        "--encodings": encodings,
+        "--image-embeddings": image_embeddings,
+        "--text-embeddings": text_embeddings,
+    }
+    for name, value in required.items():
+        if value is None:
+            raise UsageError(f"{name} is missing", "give it on the command line or in --config")
+    parameters = {**method_parameters(param), **{name: value for name, value in given.items() if value is not None}}
+    options = service.TrainOptions(
+        encodings=read_stdin(str(encodings)),
+        image_embeddings=str(image_embeddings),
+        text_embeddings=str(text_embeddings),
+        text_offsets=text_offsets,
+        class_embeddings=class_embeddings,
+        parameters=parameters,
+        checkpoint_seconds=checkpoint_seconds,
+        dataset=dataset,
+        outputs=session.outputs,
+        run=session.run,
+        seed=session.seed,
+        device=session.device,
+        force=session.force,
+    )
+    if session.dry_run:
+        session.plan("train a surrogate", service.plan(options))
+        return
+    outcome = service.train_surrogate(options)
+    found = outcome.document
+    names = [name for name, value in found["scores"]["validation"].items() if isinstance(value, int | float)]
+    rows = [(name, found["scores"]["train"].get(name), found["scores"]["validation"].get(name)) for name in names]
+    size = f"{found['concepts']} concepts to {found['dimensions']} dimensions"
+    title = f"{size}, best of {found['epochs']} epochs: {found['best_epoch']}"
+    session.sink.table(title, ("score", "training images", "held-out images"), rows)
+    for note in found["notes"]:
+        session.sink.message(f"note: {note}")
+    session.sink.result(str(outcome.artifact.path), found)

@@ -1,0 +1,311 @@
+"""``rdx encode-concepts``: from captions to a vocabulary and sparse concept encodings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Artifact, Request, create, fingerprint_json, resolve_artifact, write_json
+from rdxcli.artifacts.layout import concepts_folder, slug
+from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.progress import log, track
+from rdxcli.services.inputs import SelectionOptions
+
+if TYPE_CHECKING:
+    from rdxcli.methods.surrogate.encoding import Encodings
+
+CODE = "1"
+CHUNK = 500  # images whose captions are read between two steps of the progress bar
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What to encode and how.
+
+    Parameters
+    ----------
+    captions : str, optional
+        File (.json, .jsonl, .txt) or captions artifact; None takes the captions of the data set.
+    source : {"auto", "published", "packaged"}
+        Tagger and lemmatiser.
+    method : {"average", "union"}
+    min_count, max_threshold, pos, max_size
+        See `rdxcli.methods.surrogate.vocabulary.fit_vocabulary`.
+    phrases : {"none", "compounds", "noun-phrases"}
+        Concepts of several words.
+    stop, vocabulary : Path, optional
+        Files with one concept a line: to leave out, or to use in place of a fitted vocabulary.
+    """
+
+    captions: str | None = None
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    source: str = "auto"
+    method: str = "average"
+    min_count: int = 3
+    max_threshold: float = 0.1
+    pos: str = "navp*"
+    max_size: int | None = None
+    phrases: str = "none"
+    stop: Path | None = None
+    vocabulary: Path | None = None
+    outputs: Path = Path("outputs")
+    run: str | None = None
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Finished encodings and what to say about them."""
+
+    artifact: Artifact
+    document: Mapping[str, Any]
+
+
+def encode_concepts(options: EncodeOptions) -> Outcome:
+    """Count concepts in captions, choose a vocabulary, encode, store.
+
+    Raises
+    ------
+    RdxError, ValueError
+        No captions, malformed files, nothing left after the thresholds.
+    """
+    from rdxcli.methods.surrogate.extraction import load_extractor
+
+    name, captions = load_captions(options.captions, options.selection, options.outputs)
+    terms = _lines(options.vocabulary)
+    stop = _lines(options.stop) or []
+    extractor = load_extractor(options.source, phrases=options.phrases, **({"terms": terms} if terms else {}))
+    request = Request(
+        kind="encodings",
+        parameters={
+            **{
+                key: getattr(options, key)
+                for key in ("method", "min_count", "max_threshold", "pos", "max_size", "phrases")
+            },
+            "extractor": extractor.describe(),
+            "stop": stop,
+            "vocabulary": terms,
+        },
+        inputs={"captions": fingerprint_json(captions)},
+        seed=options.seed,
+        code=CODE,
+    )
+    folder = concepts_folder(options.outputs, name, options.run or "encodings")
+    with create(folder, request, force=options.force) as draft:
+        if not draft.reused:
+            import numpy as np
+
+            encodings, vocabulary = _encode(options, captions, extractor, terms, stop)
+            np.savez_compressed(draft.path / "encodings.npz", **encodings.arrays())  # type: ignore[arg-type]
+            _write_vocabulary(draft.path / "vocabulary.csv", vocabulary.rows())
+            write_json(draft.path / "samples.json", list(encodings.ids))
+            write_json(draft.path / "encodings.json", _document(options, request, encodings, vocabulary, folder))
+            draft.manifest.rows = len(encodings.ids)
+    document = json.loads((draft.result.path / "encodings.json").read_text("utf-8"))
+    return Outcome(draft.result, document)
+
+
+def _encode(
+    options: EncodeOptions,
+    captions: Mapping[str, Sequence[str]],
+    extractor: Any,
+    terms: list[str] | None,
+    stop: list[str],
+) -> tuple[Encodings, Any]:
+    from rdxcli.methods.surrogate.encoding import encode
+    from rdxcli.methods.surrogate.vocabulary import count_concepts, fit_vocabulary, given_vocabulary, merge_counts
+
+    ids = list(captions)
+    parts = []
+    with track("read captions", len(ids), "images") as advance:
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            parts.append(count_concepts({key: captions[key] for key in chunk}, extractor))
+            advance(len(chunk))
+    counts = merge_counts(parts)
+    if terms is not None:
+        vocabulary = given_vocabulary(counts, terms)
+    else:
+        vocabulary = fit_vocabulary(
+            counts,
+            min_count=options.min_count,
+            max_threshold=options.max_threshold,
+            pos=options.pos,
+            stop=stop,
+            max_size=options.max_size,
+        )
+    return encode(counts, vocabulary, method=options.method), vocabulary
+
+
+def _document(
+    options: EncodeOptions, request: Request, encodings: Encodings, vocabulary: Any, folder: Path
+) -> dict[str, Any]:
+    from rdxcli.records import SCHEMA_VERSION, plain
+
+    rows = sorted(vocabulary.rows(), key=lambda row: -row["image_count"])
+    return plain(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "encodings",
+            "artifact": folder.as_posix(),
+            "method": options.method,
+            "parameters": request.parameters,
+            "seed": options.seed,
+            "notes": list(encodings.notes),
+            "n": len(encodings.ids),
+            "concepts": len(encodings.concepts),
+            "concepts_per_image": float(encodings.l0.mean()),
+            "images_without_concepts": int((~encodings.has_concepts).sum()),
+            "most_frequent": rows[:20],
+        }
+    )
+
+
+def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) -> tuple[str, dict[str, list[str]]]:
+    """Name of the data set and the captions of each sample id.
+
+    Parameters
+    ----------
+    text : str or None
+        ``.json``: ``{id: [caption, ...]}`` or a list of objects with an id and captions. ``.jsonl``: one object a line.
+        ``.txt``: one caption a line, each its own sample. A captions artifact. None: the captions of the data set.
+
+    Raises
+    ------
+    RdxError
+        Nothing to read, or a malformed file.
+    """
+    if text is None:
+        if selection.dataset is None:
+            raise UsageError("which captions?", "give --captions FILE, or --dataset NAME of a data set with captions")
+        dataset = selection.open()
+        if dataset.captions is None:
+            raise MissingDataError(
+                f"the data set {dataset.name} has no captions",
+                f"make them with `rdx caption --dataset {selection.dataset}`",
+            )
+        return dataset.name, {
+            str(sample): list(texts) for sample, texts in zip(dataset.sample_ids, dataset.captions, strict=True)
+        }
+    path = Path(text)
+    if path.is_dir() or not path.exists():
+        artifact = resolve_artifact(text, outputs, "captions")
+        path = artifact.path / "captions.jsonl"
+        name = artifact.path.parts[-3] if len(artifact.path.parts) >= 3 else artifact.path.name
+    else:
+        name = slug(path.stem)
+    captions = read_captions(path)
+    if not captions:
+        raise InputError(f"{path} holds no captions")
+    return name, captions
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Captions of each sample id in a file; see `load_captions` for the layouts.
+
+    Raises
+    ------
+    InputError, MissingDataError
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        lines = [line.strip() for line in text.splitlines()]
+        return {str(i): [line] for i, line in enumerate(lines) if line}
+    entries: list[Any] = []
+    try:
+        if suffix == ".jsonl":
+            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            content = json.loads(text)
+            if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+                content = content["annotations"]  # the layout of COCO
+            entries = content if isinstance(content, list) else [{"id": k, "captions": v} for k, v in content.items()]
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    captions: dict[str, list[str]] = {}
+    for number, entry in enumerate(entries, start=1):
+        sample, texts = _entry(entry, path, number)
+        captions.setdefault(sample, []).extend(texts)
+    return captions
+
+
+def _entry(entry: Any, path: Path, number: int) -> tuple[str, list[str]]:
+    """Sample id and captions of one object."""
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{path}: entry {number} is a {type(entry).__name__}, expected an object with id and captions")
+    sample = next((entry[key] for key in ("sample_id", "image_id", "id", "image", "filename") if key in entry), None)
+    texts = next((entry[key] for key in ("captions", "caption", "sentences", "text") if key in entry), None)
+    if sample is None or texts is None:
+        found = ", ".join(map(str, list(entry)[:6]))
+        raise InputError(f"{path}: entry {number} has {found}, expected an id and captions")
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    raw = [text["raw"] if isinstance(text, Mapping) and "raw" in text else text for text in listed]
+    words = [text for text in raw if isinstance(text, str)]
+    if len(words) < len(raw):
+        raise InputError(f"{path}: the captions of entry {number} are not text")
+    return str(sample), words
+
+
+def _lines(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _write_vocabulary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=["index", "lemma", "pos", "image_count", "image_share"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def load_encodings(text: str, outputs: Path) -> Encodings:
+    """Encodings of an artifact of ``encode-concepts``, or a user's matrix (dense array or SciPy CSR ``.npz``).
+
+    Raises
+    ------
+    RdxError
+        No such artifact or file, or a damaged one.
+    """
+    from rdxcli.methods.surrogate.encoding import from_arrays, from_matrix
+    from rdxcli.methods.surrogate.extraction import Concept
+
+    path = Path(text)
+    folder = path.parent if path.name == "encodings.npz" and (path.parent / "manifest.json").is_file() else path
+    if path.is_file() and folder is path:
+        from rdxcli.services.inputs import resolve_concepts
+
+        matrix = resolve_concepts(text)
+        ids = [str(i) for i in range(matrix.values.shape[0])] if matrix.sample_ids is None else list(matrix.sample_ids)
+        return from_matrix(matrix.values, ids, [Concept.parse(name) for name in matrix.names])
+    import numpy as np
+
+    artifact = resolve_artifact(str(folder), outputs, "encodings")
+    with np.load(artifact.path / "encodings.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    ids = json.loads((artifact.path / "samples.json").read_text("utf-8"))
+    with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
+        concepts = [Concept(row["lemma"], row["pos"]) for row in csv.DictReader(stream)]
+    return from_arrays(arrays, ids, concepts, method=str(artifact.manifest.request.parameters["method"]))
+
+
+def plan(options: EncodeOptions) -> dict[str, Any]:
+    """What `encode_concepts` would do."""
+    name, captions = load_captions(options.captions, options.selection, options.outputs)
+    total = sum(map(len, captions.values()))
+    log.debug("planned %d captions", total)
+    return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {max(1, total // 4000)}"}
