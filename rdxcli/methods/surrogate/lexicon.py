@@ -248,9 +248,10 @@ class PackagedLexicon:
         """Lemma of a word that the dictionary lacks: a suffix form it knows, else a careful cut of a plural."""
         if pos == "n" and not word.endswith(("ss", "us", "is")):
             # Plurals in -ies that the dictionary lacks are of words in -ie: selfies, hoodies.
-            known = [form for form in suffix_forms(word, "n") if self._forms(form)]
-            if known:
-                return max(known, key=len)
+            known = max((form for form in suffix_forms(word, "n") if self._forms(form)), key=len, default=None)
+            if known is not None:
+                # Through the dictionary once more, for `womens`.
+                return self._choose(self._forms(known).get("n", (known,)), "n")
             if word.endswith(("ches", "shes", "xes", "sses")):
                 return word[:-2]
             if word.endswith("s") and len(word) > 3:
@@ -258,9 +259,7 @@ class PackagedLexicon:
         if pos == "v":
             forms = suffix_forms(word, "v")
             forms += [form[:-1] for form in forms if len(form) > 3 and form[-1] == form[-2] and form[-1] not in _VOWELS]
-            known = [form for form in forms if "v" in self._forms(form)]
-            if known:
-                return max(known, key=len)
+            return max((form for form in forms if "v" in self._forms(form)), key=len, default=word)
         return word
 
     def compound(self, words: tuple[str, ...]) -> bool:

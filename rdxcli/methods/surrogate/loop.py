@@ -245,7 +245,8 @@ class Loop:
             self.batches,
             self.teacher,
             rows,
-            gallery=self.batch_size,
+            # A KL depends on the number of captions to choose from: the same for training and held-out images.
+            gallery=min(self.batch_size, len(self.split.validation)),
             temp_student=self.loss.temp_student,
             temp_teacher=self.loss.temp_teacher,
             class_embeddings=self.classes,

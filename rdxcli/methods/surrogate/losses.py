@@ -67,7 +67,7 @@ class LossValue:
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value whose gradient with respect to ``S`` is given. One backward pass only: the gradient is scaled in place."""
+    """A value with a given gradient with respect to ``S``. One backward pass only: it is scaled in place."""
 
     @staticmethod
     def forward(ctx: Any, S: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

@@ -56,9 +56,9 @@ class SpLiCE:
 
     Notes
     -----
-    Solved per block of images: the atoms with the largest correlations form a small problem, solved by coordinate
-    descent and then exactly on its support; atoms of the whole dictionary that violate the optimality conditions join,
-    until none does. The certificate is ``violation_``.
+    Solved per block of images: the atoms with the largest correlations form a small problem, solved exactly by an
+    active-set method; atoms of the whole dictionary that violate the optimality conditions join, until none does. The
+    certificate is ``violation_``.
     """
 
     def __init__(self, l1: float = 0.25, tolerance: float = 1e-7) -> None:
@@ -198,55 +198,67 @@ def solve(Q: np.ndarray, v: np.ndarray, l1: float, tolerance: float = 1e-7) -> t
 
 
 def _small(gram: np.ndarray, target: np.ndarray, start: np.ndarray, tolerance: float) -> np.ndarray:
-    """Minimise w G w / 2 - target.w over w >= 0, batched: coordinate descent, then the exact point on the support.
+    """Minimise w G w / 2 - target.w over w >= 0, batched, by the active-set method of Lawson and Hanson (1974).
+
+    The atom with the largest gradient joins; the minimum on the joined atoms is solved for exactly; where that has
+    negative weights the step stops at the first zero, which leaves. Finitely many steps, no tuning.
 
     Parameters
     ----------
     gram : (b, k, k)
     target, start : (b, k)
+        ``start`` must be the minimum on its own support, or zero.
     """
-    b = len(gram)
-    w, diagonal = start.copy(), np.einsum("bkk->bk", gram)
-    gradient = target - np.einsum("bk,bkl->bl", w, gram)
-    for sweep in range(10_000):
-        largest = np.zeros(b)
-        # Columns that no row moves are skipped: most atoms of the working set have weight zero.
-        live = np.flatnonzero(((w > 0) | (gradient > 0)).any(axis=0))
-        for j in live:
-            new = np.maximum(w[:, j] + gradient[:, j] / diagonal[:, j], 0.0)
-            step = new - w[:, j]
-            w[:, j] = new
-            gradient -= step[:, None] * gram[:, :, j]
-            np.maximum(largest, np.abs(step), out=largest)
-        if sweep % 4 == 3 or largest.max() <= tolerance:
-            exact = _on_support(gram, target, w)
-            optimal = (exact >= 0).all(axis=1)
-            at = target - np.einsum("bk,bkl->bl", exact, gram)
-            optimal &= (np.where(w > 0, np.abs(at), at) <= tolerance).all(axis=1)
-            if optimal.all():
-                return exact
-            if largest.max() <= tolerance * 1e-3:
-                return np.where(optimal[:, None], exact, w)
+    b, k = target.shape
+    w, on = start.copy(), start > 0
+    settled = np.ones(b, dtype=bool)
+    blocked = np.zeros((b, k), dtype=bool)  # joined and left again without a step: rounding
+    todo = np.arange(b)
+    for _ in range(20 * k + 100):
+        gradient = target[todo] - np.einsum("bk,bkl->bl", w[todo], gram[todo])
+        gradient[on[todo] | blocked[todo]] = -np.inf
+        best = gradient.argmax(axis=1)
+        wants = gradient[np.arange(len(todo)), best] > 0.1 * tolerance
+        keep = wants | ~settled[todo]
+        todo, best, wants = todo[keep], best[keep], wants[keep]
+        if not len(todo):
+            break
+        joins = settled[todo]
+        on[todo[joins], best[joins]] = True
+        solved = _on_support(gram[todo], target[todo], on[todo])
+        active = on[todo]
+        bad = active & (solved <= 0)
+        fine = ~bad.any(axis=1)
+        w[todo[fine]] = solved[fine]
+        blocked[todo[fine]] = False
+        settled[todo] = fine
+        rest = np.flatnonzero(~fine)
+        if len(rest):
+            old, new, off = w[todo[rest]], solved[rest], bad[rest]
+            gap = np.where(off, old - new, 1.0)
+            # An atom that just joined has weight zero: a step of zero, and it leaves at once.
+            ratio = np.where(off, np.where(gap > 0, old / np.where(gap > 0, gap, 1.0), 0.0), np.inf)
+            alpha = ratio.min(axis=1, keepdims=True)
+            leaves = off & (ratio <= alpha)
+            moved = np.where(active[rest], old + alpha * (new - old), 0.0)
+            moved[leaves] = 0.0
+            w[todo[rest]] = np.maximum(moved, 0.0)
+            on[todo[rest]] &= ~leaves
+            blocked[todo[rest]] |= leaves & (alpha == 0)
     return w
 
 
-def _on_support(gram: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Solve G w = target on each row's support; zeros elsewhere. Rows with a singular system keep their values."""
-    active = w > 0
-    size = int(active.sum(axis=1).max(initial=0))
-    if size == 0:
-        return np.zeros_like(w)
-    order = np.argsort(~active, axis=1, kind="stable")[:, :size]
-    on = np.take_along_axis(active, order, axis=1)
-    rows = np.arange(len(w))[:, None]
+def _on_support(gram: np.ndarray, target: np.ndarray, on: np.ndarray) -> np.ndarray:
+    """Solve G w = target on each row's support ``on`` (b, k); zeros elsewhere."""
+    size = int(on.sum(axis=1).max())
+    order = np.argsort(~on, axis=1, kind="stable")[:, :size]
+    real = np.take_along_axis(on, order, axis=1)
+    rows = np.arange(len(on))[:, None]
     small = gram[rows[:, :, None], order[:, :, None], order[:, None, :]]
-    both = on[:, :, None] & on[:, None, :]
-    small = np.where(both, small, np.eye(size))
-    right = np.where(on, target[rows, order], 0.0)
-    try:
-        solved = np.linalg.solve(small, right[:, :, None])[:, :, 0]
-    except np.linalg.LinAlgError:
-        return w.copy()
-    out = np.zeros_like(w)
-    np.put_along_axis(out, order, np.where(on, solved, 0.0), axis=1)
+    eye = np.eye(size)
+    # The ridge keeps systems with equal atoms solvable; it is far below the tolerance.
+    small = np.where(real[:, :, None] & real[:, None, :], small + 1e-13 * eye, eye)
+    solved = np.linalg.solve(small, np.where(real, target[rows, order], 0.0)[:, :, None])[:, :, 0]
+    out = np.zeros_like(target)
+    np.put_along_axis(out, order, np.where(real, solved, 0.0), axis=1)
     return out

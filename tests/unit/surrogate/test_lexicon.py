@@ -97,6 +97,7 @@ def test_table() -> None:
         ("wetsuit", "n", "wetsuit"),
         ("seagulls", "n", "seagull"),
         ("glamping", "v", "glamping"),
+        ("womens", "n", "woman"),
         ("close-up", "n", "close-up"),
         ("grass.", "n", None),
         ("1950s", "n", None),
