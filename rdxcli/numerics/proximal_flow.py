@@ -8,6 +8,8 @@ long before the minimum. The flow from moments reaches the same point thousands 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -81,67 +83,73 @@ def proximal_gradient(
     moved by s / g in the l1 norm, and only then is the full gradient looked at again.
     """
     u, c = problem.C.shape
-    kind = torch.float32 if dtype == "float32" else torch.float64
-    chunk = chunk or (u if device != "cpu" else 32)
-    G = torch.as_tensor(problem.G, dtype=kind, device=device)
-    flow = _Flow(G, step, problem.l1, problem.l2)
     out = np.empty((u, c))
+    if device == "cpu":
+        kind = np.float32 if dtype == "float32" else np.float64
+        flow = _Flow(problem.G.astype(kind, copy=False), step, problem.l1, problem.l2)
+        C = problem.C.astype(kind, copy=False)
+        chunk = chunk or 32
+        for start in range(0, u, chunk):
+            out[start : start + chunk] = flow.alone(C[start : start + chunk], steps)
+        return out
+    precision = torch.float32 if dtype == "float32" else torch.float64
+    flow = _Flow(torch.as_tensor(problem.G, dtype=precision, device=device), step, problem.l1, problem.l2)
+    chunk = chunk or u
     for start in range(0, u, chunk):
-        C = torch.as_tensor(problem.C[start : start + chunk], dtype=kind, device=device)
-        W = flow.alone(C, steps) if device == "cpu" else flow.together(C, torch.zeros_like(C), steps)
-        out[start : start + chunk] = W.cpu().numpy()
+        part = torch.as_tensor(problem.C[start : start + chunk], dtype=precision, device=device)
+        out[start : start + chunk] = flow.together(part, torch.zeros_like(part), steps).cpu().numpy()
     return out
 
 
 class _Flow:
-    """The iteration of `proximal_gradient` for one G and one step length."""
+    """The iteration of `proximal_gradient` for one G and one step length. Arrays are NumPy's or torch's alike."""
 
-    def __init__(self, G: torch.Tensor, h: float, l1: float, l2: float) -> None:
+    def __init__(self, G: Any, h: float, l1: float, l2: float) -> None:
         self.G, self.h, self.l1 = G, h, l1
-        self.shrink = 1.0 / (1.0 + h * l2)
+        self.threshold, self.shrink = h * l1, 1.0 / (1.0 + h * l2)
 
-    def together(self, C: torch.Tensor, W: torch.Tensor, steps: int) -> torch.Tensor:
+    def together(self, C: Any, W: Any, steps: int) -> Any:
         """All rows at once, as matrix products over the columns in use."""
         c = len(self.G)
         hC = self.h * C
-        Z = torch.empty_like(C)
-        seen = (W != 0).any(dim=0)
-        used = torch.nonzero(seen).ravel()  # columns ever in use, in order of entry
+        seen = (W != 0).any(0)
+        used = _positions(seen)  # columns ever in use, in order of entry
         rows = self.G[used]  # their rows of G, with room to grow
         for _ in range(steps):
-            torch.add(W, hC, out=Z)
+            Z = W + hC
             if len(used) > 0.6 * c:
-                Z.addmm_(W, self.G, alpha=-self.h)
+                Z -= self.h * (W @ self.G)
             elif len(used):
-                Z.addmm_(W[:, used], rows[: len(used)], alpha=-self.h)
-            W = torch.nn.functional.softshrink(Z, self.h * self.l1).mul_(self.shrink)
+                Z -= self.h * (W[:, used] @ rows[: len(used)])
+            W = Z - Z.clip(-self.threshold, self.threshold)
+            W *= self.shrink
             if len(used) > 0.6 * c:
                 continue
-            new = torch.nonzero((W != 0).any(dim=0) & ~seen).ravel()
+            new = _positions((W != 0).any(0) & ~seen)
             if len(new):
                 before, total = len(used), len(used) + len(new)
                 if total > len(rows):
-                    grown = torch.empty((max(64, 2 * total), c), dtype=self.G.dtype, device=self.G.device)
+                    shape = (max(64, 2 * total), c)
+                    grown = np.empty(shape, self.G.dtype) if isinstance(W, np.ndarray) else self.G.new_empty(shape)
                     grown[:before] = rows[:before]
                     rows = grown
                 rows[before:total] = self.G[new]
-                used = torch.cat([used, new])
+                used = np.concatenate([used, new]) if isinstance(W, np.ndarray) else torch.cat([used, new])
                 seen[new] = True
         return W
 
-    def alone(self, C: torch.Tensor, steps: int, stride: int = 32) -> torch.Tensor:
+    def alone(self, C: np.ndarray, steps: int, stride: int = 16) -> np.ndarray:
         """Rows together while many columns are in play, then each on its own few columns."""
-        W = torch.zeros_like(C)
-        rows = torch.arange(len(C))
-        done = 0
+        W = np.zeros_like(C)
+        rows, done = np.arange(len(C)), 0
         while done < steps and len(rows):
-            W_rows = W[rows]
-            Q = C[rows] - W_rows @ self.G
-            busy = ((W_rows != 0) | (Q.abs() > self.l1)).sum(dim=1)
-            ready = busy <= len(self.G) / 8
-            for row in rows[ready].tolist():
-                w = self._screened(C[row].numpy(), W[row].numpy().copy(), steps - done)
-                W[row] = torch.from_numpy(w)
+            active = W[rows] != 0
+            used = np.flatnonzero(active.any(axis=0))
+            Q = C[rows] - W[rows][:, used] @ self.G[used]
+            busy = (active | (np.abs(Q) > self.l1)).sum(axis=1)
+            ready = busy <= len(self.G) / FRACTION
+            for row in rows[ready]:
+                W[row] = self._screened(C[row], W[row].copy(), steps - done)
             rows = rows[~ready]
             if len(rows):
                 now = min(stride, steps - done)
@@ -150,51 +158,74 @@ class _Flow:
         return W
 
     def _screened(self, target: np.ndarray, w: np.ndarray, steps: int) -> np.ndarray:
-        G = self.G.numpy()
+        G = self.G
         largest = float(np.diagonal(G).max(initial=0.0)) or 1.0
-        threshold = np.array(self.h * self.l1, dtype=G.dtype)
-        shrink = np.array(self.shrink, dtype=G.dtype)
+        threshold, shrink, h = (np.array(x, dtype=G.dtype) for x in (self.threshold, self.shrink, self.h))
         done = 0
         while done < steps:
             active = np.flatnonzero(w)
             Q = target - w[active] @ G[active]
-            z = w + self.h * Q
+            z = w + h * Q
             moved = (z - np.clip(z, -threshold, threshold)) * shrink - w
             gap = self.l1 - np.abs(Q)
             gap[active] = -np.inf
             order = np.argsort(gap)
-            width = _best_width(gap[order] / largest, float(np.abs(moved).sum()), len(active), steps - done)
+            width = _best_width(
+                gap[order] / largest, float(np.abs(moved).sum()), len(active), min(LOOK_AGAIN, steps - done)
+            )
             near = np.sort(order[:width])
             budget = float(gap[order[width]]) / largest if width < len(w) else np.inf
-            M = -self.h * G[np.ix_(near, near)]
-            M[np.arange(width), np.arange(width)] += 1.0
-            shift = self.h * target[near]
+            shift = h * target[near]
             now = start = w[near]
-            while done < steps:
-                z = now @ M
-                z += shift
+            used = np.flatnonzero(now)  # places in ``near``
+            rows = h * G[np.ix_(near[used], near)]
+            until = min(steps, done + LOOK_AGAIN)
+            while done < until:
+                z = now + shift
+                z -= now[used] @ rows
                 now = (z - np.minimum(np.maximum(z, -threshold), threshold)) * shrink
                 done += 1
                 if np.abs(now - start).sum() > budget:
                     break
+                if np.count_nonzero(now) > np.count_nonzero(now[used]):
+                    new = np.setdiff1d(np.flatnonzero(now), used)
+                    rows = np.concatenate([rows, h * G[np.ix_(near[new], near)]])
+                    used = np.concatenate([used, new])
             w[near] = now
         return w
+
+
+FRACTION = 4  # a row goes on alone when fewer than this part of its columns are in play
+LOOK_AGAIN = 128  # steps after which the choice of columns is reconsidered in any case
+
+# Microseconds of one core per element that a step touches; they decide speed only.
+ELEMENTWISE = 1e-2
+
+
+def _step_cost(width: Any, active: Any) -> Any:
+    """One step of one row alone: ``active`` weights on ``width`` columns."""
+    entries = width * active
+    return 15.0 + width * ELEMENTWISE + entries * np.where(entries < 1e5, 3e-4, 1e-3)
 
 
 def _best_width(budgets: np.ndarray, speed: float, active: int, steps: int) -> int:
     """How many columns to keep near: few make steps cheap, many let more steps pass before the next look at all.
 
-    ``budgets`` (c,) ascending movement each further column allows, ``speed`` l1 movement of the next step. Costs are in
-    microseconds of one core; they decide speed only.
+    ``budgets`` (c,) ascending movement each further column allows, ``speed`` l1 movement of the next step.
     """
     c = len(budgets)
     widths = np.unique(np.append(np.minimum(c, (32 * 1.3 ** np.arange(64)).astype(int)), c))
     allowed = np.append(budgets, np.inf)[widths]
     possible = np.clip(np.floor(allowed / max(speed, 1e-300)), 1, steps)
-    look = 100.0 + c * (active / 1000.0 + 0.05) + widths**2 / 200.0
-    cost = look / possible + 10.0 + widths**2 / 3000.0
+    entering = np.searchsorted(budgets, 0.0)  # active or about to be
+    look = 150.0 + c * (active * 1e-3 + 0.05) + widths * entering * 2e-3
+    cost = look / possible + _step_cost(widths, max(int(entering), 1))
     cost[(allowed <= 0) & (widths < c)] = np.inf
     return int(widths[np.argmin(cost)])
+
+
+def _positions(mask: Any) -> Any:
+    return np.flatnonzero(mask) if isinstance(mask, np.ndarray) else torch.nonzero(mask).ravel()
 
 
 def time_matched(
