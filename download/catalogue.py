@@ -46,7 +46,7 @@ class Extract(_Strict):
     only : tuple of str
         Glob patterns; other members are left in the archive. Empty means all.
     unpacked : int
-        About how many bytes the members unpack to. Twice that (and 64 MiB) is the most that is accepted.
+        About how many bytes the members unpack to. Twice that and 64 MiB, or four times the archive, is accepted.
     """
 
     format: Literal["zip", "tar", "tgz", "gz"]
@@ -56,7 +56,7 @@ class Extract(_Strict):
 
     @property
     def limit(self) -> int:
-        """Most bytes that may be unpacked."""
+        """Bytes that may be unpacked whatever the size of the archive."""
         return 2 * self.unpacked + (64 << 20)
 
 

@@ -246,7 +246,8 @@ def _place_item(home: Home, item: Item, fetched: Fetched, certain: bool) -> None
                     file,
                     base,
                     item.extract.format,
-                    limit=item.extract.limit,
+                    # an archive whose size the recipe does not know may be larger than its author thought
+                    limit=max(item.extract.limit, 4 * fetched.size),
                     strip=item.extract.strip,
                     only=item.extract.only,
                     whole=certain,

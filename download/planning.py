@@ -208,7 +208,7 @@ def needs(home: Home, todo: Sequence[Item], sizes: Mapping[str, int | None]) -> 
     level = peak = archives
     for item in todo:
         size = sizes[item.name] or 0
-        level += item.extract.unpacked if item.extract else size if item.convert else 0
+        level += max(item.extract.unpacked, size) if item.extract else size if item.convert else 0
         peak = max(peak, level)
         level -= size if item.extract or item.convert else 0
     return (None if None in left else archives), peak

@@ -18,12 +18,11 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from rdxcli.errors import RdxError
@@ -106,6 +105,9 @@ class Home:
     def tidy(self) -> None:
         """Clear the work area, save for files that are only partly fetched."""
         remove(self.work / "trees")
+        for notes in (self.work / "files").glob("*.part.json"):
+            if not notes.with_suffix("").exists():
+                notes.unlink()  # of a file that was finished when the process died
         for folder in (self.work / "files", self.work):
             try:
                 folder.rmdir()
@@ -239,7 +241,13 @@ def read_listing(folder: Path, name: str) -> list[Listed] | None:
         return None
 
 
-def damaged(folder: Path, name: str, deep: bool = False, stop: Event | None = None, most: int = 5) -> list[str]:
+def damaged(
+    folder: Path,
+    name: str,
+    deep: bool = False,
+    advance: Callable[[int], None] = lambda steps: None,
+    most: int = 5,
+) -> list[str]:
     """What is wrong with the files of an item: missing, of another size, of another content.
 
     Parameters
@@ -249,7 +257,8 @@ def damaged(folder: Path, name: str, deep: bool = False, stop: Event | None = No
         Of the item.
     deep : bool
         Read every file. Otherwise only those whose time has changed are read.
-    stop : Event, optional
+    advance : callable
+        Told the bytes that were checked.
     most : int
         Stop after so many problems.
     """
@@ -261,6 +270,7 @@ def damaged(folder: Path, name: str, deep: bool = False, stop: Event | None = No
         if len(problems) >= most:
             break
         path = folder / entry.path
+        advance(entry.size)
         try:
             stat = path.stat()
         except OSError:
@@ -270,7 +280,7 @@ def damaged(folder: Path, name: str, deep: bool = False, stop: Event | None = No
             problems.append(f"{entry.path} has {stat.st_size} bytes, expected {entry.size}")
         elif deep or stat.st_mtime_ns != entry.mtime:
             try:
-                changed = digests(path, stop)[0] != entry.sha256
+                changed = digests(path)[0] != entry.sha256
             except OSError as error:
                 problems.append(f"{entry.path} cannot be read: {error.strerror}")
                 continue
