@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from unit.surrogate import lvis_trial
 
 from rdxcli.methods.surrogate.attribution import contrast_scores, image_scores, text_scores
@@ -16,6 +18,14 @@ from rdxcli.methods.surrogate.training import SurrogateTrainer
 from rdxcli.methods.surrogate.vocabulary import count_concepts, fit_vocabulary
 
 pytestmark = pytest.mark.shared
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_fifteen_thousand_captions_become_a_vocabulary(shared: Path) -> None:

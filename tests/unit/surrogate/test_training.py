@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from rdxcli.methods.surrogate import checkpoints
 from rdxcli.methods.surrogate.attribution import Affine
 from rdxcli.methods.surrogate.evaluation import agreement, cosine_matrix
 from rdxcli.methods.surrogate.training import SurrogateTrainer, make_optimizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """These problems are too small for more; results are the same bit for bit for the same number of threads only."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def train(**options: Any) -> SurrogateTrainer:
@@ -179,12 +189,7 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     assert int(done.stdout.split()[-1]) >= 3
     from safetensors.torch import load_file
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        expected = train(**options).surrogate_.published_state()
-    finally:
-        torch.set_num_threads(threads)
+    expected = train(**options).surrogate_.published_state()
     found = load_file(tmp_path / "run" / "final.safetensors")
     assert set(found) == set(expected)
     for name, value in expected.items():
