@@ -23,7 +23,6 @@ from .options import (
     method_parameters,
 )
 
-
 TITLES = {
     "correlation": "correlation of simulated and true activations",
     "ablation": "share of a unit's effect on the loss that its simulated activation keeps",

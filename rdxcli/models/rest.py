@@ -54,7 +54,7 @@ class RestOfNetwork(nn.Module):
                 shape = None if own is None else tuple(own.shape[1:])
                 raise InputError(f"layer {self.layer} gives {shape}, got activations of shape {tuple(given.shape[1:])}")
             new = given.reshape(own.shape)
-            return new if isinstance(output, Tensor) else _with_first(output, own, new)
+            return new if isinstance(output, Tensor) else with_first(output, own, new)
 
         handle = self.place.register_forward_hook(replace)
         try:
@@ -86,15 +86,15 @@ class RestOfNetwork(nn.Module):
             )
 
 
-def _with_first(output: Any, old: Tensor, new: Tensor) -> Any:
+def with_first(output: Any, old: Tensor, new: Tensor) -> Any:
     """``output`` with the tensor ``old`` replaced."""
     if output is old:
         return new
     if isinstance(output, tuple):
-        return tuple(_with_first(part, old, new) for part in output)
+        return tuple(with_first(part, old, new) for part in output)
     if isinstance(output, list):
-        return [_with_first(part, old, new) for part in output]
+        return [with_first(part, old, new) for part in output]
     if isinstance(output, dict):
         for key, value in output.items():
-            output[key] = _with_first(value, old, new)
+            output[key] = with_first(value, old, new)
     return output

@@ -85,6 +85,7 @@ def _from_model(
     import numpy as np
     import torch
 
+    from rdxcli.engines.activations import default_batch_size
     from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
     from rdxcli.models.taps import first_tensor
 
@@ -117,7 +118,10 @@ def _from_model(
             advance(1)
     pool = str(source.source.get("pool", "auto"))
     pool = "avg" if pool == "none" else pool
-    losses = HookedLosses(model, layer, pool, pictures, rows, labels, source.values, temperature=temperature)
+    batch = default_batch_size(model.input_size, model.device.type)
+    losses = HookedLosses(
+        model, layer, pool, pictures, rows, labels, source.values, temperature=temperature, batch_size=batch
+    )
     log.info("replacing units of %s by a hook: each step is a pass of the network over %d images", layer, len(rows))
 
     def logits(unit: int, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
