@@ -79,7 +79,7 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     encodings = load_encodings(options.encodings, options.outputs)
     images = load_representation(options.image_embeddings)
     texts = load_representation(options.text_embeddings)
-    classes = load_representation(options.class_embeddings).values if options.class_embeddings else None
+    classes = _classes(options.class_embeddings)
     offsets = _offsets(options.text_offsets)
     if images.sample_ids is None and images.n != len(encodings.ids):
         raise InputError(
@@ -166,6 +166,16 @@ def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
     if "query_encoder.weight" not in state:
         raise InputError(f"{path} holds {', '.join(list(state)[:6])}, expected `weight` and `bias`")
     return Surrogate.from_published_state(state), names
+
+
+def _classes(text: str | None) -> Any:
+    if text is None:
+        return None
+    import numpy as np
+
+    from rdxcli.datasets.arrays import load_representation
+
+    return np.array(load_representation(text).values)  # a copy: torch warns about memory that is mapped read-only
 
 
 def _offsets(text: str | None) -> Any:

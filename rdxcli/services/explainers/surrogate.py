@@ -74,7 +74,7 @@ def explain(options: ExplainOptions) -> Outcome:
             from rdxcli.methods.surrogate.attribution import image_scores
 
             images = image_scores(surrogate, encodings)
-            sparse.save_npz(draft.path / "attributions.npz", images.csr)
+            sparse.save_npz(draft.path / "attributions.npz", images.csr())
             document = _document(options, request, surrogate, encodings, images, names, classes, texts, top, bias)
             write_json(draft.path / "attributions.json", {**document, "artifact": folder.as_posix()})
             draft.manifest.rows = encodings.shape[0]
@@ -93,11 +93,14 @@ def _classes(options: ExplainOptions) -> tuple[list[str] | None, np.ndarray | No
                 "--param contrast=A,B needs classes", "give --file text_embeddings=FILE --concept-set FILE"
             )
         return None, None
+    import numpy as np
+
     from rdxcli.datasets.arrays import load_representation
 
     texts = load_representation(given)
+    values = np.array(texts.values)  # a copy: torch warns about memory that is mapped read-only
     if options.concept_set is None:
-        return [f"class {i}" for i in range(texts.n)], texts.values
+        return [f"class {i}" for i in range(texts.n)], values
     try:
         lines = Path(options.concept_set).read_text("utf-8-sig").splitlines()
     except OSError as error:
@@ -105,7 +108,7 @@ def _classes(options: ExplainOptions) -> tuple[list[str] | None, np.ndarray | No
     names = [line.strip() for line in lines if line.strip()]
     if len(names) != texts.n:
         raise InputError(f"{options.concept_set} has {len(names)} names, {texts.name} has {texts.n} rows")
-    return names, texts.values
+    return names, values
 
 
 def _document(

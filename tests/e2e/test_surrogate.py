@@ -1,0 +1,208 @@
+"""From captions to words for embeddings: ``encode-concepts``, ``train-surrogate``, ``explain --method surrogate``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+from scipy import sparse
+
+WORDS = ["dog", "cat", "tree", "car", "house", "bird", "boat", "horse", "ball", "chair"]
+N, DIMENSIONS = 240, 16
+TRAINING = ("--epochs", "60", "--batch-size", "64", "--learning-rate", "0.5", "--param", "noise_mass=0")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose teacher embedding is the sum of the embeddings of the two things in their captions."""
+    root = tmp_path_factory.mktemp("surrogate")
+    rng = np.random.default_rng(0)
+    things = rng.normal(size=(len(WORDS), DIMENSIONS))
+    captions, images, texts = {}, [], []
+    for i in range(N):
+        one, two = rng.choice(len(WORDS), 2, replace=False)
+        captions[f"im{i:03d}"] = [f"a {WORDS[one]} near a {WORDS[two]}", f"the {WORDS[one]}"]
+        images.append(things[one] + 0.5 * things[two] + 0.05 * rng.normal(size=DIMENSIONS))
+        texts += [things[one] + 0.5 * things[two], things[one]]
+    (root / "caps.json").write_text(json.dumps(captions))
+    np.savez(root / "img.npz", values=np.array(images), sample_ids=np.array(list(captions)))
+    np.save(root / "txt.npy", np.array(texts))
+    np.save(root / "offsets.npy", np.arange(0, 2 * N + 1, 2))
+    np.save(root / "cls.npy", things)
+    (root / "cls.txt").write_text("\n".join(WORDS))
+    return root
+
+
+def run(world: Path, *arguments: object, stdin: str = "") -> str:
+    done = rdx_here(*arguments, cwd=world, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def encode(world: Path, *more: str) -> str:
+    return run(
+        world,
+        *("encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1"),
+        *("--outputs", world / "outputs", "-q", *more),
+    ).strip()
+
+
+def trained(world: Path, encodings: str, *more: str) -> str:
+    return run(world, *training(world, encodings, *more, "-q")).strip()
+
+
+def training(world: Path, encodings: str, *more: str) -> list[str]:
+    return [
+        *("train-surrogate", "--encodings", encodings, "--image-embeddings", "img.npz:values"),
+        *("--text-embeddings", "txt.npy", "--text-offsets", "offsets.npy", "--class-embeddings", "cls.npy"),
+        *("--outputs", str(world / "outputs"), "--device", "cpu", *TRAINING, *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def encodings(world: Path) -> str:
+    return encode(world)
+
+
+@pytest.fixture(scope="module")
+def surrogate(world: Path, encodings: str) -> str:
+    return trained(world, encodings)
+
+
+def test_the_vocabulary_is_what_the_captions_say(world: Path, encodings: str) -> None:
+    document = json.loads((Path(encodings) / "encodings.json").read_text("utf-8"))
+    lines = (Path(encodings) / "vocabulary.csv").read_text("utf-8").splitlines()
+    found = {line.split(",")[1] for line in lines[1:]}
+    assert set(WORDS) <= found
+    assert document["n"] == N
+    again = json.loads(run(world, "encode-concepts", "--captions", "caps.json", "--tagger", "packaged",
+                           "--max-threshold", "1", "--outputs", world / "outputs", "--json"))  # fmt: skip
+    assert again["concepts"] == len(lines) - 1
+
+
+def test_the_surrogate_agrees_with_its_teacher(surrogate: str) -> None:
+    document = json.loads((Path(surrogate) / "surrogate.json").read_text("utf-8"))
+    held_out = document["scores"]["validation"]
+    assert held_out["class_agreement" if "class_agreement" in held_out else "agreement"] > 0.85, held_out
+    metrics = (Path(surrogate) / "metrics.csv").read_text("utf-8").splitlines()
+    assert len(metrics) == document["epochs"] + 1
+    assert not (Path(surrogate) / "checkpoints").exists()
+
+
+def explain(world: Path, encodings: str, surrogate: str, *more: object) -> dict:
+    text = run(
+        world,
+        *("explain", "--method", "surrogate", "--surrogate", surrogate, "--encodings", encodings),
+        *("--outputs", world / "outputs", "--json", *more),
+    )
+    return json.loads(text)
+
+
+def test_words_explain_embeddings(world: Path, encodings: str, surrogate: str) -> None:
+    document = explain(world, encodings, surrogate, "--run", "images")
+    captions = json.loads((world / "caps.json").read_text("utf-8"))
+    scores = sparse.load_npz(Path(world / document["artifact"]) / "attributions.npz")
+    assert scores.shape[0] == N
+    np.testing.assert_allclose(np.asarray(scores.sum(axis=1)).ravel(), 1.0, atol=1e-4)
+    first = [image["concepts"][0]["concept"].partition("/")[0] for image in document["images"]]
+    spoken = [captions[image["sample_id"]][1].split()[1] for image in document["images"]]
+    assert np.mean([a == b for a, b in zip(first, spoken, strict=True)]) > 0.9
+
+
+def test_words_explain_predictions_and_contrasts(world: Path, encodings: str, surrogate: str) -> None:
+    document = explain(
+        world, encodings, surrogate, *("--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt"),
+        *("--param", "contrast=dog,cat", "--run", "classes"),
+    )  # fmt: skip
+    captions = json.loads((world / "caps.json").read_text("utf-8"))
+    right = [image["prediction"] == captions[image["sample_id"]][1].split()[1] for image in document["images"]]
+    assert np.mean(right) > 0.9
+    assert document["classes"] == WORDS
+    for image in document["images"]:
+        words = captions[image["sample_id"]][0].split()
+        contrast = {entry["concept"].partition("/")[0]: entry["score"] for entry in image["contrast"]}
+        if "dog" in words and "cat" not in words:
+            assert contrast["dog"] == max(contrast.values())
+        if "cat" in words and "dog" not in words:
+            assert contrast["cat"] < 0
+    dogs = next(entry for entry in document["summary"]["classes"] if entry["class"] == "dog")
+    assert dogs["concepts"][0]["concept"].partition("/")[0] == "dog"
+
+
+def test_commands_pipe(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    first = run(world, "encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1",
+                "--outputs", out, "-q")  # fmt: skip
+    second = run(
+        world,
+        *("train-surrogate", "--encodings", "-", "--image-embeddings", "img.npz:values", "--text-embeddings"),
+        *("txt.npy", "--text-offsets", "offsets.npy", "--epochs", "2", "--batch-size", "64", "--outputs", out, "-q"),
+        stdin=first,
+    )
+    assert (Path(second.strip()) / "surrogate.safetensors").is_file()
+
+
+def test_bad_inputs_are_said_in_a_line(world: Path, encodings: str, surrogate: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "number.jsonl").write_text('{"id": 1, "captions": [3]}\n')
+    np.save(tmp_path / "short.npy", np.ones((5, DIMENSIONS)))
+    np.save(tmp_path / "nan.npy", np.full((2 * N, DIMENSIONS), np.nan))
+    out = ("--outputs", tmp_path / "outputs")
+    explaining = ("explain", "--method", "surrogate", "--surrogate", surrogate, "--encodings", encodings)
+    arrays = ("train-surrogate", "--encodings", encodings, "--image-embeddings")
+    cases = [
+        (("encode-concepts",), "which captions"),
+        (("encode-concepts", "--captions", tmp_path / "broken.json"), "not valid JSON"),
+        (("encode-concepts", "--captions", tmp_path / "empty.json"), "no captions"),
+        (("encode-concepts", "--captions", tmp_path / "number.jsonl"), "not text"),
+        (("encode-concepts", "--captions", "caps.json", "--min-count", "9999"), "9999"),
+        (("encode-concepts", "--captions", "nowhere.json"), "nowhere"),
+        (("train-surrogate", "--encodings", encodings), "--image-embeddings is missing"),
+        ((*arrays, tmp_path / "short.npy", "--text-embeddings", "txt.npy"), "5"),
+        ((*arrays, "img.npz:values", "--text-embeddings", tmp_path / "short.npy"), "5"),
+        ((*arrays, "img.npz:values", "--text-embeddings", tmp_path / "nan.npy"), "NaN"),
+        ((*arrays, "img.npz:values", "--text-embeddings", "txt.npy", "--param", "los=kl"), "no parameter `los`"),
+        (("explain", "--method", "surrogate"), "--surrogate"),
+        ((*explaining, "--param", "contrast=dog,cat"), "needs classes"),
+        ((*explaining, "--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt",
+          "--param", "contrast=dog,cow"), "cow"),
+    ]  # fmt: skip
+    for arguments, said in cases:
+        done = rdx_here(*arguments, *out, cwd=world)
+        assert done.returncode in (1, 2), (arguments, done.stdout)
+        assert said in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "unexpected" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_weights(world: Path, encodings: str, surrogate: str) -> None:
+    """Killed twice at different epochs, then the same command: the bytes of a run that nothing stopped."""
+    command = [sys.executable, "-m", "rdxcli.cli.app", *training(world, encodings, "--checkpoint-seconds", "0")]
+    command += ["--run", "killed"]
+    partial = next((world / "outputs").rglob("surrogates")) / "killed.partial"
+    for least in (0.2, 0.5):
+        process = subprocess.Popen(command, cwd=world, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (partial / "checkpoints").is_dir() or not any((partial / "checkpoints").iterdir()):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(least)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    resumed = rdx_here(*command[3:], cwd=world)
+    assert resumed.returncode == 0, resumed.stderr
+    folder = Path(resumed.stdout.strip())
+    for name in ("surrogate.safetensors", "metrics.csv"):
+        assert (folder / name).read_bytes() == (Path(surrogate) / name).read_bytes(), name
