@@ -13,7 +13,18 @@ from .console import Sink
 from .options import registered
 
 # The modules that hold the commands. A module registers its commands when it is imported.
-_MODULES = ("download", "extract", "encode_concepts", "train_surrogate", "explain", "simulate", "compare", "visualize", "listing")
+_MODULES = (
+    "download",
+    "extract",
+    "caption",
+    "encode_concepts",
+    "train_surrogate",
+    "explain",
+    "simulate",
+    "compare",
+    "visualize",
+    "listing",
+)
 
 app = typer.Typer(
     name="rdx",

@@ -49,8 +49,8 @@ def open_huggingface(spec: ModelSpec, untrained: bool) -> Opened:
     """
     import transformers
 
-    target, common = _place(spec)
-    with _quiet(), fetching(spec):
+    target, common = library_place(spec)
+    with quiet(), fetching(spec):
         config = transformers.AutoConfig.from_pretrained(target, **common)
         module, provenance = _network(spec, target, config, common, untrained)
         transform = _transform(spec, target, _vision_config(config), common)
@@ -67,8 +67,8 @@ def open_whole(
     import torch
     import transformers
 
-    target, common = _place(spec)
-    with _quiet(), fetching(spec):
+    target, common = library_place(spec)
+    with quiet(), fetching(spec):
         config = transformers.AutoConfig.from_pretrained(target, **common)
         options = constructor_options(spec)
         if untrained:
@@ -84,14 +84,14 @@ def open_whole(
                 output_loading_info=True,
                 **common,
             )
-            _refuse_missing(spec, module, _missing(info))
+            refuse_missing(spec, module, missing_keys(info))
             provenance = {"origin": "transformers", "repository": target, "class": type(module).__name__}
         transform = _transform(spec, target, _vision_config(config), common)
     commit = getattr(config, "_commit_hash", None)
     return module, transform, {**provenance, "revision": commit} if commit else provenance, target, common
 
 
-def _place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+def library_place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """Repository or folder, and what every call of the library gets."""
     target, revision = parse(spec.source).target, None
     if "@" in target:
@@ -102,7 +102,7 @@ def _place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No reports and no progress bars of the library's own; what matters in them is checked and said here."""
     from transformers.utils import logging
 
@@ -152,22 +152,24 @@ def _network(
             **common,
             **extra,
         )
-        return module, _missing(info)
+        return module, missing_keys(info)
 
     module, missing = load()
     if missing and all("pooler" in key.split(".") for key in missing):
         module, missing = load(add_pooling_layer=False)
-    _refuse_missing(spec, module, missing)
+    refuse_missing(spec, module, missing)
     provenance = {"origin": "transformers", "repository": target, "class": type(module).__name__}
     commit = getattr(config, "_commit_hash", None)
     return module, {**provenance, "revision": commit} if commit else provenance
 
 
-def _missing(info: dict[str, Any]) -> list[str]:
+def missing_keys(info: dict[str, Any]) -> list[str]:
+    """Weights that a checkpoint lacks or has in another shape, from the library's loading info."""
     return sorted([*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))])
 
 
-def _refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> None:
+def refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> None:
+    """Raise `InputError` when weights are missing: the library would fill in random ones."""
     if missing:
         raise InputError(
             f"`{spec.name}`: the checkpoint lacks {len(missing)} weights of {type(module).__name__} "

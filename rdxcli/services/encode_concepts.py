@@ -225,7 +225,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     entries: list[Any] = []
     try:
         if suffix == ".jsonl":
-            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
+            entries = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             content = json.loads(text)
             if isinstance(content, dict) and isinstance(content.get("annotations"), list):
