@@ -92,6 +92,12 @@ _BUILT_IN = (
         "rdxcli.methods.neurons.clip_dissect:ClipDissect",
         "one concept per unit by similarity over images (CLIP-Dissect)",
     ),
+    Method(
+        "network-dissection",
+        "explain",
+        "rdxcli.methods.neurons.network_dissection:NetworkDissection",
+        "one concept per unit by overlap with concept masks (Network Dissection)",
+    ),
     Method("uibe", "explain", "rdxcli.methods.directions.uibe:UIBE", "orthonormal interpretable directions"),
     Method("eddp", "explain", "rdxcli.methods.directions.eddp:EDDP", "encoding-decoding direction pairs"),
     Method("pca", "explain", "rdxcli.methods.directions.baselines:PCADirections", "directions: principal axes"),

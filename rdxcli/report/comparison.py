@@ -21,6 +21,15 @@ DIRECTIONS = {"a": "01", "b": "10"}
 
 SCORE_MEANINGS = {
     "bsr": "share of shown pairs that are closer in the model the group belongs to (rank distance)",
+    "bsr_euclidean": "the same by Euclidean distance over its maximum",
+    "bsr_local": "the same by locally scaled distance",
+    "ties": "share of shown pairs at equal rank distance",
+    "tsd": "mean rank distance in the other model minus that in this one, over shown pairs",
+    "hit": "share of shown images that belong to the classes of the known difference",
+    "good_grids": "groups that show the known difference",
+    "grids": "groups in all",
+    "probe_accuracy": "accuracy of a linear classifier on the representation, 5-fold",
+    "probe_agreement": "share of images that both linear classifiers put in the same class",
     "cka": "debiased linear CKA of the two representations; 1 = alike up to rotation and scale",
     "mutual_knn": "mean overlap of the 10 nearest neighbours",
     "rsa": "rank correlation of the two distance matrices",
@@ -104,7 +113,7 @@ def _view(
             {
                 "name": name,
                 "value": value,
-                "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b"), ""),
+                "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b").removesuffix("_mean"), ""),
             }
             for name, value in document["scores"].items()
             if not isinstance(value, dict | list)

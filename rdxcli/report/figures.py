@@ -48,8 +48,8 @@ def comparison_figure(
         for axis, concept in zip(axes[row], chosen, strict=False):
             axis.imshow(_montage([thumbnails.get(str(s)) for s in concept["sample_ids"]]), interpolation="nearest")
             axis.set_title(
-                f"alike for {document[key]['name']}\nconcept {concept['index']}, n = {concept['size']}, "
-                f"affinity {concept['affinity']:.1f}",
+                f"alike for {document[key]['name']}\nconcept {concept['index']}, n = {concept['size']}"
+                + ("" if concept["affinity"] is None else f", affinity {concept['affinity']:.1f}"),
                 fontsize=8,
                 color=colours[concept["index"]],
             )

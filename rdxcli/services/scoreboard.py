@@ -105,7 +105,7 @@ def table(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     columns = ["method"]
     if known:
         columns += ["hit a", "hit b", "good a", "good b"]
-    columns += ["bsr a", "bsr b", "euclidean", "local", "ties", "tsd", "seconds", "remark"]
+    columns += ["bsr a", "bsr b", "mned", "zpls", "ties", "tsd", "s", "remark"]
     rows = []
     for one in document["methods"]:
         scores = one["scores"]

@@ -64,9 +64,9 @@ class DirectionResult:
 
     @property
     def concepts(self) -> list[Concept]:
-        """Without label 0, the largest mean affinity first."""
+        """Without label 0, the largest mean affinity first; in the order of labels where methods have no affinity."""
         every = [
             Concept(label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label])
             for label in range(1, len(self.sizes))
         ]
-        return sorted(every, key=lambda concept: (-concept.affinity, concept.label))
+        return sorted(every, key=lambda concept: (-np.nan_to_num(concept.affinity), concept.label))

@@ -68,6 +68,7 @@ class EvaluationDistances:
         self.compat = compat
         self.points = tuple(Points(R, exact=exact, device=device) for R in (R0, R1))
         self._scales: list[Any] = [None, None]
+        self._means: dict[int, float] = {}
         if distance == "mned":
             self._scales = [largest_distance(points) for points in self.points]
         elif distance == "zplsed":
@@ -89,7 +90,10 @@ class EvaluationDistances:
         """Mean of D_model over all n^2 ordered pairs."""
         if self.distance == "silb":
             return (self.n + 1) / 2
-        return sum(float(self.rows(model, part).sum()) for part in row_blocks(self.n, self.n)) / self.n**2
+        if model not in self._means:
+            total = sum(float(self.rows(model, part).sum()) for part in row_blocks(self.n, self.n))
+            self._means[model] = total / self.n**2
+        return self._means[model]
 
 
 def _numpy(values: Array) -> np.ndarray:

@@ -9,15 +9,30 @@ Baselines have no null concept: they do not look for differences, they describe 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from rdxcli.methods.difference.graph import DIRECTIONS, Direction
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.results import DirectionResult
+from rdxcli.numerics.threads import single_thread
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Context in which torch's own pool has one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Baseline(BaseEstimator):
@@ -62,7 +77,9 @@ class Baseline(BaseEstimator):
         self.n_ = n
         self.notes_: list[str] = []
         self.directions_: dict[str, DirectionResult] = {}
-        self._fit(*(np.asarray(R, dtype=np.float64) for R in pair))
+        # Thousands of steps on small matrices: waking the threads for each costs more than the step.
+        with single_thread(), torch_on_one_thread():
+            self._fit(*(np.asarray(R, dtype=np.float64) for R in pair))
         return self
 
     def _fit(self, R0: np.ndarray, R1: np.ndarray) -> None:
