@@ -110,11 +110,11 @@ def main() -> None:
         dense, dense_cpu, dense_peak, theirs = measure("straightforward", n, d)
         agreement = [float(adjusted_rand_score(theirs[direction], mine[direction])) for direction in ("01", "10")]
         rows.append([n, d, seconds, cpu, peak, dense, dense_cpu, dense_peak, *agreement])
-        print(
-            f"{n:>6} {d:>4} | {seconds:>8.2f} {cpu:>7.2f} {peak:>5.0f} | "
-            f"{dense:>8.2f} {dense_cpu:>7.2f} {dense_peak:>5.0f} | {dense / seconds:>5.1f} {dense_cpu / cpu:>5.1f} | {agreement[0]:.2f}, {agreement[1]:.2f}",
-            flush=True,
-        )
+        mine_text = f"{seconds:>8.2f} {cpu:>7.2f} {peak:>5.0f}"
+        dense_text = f"{dense:>8.2f} {dense_cpu:>7.2f} {dense_peak:>5.0f}"
+        faster = f"{dense / seconds:>5.1f} {dense_cpu / cpu:>5.1f}"
+        text = f"{agreement[0]:.2f}, {agreement[1]:.2f}"
+        print(f"{n:>6} {d:>4} | {mine_text} | {dense_text} | {faster} | {text}", flush=True)
     for n, d in [(10_000, 768), (20_000, 768)] if options.full else []:
         seconds, cpu, peak, _ = measure("ours", n, d)
         rows.append([n, d, seconds, cpu, peak])
