@@ -84,7 +84,7 @@ def fit_map(
     The weights after the last step are returned: the original means to keep the best ones by held-out loss, but that
     choice never takes effect (trap T8), and with 100 steps the last are the best in all measured cases.
     """
-    source, target = (torch.as_tensor(np.asarray(values, dtype=np.float64)) for values in (X, Y))
+    source, target = (torch.as_tensor(np.array(values, dtype=np.float64)) for values in (X, Y))
     W, b = (torch.tensor(np.asarray(values, dtype=np.float64), requires_grad=True) for values in (weight, bias))
     rows = torch.as_tensor(np.asarray(train, dtype=np.int64))
     held = torch.ones(len(source), dtype=torch.bool)

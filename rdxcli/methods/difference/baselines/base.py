@@ -79,7 +79,7 @@ class Baseline(BaseEstimator):
         self.directions_: dict[str, DirectionResult] = {}
         # Thousands of steps on small matrices: waking the threads for each costs more than the step.
         with single_thread(), torch_on_one_thread():
-            self._fit(*(np.asarray(R, dtype=np.float64) for R in pair))
+            self._fit(*(np.array(R, dtype=np.float64) for R in pair))
         return self
 
     def _fit(self, R0: np.ndarray, R1: np.ndarray) -> None:

@@ -1,0 +1,101 @@
+"""``rdx compare`` with other methods than RDX, and the scoreboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+
+QUICK = ["--no-test", "--bootstraps", "0", "--json"]
+SMALL = [
+    *("--param", "sae.epochs=3", "--param", "topk-sae.epochs=3", "--param", "usae.epochs=3"),
+    *("--param", "nlmcd.components=null"),
+]
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blobs 0 to 3 of 40 images; model a merges 2 and 3, model b does not. Some features are negative."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(4), 40)
+    centres = 6.0 * np.eye(4, 6)
+    folder = tmp_path_factory.mktemp("blobs")
+    np.save(folder / "a.npy", centres[np.where(group == 3, 2, group)] + rng.normal(size=(160, 6)))
+    np.save(folder / "b.npy", centres[group] + rng.normal(size=(160, 6)))
+    np.save(folder / "y.npy", group)
+    return folder
+
+
+def _run(arrays: Path, out: Path, *arguments: str) -> dict:
+    done = rdx_here("compare", "a.npy", "b.npy", "--outputs", str(out), *QUICK, *arguments, cwd=arrays)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_baseline_alone(arrays: Path, tmp_path: Path) -> None:
+    document = _run(arrays, tmp_path, "--method", "kmeans", "--labels", "y.npy", "--planted", "2,3")
+    assert document["method"] == "kmeans"
+    assert all(concept["affinity"] is None for concept in document["concepts"])
+    assert [c["index"] for c in document["concepts"]] == [1, 2, 3, 1, 2, 3]
+    assert document["scores"]["grids_a"] == 3
+    shown = rdx_here("visualize", document["artifact"], "--outputs", str(tmp_path), cwd=arrays)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_scoreboard(arrays: Path, tmp_path: Path) -> None:
+    common = ["--labels", "y.npy", "--planted", "2,3", "--k", "1"]
+    options = [*common, *SMALL]
+    done = rdx_here(
+        "compare", "a.npy", "b.npy", "--method", "all", *options, *QUICK, "--outputs", str(tmp_path), cwd=arrays
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    methods = {one["method"]: one for one in document["methods"]}
+    assert next(iter(methods)) == "rdx"
+    assert {"kmeans", "pca", "nmf", "cnmf", "snmf", "sae", "topk-sae", "nlmcd", "usae"} < set(methods)
+    assert "negative features" in methods["nmf"]["error"]
+    assert "scoreboard" in done.stderr
+    assert "cannot run" in done.stderr
+    assert methods["rdx"]["scores"]["good_grids_a"] == 1
+    assert document["concepts"] == methods["rdx"]["concepts"]
+    shared = {"cka", "mutual_knn", "rsa", "probe_accuracy_a", "probe_agreement"}
+    assert all(methods["rdx"]["scores"][name] == methods["pca"]["scores"][name] for name in shared)
+    # Order and choice of methods change nothing.
+    some = _run(arrays, tmp_path, "--method", "snmf,topk-sae,kmeans", *common, "--param", "topk-sae.epochs=3")
+    for one in some["methods"]:
+        assert one["concepts"] == methods[one["method"]]["concepts"]
+
+
+def test_align_and_guidance(arrays: Path, tmp_path: Path) -> None:
+    document = _run(
+        arrays, tmp_path, "--align", "--guidance", "classifier", "--labels", "y.npy", "--k", "1", "--run", "both"
+    )
+    assert document["parameters"]["align"] is True
+    assert document["parameters"]["alignment"]["a_to_b_after"] < 1
+    outcome = _run(
+        arrays, tmp_path, "--method", "rdx-v2", "--guidance", "outcome", "--labels", "y.npy", "--run", "outcome"
+    )
+    assert outcome["parameters"]["symmetrize"] == "ranks"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "kmeans", "--align"], "mean nothing to `kmeans`"),
+        (["--guidance", "classifier"], "needs labels"),
+        (["--guidance", "nonsense", "--labels", "y.npy"], "unknown guidance"),
+        (["--planted", "2,3"], "needs labels"),
+        (["--planted", "2,x", "--labels", "y.npy"], "no image has the label `x`"),
+        (["--planted", "2", "--labels", "y.npy"], "classes that a model merges"),
+        (["--method", "pca,pca"], "twice"),
+        (["--method", "pca,rdx", "--param", "nothing=1"], "has the parameter nothing"),
+        (["--method", "kmeans", "--gamma", "0.1"], "no parameter `gamma`"),
+    ],
+)
+def test_wrong_usage(arrays: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = rdx_here("compare", "a.npy", "b.npy", "--outputs", str(tmp_path), *QUICK, *arguments, cwd=arrays)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
