@@ -15,6 +15,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.models.grammar import literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -116,6 +117,39 @@ class Preprocessing:
 
     def _fill_colour(self) -> Any:
         return tuple(self.fill) if isinstance(self.fill, list | tuple) else self.fill
+
+
+def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
+    """The pixels of a label map that a model sees, by nearest neighbours: the geometry of ``how`` and nothing else.
+
+    Parameters
+    ----------
+    how : Preprocessing
+    labels : (h, w) int or (c, h, w) bool array
+        As large as the picture.
+
+    Returns
+    -------
+    (h', w') int64 or (c, h', w') bool of the model's input size
+        Padding is -1, or False.
+    """
+    import numpy as np
+    import torch
+    from torchvision.transforms import InterpolationMode, functional
+
+    binary = labels.ndim == 3
+    # shifted by one, so that the zeros of padding become -1
+    tensor = torch.as_tensor(labels.astype(np.int32) if binary else labels[None].astype(np.int32) + 1)
+    height, width = how.resize_to
+    if how.resize == "squash":
+        size = [height, width]
+    else:
+        pick = max if how.resize == "longest" else min
+        ratio = pick(tensor.shape[-2] / height, tensor.shape[-1] / width)
+        size = [round(tensor.shape[-2] / ratio), round(tensor.shape[-1] / ratio)]
+    tensor = functional.resize(tensor, size, InterpolationMode.NEAREST_EXACT)
+    cut = functional.center_crop(tensor, list(how.input_size)).numpy()
+    return cut.astype(bool) if binary else cut[0].astype(np.int64) - 1
 
 
 def override(base: Preprocessing, options: Mapping[str, str]) -> Preprocessing:

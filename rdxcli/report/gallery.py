@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.report.html import render
 from rdxcli.report.palette import concept_colours
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Card:
         A small map (unit positions), values from 0 to 1.
     text : str
         A sentence under the facts.
+    charts : sequence of Markup
+        From `rdxcli.report.charts`.
     """
 
     title: str
@@ -67,6 +72,7 @@ class Card:
     bars: Sequence[Bar] = ()
     grid: Sequence[Sequence[float]] | None = None
     text: str = ""
+    charts: Sequence[Markup] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Section:
     title: str
     cards: Sequence[Card] = ()
     text: str = ""
+    charts: Sequence[Markup] = ()
     table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
 
 

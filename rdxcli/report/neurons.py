@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rdxcli.report.charts import histogram, stacked
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
 MOST = 64
@@ -26,7 +27,10 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
         "Explanations of units",
         f"What single units of {model['name']} respond to",
         facts,
-        [Section("Scores of the layer", table=_scores(document)), Section("Units", [_card(unit) for unit in shown])],
+        [
+            Section("Scores of the layer", table=_scores(document), charts=_distribution(document)),
+            Section("Units", [_card(unit) for unit in shown]),
+        ],
         document["notes"],
         [
             ("command", command),
@@ -58,8 +62,29 @@ def _card(unit: Mapping[str, Any]) -> Card:
         for entry in unit["concepts"]
         if len(unit["concepts"]) > 1 or entry["weight"] != 1.0
     ]
-    pictures = [
-        Picture(shown["sample_id"], f"{shown['activation']:.2f}" + (f" · {shown['label']}" if shown["label"] else ""))
-        for shown in unit["strongest"]
-    ]
-    return Card(f"Unit {unit['unit']}", facts, pictures, bars, text=unit["text"])
+    pictures = [_picture(shown) for shown in unit["strongest"]]
+    for band in unit.get("ranges", []):
+        pictures += [_picture(shown, f"rank {band['from']}-{band['to']}: ") for shown in band["samples"]]
+    charts = []
+    if "area" in unit:
+        area = unit["area"]
+        share = dict(zip(area["concepts"], area["share"], strict=True))
+        charts.append(stacked("Images with each concept, by activation (%)", area["edges"], share, "activation"))
+    return Card(f"Unit {unit['unit']}", facts, pictures, bars, text=unit["text"], charts=charts)
+
+
+def _picture(shown: Mapping[str, Any], before: str = "") -> Picture:
+    caption = f"{before}{shown['activation']:.2f}" + (f" · {shown['label']}" if shown["label"] else "")
+    return Picture(shown["sample_id"], caption, heat=shown.get("map"))
+
+
+def _distribution(document: Mapping[str, Any]) -> list[Any]:
+    """How the scores of the units are distributed."""
+    names = [name for name, entry in document["summary"].items() if isinstance(entry, Mapping) and "sem_ddof1" in entry]
+    series = {
+        name: [unit["scores"][name] for unit in document["units"] if unit["scores"].get(name) is not None]
+        for name in names
+        if name not in ("sim low", "sim high")
+    }
+    series = {name: values for name, values in series.items() if len(values) > 1}
+    return [histogram("Units by score", series, "score")] if series else []

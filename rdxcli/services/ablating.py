@@ -138,10 +138,12 @@ def _from_model(
 def _linear(
     source: Representation, weight: np.ndarray, bias: np.ndarray, labels: np.ndarray, temperature: float, how: str
 ) -> Judge:
+    import numpy as np
+
     from rdxcli.artifacts import fingerprint_array
     from rdxcli.methods.neurons.ablation import LinearHead
 
-    head = LinearHead(source.values, weight, bias, labels, temperature=temperature)
+    head = LinearHead(np.array(source.values, dtype=np.float64), weight, bias, labels, temperature=temperature)
     base, columns = head.logits.cpu().numpy(), head.weight.cpu().numpy()
 
     def logits(unit: int, values: np.ndarray, rows: np.ndarray) -> np.ndarray:

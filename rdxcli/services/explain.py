@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "le-label": "neurons",
     "le-siglip": "neurons",
     "clip-dissect": "neurons",
+    "network-dissection": "dissection",
     "uibe": "directions",
     "eddp": "directions",
     "pca": "directions",

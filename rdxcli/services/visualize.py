@@ -161,5 +161,6 @@ _PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
     "comparison": _comparison,
     "directions": _gallery("directions"),
     "explanations": _gallery("neurons"),
+    "simulation": _gallery("simulation"),
     "regions": _gallery("regions"),
 }

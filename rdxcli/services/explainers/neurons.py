@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Request, create, write_json
+from rdxcli.artifacts import Artifact, Request, create, write_json
 from rdxcli.errors import MissingDataError
 from rdxcli.services.concept_inputs import Concepts, gather, split_of
 from rdxcli.services.concept_scores import CALIBRATED, PARAMETERS, open_scorer, wanted, with_downloads
@@ -14,13 +14,20 @@ from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, f
 if TYPE_CHECKING:
     import numpy as np
 
+    from rdxcli.methods.neurons.tables import ExplanationTable
     from rdxcli.records import Representation
 
-CODE = "1"
+CODE = "2"
 LINEAR = ("le-label", "le-siglip")
 TABLE = "explanations.csv"
 SHOWN_UNITS = 64  # units whose strongest images are listed
 SHOWN_IMAGES = 8
+RANGES = ((5, 50), (50, 500), (500, 5000))
+"""Ranks of the published figure, after the strongest images."""
+
+RANGE_IMAGES = 2
+CHART_CONCEPTS = 4
+PRESENT = 0.5  # score from which a concept counts as present in an image
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
@@ -87,19 +94,27 @@ def explain(options: ExplainOptions) -> Outcome:
             from rdxcli.methods.neurons.tables import format_table
 
             table, notes = _fit(options, estimator, source, concepts, units, split)
-            document = _document(options, request, source, table, [*concepts.notes, *notes], folder.as_posix())
+            pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
+            notes = [*concepts.notes, *notes]
+            record = document(options, request, source, table, notes, folder.as_posix(), strongest=pictures)
+            add_charts(record, source, concepts)
             (draft.path / TABLE).write_text(format_table(table), "utf-8")
-            write_json(draft.path / "explanations.json", document)
+            write_json(draft.path / "explanations.json", record)
             draft.manifest.rows = len(units)
-    document = draft.result.document()
-    rows = [[unit["unit"], unit["text"], *_scores(unit)] for unit in document["units"][:40]]
+    return outcome(draft.result, source)
+
+
+def outcome(artifact: Artifact, source: Representation) -> Outcome:
+    """A finished table of explanations with what people see of it."""
+    record = artifact.document()
+    rows = [[unit["unit"], unit["text"], *_scores(unit)] for unit in record["units"][:40]]
     return Outcome(
-        draft.result,
-        document,
+        artifact,
+        record,
         f"what the units of {source.name} ({source.layer or 'array'}) respond to",
-        ["unit", "explanation", *_score_names(document)],
+        ["unit", "explanation", *_score_names(record)],
         rows,
-        [f"note: {note}" for note in document["notes"]],
+        [f"note: {note}" for note in record["notes"]],
     )
 
 
@@ -131,28 +146,38 @@ def _fit(
     return table, notes
 
 
-def _document(
+def document(
     options: ExplainOptions,
     request: Request,
     source: Representation,
-    table: Any,
+    table: ExplanationTable,
     notes: list[str],
     artifact: str,
+    *,
+    strongest: Mapping[int, list[dict[str, Any]]],
 ) -> dict[str, Any]:
+    """The document of a table of explanations.
+
+    Parameters
+    ----------
+    strongest : mapping
+        Unit to the images that activate it most, for the units that a report shows.
+    """
     from rdxcli.methods.neurons.tables import format_explanation, table_statistics
     from rdxcli.records import NeuronExplanations
 
     units = []
-    for i, row in enumerate(table.rows):
+    for row in table.rows:
         entry = {**row.to_document(), "text": format_explanation(row)}
-        if i < SHOWN_UNITS:
-            entry["strongest"] = _strongest(source, row.unit)
+        if row.unit in strongest:
+            entry["strongest"] = strongest[row.unit]
+            entry["ranges"] = _ranges(source, row.unit, options.seed)
         units.append(entry)
     return NeuronExplanations(
         method=options.method,
         parameters=request.parameters,
         seed=options.seed,
-        notes=[*notes, *table.notes] if table.notes and list(table.notes) != notes else notes,
+        notes=[*notes, *(note for note in table.notes if note not in notes)],
         model=source.describe(),
         units=units,
         summary=table_statistics(table),
@@ -160,20 +185,74 @@ def _document(
     ).to_document(artifact)
 
 
-def _strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
+def add_charts(record: dict[str, Any], source: Representation, concepts: Concepts) -> None:
+    """Add to each shown unit which of its concepts fill which band of activation (figure 3 of the paper)."""
+    import numpy as np
+
+    from rdxcli.methods.neurons.inspection import area_chart
+    from rdxcli.numerics.moments import read_columns
+
+    place = {name: column for column, name in reversed(list(enumerate(concepts.names)))}
+    rows = np.arange(source.n)
+    for entry in record["units"]:
+        names = [concept["concept"] for concept in entry["concepts"] if concept["weight"] > 0][:CHART_CONCEPTS]
+        if "strongest" not in entry or not names:
+            continue
+        activations = np.asarray(source.values[:, entry["unit"]], dtype=np.float64)
+        if activations.max() <= 0:
+            continue
+        scores = read_columns(concepts.values, rows, np.array([place[name] for name in names]), "concepts")
+        # bands of overlapping concepts would add up to more than all images: an image counts for its first concept
+        present = scores >= PRESENT
+        first = present & (np.cumsum(present, axis=1) == 1)
+        if not first.any():
+            continue
+        chart = area_chart(first.astype(np.float64), activations)
+        entry["area"] = {
+            "concepts": names,
+            "edges": chart.edges.tolist(),
+            "counts": chart.counts.tolist(),
+            "share": [[None if count == 0 else float(v) for v, count in zip(row, chart.counts, strict=True)]
+                      for row in chart.share],
+        }  # fmt: skip
+
+
+def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
     """The images that activate a unit most: id, activation, label."""
     import numpy as np
 
     values = np.asarray(source.values[:, unit], dtype=np.float64)
-    rows = np.argsort(-values, kind="stable")[:SHOWN_IMAGES]
-    return [
-        {
-            "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
-            "activation": float(values[row]),
-            "label": None if source.labels is None else str(source.labels[row]),
-        }
-        for row in rows
-    ]
+    return [_picture(source, values, row) for row in np.argsort(-values, kind="stable")[:SHOWN_IMAGES]]
+
+
+def _ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
+    """A few images from ranges of rank, as the paper shows them: the strongest images alone say little of a unit."""
+    import numpy as np
+
+    from rdxcli.numerics.seeding import generator
+
+    values = np.asarray(source.values[:, unit], dtype=np.float64)
+    if values.ndim > 1:
+        values = values.max(axis=tuple(range(1, values.ndim)))
+    order = np.argsort(-values, kind="stable")
+    found = []
+    for low, high in RANGES:
+        if low >= len(order):
+            break
+        rng = generator(seed, "ranges", str(unit), str(low))
+        among = order[low:high]
+        chosen = np.sort(rng.choice(len(among), size=min(RANGE_IMAGES, len(among)), replace=False))
+        pictures = [_picture(source, values, row) for row in among[chosen]]
+        found.append({"from": low, "to": min(high, len(order)), "samples": pictures})
+    return found
+
+
+def _picture(source: Representation, values: np.ndarray, row: int) -> dict[str, Any]:
+    return {
+        "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
+        "activation": float(values[row]),
+        "label": None if source.labels is None else str(source.labels[row]),
+    }
 
 
 def _rows_of(rows: np.ndarray) -> str:
