@@ -47,6 +47,9 @@ def compare(
     dataset: DatasetOption = None,
     split: SplitOption = None,
     classes: ClassesOption = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", min=1, help="Only N samples of each class, drawn with the seed.")
+    ] = None,
     limit: LimitOption = None,
     sample: SampleOption = None,
     layer_a: Annotated[
@@ -131,7 +134,13 @@ def compare(
         method=method,
         parameters=parameters,
         selection=SelectionOptions(
-            dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
+            dataset=dataset,
+            split=split,
+            classes=classes,
+            per_class=per_class,
+            limit=limit,
+            sample=sample,
+            seed=session.seed,
         ),
         arrays=ArrayOptions(labels=labels, sample_ids=sample_ids, images=images),
         reference=reference,

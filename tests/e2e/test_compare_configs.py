@@ -1,0 +1,32 @@
+"""The configurations of the published comparisons are understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import rdx_here
+
+from rdxcli.models.registry import resolve
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+COMPARISONS = sorted(p for p in CONFIGS.glob("*.yaml") if yaml.safe_load(p.read_text())["command"] == "compare")
+
+
+def test_there_are_configurations() -> None:
+    assert len(COMPARISONS) >= 15
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_configuration(path: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert resolve(content["a"]).name != resolve(content["b"]).name
+    done = rdx_here("compare", "--config", path, "--dry-run", "--outputs", tmp_path)
+    if path.stem.startswith("digits"):
+        assert done.returncode == 0, done.stderr
+        assert "method: rdx" in done.stdout
+    else:  # the images may not be there, but every key is an option
+        assert done.returncode in (0, 1), done.stderr
+        assert "No such option" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
