@@ -28,8 +28,8 @@ def run_all(
 ) -> tuple[Comparison, dict[str, Any]]:
     """Run every method and score it; one that cannot run says so and the others go on.
 
-    The difference test is made once, with RDX's defaults. Every method has its own random streams, so the order and
-    the choice of methods change nothing.
+    The difference test is made once, with the settings of `rdx`. Every method has its own random streams, so the order
+    and the choice of methods change nothing.
 
     Returns
     -------
@@ -50,7 +50,8 @@ def run_all(
     evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
     supervision = supervise(joined, options.guidance, options.align, options.seed)
     log_pair(joined, options.method)
-    test, difference = difference_of(options, None, joined, reference)
+    tested = LEADS[0]
+    test, difference = difference_of(options, estimators.get(tested), joined, reference)
     records: dict[str, Comparison] = {}
     documents: list[dict[str, Any]] = []
     for name, estimator in estimators.items():
@@ -64,7 +65,17 @@ def run_all(
             continue
         seconds = time.perf_counter() - started
         bootstraps = options.bootstraps if name in STABILITY else 0
-        record = make_record(options, name, estimator, joined, evaluation, supervision, test, difference, bootstraps)
+        record = make_record(
+            options,
+            name,
+            estimator,
+            joined,
+            evaluation,
+            supervision,
+            test if name == tested else None,  # p-values of concepts belong to the method that was tested
+            difference,
+            bootstraps,
+        )
         records[name] = record
         documents.append({**record.to_document(), "seconds": round(seconds, 2), "error": None})
     if not records:

@@ -99,3 +99,17 @@ def test_wrong_usage(arrays: Path, tmp_path: Path, arguments: list[str], message
     done = rdx_here("compare", "a.npy", "b.npy", "--outputs", str(tmp_path), *QUICK, *arguments, cwd=arrays)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_concepts_of_a_scoreboard_have_p_values(arrays: Path, tmp_path: Path) -> None:
+    done = rdx_here(
+        *("compare", "a.npy", "b.npy", "--method", "rdx,pca", "--bootstraps", "2", "--json"),
+        *("--outputs", str(tmp_path)),
+        cwd=arrays,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    first, second = document["methods"]
+    assert all(concept["p_value"] is not None and concept["stability"] is not None for concept in first["concepts"])
+    assert all(concept["p_value"] is None for concept in second["concepts"])
+    assert first["difference"] == second["difference"] == document["difference"]
