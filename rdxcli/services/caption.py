@@ -229,9 +229,9 @@ def _matched(captions: Mapping[str, Sequence[str]], dataset: Dataset, path: Path
     for sample in map(str, dataset.sample_ids):
         spellings = (sample, Path(sample).name, Path(sample).stem)
         near = next((by_name[spelling] for spelling in spellings if by_name.get(spelling)), None)
-        key: str | None = sample if sample in captions else near
-        if key is not None:
-            found[sample] = list(captions[key])
+        match = sample if sample in captions else near
+        if match is not None:
+            found[sample] = list(captions[match])
     if not found:
         first, own = next(iter(captions), "none"), dataset.sample_ids[0]
         raise InputError(f"{path} names none of the images of {dataset.name}: it has `{first}`, the data set `{own}`")
@@ -252,7 +252,10 @@ def _stored(
     folder = captions_folder(options.outputs, name, options.run or origin)
     with create(folder, request, force=options.force) as draft:
         if not draft.reused:
-            rows = ({"sample_id": sample, "captions": [" ".join(t.split()) for t in texts]} for sample, texts in captions.items())
+            rows = (
+                {"sample_id": sample, "captions": [" ".join(t.split()) for t in texts]}
+                for sample, texts in captions.items()
+            )
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (draft.path / CAPTIONS).write_text(text, "utf-8")
             draft.manifest.rows = len(captions)
