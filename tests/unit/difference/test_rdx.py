@@ -301,3 +301,19 @@ def test_it_is_a_scikit_learn_estimator():
     rdx = RDX(4, gamma=0.05, clustering="pagerank")
     assert clone(rdx).get_params() == rdx.get_params()
     assert RDX().get_params()["n_clusters"] == 3
+
+
+@pytest.mark.parametrize("symmetrize", ["affinity", "ranks"])
+def test_two_large_matrices_at_most(symmetrize):
+    """Peak of all arrays: two n x n float32 matrices and blocks of rows (with ranks: two int16 and one float32)."""
+    import tracemalloc
+
+    n = 4000
+    a, b, _ = planted(n)
+    tracemalloc.start()
+    try:
+        RDX(2, symmetrize=symmetrize).fit(a, b)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.9 * (4 * n * n)
