@@ -6,14 +6,24 @@ import typer
 
 from rdxcli.errors import UsageError
 
-from .options import ParamOption, Session, command, method_parameters, read_stdin
+from .options import (
+    DatasetOption,
+    LimitOption,
+    ParamOption,
+    SampleOption,
+    Session,
+    SplitOption,
+    command,
+    method_parameters,
+    read_stdin,
+)
 
 
 @command(
     "train-surrogate",
     examples=[
         "rdx train-surrogate --encodings enc.npz --image-embeddings i.npy --text-embeddings t.npy",
-        "rdx train-surrogate --config configs/surrogate-coco.yaml --epochs 50",
+        "rdx train-surrogate --config configs/surrogate-coco.yaml --encodings outputs/coco/concepts/encodings",
         "rdx encode-concepts --captions c.json -q | rdx train-surrogate --encodings - --image-embeddings i.npy "
         "--text-embeddings t.npy",
     ],
@@ -31,7 +41,20 @@ def train_surrogate(
     class_embeddings: Annotated[
         str | None, typer.Option("--class-embeddings", help="Text embeddings of classes, for agreement.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Name of the folder in the outputs.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="CLIP or SigLIP that embeds --dataset, once, in place of arrays.")
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option("--captions", help="What the teacher reads: file or artifact (default: the data set's)."),
+    ] = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    sample: SampleOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Folder in the outputs (default: of data set or array).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs (default: 150).")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=2, help="Images a step (default: 1024).")
@@ -50,6 +73,7 @@ def train_surrogate(
     An interrupted training continues with the same command and ends with the same weights.
     """
     from rdxcli.services import train_surrogate as service
+    from rdxcli.services.inputs import SelectionOptions
 
     given: dict[str, Any] = {
         "epochs": epochs,
@@ -57,24 +81,25 @@ def train_surrogate(
         "learning_rate": learning_rate,
         "loss": loss,
     }
-    required = {
-        "--encodings": encodings,
-        "--image-embeddings": image_embeddings,
-        "--text-embeddings": text_embeddings,
-    }
-    for name, value in required.items():
+    required = {"--encodings": encodings}
+    if teacher is None:
+        required |= {"--image-embeddings": image_embeddings, "--text-embeddings": text_embeddings}
+    for option, value in required.items():
         if value is None:
-            raise UsageError(f"{name} is missing", "give it on the command line or in --config")
+            raise UsageError(f"{option} is missing", "give it on the command line or in --config")
     parameters = {**method_parameters(param), **{name: value for name, value in given.items() if value is not None}}
     options = service.TrainOptions(
         encodings=read_stdin(str(encodings)),
-        image_embeddings=str(image_embeddings),
-        text_embeddings=str(text_embeddings),
+        image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings,
         text_offsets=text_offsets,
         class_embeddings=class_embeddings,
         parameters=parameters,
         checkpoint_seconds=checkpoint_seconds,
-        dataset=dataset,
+        teacher=teacher,
+        captions=captions,
+        selection=SelectionOptions(dataset=dataset, split=split, limit=limit, sample=sample, seed=session.seed),
+        name=name,
         outputs=session.outputs,
         run=session.run,
         seed=session.seed,

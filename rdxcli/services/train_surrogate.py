@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, finge
 from rdxcli.artifacts.layout import slug, surrogates_folder
 from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log, track
-from rdxcli.services.encode_concepts import load_encodings
+from rdxcli.services.encode_concepts import load_captions, load_encodings
 from rdxcli.services.explain import check_parameters
+from rdxcli.services.inputs import SelectionOptions
 
 CODE = "1"
 CHECKPOINTS = "checkpoints"
@@ -28,8 +29,13 @@ class TrainOptions:
     ----------
     encodings : str
         Artifact of ``encode-concepts``, or a matrix file.
-    image_embeddings, text_embeddings : str
+    image_embeddings, text_embeddings : str, optional
         Arrays of the teacher's embeddings. With as many text rows as images there is one caption per image.
+    teacher : str, optional
+        Vision-language model that embeds the images of ``selection`` and their captions, once, in place of arrays.
+        The classes of a labelled data set are embedded too.
+    captions : str, optional
+        What the teacher embeds; None takes the captions of the data set. See `rdxcli.services.encode_concepts`.
     text_offsets : str, optional
         Array (n + 1,) of where each image's captions begin.
     class_embeddings : str, optional
@@ -39,13 +45,16 @@ class TrainOptions:
     """
 
     encodings: str
-    image_embeddings: str
-    text_embeddings: str
+    image_embeddings: str | None = None
+    text_embeddings: str | None = None
+    teacher: str | None = None
+    captions: str | None = None
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
     text_offsets: str | None = None
     class_embeddings: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
-    dataset: str | None = None
+    name: str | None = None
     outputs: Path = Path("outputs")
     run: str | None = None
     seed: int = 0
@@ -69,7 +78,6 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     RdxError, ValueError
         Unusable inputs or parameters.
     """
-    from rdxcli.datasets.arrays import load_representation
     from rdxcli.methods.surrogate.training import SurrogateTrainer
     from rdxcli.models.devices import pick_device
 
@@ -77,28 +85,23 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     check_parameters("train-surrogate", options.parameters, known)
     trainer = SurrogateTrainer(**options.parameters, random_state=options.seed, device=str(pick_device(options.device)))
     encodings = load_encodings(options.encodings, options.outputs)
-    images = load_representation(options.image_embeddings)
-    texts = load_representation(options.text_embeddings)
-    classes = _classes(options.class_embeddings)
-    offsets = _offsets(options.text_offsets)
-    if images.sample_ids is None and images.n != len(encodings.ids):
-        raise InputError(
-            f"{images.name} has {images.n} rows, the encodings have {len(encodings.ids)}, and there are no ids to match"
-        )
+    source = _from_teacher(options, encodings.ids) if options.teacher else _from_arrays(options, encodings)
     request = Request(
         kind="surrogate",
         parameters={name: value for name, value in trainer.get_params().items() if name != "device"},
         inputs={
             "encodings": fingerprint_json({name: fingerprint_array(a) for name, a in encodings.arrays().items()}),
-            "images": fingerprint_array(images.values),
-            "texts": fingerprint_array(texts.values),
-            "offsets": None if offsets is None else fingerprint_array(offsets),
-            "classes": None if classes is None else fingerprint_array(classes),
+            "samples": fingerprint_json(list(map(str, encodings.ids))),
+            "concepts": fingerprint_json(list(map(str, encodings.concepts))),
+            "images": fingerprint_array(source.images),
+            "texts": fingerprint_array(source.texts),
+            "offsets": None if source.offsets is None else fingerprint_array(source.offsets),
+            "classes": None if source.classes is None else fingerprint_array(source.classes),
         },
         seed=options.seed,
         code=CODE,
     )
-    folder = surrogates_folder(options.outputs, options.dataset or slug(images.name), options.run or "surrogate")
+    folder = surrogates_folder(options.outputs, options.name or source.name, options.run or "surrogate")
     with create(folder, request, force=options.force, resume=True) as draft:
         if not draft.reused:
             from safetensors.torch import save_file
@@ -107,11 +110,11 @@ def train_surrogate(options: TrainOptions) -> Outcome:
             with track("train the surrogate", total, "epochs") as advance:
                 trainer.fit(
                     encodings,
-                    images.values,
-                    texts.values,
-                    text_offsets=offsets,
-                    class_embeddings=classes,
-                    sample_ids=None if images.sample_ids is None else [str(s) for s in images.sample_ids],
+                    source.images,
+                    source.texts,
+                    text_offsets=source.offsets,
+                    class_embeddings=source.classes,
+                    sample_ids=source.ids,
                     checkpoint=draft.path / CHECKPOINTS,
                     checkpoint_seconds=options.checkpoint_seconds,
                     callback=lambda row: advance(1),
@@ -122,10 +125,98 @@ def train_surrogate(options: TrainOptions) -> Outcome:
             _write_metrics(draft.path / "metrics.csv", trainer.history_)
             write_json(draft.path / "vocabulary.json", [[c.lemma, c.pos] for c in encodings.concepts])
             write_json(draft.path / "surrogate.json", _document(options, request, trainer, encodings, folder))
-            draft.manifest.rows = images.n
+            draft.manifest.rows = len(source.images)
+            draft.manifest.details = {"teacher": options.teacher, "embeddings": source.origin}
+            _write_tensorboard(draft.path / "tensorboard", trainer.history_)
             draft.discard_at_end(CHECKPOINTS)
     document = json.loads((draft.result.path / "surrogate.json").read_text("utf-8"))
     return Outcome(draft.result, document)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The teacher's embeddings: images (n, d), texts (t, d), where each image's texts begin, classes (J, d)."""
+
+    name: str
+    images: Any
+    texts: Any
+    offsets: Any
+    classes: Any
+    ids: list[str] | None
+    origin: list[str]
+
+
+def _from_arrays(options: TrainOptions, encodings: Any) -> _Source:
+    from rdxcli.datasets.arrays import load_representation
+
+    if options.image_embeddings is None or options.text_embeddings is None:
+        raise UsageError("what did the teacher say?", "give --teacher and --dataset, or arrays of its embeddings")
+    images = load_representation(options.image_embeddings)
+    texts = load_representation(options.text_embeddings)
+    if images.sample_ids is None and images.n != len(encodings.ids):
+        raise InputError(
+            f"{images.name} has {images.n} rows, the encodings have {len(encodings.ids)}, and there are no ids to match"
+        )
+    ids = None if images.sample_ids is None else [str(sample) for sample in images.sample_ids]
+    classes, offsets = _classes(options.class_embeddings), _offsets(options.text_offsets)
+    origin = [options.image_embeddings, options.text_embeddings]
+    return _Source(slug(images.name), images.values, texts.values, offsets, classes, ids, origin)
+
+
+def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
+    """Embed images, captions and classes, or find their embeddings in the outputs."""
+    import numpy as np
+
+    from rdxcli.methods.surrogate.prompts import prompts
+    from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
+    from rdxcli.services.image_text import image_embeddings, text_embeddings
+
+    if options.image_embeddings or options.text_embeddings or options.text_offsets:
+        raise UsageError("--teacher embeds images and captions itself", "leave the arrays out, or the teacher")
+    if options.selection.dataset is None:
+        raise UsageError("--teacher needs images", "give --dataset NAME")
+    spec = resolve_vision_language(str(options.teacher))
+    dataset = options.selection.open()
+    _, captions = load_captions(options.captions, options.selection, options.outputs)
+    teacher = load_vision_language(spec, options.device)
+    images = image_embeddings(teacher, dataset, options.outputs)
+    known = set(map(str, encoded))
+    keep = [i for i, sample in enumerate(images.sample_ids) if sample in known and captions.get(sample)]
+    if not keep:
+        raise InputError(
+            f"no image of {dataset.name} has both an encoding and a caption",
+            "encode the captions of this data set: `rdx encode-concepts --dataset ...`",
+        )
+    if len(keep) < len(dataset):
+        log.warning("%d of %d images have no encoding, caption or embedding", len(dataset) - len(keep), len(dataset))
+    ids = [images.sample_ids[i] for i in keep]
+    texts = [text for sample in ids for text in captions[sample]]
+    offsets = np.cumsum([0, *(len(captions[sample]) for sample in ids)])
+    said = text_embeddings(teacher, texts, options.outputs, name=f"captions-{dataset.name}")
+    origin = [images.folder.as_posix(), said.folder.as_posix()]
+    classes = _classes(options.class_embeddings)
+    if classes is None and dataset.class_names is not None and len(dataset.class_names) > 1:
+        named = text_embeddings(teacher, prompts(dataset.class_names), options.outputs, name=f"classes-{dataset.name}")
+        classes = np.array(named.values)
+        origin.append(named.folder.as_posix())
+    return _Source(
+        slug(dataset.name), np.array(images.values[keep]), np.array(said.values), offsets, classes, ids, origin
+    )
+
+
+def _write_tensorboard(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """The numbers of ``metrics.csv`` for TensorBoard, when that is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+        for row in history:
+            for name, value in row.items():
+                if name != "epoch" and isinstance(value, int | float):
+                    writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
 
 
 def _state(trainer: Any) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def _gallery(module: str) -> Callable[[Artifact, str, Path], None]:
 
 _PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
     "comparison": _comparison,
+    "attributions": _gallery("attributions"),
     "directions": _gallery("directions"),
     "explanations": _gallery("neurons"),
     "simulation": _gallery("simulation"),

@@ -269,3 +269,48 @@ def test_mistakes_are_said_in_a_line(blip: Path, pictures: Path, tmp_path: Path)
         assert said in done.stderr, (wrong, done.stderr)
         assert "Traceback" not in done.stderr
         assert "unexpected" not in done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that knows the captioners' words."""
+    import transformers as t
+
+    folder = tmp_path_factory.mktemp("teacher") / "siglip"
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    text = {**size, "vocab_size": 20, "max_position_embeddings": 8, "projection_size": 32}
+    torch.manual_seed(3)
+    config = t.SiglipConfig(text_config=text, vision_config={**size, "image_size": 32, "patch_size": 8})
+    t.SiglipModel(config).save_pretrained(folder)
+    t.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    tokeniser({"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}).save_pretrained(folder)
+    return folder
+
+
+def test_from_pictures_to_words(blip: Path, siglip: Path, pictures: Path, tmp_path: Path) -> None:
+    """caption | encode-concepts | train-surrogate --teacher | explain | visualize, each from the last one's output."""
+    images, common = ("--dataset", f"images:{pictures}"), ("--outputs", tmp_path, "--device", "cpu", "-q")
+
+    def step(*given: object, stdin: str = "") -> str:
+        done = rdx_here(*given, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    captions = step(*arguments(blip, pictures, tmp_path, "-q"))
+    encodings = step("encode-concepts", "--captions", "-", "--tagger", "packaged", "--min-count", "1",
+                     "--max-threshold", "1", "--outputs", tmp_path, "-q", stdin=captions)  # fmt: skip
+    training = ("train-surrogate", "--encodings", "-", *images, "--teacher", f"hf:{siglip}", *common)
+    training = (*training, "--captions", captions.strip(), "--epochs", "3", "--batch-size", "4")
+    surrogate = step(*training, stdin=encodings)
+    cached = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features.npy")}
+    assert len(cached) == 2
+    assert step(*training, "--run", "other", "--seed", "1", stdin=encodings) != surrogate
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features.npy")} == cached
+    explained = step("explain", "--method", "surrogate", "--surrogate", surrogate.strip(),
+                     "--encodings", encodings.strip(), *images, *common)  # fmt: skip
+    page = Path(step("visualize", explained.strip(), "--outputs", tmp_path, "-q").strip()).read_text("utf-8")
+    document = json.loads((Path(explained.strip()) / "attributions.json").read_text("utf-8"))
+    assert document["n"] == N
+    assert page.count("data:image/") >= N
+    strongest = document["images"][0]["concepts"][0]["concept"].partition("/")[0]
+    assert strongest in page

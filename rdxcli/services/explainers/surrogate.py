@@ -157,6 +157,7 @@ def _document(
             "seed": options.seed,
             "notes": notes,
             "n": len(entries),
+            "samples": {"dataset": options.selection.dataset, "n": len(entries)},
             "classes": classes,
             "summary": summary,
             "images": entries,
