@@ -194,7 +194,7 @@ def spectral_case(case: Case) -> dict[str, Any]:
         result = rdx.directions_[direction]
         theirs = case.array(f"labels_{direction}")
         out[f"labels_{direction}"] = result.labels
-        # Mean affinities are compared on the stored partition: ours may differ where the comparison of labels allows it.
+        # Mean affinities are compared on the stored partition: ours may differ where the comparison of labels allows.
         within = affinity.within(direction, theirs)
         means = np.bincount(theirs, weights=within) / np.bincount(theirs)
         out[f"mean_affinity_{direction}"] = _matched(means, theirs, theirs)
