@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import (
+    SAMPLES_FAILED,
     ClassesOption,
     DatasetOption,
     ImagesOption,
@@ -163,6 +164,8 @@ def compare(
     _show(session, outcome)
     session.sink.result(str(outcome.artifact.path), outcome.document)
     service.check_gate(outcome.document, fail_above)
+    if outcome.document["samples"].get("failed"):
+        session.exit(SAMPLES_FAILED)
 
 
 def _show(session: Session, outcome: Any) -> None:

@@ -192,6 +192,11 @@ def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
     return joined, _like(join(c, d), joined)
 
 
+def failed_samples(joined: Joined) -> list[str]:
+    """Ids of the images that ``extract`` could not read, on either side."""
+    return sorted({str(sample) for side in (joined.a, joined.b) for sample in side.source.get("failed", ())})
+
+
 def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
     """Raise `GateError` (exit code 3) when the difference score exceeds ``limit``."""
     if limit is None:
@@ -378,6 +383,9 @@ def make_record(
     concepts, labels = _concepts(estimator, joined, stability)
     grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
     notes = [*joined.notes, *estimator.notes_]
+    failed = failed_samples(joined)
+    if failed:
+        notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
     if supervision and not given:
         notes.append("without --align and --guidance: this method describes each model on its own")
     return Comparison(
@@ -400,7 +408,7 @@ def make_record(
         difference=difference,
         concepts=concepts,
         scores=evaluation.scores(grids),
-        samples=joined.describe(),
+        samples={**joined.describe(), "failed": failed},
     )
 
 

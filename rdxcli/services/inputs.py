@@ -206,7 +206,8 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
         if wanted is not None and wanted not in (parameters[option], artifact.manifest.details.get(f"asked_{option}")):
             raise UsageError(f"{artifact.path} holds {option} `{parameters[option]}`, not `{wanted}`")
     values = np.load(artifact.path / "activations.npy", mmap_mode="r", allow_pickle=False)
-    table = pq.read_table(artifact.path / "samples.parquet").slice(0, len(values))
+    whole = pq.read_table(artifact.path / "samples.parquet")
+    table, failed = whole.slice(0, len(values)), whole["sample_id"].to_pylist()[len(values) :]
     dataset = artifact.manifest.details.get("dataset", {})
     return Representation(
         values=values,
@@ -220,6 +221,7 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
             "layer": parameters["layer"],
             "pool": parameters["pool"],
             "dataset": dataset.get("name"),
+            **({"failed": failed} if failed else {}),
         },
         dataset=dataset.get("spec"),
     )

@@ -205,3 +205,21 @@ def test_the_report_of_real_digits_in_a_browser(digits_pair: Path, tmp_path: Pat
     dom, _ = browse(Path(report.stdout.strip()), tmp_path)
     assert 'data-images="56/56"' in dom
     assert 'data-maps-drawn="4"' in dom
+
+
+def test_a_broken_image_is_left_out_and_said(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        folder = tmp_path / "photos" / ("x" if i % 2 else "y")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    (tmp_path / "photos" / "x" / "zz.png").write_text("broken")
+    arguments = ["compare", "digits-cnn", "digits-cnn-m35", "--dataset", f"folder:{tmp_path / 'photos'}", "--no-test"]
+    done = rdx_here(*arguments, "--k", "2", "--json", "--outputs", str(tmp_path / "outputs"))
+    assert done.returncode == 4, done.stderr
+    document = json.loads(done.stdout)
+    assert document["n"] == 24
+    assert document["samples"]["failed"] == ["x/zz.png"]
+    assert "1 images could not be read" in " ".join(document["notes"])
