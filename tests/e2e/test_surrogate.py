@@ -206,3 +206,19 @@ def test_a_killed_training_ends_with_the_same_weights(world: Path, encodings: st
     folder = Path(resumed.stdout.strip())
     for name in ("surrogate.safetensors", "metrics.csv"):
         assert (folder / name).read_bytes() == (Path(surrogate) / name).read_bytes(), name
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("surrogate-*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_complete(config: Path, tmp_path: Path) -> None:
+    """Every option is known and legal; what is missing are the encodings that the first lines say how to make."""
+    import yaml
+
+    from rdxcli.models.vision_language import resolve_vision_language
+
+    content = yaml.safe_load(config.read_text("utf-8"))
+    resolve_vision_language(content["teacher"])
+    done = rdx_here("train-surrogate", "--config", config, "--dry-run", cwd=tmp_path)
+    assert f"no artifact `{content['encodings']}`" in done.stderr, done.stderr
