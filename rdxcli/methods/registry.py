@@ -120,6 +120,12 @@ _BUILT_IN = (
         "rdxcli.methods.surrogate.attribution:image_scores",
         "words that explain an embedding, by a concept surrogate (EXPLAIN-R)",
     ),
+    Method(
+        "splice",
+        "explain",
+        "rdxcli.methods.surrogate.splice:SpLiCE",
+        "embeddings as sparse sums of words (baseline of the surrogate)",
+    ),
 )
 
 

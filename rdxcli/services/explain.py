@@ -32,6 +32,7 @@ FAMILIES: dict[str, str] = {
     "rdr": "regions",
     "representative": "regions",
     "surrogate": "surrogate",
+    "splice": "splice",
 }
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 

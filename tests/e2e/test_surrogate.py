@@ -208,6 +208,22 @@ def test_a_killed_training_ends_with_the_same_weights(world: Path, encodings: st
         assert (folder / name).read_bytes() == (Path(surrogate) / name).read_bytes(), name
 
 
+def test_splice_and_the_surrogate_on_one_scoreboard(world: Path, encodings: str, surrogate: str) -> None:
+    text = run(
+        world,
+        *("explain", "--method", "splice", "--file", "image_embeddings=img.npz:values"),
+        *("--file", "word_embeddings=cls.npy", "--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt"),
+        *("--surrogate", surrogate, "--encodings", encodings, "--outputs", world / "outputs", "--json"),
+    )
+    document = json.loads(text)
+    assert {row["method"] for row in document["scoreboard"]} == {"splice", "surrogate"}
+    assert all(row["n"] == N and row["agreement"] > 0.8 for row in document["scoreboard"]), document["scoreboard"]
+    captions = json.loads((world / "caps.json").read_text("utf-8"))
+    first = [image["concepts"][0]["concept"] for image in document["images"]]
+    spoken = [captions[image["sample_id"]][1].split()[1] for image in document["images"]]
+    assert np.mean([a == b for a, b in zip(first, spoken, strict=True)]) > 0.9
+
+
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("surrogate-*.yaml"))
 
 
