@@ -8,9 +8,9 @@ TESTS ?= tests
 .PHONY: demo test test-fast lint bench docs clean
 
 $(STAMP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,umap]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,umap,ray]'
 	touch $(STAMP)
 
 demo: $(STAMP)

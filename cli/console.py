@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from rdxcli.records import plain
 if TYPE_CHECKING:
     from rich.console import Console
 
+LOG_WIDTH = 140  # columns of tables that go to a file or a pipe
+SHORT = 8  # cells up to this many characters are never broken into lines
 QUIET_INTERVAL = 30.0  # seconds between plain progress lines when stderr is no terminal
 BYTES = "B"  # unit of progress that is shown as kB, MB ... per second
 
@@ -42,7 +45,9 @@ class Sink:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+            self._console = Console(
+                stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(), width=_width(sys.stderr)
+            )
         return self._console
 
     def install(self) -> None:
@@ -79,13 +84,17 @@ class Sink:
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(highlight=False) if to_stdout else self.stderr
+        console = Console(highlight=False, width=_width(sys.stdout)) if to_stdout else self.stderr
         table = Table(
             title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
         )
         numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
-        for column, is_number in zip(columns, numeric, strict=True):
-            table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        widths = [max([len(column), *(len(_cell(row[i])) for row in rows)]) for i, column in enumerate(columns)]
+        # short columns stay whole, unless together they leave no room for the others
+        fits = sum(min(width, 3 * SHORT) for width in widths) + 3 * len(columns) <= console.width
+        for column, is_number, width in zip(columns, numeric, widths, strict=True):
+            keep = fits and width <= SHORT
+            table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=keep)
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
         console.print(table)
@@ -188,6 +197,11 @@ def _bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def _width(stream: Any) -> int | None:
+    """Columns of a file or pipe, which has none of its own: enough for every table. None lets Rich ask the terminal."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else LOG_WIDTH
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def page(
     thumbnails: Mapping[str, str],
     labels: Mapping[str, str] | None = None,
     command: str = "",
+    scoreboard: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
 ) -> str:
     """HTML of a comparison.
 
@@ -64,8 +65,10 @@ def page(
         Sample id to class name.
     command : str
         What made it.
+    scoreboard : (columns, rows), optional
+        All methods on the same input.
     """
-    return render("comparison.html", view=_view(document, arrays, thumbnails, labels or {}, command))
+    return render("comparison.html", view=_view(document, arrays, thumbnails, labels or {}, command), board=scoreboard)
 
 
 def _view(

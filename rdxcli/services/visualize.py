@@ -134,7 +134,12 @@ def _comparison(artifact: Artifact, form: str, path: Path) -> None:
         labels = {}
         if "labels" in arrays:
             labels = dict(zip(arrays["sample_ids"].tolist(), arrays["labels"].tolist(), strict=True))
-        page = comparison.page(document, arrays, pictures, labels, artifact.manifest.command)
+        scoreboard = None
+        if "methods" in document:
+            from rdxcli.services.scoreboard import table
+
+            scoreboard = table(document)
+        page = comparison.page(document, arrays, pictures, labels, artifact.manifest.command, scoreboard)
         path.write_text(page, "utf-8")
     else:
         figures.comparison_figure(document, arrays, pictures, path, form)
