@@ -66,4 +66,7 @@ def _card(entry: Mapping[str, Any]) -> Card:
     mask = entry.get("mask_label")
     if mask:
         facts.append(("IoU", mask["iou"], "Overlap with the concept mask on held-out images"))
-    return Card(f"Direction {entry['index']}" + (f": {mask['concept']}" if mask else ""), facts, pictures, bars)
+    words = entry.get("words", [])
+    said = "words: " + ", ".join(word["word"] for word in words[:5]) if words else ""
+    title = f"Direction {entry['index']}" + (f": {mask['concept']}" if mask else "")
+    return Card(title, facts, pictures, bars, text=said)

@@ -249,3 +249,31 @@ def test_bad_directions_are_one_clear_error(planted: Path, tmp_path: Path, argum
     assert done.returncode in (1, 2)
     assert "unexpected" not in done.stderr
     assert words in " ".join(done.stderr.split())
+
+
+@pytest.mark.shared
+def test_directions_are_labelled_by_masks_and_by_words(shared: Path, tmp_path: Path) -> None:
+    frames, masks = shared / "data" / "camvid40" / "images", shared / "data" / "camvid40" / "masks"
+    names = tmp_path / "names.txt"
+    names.write_text(
+        "sky building pole road pavement tree sign fence car pedestrian cyclist unlabelled".replace(" ", "\n")
+    )
+    weights = shared / "data" / "weights" / "cifar10_resnet20.th"
+    scores = np.random.default_rng(0).random((40, 4))
+    np.save(tmp_path / "scores.npy", scores)
+    done = rdx_here(
+        *("explain", "--method", "pca", "--model", f"file:{weights}?arch=cifar_resnet20", "--layer", "layer1"),
+        *("--dataset", f"images:{frames}", "--num-directions", "6", "--file", f"masks={masks}"),
+        *("--concept-names", str(names), "--json", "--outputs", str(tmp_path / "outputs")),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["directions"]
+    assert {entry["mask_label"]["concept"] for entry in found} <= set(names.read_text().split())
+    assert max(entry["mask_label"]["iou"] for entry in found) > 0.1
+    worded = rdx_here(
+        *("explain", "--method", "pca", "--model", f"file:{weights}?arch=cifar_resnet20", "--layer", "layer1"),
+        *("--dataset", f"images:{frames}", "--num-directions", "3", "--concepts", str(tmp_path / "scores.npy")),
+        *("--run", "words", "--json", "--outputs", str(tmp_path / "outputs")),
+    )
+    assert worded.returncode == 0, worded.stderr
+    assert all(0 < entry["words"][0]["p_value"] <= 1 for entry in json.loads(worded.stdout)["directions"])

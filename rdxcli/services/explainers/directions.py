@@ -64,7 +64,11 @@ def explain(options: ExplainOptions) -> Outcome:
     request = Request(
         kind="directions",
         parameters={"method": options.method, **parameters, "head": case.head is not None},
-        inputs={"features": dict(source.source), "images": source.dataset},
+        inputs={
+            "features": dict(source.source),
+            "images": source.dataset,
+            "labels": {**options.files, "concepts": options.concepts, "vlm": options.vlm, "set": options.concept_set},
+        },
         seed=options.seed,
         code=CODE,
     )
@@ -170,8 +174,9 @@ def _record(
     present = strongest > 0
     notes = list(directions.notes_)
     influence = _influence(case, directions, features, options.seed, notes)
-    masks = _mask_labels(source, responses, notes)
+    masks = _mask_labels(options, source, responses, notes)
     maps = directions.concept_maps(features)
+    words = _word_labels(options, source, maps, options.seed)
     entries = []
     for i in range(len(directions.bias_)):
         rows = np.argsort(-strongest[:, i], kind="stable")[:SHOWN]
@@ -187,6 +192,7 @@ def _record(
                 "concept_maps": maps[rows, i].round(3).tolist() if maps.ndim == 4 else None,
                 **({} if influence is None else {"influence": influence[i]}),
                 **({} if masks is None else {"mask_label": masks[i]}),
+                **({} if words is None else {"words": words[i]}),
             }
         )
     scores: dict[str, Any] = {"health": directions.health(features)}
@@ -247,29 +253,68 @@ def _influence(
     ]
 
 
-def _mask_labels(source: Representation, responses: np.ndarray, notes: list[str]) -> list[dict[str, Any]] | None:
-    """Names of directions by their overlap with the concept masks of the data set, where it has them."""
-    if source.dataset is None or responses.ndim != 4 or source.sample_ids is None:
+def _mask_labels(
+    options: ExplainOptions, source: Representation, responses: np.ndarray, notes: list[str]
+) -> list[dict[str, Any]] | None:
+    """Names of directions by their overlap with concept masks: ``--file masks=FOLDER``, or the data set's own."""
+    given = bool({"masks", "broden"} & set(options.files))
+    if responses.ndim != 4 or (not given and not _has_masks(source)):
         return None
     import numpy as np
 
-    from rdxcli.datasets.registry import open_dataset
     from rdxcli.methods.directions.labelling import label_by_masks
+    from rdxcli.services.masks import open_masks
 
-    dataset = open_dataset(source.dataset)
-    if dataset.mask is None:
-        return None
-    where = dataset.locate([str(sample) for sample in source.sample_ids])
-    masks = np.stack([dataset.mask_of(int(index)) for index in where])
+    opened = open_masks(options, source)
+    masks = np.stack([opened.read(row) for row in range(source.n)])
     is_train = np.arange(len(masks)) % 2 == 0
-    found = label_by_masks(responses, masks, is_train, ignore=-1)
-    names = dataset.mask_names or [str(c) for c in range(int(masks.max()) + 1)]
+    found = label_by_masks(responses, masks, is_train, len(opened.names), ignore=-1 if masks.ndim == 3 else None)
+    notes += opened.notes
     notes.append(
         f"labels by masks: {int(found.interpretable.sum())} of {len(found.label)} directions are interpretable"
     )
     return [
-        {"concept": names[int(label)], "iou": float(found.label_iou[i]), "interpretable": bool(found.interpretable[i])}
+        {
+            "concept": opened.names[int(label)],
+            "iou": float(found.label_iou[i]),
+            "interpretable": bool(found.interpretable[i]),
+        }
         for i, label in enumerate(found.label)
+    ]
+
+
+def _has_masks(source: Representation) -> bool:
+    from rdxcli.datasets.registry import open_dataset
+
+    return source.dataset is not None and open_dataset(source.dataset).mask is not None
+
+
+def _word_labels(
+    options: ExplainOptions, source: Representation, maps: np.ndarray, seed: int
+) -> list[list[dict[str, Any]]] | None:
+    """Words whose image-text scores follow each direction, when concept scores or a vision-language model are given."""
+    if not (options.concepts or options.vlm or "image_embeddings" in options.files):
+        return None
+    import numpy as np
+
+    from rdxcli.methods.directions.labelling import label_by_words
+    from rdxcli.services.concept_inputs import gather
+    from rdxcli.services.concept_scores import open_scorer
+
+    concepts = gather(options, source, labels=False, scorer=open_scorer(options) if options.vlm else None)
+    scores = np.asarray(concepts.values[np.arange(source.n)])
+    activation = maps.reshape(*maps.shape[:2], -1).mean(axis=2)
+    found = label_by_words(activation, scores, random_state=seed)
+    return [
+        [
+            {
+                "word": concepts.names[int(column)],
+                "correlation": float(found.correlation[i, column]),
+                "p_value": float(found.p_value[i]),
+            }
+            for column in found.best[i]
+        ]
+        for i in range(len(found.best))
     ]
 
 
@@ -287,7 +332,9 @@ def _table(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     for entry in document["directions"]:
         moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
         labels = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["labels"].items())[:3])
-        mask = entry.get("mask_label")
+        mask, words = entry.get("mask_label"), entry.get("words")
         named = f"{mask['concept']} (IoU {mask['iou']:.2f})" if mask else labels
+        if words and not mask:
+            named = ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
         rows.append([entry["index"], entry["images"], entry["share"], named or "-", ", ".join(moved[:3]) or "-"])
     return ["direction", "images", "share", "label", "moves the logits of"], rows
