@@ -89,7 +89,7 @@ class LinearExplanation(BaseEstimator):
     Attributes
     ----------
     units_ : (m,) int64
-        Units that were asked for.
+        Units that were asked for, ascending.
     explanations_ : list of Explanation
         One per unit, concepts by weight, largest first.
     status_ : list of str
@@ -322,9 +322,13 @@ class LinearExplanation(BaseEstimator):
     ) -> None:
         m, kept = weights.shape
         wanted = self.window * (self.max_length + 1) if self.search == "greedy" else self.description_length
-        order = np.argsort(-weights, axis=1, kind="stable")[:, : min(kept, wanted)]
-        self.ranking_weights_ = np.take_along_axis(weights, order, axis=1)
-        self.ranking_ = columns[order]
+        barred = val.constant_x if self.search == "greedy" else np.zeros(kept, dtype=bool)
+        if barred.any():  # they have no validation correlation and would only fill the window
+            self._note(f"{int(barred.sum())} concepts do not vary on the validation rows and are no candidates")
+        order = np.argsort(np.where(barred, np.inf, -weights), axis=1, kind="stable")[:, : min(kept, wanted)]
+        self.ranking_weights_ = np.where(barred[order], 0.0, np.take_along_axis(weights, order, axis=1))
+        order = np.where(barred[order], -1, order)
+        self.ranking_ = np.where(order >= 0, columns[order], -1)
         self.nonzero_ = (weights != 0).sum(axis=1)
         refit: Refit = LeastSquares(train, val) if self.refit == "least-squares" else Adam(train, val)
         live = np.flatnonzero(~constant)

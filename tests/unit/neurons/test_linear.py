@@ -186,6 +186,17 @@ def test_dead_units_and_degenerate_concepts_are_reported() -> None:
         assert np.isfinite(scores[0])
 
 
+def test_concepts_that_validation_never_shows_do_not_fill_the_window() -> None:
+    P, A = made_up()
+    rare = np.zeros((N, 12))
+    for k in range(12):  # present in training only, where they follow the unit perfectly
+        rare[SPLIT.train[A[SPLIT.train, 0].argsort()[-5 * (k + 1) :]], k] = 1.0
+    model = explain(np.c_[rare, P], A[:, :1], window=5)
+    assert model.status_ == ["explained"]
+    assert min(model.selected_[0]) >= 12
+    assert "12 concepts do not vary on the validation rows and are no candidates" in model.notes_
+
+
 def test_no_concept_with_a_positive_correlation() -> None:
     rng = np.random.default_rng(0)
     P = (rng.random((N, 1)) < 0.5).astype(float)
