@@ -66,8 +66,13 @@ def run_ray(
     if todo:
         owned = not ray.is_initialized()
         try:
-            quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-            ray.init(address=address, ignore_reinit_error=True, **quiet)
+            ray.init(
+                address=address,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RdxError(f"Ray cannot be reached: {' '.join(str(error).split())}", "check --address") from None
         try:
