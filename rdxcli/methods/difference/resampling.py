@@ -5,7 +5,8 @@ Symbols: X (n, d) a representation, centred; Q (d, d) a random rotation; w (d,) 
 A version of X with D units is ``X Q diag(sqrt(w)) + e``. Its squared distances are ``sum_f w_f (q_f . (x_i - x_j))^2``:
 a weighted vote of d random linear read-outs of the same representation. With w_f ~ Gamma(D / d) / (D / d), mean 1 and
 variance d / D, the vote varies as much as if D read-outs had been drawn with replacement from the d there are (the
-Bayesian form of the bootstrap, Rubin 1981, which keeps every read-out and so does not collapse when d is 1, 2 or 3).
+Bayesian form of the bootstrap, Rubin 1981, which keeps every read-out and so does not collapse when d is 2 or 3; with a
+single one only the noise is left).
 
 The rotation makes the versions independent of the basis in which the model happens to store its features, as distances
 are. Without it a single dominant unit, common in transformers, would be absent from 37 % of all bootstrap samples.

@@ -18,9 +18,6 @@ are compared with the same numbers between two versions of one model (`rdxcli.me
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,14 +27,22 @@ from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.resampling import Versions
+from rdxcli.methods.difference.stability import concept_stability
+from rdxcli.methods.difference.verdict import DifferenceTest, ReferenceTest, Statistic, exceedance, strengths
 from rdxcli.numerics.neighbours import Array, Points, nearest, resolve_device
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
 
-FOUND = "difference found"
-NOT_FOUND = "no difference found"
+__all__ = [
+    "DifferenceTest",
+    "concept_stability",
+    "difference_test",
+    "exceedance",
+    "group_strength",
+    "neighbour_disagreement",
+]
 
 MAX_SCORE_ROWS = 2000  # images on which neighbours are compared
 MAX_GRAPH_ROWS = 1000  # images on which graphs are built
@@ -48,128 +53,6 @@ MINIMUM_ROWS = 5
 GRAPH_SETTINGS = (
     "similarity", "difference", "gamma", "reference_n", "beta", "normalize", "symmetrize", "sigma", "compat", "dtype",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """One observed number and its null distribution.
-
-    Attributes
-    ----------
-    value : float
-    null : (replicates,) float64
-    """
-
-    value: float
-    null: np.ndarray
-
-    @property
-    def p_value(self) -> float:
-        """Share of null values at least as large, with the observed one counted in: never 0."""
-        return exceedance(self.value, self.null)
-
-    def to_dict(self) -> dict[str, float]:
-        """``value, null_mean, null_sd, null_max, p_value``."""
-        return {
-            "value": self.value,
-            "null_mean": float(self.null.mean()),
-            "null_sd": float(self.null.std()),
-            "null_max": float(self.null.max()),
-            "p_value": self.p_value,
-        }
-
-
-def exceedance(value: float, null: np.ndarray) -> float:
-    """``(1 + number of null values >= value) / (1 + number of null values)``."""
-    return float((1 + np.count_nonzero(null >= value)) / (1 + len(null)))
-
-
-@dataclass(frozen=True)
-class ReferenceTest:
-    """The same two numbers for a second pair of models, and whether the first pair exceeds them.
-
-    Attributes
-    ----------
-    score, strength : float
-        Of the reference pair.
-    score_p, strength_p : float
-        Evidence that the first pair's number is larger: the larger of two p-values, one over half-samples of the images
-        and one over pairs of null values, which vary as two pairs of versions of one model do.
-    p_value : float
-        Both combined (twice the smaller, at most 1).
-    exceeded : bool
-    """
-
-    score: float
-    strength: float
-    score_p: float
-    strength_p: float
-    p_value: float
-    exceeded: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary of the attributes, and a ``verdict`` in words."""
-        verdict = ("" if self.exceeded else "not ") + "more different than the reference pair"
-        return {**vars(self), "verdict": verdict}
-
-
-@dataclass(frozen=True)
-class DifferenceTest:
-    """Outcome of `difference_test`.
-
-    Attributes
-    ----------
-    score, strength : Statistic
-    p_value : float
-        Twice the smaller of the two p-values, at most 1.
-    alpha : float
-    concepts_null : (replicates,) float64 or None
-        Strength of the strongest concept, (mean affinity - 1) x share of the images, that the estimator finds between
-        two versions; None when the test was made without an estimator.
-    reference : ReferenceTest or None
-    neighbours, rows, graph_rows : int
-        Neighbours per image, images used for the score and for the strength.
-    notes : list of str
-    """
-
-    score: Statistic
-    strength: Statistic
-    p_value: float
-    alpha: float
-    concepts_null: np.ndarray | None
-    reference: ReferenceTest | None
-    neighbours: int
-    rows: int
-    graph_rows: int
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def different(self) -> bool:
-        """Whether the verdict is "difference found"."""
-        return self.p_value <= self.alpha
-
-    @property
-    def verdict(self) -> str:
-        """``difference found`` or ``no difference found``."""
-        return FOUND if self.different else NOT_FOUND
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary: ``score, null_mean, null_p, verdict`` and the details of both statistics."""
-        return {
-            "score": self.score.value,
-            "null_mean": float(self.score.null.mean()),
-            "null_p": self.p_value,
-            "verdict": self.verdict,
-            "alpha": self.alpha,
-            "replicates": len(self.score.null),
-            "neighbours": self.neighbours,
-            "rows": self.rows,
-            "graph_rows": self.graph_rows,
-            "disagreement": self.score.to_dict(),
-            "strength": self.strength.to_dict(),
-            "reference": self.reference.to_dict() if self.reference else None,
-            "notes": list(self.notes),
-        }
 
 
 def neighbour_disagreement(
@@ -249,12 +132,8 @@ class _Measure:
         found = [0.0]
         for direction in DIRECTIONS:
             groups, self._own.buffer = self.estimator._group(affinity, direction, self._buffer(affinity))
-            found += list(_strengths(groups.affinities, groups.sizes, affinity.n)[1:])
+            found += list(strengths(groups.affinities, groups.sizes, affinity.n)[1:])
         return float(max(found))
-
-
-def _strengths(affinities: np.ndarray, sizes: np.ndarray, n: int) -> np.ndarray:
-    return (affinities - 1.0) * sizes / n
 
 
 def _fresh(estimator: RDX) -> RDX:
@@ -425,95 +304,3 @@ def _against(
     combined = min(1.0, 2.0 * min(p_values))
     score, strength = reference_values
     return ReferenceTest(score, strength, p_values[0], p_values[1], combined, combined <= alpha)
-
-
-def concept_stability(
-    estimator: RDX,
-    R0: ArrayLike,
-    R1: ArrayLike,
-    *,
-    test: DifferenceTest | None = None,
-    bootstraps: int = 20,
-    fit_options: Mapping[str, ArrayLike] | None = None,
-    max_rows: int = 1500,
-    random_state: int = 0,
-) -> dict[str, dict[int, dict[str, float | None]]]:
-    """How far single concepts can be trusted.
-
-    Parameters
-    ----------
-    estimator : RDX
-        Fitted on ``R0, R1``.
-    R0, R1 : array-like of shapes (n, d0) and (n, d1)
-    test : DifferenceTest, optional
-        Gives the p-values, when it was made with this estimator.
-    bootstraps : int, default 20
-        Resamplings of the images; 0 leaves the stability out.
-    fit_options : mapping, optional
-        Keyword arguments of ``estimator.fit`` (labels, mapped representations), resampled along.
-    max_rows : int, default 1500
-        Largest resample.
-    random_state : int, default 0
-
-    Returns
-    -------
-    dict
-        ``{direction: {label: {"stability": float or None, "p_value": float or None}}}`` for every concept. Stability is
-        the mean, over resamples, of the best Jaccard overlap between the concept (restricted to the images drawn) and a
-        concept of the refit, as in Hennig (2007); above 0.75 counts as stable. The p-value is the probability that the
-        strongest concept between two versions of one model is at least as strong, so that all concepts of a comparison
-        can be read at once.
-    """
-    R0, R1 = check_pair(R0, R1)
-    n = len(R0)
-    options = {name: np.asarray(value) for name, value in (fit_options or {}).items() if value is not None}
-    overlaps: dict[str, dict[int, list[float]]] = {
-        direction: {concept.label: [] for concept in result.concepts}
-        for direction, result in estimator.directions_.items()
-    }
-
-    def resample(b: int) -> tuple[np.ndarray, RDX | None]:
-        rng = generator(random_state, "stability", b)
-        part = np.unique(rng.integers(0, n, size=n))
-        if len(part) > max_rows:
-            part = np.sort(rng.permutation(part)[:max_rows])
-        return part, _refit(estimator, R0[part], R1[part], {name: value[part] for name, value in options.items()})
-
-    with track("bootstrap of the images", bootstraps, "samples") as advance:
-        for part, refit in map_in_threads(resample, range(bootstraps)):
-            for direction, result in estimator.directions_.items():
-                if refit is not None:
-                    _overlap(result.labels[part], refit.directions_[direction].labels, overlaps[direction])
-            advance(1)
-    null = None if test is None else test.concepts_null
-    out: dict[str, dict[int, dict[str, float | None]]] = {}
-    for direction, result in estimator.directions_.items():
-        strengths = _strengths(result.affinities, result.sizes, n)
-        out[direction] = {}
-        for concept in result.concepts:
-            values = overlaps[direction][concept.label]
-            strength = float(strengths[concept.label])
-            out[direction][concept.label] = {
-                "stability": float(np.mean(values)) if values else None,
-                "p_value": None if null is None else exceedance(strength, null),
-            }
-    return out
-
-
-def _refit(estimator: RDX, R0: np.ndarray, R1: np.ndarray, options: Mapping[str, np.ndarray]) -> RDX | None:
-    """The estimator on a resample, or None when the resample cannot be clustered (tiny or constant)."""
-    fresh = clone(estimator).set_params(gamma=estimator.gamma_)
-    try:
-        return fresh.fit(R0, R1, **options)
-    except ValueError:
-        return None
-
-
-def _overlap(ours: np.ndarray, theirs: np.ndarray, lists: dict[int, list[float]]) -> None:
-    for label, values in lists.items():
-        mine = ours == label
-        if not mine.any():
-            continue
-        both = np.bincount(theirs[mine], minlength=int(theirs.max()) + 1)
-        union = mine.sum() + np.bincount(theirs) - both
-        values.append(float((both / union)[1:].max(initial=0.0)))
