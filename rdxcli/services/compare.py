@@ -9,28 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, write_json
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
-from rdxcli.errors import GateError, InputError, UsageError, near_matches
+from rdxcli.errors import GateError, InputError, UsageError
 from rdxcli.progress import log, track
+from rdxcli.services.comparison_methods import is_scoreboard, make_estimators, takes_guidance
+from rdxcli.services.comparison_record import make_record
 from rdxcli.services.guidance import GUIDANCES, Supervision, supervise
 from rdxcli.services.inputs import ArrayOptions, Joined, SelectionOptions, join, resolve_representation
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.difference.significance import DifferenceTest
-    from rdxcli.records import Comparison, DifferenceConcept, Representation
-    from rdxcli.services.comparison_scores import Evaluation
+    from rdxcli.methods.difference.verdict import DifferenceTest
+    from rdxcli.records import Comparison, Representation
 
 CODE = "2"
 """Raised whenever the numbers of a comparison change."""
 
-CLOSER_IN = {"01": "a", "10": "b"}
-"""The paper's direction names and the side whose model holds the samples together."""
-
 NOT_TESTED = "not tested"
-
-MATRIX_ROWS = 240
-"""Rows of the difference matrix that are kept for drawing."""
 
 
 @dataclass(frozen=True)
@@ -124,52 +117,6 @@ def compare(options: CompareOptions) -> Outcome:
     return Outcome(draft.result, document, draft.reused)
 
 
-def is_scoreboard(method: str) -> bool:
-    """Whether ``--method`` names several methods."""
-    return method == "all" or "," in method
-
-
-def make_estimators(options: CompareOptions) -> dict[str, Any]:
-    """The estimators that ``--method`` names, by name.
-
-    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one.
-
-    Raises
-    ------
-    UsageError
-        A parameter that no method has, or a method named twice.
-    """
-    if not is_scoreboard(options.method):
-        return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
-    from rdxcli.methods.registry import get, names
-
-    chosen = names("compare") if options.method == "all" else [name.strip() for name in options.method.split(",")]
-    if len(set(chosen)) < len(chosen):
-        raise UsageError(f"--method names a method twice: {options.method}")
-    unused = set(options.parameters)
-    estimators = {}
-    for name in chosen:
-        known = get("compare", name).load()().get_params()
-        own, prefix = {}, name.replace("-", "_") + "."
-        for key, value in options.parameters.items():
-            if key in known:
-                own[key] = value
-                unused.discard(key)
-        for key, value in options.parameters.items():
-            if key.startswith(prefix):
-                own[key.removeprefix(prefix)] = value
-                unused.discard(key)
-        estimators[name] = make_estimator(name, own, options.seed, options.device)
-    if unused:
-        raise UsageError(f"no method of `{options.method}` has the parameter {', '.join(sorted(unused))}")
-    return estimators
-
-
-def takes_guidance(estimator: Any) -> bool:
-    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
-    return hasattr(estimator, "difference_rows")
-
-
 def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
     if not any(map(takes_guidance, estimators.values())):
         raise UsageError(
@@ -192,11 +139,6 @@ def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
     return joined, _like(join(c, d), joined)
 
 
-def failed_samples(joined: Joined) -> list[str]:
-    """Ids of the images that ``extract`` could not read, on either side."""
-    return sorted({str(sample) for side in (joined.a, joined.b) for sample in side.source.get("failed", ())})
-
-
 def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
     """Raise `GateError` (exit code 3) when the difference score exceeds ``limit``."""
     if limit is None:
@@ -217,32 +159,6 @@ def folder_of(options: CompareOptions, a: Representation, b: Representation) -> 
     )
     run = options.run or options.method.replace(" ", "").replace(",", "+")
     return comparisons_folder(options.outputs, dataset, first, second, run)
-
-
-def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:
-    """The estimator of a comparison method with the given hyper-parameters.
-
-    Raises
-    ------
-    UnknownNameError
-        No such method.
-    UsageError
-        A hyper-parameter that the method does not have.
-    """
-    from rdxcli.methods.registry import get
-
-    registered = get("compare", method)
-    kind = registered.load()
-    known = kind().get_params()
-    for name in parameters:
-        if name not in known:
-            near = near_matches(name, known)
-            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
-            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
-    own = {"random_state": seed, "device": device}
-    return kind(
-        **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
-    )
 
 
 def _like(reference: Joined, joined: Joined) -> Joined:
@@ -348,148 +264,6 @@ def difference_of(
     if reference:
         difference["reference"] |= {"a": reference.a.describe(), "b": reference.b.describe()}
     return test, difference
-
-
-def make_record(
-    options: CompareOptions,
-    method: str,
-    estimator: Any,
-    joined: Joined,
-    evaluation: Evaluation,
-    supervision: Supervision,
-    test: DifferenceTest | None,
-    difference: Mapping[str, Any],
-    bootstraps: int,
-) -> Comparison:
-    """The record of a fitted estimator; the stability of concepts is measured for RDX only."""
-    from rdxcli.methods.difference.rdx import RDX
-    from rdxcli.methods.difference.significance import concept_stability
-    from rdxcli.records import Comparison
-    from rdxcli.services.comparison_scores import describe_planted
-
-    a, b = joined.a, joined.b
-    given = supervision.fit_options if takes_guidance(estimator) else {}
-    stability: Mapping[str, Any] = {}
-    if isinstance(estimator, RDX):
-        stability = concept_stability(
-            estimator,
-            a.values,
-            b.values,
-            test=test,
-            bootstraps=bootstraps,
-            fit_options=given,
-            random_state=options.seed,
-        )
-    concepts, labels = _concepts(estimator, joined, stability)
-    grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
-    notes = [*joined.notes, *estimator.notes_]
-    failed = failed_samples(joined)
-    if failed:
-        notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
-    if supervision and not given:
-        notes.append("without --align and --guidance: this method describes each model on its own")
-    return Comparison(
-        method=method,
-        parameters={
-            **estimator.get_params(),
-            "guidance": options.guidance if given else "none",
-            "align": options.align and bool(given),
-            "bootstraps": bootstraps if stability else 0,
-            "planted": describe_planted(evaluation.planted),
-            **(supervision.details if given else {}),
-        },
-        seed=options.seed,
-        arrays=_arrays(estimator, joined, labels),
-        notes=notes,
-        a=a.describe(),
-        b=b.describe(),
-        n=a.n,
-        k=estimator.n_clusters,
-        difference=difference,
-        concepts=concepts,
-        scores=evaluation.scores(grids),
-        samples={**joined.describe(), "failed": failed},
-    )
-
-
-def _concepts(
-    estimator: Any, joined: Joined, stability: Mapping[str, Any]
-) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
-    """Concepts of both directions, largest affinity first, and the labels renumbered in that order (0 = none)."""
-    import numpy as np
-
-    from rdxcli.records import DifferenceConcept
-
-    ids, classes = joined.a.sample_ids, joined.a.labels
-    concepts: list[DifferenceConcept] = []
-    labels: dict[str, np.ndarray] = {}
-    for direction, result in estimator.directions_.items():
-        side = CLOSER_IN[direction]
-        renumbered = np.zeros(joined.a.n, dtype=np.int32)
-        for index, found in enumerate(result.concepts, start=1):
-            members = np.flatnonzero(result.labels == found.label)
-            renumbered[members] = index
-            trust = stability.get(direction, {}).get(found.label, {})
-            concepts.append(
-                DifferenceConcept(
-                    closer_in=side,
-                    index=index,
-                    size=found.size,
-                    affinity=found.affinity,
-                    samples=[int(row) for row in found.samples],
-                    sample_ids=[str(ids[row]) if ids is not None else str(row) for row in found.samples],
-                    stability=trust.get("stability"),
-                    p_value=trust.get("p_value"),
-                    labels=make_up(classes[members]) if classes is not None else {},
-                )
-            )
-        labels[side] = renumbered
-    return sorted(concepts, key=lambda concept: concept.closer_in), labels
-
-
-def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
-    """Share of each class, largest first; past ``most`` classes the rest is one entry."""
-    import numpy as np
-
-    names, counts = np.unique(labels, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    shares = {str(names[i]): float(counts[i] / len(labels)) for i in order}
-    if len(shares) > most:
-        kept = dict(list(shares.items())[: most - 1])
-        return {**kept, f"{len(shares) - most + 1} others": 1.0 - sum(kept.values())}
-    return shares
-
-
-def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    import numpy as np
-
-    n = joined.a.n
-    ids = joined.a.sample_ids if joined.a.sample_ids is not None else np.arange(n).astype(str)
-    arrays: dict[str, np.ndarray] = {"sample_ids": np.asarray(ids, dtype=np.str_)}
-    if joined.a.labels is not None:
-        arrays["labels"] = np.asarray(joined.a.labels, dtype=np.str_)
-    for side, values in (("a", joined.a.values), ("b", joined.b.values)):
-        arrays[f"labels_{side}"] = labels[side]
-        arrays[f"map_{side}"] = principal_axes(values)
-    for direction, result in estimator.directions_.items():
-        side = CLOSER_IN[direction]
-        if hasattr(estimator, "difference_rows"):
-            ordered = np.argsort(np.where(labels[side] == 0, 0, labels[side].max() + 1 - labels[side]), kind="stable")
-            rows = ordered[np.unique(np.linspace(0, n - 1, min(n, MATRIX_ROWS)).astype(int))]
-            block = estimator.difference_rows(rows, result.direction)[:, rows]
-            arrays[f"matrix_{side}"] = block.astype(np.float32)
-            arrays[f"matrix_{side}_rows"] = rows
-    return arrays
-
-
-def principal_axes(values: np.ndarray) -> np.ndarray:
-    """The two main axes of the rows: (n, 2) float32; a second axis of zeros when there is only one dimension."""
-    import numpy as np
-    from sklearn.decomposition import PCA
-
-    count = min(2, *values.shape)
-    axes = PCA(count, svd_solver="randomized", random_state=0).fit_transform(np.asarray(values, dtype=np.float32))
-    return np.pad(axes, ((0, 0), (0, 2 - count))).astype(np.float32)
 
 
 def _write(record: Comparison, path: Path, folder: Path, extra: Mapping[str, Any]) -> None:

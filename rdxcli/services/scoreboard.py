@@ -43,7 +43,8 @@ def run_all(
     InputError
         No method can run.
     """
-    from rdxcli.services.compare import difference_of, fit, log_pair, make_record
+    from rdxcli.services.compare import difference_of, fit, log_pair
+    from rdxcli.services.comparison_record import make_record
     from rdxcli.services.comparison_scores import Evaluation, planted_difference
     from rdxcli.services.guidance import supervise
 

@@ -217,7 +217,7 @@ def _id(source: Representation, row: int) -> str:
 def _make_up(source: Representation, rows: np.ndarray) -> dict[str, float]:
     if source.labels is None or not len(rows):
         return {}
-    from rdxcli.services.compare import make_up
+    from rdxcli.services.comparison_record import make_up
 
     return make_up(source.labels[rows])
 

@@ -1,0 +1,83 @@
+"""The estimators that ``rdx compare --method`` names, made with the hyper-parameters given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import UsageError, near_matches
+
+if TYPE_CHECKING:
+    from rdxcli.services.compare import CompareOptions
+
+
+def is_scoreboard(method: str) -> bool:
+    """Whether ``--method`` names several methods."""
+    return method == "all" or "," in method
+
+
+def make_estimators(options: CompareOptions) -> dict[str, Any]:
+    """The estimators that ``--method`` names, by name.
+
+    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one.
+
+    Raises
+    ------
+    UsageError
+        A parameter that no method has, or a method named twice.
+    """
+    if not is_scoreboard(options.method):
+        return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
+    from rdxcli.methods.registry import get, names
+
+    chosen = names("compare") if options.method == "all" else [name.strip() for name in options.method.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"--method names a method twice: {options.method}")
+    unused = set(options.parameters)
+    estimators = {}
+    for name in chosen:
+        known = get("compare", name).load()().get_params()
+        own, prefix = {}, name.replace("-", "_") + "."
+        for key, value in options.parameters.items():
+            if key in known:
+                own[key] = value
+                unused.discard(key)
+        for key, value in options.parameters.items():
+            if key.startswith(prefix):
+                own[key.removeprefix(prefix)] = value
+                unused.discard(key)
+        estimators[name] = make_estimator(name, own, options.seed, options.device)
+    if unused:
+        raise UsageError(f"no method of `{options.method}` has the parameter {', '.join(sorted(unused))}")
+    return estimators
+
+
+def takes_guidance(estimator: Any) -> bool:
+    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
+    return hasattr(estimator, "difference_rows")
+
+
+def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:
+    """The estimator of a comparison method with the given hyper-parameters.
+
+    Raises
+    ------
+    UnknownNameError
+        No such method.
+    UsageError
+        A hyper-parameter that the method does not have.
+    """
+    from rdxcli.methods.registry import get
+
+    registered = get("compare", method)
+    kind = registered.load()
+    known = kind().get_params()
+    for name in parameters:
+        if name not in known:
+            near = near_matches(name, known)
+            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
+            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
+    own = {"random_state": seed, "device": device}
+    return kind(
+        **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
+    )
