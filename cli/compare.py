@@ -21,11 +21,13 @@ from .options import (
     complete_layers,
     complete_methods,
     complete_models,
+    file_pairs,
     method_parameters,
     read_stdin,
 )
 
 METHOD_PANEL = "Method"
+NAMES_PANEL = "Names for concepts"
 
 
 @command(
@@ -35,6 +37,7 @@ METHOD_PANEL = "Method"
         "rdx compare a.npy b.npy --k 3 --labels y.npy --json",
         "rdx compare digits-cnn-m35 digits-cnn --method all",
         "rdx compare dino dinov2 --dataset folder:photos --fail-above 0.5",
+        "rdx compare dino dinov2 --dataset folder:photos --name-concepts siglip --concept-set words.txt",
     ],
 )
 def compare(
@@ -114,6 +117,38 @@ def compare(
             rich_help_panel=METHOD_PANEL,
         ),
     ] = None,
+    name_concepts: Annotated[
+        str | None,
+        typer.Option(
+            "--name-concepts",
+            help="Vision-language model that finds the words which fit a concept's images more than the rest.",
+            rich_help_panel=NAMES_PANEL,
+        ),
+    ] = None,
+    concept_set: Annotated[
+        str | None,
+        typer.Option(
+            "--concept-set",
+            help="Words to choose from: a text file or a published set (default: the data set's).",
+            rich_help_panel=NAMES_PANEL,
+        ),
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            "--captions",
+            help="Captions to choose from: a file or an artifact (default: the data set's, when it has any).",
+            rich_help_panel=NAMES_PANEL,
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            help="image_embeddings=PATH and text_embeddings=PATH instead of a model; both are needed.",
+            rich_help_panel=NAMES_PANEL,
+        ),
+    ] = None,
     param: ParamOption = None,
 ) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
@@ -123,6 +158,7 @@ def compare(
     """
     from rdxcli.services import compare as service
     from rdxcli.services.inputs import ArrayOptions, SelectionOptions
+    from rdxcli.services.naming import NamingOptions
 
     parameters: dict[str, Any] = {"n_clusters": k, **method_parameters(param)}
     parameters |= {name: value for name, value in (("gamma", gamma), ("beta", beta)) if value is not None}
@@ -151,6 +187,7 @@ def compare(
         align=align,
         planted=planted,
         fail_above=fail_above,
+        naming=NamingOptions(name_concepts, concept_set, captions, file_pairs(files)),
         outputs=session.outputs,
         run=session.run,
         seed=session.seed,
@@ -169,7 +206,7 @@ def compare(
 
 
 def _show(session: Session, outcome: Any) -> None:
-    from rdxcli.report.comparison import verdict_lines
+    from rdxcli.report.comparison import shown_name, verdict_lines
 
     document = outcome.document
     a, b = document["a"]["name"], document["b"]["name"]
@@ -177,6 +214,7 @@ def _show(session: Session, outcome: Any) -> None:
         from rdxcli.services.scoreboard import table
 
         session.sink.table(f"scoreboard: {a} (a) and {b} (b), n = {document['n']:,}", *table(document))
+    named = any(concept["words"] for concept in document["concepts"])
     rows = [
         (
             f"{concept['closer_in']}{concept['index']}",
@@ -186,10 +224,11 @@ def _show(session: Session, outcome: Any) -> None:
             concept["stability"],
             concept["p_value"],
             ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
+            *([shown_name(concept["words"]) or "-"] if named else []),
         )
         for concept in document["concepts"]
     ]
-    columns = ("concept", "closer in", "size", "affinity", "stability", "p", "labels")
+    columns = ("concept", "closer in", "size", "affinity", "stability", "p", "labels", *(["name"] if named else []))
     session.sink.table(f"what {a} (a) and {b} (b) see differently", columns, rows)
     for line in [f"verdict: {document['difference'].get('verdict', 'not tested')}", *verdict_lines(document)]:
         session.sink.message(line)

@@ -1,11 +1,9 @@
 """``rdx explain``: what units, directions, regions or words of a representation mean."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from rdxcli.errors import UsageError
 
 from .options import (
     ClassesOption,
@@ -23,6 +21,7 @@ from .options import (
     complete_layers,
     complete_methods,
     complete_models,
+    file_pairs,
     method_parameters,
     read_stdin,
 )
@@ -139,14 +138,3 @@ def explain(
     for line in outcome.lines:
         session.sink.message(line)
     session.sink.result(str(outcome.artifact.path), outcome.document)
-
-
-def file_pairs(given: list[str] | None) -> dict[str, str]:
-    """``NAME=PATH`` pairs of ``--file``."""
-    pairs: dict[str, Any] = {}
-    for pair in given or []:
-        name, equals, path = pair.partition("=")
-        if not equals or not name or not path:
-            raise UsageError(f"--file takes NAME=PATH, got `{pair}`")
-        pairs[name.strip()] = path
-    return pairs

@@ -380,6 +380,17 @@ def complete_layers(ctx: typer.Context, incomplete: str) -> list[str]:
     return [layer.path for layer in layers if layer.path.startswith(incomplete)]
 
 
+def file_pairs(given: list[str] | None) -> dict[str, str]:
+    """``NAME=PATH`` pairs of ``--file``."""
+    pairs: dict[str, Any] = {}
+    for pair in given or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"--file takes NAME=PATH, got `{pair}`")
+        pairs[name.strip()] = path
+    return pairs
+
+
 def method_parameters(given: list[str] | None) -> dict[str, Any]:
     """``NAME=VALUE`` pairs, values read as YAML scalars.
 

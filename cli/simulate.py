@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .explain import file_pairs
 from .options import (
     ClassesOption,
     DatasetOption,
@@ -20,6 +19,7 @@ from .options import (
     command,
     complete_layers,
     complete_models,
+    file_pairs,
     method_parameters,
 )
 

@@ -13,6 +13,8 @@ import numpy as np
 from rdxcli.report.html import render
 from rdxcli.report.palette import NULL, concept_colours
 
+NO_NAME = "no clear name"
+
 MAP_POINTS = 5000
 """Points drawn in a map; more are thinned evenly, members of concepts last."""
 
@@ -172,7 +174,8 @@ def _concept(
 ) -> dict[str, Any]:
     return {
         **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
-        "name": ", ".join(word["word"] for word in concept["words"][:3]),
+        "name": shown_name(concept["words"]),
+        "words": concept["words"],
         "anchor": f"{key}{concept['index']}",
         "colour": colours[concept["index"]],
         "shown": [
@@ -184,6 +187,12 @@ def _concept(
             for rank, (name, share) in enumerate(concept["labels"].items())
         ],
     }
+
+
+def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:
+    """The clear words of a concept, or `NO_NAME`; empty when no names were asked for."""
+    clear = [str(word["word"]) for word in words if word["clear"]]
+    return ", ".join(clear[:most]) if clear else NO_NAME if words else ""
 
 
 def _strip(difference: Mapping[str, Any]) -> dict[str, float | None] | None:

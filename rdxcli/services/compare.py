@@ -15,6 +15,7 @@ from rdxcli.services.comparison_methods import is_scoreboard, make_estimators, t
 from rdxcli.services.comparison_record import make_record
 from rdxcli.services.guidance import GUIDANCES, Supervision, supervise
 from rdxcli.services.inputs import ArrayOptions, Joined, SelectionOptions, join, resolve_representation
+from rdxcli.services.naming import Namer, NamingOptions, open_naming
 
 if TYPE_CHECKING:
     from rdxcli.methods.difference.verdict import DifferenceTest
@@ -51,6 +52,8 @@ class CompareOptions:
         Classes that a model is known to merge, see `rdxcli.services.comparison_scores.planted_difference`.
     fail_above : float, optional
         Gate on the difference score.
+    naming : NamingOptions
+        Where names for concepts come from, if they are wanted.
     """
 
     a: str
@@ -69,6 +72,7 @@ class CompareOptions:
     align: bool = False
     planted: str | None = None
     fail_above: float | None = None
+    naming: NamingOptions = field(default_factory=NamingOptions)
     outputs: Path = Path("outputs")
     run: str | None = None
     seed: int = 0
@@ -98,11 +102,13 @@ def compare(options: CompareOptions) -> Outcome:
     estimators = make_estimators(options)
     if options.align or options.guidance != "none":
         _check_takes_guidance(estimators)
+    namer = open_naming(options)
     joined, reference = _read(options)
-    request = _request(options, estimators, joined, reference)
+    request = _request(options, estimators, joined, reference, namer)
     folder = folder_of(options, joined.a, joined.b)
     with create(folder, request, force=options.force) as draft:
         if not draft.reused:
+            embedded = namer.embed(joined) if namer else None
             if is_scoreboard(options.method):
                 from rdxcli.services.scoreboard import run_all
 
@@ -110,6 +116,8 @@ def compare(options: CompareOptions) -> Outcome:
             else:
                 [(_, estimator)] = estimators.items()
                 record, extra = _compute(options, estimator, joined, reference), {}
+            if embedded:
+                record = embedded.name(record, options.seed)
             _write(record, draft.path, folder, extra)
             draft.manifest.rows = record.n
             draft.manifest.device = options.device
@@ -193,7 +201,11 @@ def _resolve(options: CompareOptions, text: str, layer: str | None) -> Represent
 
 
 def _request(
-    options: CompareOptions, estimators: Mapping[str, Any], joined: Joined, reference: Joined | None
+    options: CompareOptions,
+    estimators: Mapping[str, Any],
+    joined: Joined,
+    reference: Joined | None,
+    namer: Namer | None,
 ) -> Request:
     settings = {
         name: {key: value for key, value in estimator.get_params().items() if key != "device"}
@@ -214,6 +226,8 @@ def _request(
         inputs["labels"] = fingerprint_array(joined.a.labels)
     if reference is not None:
         inputs["reference"] = {"a": dict(reference.a.source), "b": dict(reference.b.source)}
+    if namer is not None:
+        inputs["naming"] = namer.request()
     return Request(kind="comparison", parameters=parameters, inputs=inputs, seed=options.seed, code=CODE)
 
 
@@ -284,6 +298,7 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     if options.guidance not in GUIDANCES:
         raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
     estimators = make_estimators(options)
+    named = options.naming.wanted
     document: dict[str, Any] = {}
     sizes = []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
@@ -309,5 +324,7 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     }
     document["parameters"] = settings if is_scoreboard(options.method) else settings[options.method]
     document["images"] = n
+    if named:
+        document["names"] = f"by {options.naming.model or ' and '.join(options.naming.files.values())}"
     document["peak memory"] = f"about {human_bytes(8 * n * n)} for two n x n matrices, besides the arrays"
     return document

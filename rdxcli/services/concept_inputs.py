@@ -39,6 +39,29 @@ class Concepts:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class GivenEmbeddings:
+    """Image and text embeddings from files.
+
+    Attributes
+    ----------
+    images : (n, d) array
+        A row per row of the representation.
+    texts : (c, d) array
+        A row per distinct word.
+    words : list of c str
+    source : dict
+        Fingerprints.
+    notes : list of str
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    words: list[str]
+    source: dict[str, Any]
+    notes: list[str]
+
+
 def gather(
     options: ExplainOptions, representation: Representation, *, labels: bool, scorer: Scorer | None = None
 ) -> Concepts:
@@ -137,32 +160,58 @@ def _rows(
 
 
 def _from_embeddings(options: ExplainOptions, representation: Representation) -> Concepts:
-    from rdxcli.datasets.arrays import load_representation
-    from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
-    from rdxcli.services.concept_sets import read_concept_set
+    from rdxcli.methods.neurons.concepts import Similarities
 
     for name in ("image_embeddings", "text_embeddings"):
         if name not in options.files:
             raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
-    if options.concept_set is None:
+    files = (options.files["image_embeddings"], options.files["text_embeddings"])
+    found = read_embeddings(*files, options.concept_set, representation, options.selection.root)
+    calibration = {name: float(options.parameters[name]) for name in ("a", "b") if name in options.parameters}
+    values = Similarities(found.images, found.texts, **calibration)
+    return Concepts(values, found.words, {**found.source, **calibration}, found.notes)
+
+
+def read_embeddings(
+    image_file: str, text_file: str, concept_set: str | None, representation: Representation, root: Path | None = None
+) -> GivenEmbeddings:
+    """Embeddings that a vision-language model made elsewhere.
+
+    Parameters
+    ----------
+    image_file, text_file : str
+        Arrays of shape (n, d) and (lines of the concept set, d).
+    concept_set : str or None
+    representation : Representation
+        Whose rows are wanted.
+    root : Path, optional
+        Where downloads are.
+
+    Raises
+    ------
+    RdxError
+        Files that cannot be read, do not fit each other, or lack samples.
+    """
+    from rdxcli.datasets.arrays import load_representation
+    from rdxcli.methods.neurons.concepts import clean_concepts
+    from rdxcli.services.concept_sets import read_concept_set
+
+    if concept_set is None:
         raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
-    images = load_representation(options.files["image_embeddings"])
-    texts = load_representation(options.files["text_embeddings"])
-    words = [line.strip() for line in read_concept_set(options.concept_set, options.selection.root)]
+    images, texts = load_representation(image_file), load_representation(text_file)
+    words = [line.strip() for line in read_concept_set(concept_set, root)]
     if len(words) != texts.n:
-        raise InputError(f"{options.concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
+        raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
     cleaned = clean_concepts(words)
     keep = [words.index(name) for name in cleaned.names]
     rows, notes = _rows(images.sample_ids, images.n, representation, images.name)
-    calibration = {name: float(options.parameters[name]) for name in ("a", "b") if name in options.parameters}
-    values = Similarities(images.values if rows is None else images.values[rows], texts.values[keep], **calibration)
     source = {
         "images": fingerprint_array(images.values),
         "texts": fingerprint_array(texts.values),
         "words": fingerprint_json(words),
-        **calibration,
     }
-    return Concepts(values, list(cleaned.names), source, [*notes, *cleaned.notes])
+    placed = images.values if rows is None else images.values[rows]
+    return GivenEmbeddings(placed, texts.values[keep], list(cleaned.names), source, [*notes, *cleaned.notes])
 
 
 def label_matrix(options: ExplainOptions, representation: Representation) -> Concepts:

@@ -130,10 +130,10 @@ def score(
     notes : list of str
     """
     from rdxcli.methods.neurons.concepts import Similarities
-    from rdxcli.services.image_text import text_embeddings
+    from rdxcli.services.image_text import embeddings_of, text_embeddings
 
     template = str(options.parameters.get("template", "{}"))
-    images, image_print = _images(options, scorer.model, representation)
+    images, image_print = embeddings_of(representation, scorer.model, options.selection, options.outputs)
     texts = text_embeddings(scorer.model, scorer.words, options.outputs, name=scorer.label, template=template)
     constants, notes = _constants(options, scorer.model, images, representation, template)
     source = {
@@ -144,36 +144,6 @@ def score(
         **constants,
     }
     return Similarities(images, texts.values, **constants), source, [*scorer.notes, *notes]
-
-
-def _images(
-    options: ExplainOptions, model: VisionLanguageModel, representation: Representation
-) -> tuple[np.ndarray, str]:
-    """Image embeddings of the rows of a representation."""
-    import numpy as np
-
-    from rdxcli.services.image_text import image_embeddings
-
-    dataset = options.selection.open(representation.dataset)
-    found = image_embeddings(model, dataset, options.outputs)
-    if representation.sample_ids is None:
-        if found.failed or len(found.values) != representation.n:
-            raise InputError(
-                f"{representation.name} has {representation.n} rows without ids, {dataset.name} has "
-                f"{len(found.values)} images",
-                "give the ids of the rows with --sample-ids FILE",
-            )
-        return np.asarray(found.values), found.fingerprint
-    places = dataset.locate([str(sample) for sample in representation.sample_ids])
-    row = {sample: i for i, sample in enumerate(found.sample_ids)}
-    rows = np.array([row.get(dataset.sample_ids[i], -1) if i >= 0 else -1 for i in places])
-    if (rows < 0).any():
-        first = representation.sample_ids[int(np.argmax(rows < 0))]
-        raise InputError(
-            f"{int((rows < 0).sum())} samples of {representation.name} have no image in {dataset.name}, for example "
-            f"`{first}`"
-        )
-    return np.asarray(found.values)[rows], found.fingerprint
 
 
 def _check_constants(options: ExplainOptions, spec: Any) -> None:

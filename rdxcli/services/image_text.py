@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Draft, Request, create, fingerprint_json
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
+from rdxcli.errors import InputError
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
     from rdxcli.engines.tasks import ShardTask
     from rdxcli.models.vision_language import VisionLanguageModel
+    from rdxcli.records import Representation
+    from rdxcli.services.inputs import SelectionOptions
 
 CODE = "1"
 FEATURES, SAMPLES, WORDS = "features.npy", "samples.parquet", "words.txt"
@@ -95,6 +98,40 @@ def image_embeddings(
                 _run(task, draft, OUTPUT, dataset.sample_ids, batch, threads, name, columns)
             _describe(draft, model, {"dataset": description})
     return _opened(folder, draft)
+
+
+def embeddings_of(
+    representation: Representation, model: VisionLanguageModel, selection: SelectionOptions, outputs: Path
+) -> tuple[np.ndarray, str]:
+    """Image embeddings of the rows of a representation, and their fingerprint.
+
+    Raises
+    ------
+    InputError
+        A row has no image in the data set.
+    """
+    import numpy as np
+
+    dataset = selection.open(representation.dataset)
+    found = image_embeddings(model, dataset, outputs)
+    if representation.sample_ids is None:
+        if found.failed or len(found.values) != representation.n:
+            raise InputError(
+                f"{representation.name} has {representation.n} rows without ids, {dataset.name} has "
+                f"{len(found.values)} images",
+                "give the ids of the rows with --sample-ids FILE",
+            )
+        return np.asarray(found.values), found.fingerprint
+    places = dataset.locate([str(sample) for sample in representation.sample_ids])
+    row = {sample: i for i, sample in enumerate(found.sample_ids)}
+    rows = np.array([row.get(dataset.sample_ids[i], -1) if i >= 0 else -1 for i in places])
+    if (rows < 0).any():
+        first = representation.sample_ids[int(np.argmax(rows < 0))]
+        raise InputError(
+            f"{int((rows < 0).sum())} samples of {representation.name} have no image in {dataset.name}, for example "
+            f"`{first}`"
+        )
+    return np.asarray(found.values)[rows], found.fingerprint
 
 
 def text_embeddings(
