@@ -17,7 +17,7 @@ from rdxcli.models.opened import (
     check_folder,
     constructor_options,
     fetching,
-    is_offline,
+    hub_is_offline,
     random_weights,
 )
 from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransform, override
@@ -98,7 +98,7 @@ def library_place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
         target, _, revision = target.rpartition("@")
     if target.startswith(("/", ".", "~")):
         target = str(check_folder(spec, target))
-    return target, {"revision": revision, "trust_remote_code": False, "local_files_only": is_offline()}
+    return target, {"revision": revision, "trust_remote_code": False, "local_files_only": hub_is_offline()}
 
 
 @contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from rdxcli.errors import InputError, MissingDataError, RdxError, UnknownNameError, UsageError
 from rdxcli.models.grammar import literal
@@ -80,6 +84,25 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
+def hub_is_offline() -> bool:
+    """Whether the hub is out of reach: the user stays off the network, or its name cannot be resolved.
+
+    Without this the hub's library retries for about a minute, with a line for each attempt.
+    """
+    return is_offline() or _unresolved(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+
+
+@functools.cache
+def _unresolved(address: str) -> bool:
+    if getproxies():
+        return False  # the proxy resolves names
+    try:
+        socket.getaddrinfo(urlsplit(address).hostname, None)
+    except OSError:
+        return True
+    return False
+
+
 def missing_weights(spec: ModelSpec, reason: str) -> MissingDataError:
     """The error for weights that are not here. They are never replaced by random numbers."""
     text = " ".join(reason.split())
@@ -113,7 +136,7 @@ def fetching(spec: ModelSpec) -> Iterator[None]:
     previous = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     hub: Any = sys.modules.get("huggingface_hub.constants")  # has read the variable when it was imported
-    online = hub is not None and is_offline() and not hub.HF_HUB_OFFLINE
+    online = hub is not None and hub_is_offline() and not hub.HF_HUB_OFFLINE
     if online:
         hub.HF_HUB_OFFLINE = True
     try:

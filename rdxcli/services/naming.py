@@ -124,11 +124,6 @@ class Namer:
 
         outputs = self.options.outputs
         of = replace(joined.a, dataset=joined.a.dataset or joined.b.dataset)
-        if of.dataset is None and self.options.selection.dataset is None:
-            raise UsageError(
-                "--name-concepts: which images? the two sides are arrays",
-                "give --images FOLDER or --dataset NAME; or --file image_embeddings=FILE --file text_embeddings=FILE",
-            )
         images, fingerprint = embeddings_of(of, self.model, self.options.selection, outputs)
         names = {WORDS: self.label, CAPTIONS: "captions"}
         texts = {
@@ -222,6 +217,11 @@ def open_naming(options: CompareOptions) -> Namer | None:
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(given.model)
+    if _dataset_name(options) is None and options.arrays.images is None:
+        raise UsageError(
+            "--name-concepts: which images? the two sides are arrays",
+            "give --images FOLDER or --dataset NAME; or --file image_embeddings=FILE --file text_embeddings=FILE",
+        )
     texts, label, notes = _candidates(options)
     return Namer(options, load_vision_language(spec, device=options.device), texts, label, notes)
 

@@ -30,6 +30,7 @@ LARGE_EFFECT = 0.8
 
 LEVEL = 0.05
 PERMUTATIONS = 999
+MOST_DRAWN = 2000
 AT_ONCE = 64  # permuted groups whose means are held together
 
 
@@ -174,11 +175,17 @@ def _rank(
 
 
 def _random_means(centred: np.ndarray, m: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean rows of random groups of m, shape (count, d); the smaller of a group and its complement is summed."""
+    """Mean rows of random groups of m, shape (count, d).
+
+    The smaller of a group and its complement is summed (all rows sum to zero). Of more than `MOST_DRAWN` rows that many
+    stand for all, their mean scaled to the variance of the mean of m rows drawn without replacement.
+    """
     n = len(centred)
     small = min(m, n - m)
-    sums = np.stack([centred[rng.choice(n, small, replace=False, shuffle=False)].sum(axis=0) for _ in range(count)])
-    return sums / m if small == m else -sums / m  # the rows sum to zero
+    drawn = min(small, MOST_DRAWN)
+    scale = np.sqrt((1 / m - 1 / n) / (1 / drawn - 1 / n)) * (1 if small == m else -1)
+    rows = (rng.choice(n, drawn, replace=False, shuffle=False) for _ in range(count))
+    return np.stack([centred[chosen].mean(axis=0) for chosen in rows]) * scale
 
 
 def _deviation(centred: np.ndarray, texts: np.ndarray) -> np.ndarray:

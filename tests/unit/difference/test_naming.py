@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rdxcli.methods.difference import naming
 from rdxcli.methods.difference.naming import name_groups
 
 WIDTH, TEXTS = 64, 300
@@ -26,7 +27,8 @@ def _groups() -> dict[str, np.ndarray]:
 
 def test_planted_words_come_first(planted: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
     names = name_groups(*planted, _groups())
-    assert names["one"][0].word == "word 2" and names["one"][0].clear
+    assert names["one"][0].word == "word 2"
+    assert names["one"][0].clear
     assert names["one"][0].effect > 1.3 * names["one"][1].effect
     assert {name.word for name in names["two"][:2]} == {"word 0", "word 5"}
     assert names["two"][0].effect >= names["two"][1].effect > names["two"][2].effect
@@ -40,7 +42,9 @@ def test_the_numbers_are_those_of_the_cosines(planted: tuple[np.ndarray, np.ndar
     ).T
     inside = np.isin(np.arange(600), rows)
     margin = cosines[inside].mean(axis=0) - cosines[~inside].mean(axis=0)
-    within = np.sqrt((inside.sum() * cosines[inside].var(axis=0) + (~inside).sum() * cosines[~inside].var(axis=0)) / 600)
+    within = np.sqrt(
+        (inside.sum() * cosines[inside].var(axis=0) + (~inside).sum() * cosines[~inside].var(axis=0)) / 600
+    )
     for name in name_groups(images, texts, words, {"two": rows})["two"]:
         j = words.index(name.word)
         assert name.margin == pytest.approx(margin[j], abs=1e-12)
@@ -71,10 +75,24 @@ def test_groups_do_not_depend_on_each_other(planted: tuple[np.ndarray, np.ndarra
     assert name_groups(*planted, {"rest": complement})["rest"][0].word != "word 2"
 
 
+@pytest.mark.parametrize("m", [40, 350, 560])
+def test_random_means_have_the_mean_and_spread_of_random_groups(m: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for groups of more than half of the images, and where only some of the rows are drawn."""
+    rows = np.random.default_rng(2).gamma(1.0, size=(600, 3))
+    rows -= rows.mean(axis=0)
+    expected = rows.std(axis=0, ddof=1) * np.sqrt(1 / m - 1 / 600)
+    for most in (2000, 30):
+        monkeypatch.setattr(naming, "MOST_DRAWN", most)
+        means = naming._random_means(rows, m, 4000, np.random.default_rng(0))
+        np.testing.assert_allclose(means.mean(axis=0), 0, atol=5 * expected.max() / np.sqrt(4000))
+        np.testing.assert_allclose(means.std(axis=0), expected, rtol=0.06)
+
+
 def test_many_groups_can_still_be_clear(planted: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
     groups = {"one": _groups()["one"]}
     [name, *_] = name_groups(*planted, groups, tests=200, permutations=19)["one"]
-    assert name.clear and name.p_value <= 0.05
+    assert name.clear
+    assert name.p_value <= 0.05
 
 
 def test_groups_without_a_rest_have_no_words(planted: tuple[np.ndarray, np.ndarray, list[str]]) -> None:

@@ -284,3 +284,22 @@ def test_libraries_leave_logging_alone(open_clip_folder):
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert logging.getLogger("rdxcli").propagate
+
+
+def test_without_a_network_the_hub_is_not_asked(monkeypatch):
+    from rdxcli.models import opened
+
+    def unresolved(*_args):
+        raise OSError("no such name")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(opened.socket, "getaddrinfo", unresolved)
+    opened._unresolved.cache_clear()
+    with pytest.raises(MissingDataError, match="the hub cannot be reached"):
+        load("hf:rdx-test/no-such", "cpu")
+    opened._unresolved.cache_clear()
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert not opened.hub_is_offline()  # the proxy knows names that this machine does not
+    opened._unresolved.cache_clear()
