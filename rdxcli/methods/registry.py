@@ -126,6 +126,12 @@ _BUILT_IN = (
         "rdxcli.methods.surrogate.splice:SpLiCE",
         "embeddings as sparse sums of words (baseline of the surrogate)",
     ),
+    Method(
+        "all",
+        "explain",
+        "rdxcli.methods.surrogate.faithfulness:measure",
+        "scoreboard of the explainers of embeddings: surrogate against splice",
+    ),
 )
 
 

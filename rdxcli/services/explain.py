@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "representative": "regions",
     "surrogate": "surrogate",
     "splice": "splice",
+    "all": "embeddings",
 }
 """Method name to the module in `rdxcli.services.explainers` that runs it."""
 
@@ -197,7 +198,7 @@ def check_parameters(method: str, given: Mapping[str, Any], known: Sequence[str]
             raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
 
 
-def parse_units(text: str | None, count: int) -> list[int]:
+def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:
     """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None.
 
     Raises
@@ -211,9 +212,9 @@ def parse_units(text: str | None, count: int) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(f"--units: cannot read `{part.strip()}`", "write units like 0-63,70")
+            raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")
         low, high = int(first), int(last) if dash else int(first)
         if high < low or high >= count:
-            raise UsageError(f"--units: `{part.strip()}` is outside of 0 to {count - 1}")
+            raise UsageError(f"{option}: `{part.strip()}` is outside of 0 to {count - 1}")
         chosen.update(dict.fromkeys(range(low, high + 1)))
     return list(chosen)

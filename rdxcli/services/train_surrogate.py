@@ -126,7 +126,9 @@ def train_surrogate(options: TrainOptions) -> Outcome:
             write_json(draft.path / "vocabulary.json", [[c.lemma, c.pos] for c in encodings.concepts])
             write_json(draft.path / "surrogate.json", _document(options, request, trainer, encodings, folder))
             draft.manifest.rows = len(source.images)
-            draft.manifest.details = {"teacher": options.teacher, "embeddings": source.origin}
+            write_json(draft.path / "samples.json", _split(trainer, source.ids or list(map(str, encodings.ids))))
+            captions = None if options.captions is None else str(options.captions)
+            draft.manifest.details = {"teacher": options.teacher, "captions": captions, "embeddings": source.origin}
             _write_tensorboard(draft.path / "tensorboard", trainer.history_)
             draft.discard_at_end(CHECKPOINTS)
     document = json.loads((draft.result.path / "surrogate.json").read_text("utf-8"))
@@ -278,6 +280,13 @@ def _offsets(text: str | None) -> Any:
         return np.load(text, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"--text-offsets: cannot read {text}: {error}") from None
+
+
+def _split(trainer: Any, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Sample ids on which the surrogate was trained, and those held out; the latter are none of the former."""
+    split = trainer.split_
+    held = [ids[row] for row in split.validation] if split.held_out else []
+    return {"train": [ids[row] for row in split.train], "held_out": held}
 
 
 def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:

@@ -8,23 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Request, create, fingerprint_array, fingerprint_json, write_json
 from rdxcli.artifacts.layout import dataset_folder, slug
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.errors import InputError, UnknownNameError, UsageError, near_matches
 from rdxcli.progress import track
 from rdxcli.services.encode_concepts import load_encodings
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters
+from rdxcli.services.explainers.embedding_inputs import gather
 from rdxcli.services.train_surrogate import load_surrogate
 
 if TYPE_CHECKING:
     import numpy as np
 
-CODE = "1"
+    from rdxcli.methods.surrogate.encoding import Encodings
+
+CODE = "2"
 BLOCK = 2048  # images whose class scores are held at once
 KNOWN = ("top", "bias", "contrast")
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
     """What `explain` would do."""
-    return {"method": options.method, "surrogate": options.surrogate, "encodings": options.encodings}
+    surrogate, encodings, names = trained(options)
+    return {
+        "method": options.method,
+        "images": encodings.shape[0],
+        "concepts": len(names),
+        "dimensions": surrogate.dim,
+        "artifact": folder_of(options),
+    }
 
 
 def explain(options: ExplainOptions) -> Outcome:
@@ -36,37 +46,30 @@ def explain(options: ExplainOptions) -> Outcome:
         Missing or contradictory inputs.
     """
     check_parameters(options.method, options.parameters, KNOWN)
-    if options.surrogate is None or options.encodings is None:
-        raise UsageError("what is to be explained?", "give --surrogate and --encodings")
-    surrogate, names = load_surrogate(options.surrogate, options.outputs)
-    encodings = load_encodings(options.encodings, options.outputs)
-    if encodings.shape[1] != surrogate.num_concepts:
-        raise InputError(
-            f"the encodings have {encodings.shape[1]} concepts, the surrogate {surrogate.num_concepts}",
-            "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary",
-        )
-    if names is None:
-        names = [str(concept) for concept in encodings.concepts]
-    classes, texts = _classes(options)
+    surrogate, encodings, names = trained(options)
+    given = gather(options, images=False, words=None)
+    classes, texts = given.class_names, given.classes
     top = int(options.parameters.get("top", 10))
     bias = str(options.parameters.get("bias", "separate" if classes else "rescaled"))
+    pair = _contrast(options, classes)
     request = Request(
         kind="attributions",
-        parameters={"method": options.method, "top": top, "bias": bias, "contrast": options.parameters.get("contrast")},
+        parameters={
+            "method": options.method,
+            "top": top,
+            "bias": bias,
+            "contrast": options.parameters.get("contrast"),
+            "target": options.target,
+        },
         inputs={
-            "surrogate": {
-                name: fingerprint_array(value.numpy()) for name, value in surrogate.published_state().items()
-            },
-            "encodings": fingerprint_json({name: fingerprint_array(a) for name, a in encodings.arrays().items()}),
+            **fingerprints(surrogate, encodings),
             "classes": classes,
             "texts": None if texts is None else fingerprint_array(texts),
         },
         seed=options.seed,
         code=CODE,
     )
-    name = Path(options.encodings)
-    dataset = name.parts[-3] if len(name.parts) >= 3 else slug(name.stem)
-    folder = dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
+    folder = folder_of(options)
     with create(folder, request, force=options.force) as draft:
         if not draft.reused:
             from scipy import sparse
@@ -75,59 +78,116 @@ def explain(options: ExplainOptions) -> Outcome:
 
             images = image_scores(surrogate, encodings)
             sparse.save_npz(draft.path / "attributions.npz", images.csr())
-            document = _document(options, request, surrogate, encodings, images, names, classes, texts, top, bias)
+            document, more = _document(options, request, surrogate, encodings, images, names, classes, texts, pair)
+            document["notes"] = [*given.notes, *document["notes"]]
+            for name, scores in more.items():
+                sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
             write_json(draft.path / "attributions.json", {**document, "artifact": folder.as_posix()})
             draft.manifest.rows = encodings.shape[0]
     document = draft.result.document()
-    rows = [[image["sample_id"], image.get("prediction"), _words(image)] for image in document["images"][:15]]
-    lines = [f"note: {note}" for note in document["notes"]]
-    return Outcome(draft.result, document, "concepts of the images", ["image", "prediction", "concepts"], rows, lines)
+    columns, shown, lines = ["image", "prediction", "concepts"], document["images"], []
+    if "contrast" in document["summary"]:
+        found = document["summary"]["contrast"]
+        first, second = found["class"], found["rival"]
+        columns.append(f"why {first}, not {second}")
+        # those that the question is about come first
+        shown = sorted(shown, key=lambda image: {first: 0, second: 1}.get(image["prediction"], 2))
+        lines.append(f"what speaks for {first} and not {second} in {found['over']}: {listed(found['concepts'], 10)}")
+    rows = [
+        [image["sample_id"], image.get("prediction"), words_of(image)]
+        + ([listed(image["contrast"])] if "contrast" in image else [])
+        for image in shown[:15]
+    ]
+    lines += [f"note: {note}" for note in document["notes"]]
+    return Outcome(draft.result, document, "concepts of the images", columns, rows, lines)
 
 
-def _classes(options: ExplainOptions) -> tuple[list[str] | None, np.ndarray | None]:
-    """Class names (``--concept-set``) and their text embeddings (``--file text_embeddings=FILE``)."""
-    given = options.files.get("text_embeddings")
-    if given is None:
-        if "contrast" in options.parameters:
-            raise UsageError(
-                "--param contrast=A,B needs classes", "give --file text_embeddings=FILE --concept-set FILE"
-            )
-        return None, None
-    import numpy as np
+def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
+    """The surrogate, the encodings it is to explain, and the names of the concepts.
 
-    from rdxcli.datasets.arrays import load_representation
+    Raises
+    ------
+    RdxError
+        One is missing, or they do not fit each other.
+    """
+    if options.surrogate is None or options.encodings is None:
+        raise UsageError("what is to be explained?", "give --surrogate and --encodings")
+    surrogate, names = load_surrogate(options.surrogate, options.outputs)
+    encodings = load_encodings(options.encodings, options.outputs)
+    hint = "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary"
+    if encodings.shape[1] != surrogate.num_concepts:
+        raise InputError(
+            f"the encodings have {encodings.shape[1]} concepts, the surrogate {surrogate.num_concepts}", hint
+        )
+    own = [_plain(concept) for concept in encodings.concepts]
+    if names is None:
+        names = [str(concept) for concept in encodings.concepts]
+    elif own != [_plain(name) for name in names] and not all(name.startswith("concept") for name in own):
+        first = next(i for i, (a, b) in enumerate(zip(own, map(_plain, names), strict=True)) if a != b)
+        raise InputError(
+            f"the encodings are over other concepts than the surrogate: column {first} is `{own[first]}`, not "
+            f"`{_plain(names[first])}`",
+            hint,
+        )
+    return surrogate, encodings if options.target is None else _targeted(options.target, encodings), names
 
-    texts = load_representation(given)
-    values = np.array(texts.values)  # a copy: torch warns about memory that is mapped read-only
-    if options.concept_set is None:
-        return [f"class {i}" for i in range(texts.n)], values
-    try:
-        lines = Path(options.concept_set).read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise MissingDataError(f"cannot read {options.concept_set}: {error.strerror}") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if len(names) != texts.n:
-        raise InputError(f"{options.concept_set} has {len(names)} names, {texts.name} has {texts.n} rows")
-    return names, values
+
+def _plain(concept: Any) -> str:
+    """A concept without its part of speech, which a list of given words does not have."""
+    return str(concept).rpartition("/")[0] or str(concept)
+
+
+def _targeted(target: str, encodings: Encodings) -> Encodings:
+    """The encodings of one image: its id, or its row."""
+    ids = list(map(str, encodings.ids))
+    if target in ids:
+        return encodings.take([ids.index(target)])
+    if target.isdigit() and int(target) < len(ids):
+        return encodings.take([int(target)])
+    near = near_matches(target, ids)
+    raise UsageError(
+        f"--target {target}: no such image in the encodings", f"did you mean `{near[0]}`?" if near else "give an id"
+    )
+
+
+def fingerprints(surrogate: Any, encodings: Encodings) -> dict[str, Any]:
+    """Of a surrogate and of encodings, for the artifact's request."""
+    state = {name: fingerprint_array(value.numpy()) for name, value in surrogate.published_state().items()}
+    arrays = {name: fingerprint_array(a) for name, a in encodings.arrays().items()}
+    return {
+        "surrogate": state,
+        "encodings": fingerprint_json(arrays),
+        "samples": fingerprint_json(list(map(str, encodings.ids))),
+    }
+
+
+def folder_of(options: ExplainOptions) -> Path:
+    """Where the explanation of these encodings goes."""
+    name = Path(str(options.encodings))
+    dataset = name.parts[-3] if len(name.parts) >= 3 else slug(name.stem)
+    return dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
 
 
 def _document(
     options: ExplainOptions,
     request: Request,
     surrogate: Any,
-    encodings: Any,
+    encodings: Encodings,
     images: Any,
     names: Sequence[str],
     classes: list[str] | None,
     texts: np.ndarray | None,
-    top: int,
-    bias: str,
-) -> dict[str, Any]:
+    pair: tuple[int, int] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The artifact's document, and further scores by the name of their file."""
     import numpy as np
 
-    from rdxcli.methods.surrogate.attribution import describe, unstable
+    from rdxcli.methods.surrogate.attribution import contrast_scores, describe, unstable
+    from rdxcli.methods.surrogate.prompts import duplicates
+    from rdxcli.methods.surrogate.summaries import summarise
     from rdxcli.records import SCHEMA_VERSION, plain
 
+    top = int(request.parameters["top"])
     chosen = images.top(top)
     blown = unstable(images, surrogate, encodings)
     entries: list[dict[str, Any]] = [
@@ -137,17 +197,40 @@ def _document(
         entries[i]["remark"] = "no concept of the vocabulary is in its captions"
     for i in np.flatnonzero(blown):
         entries[i]["remark"] = "the bias makes most of the embedding: scores are unstable"
-    summary: dict[str, Any] = {"data_set": _mean_scores(images, names, top)}
-    if classes is not None and texts is not None:
-        summary["classes"] = _towards_classes(options, surrogate, encodings, names, classes, texts, top, bias, entries)
+    summary: dict[str, Any] = {"data_set": summarise(images).top(0, names, top)}
+    more: dict[str, Any] = {}
     notes = []
+    if classes is not None and texts is not None:
+        own = _towards_classes(surrogate, encodings, names, classes, texts, request.parameters, entries)
+        more["for_prediction"] = own
+        found = summarise(own, [entry["prediction"] for entry in entries])
+        sizes = dict(zip(found.groups, found.sizes.tolist(), strict=True))
+        summary["classes"] = [
+            {
+                "class": name,
+                "images": sizes.get(name, 0),
+                "concepts": found.top(list(found.groups).index(name), names, top) if name in sizes else [],
+            }
+            for name in classes
+        ]
+        if twice := duplicates(classes):
+            notes.append(f"classes of the same name, of which the later can never win: {', '.join(twice)}")
+    if pair is not None and texts is not None:
+        more["contrast"] = against = contrast_scores(surrogate, encodings, texts[pair[0]], texts[pair[1]])
+        for row, best in enumerate(against.top(top)):
+            entries[row]["contrast"] = describe(best, names)
+            entries[row]["contrast_difference"] = float(against.total[row])
+            entries[row]["contrast_bias"] = float(against.bias[row])
+        summary["contrast"] = _mean_contrast(
+            against, entries, [classes[i] for i in pair] if classes else [], names, top
+        )
     if without := int((~encodings.has_concepts).sum()):
         notes.append(f"{without} of {len(entries)} images have no concepts and therefore no scores")
     if blown.any():
         notes.append(f"{int(blown.sum())} images have unstable scores: the bias makes most of their embedding")
     if surrogate.mlp_dim is not None:
         notes.append("the surrogate has a hidden layer: concept scores describe its affine part only")
-    return plain(
+    document = plain(
         {
             "schema_version": SCHEMA_VERSION,
             "kind": "attributions",
@@ -163,80 +246,90 @@ def _document(
             "images": entries,
         }
     )
+    return document, more
 
 
-def _mean_scores(images: Any, names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The concepts with the largest mean score over all images."""
-    import numpy as np
+def _mean_contrast(
+    against: Any, entries: Sequence[Mapping[str, Any]], pair: Sequence[str], names: Sequence[str], top: int
+) -> dict[str, Any]:
+    """Mean contrast over the images predicted as the first class; over all images when there are none."""
+    from rdxcli.methods.surrogate.summaries import summarise
 
-    mean = np.bincount(images.indices, weights=images.scores, minlength=images.num_concepts) / len(images.bias)
-    order = np.argsort(-mean, kind="stable")[:top]
-    return [{"concept": names[j], "score": float(mean[j])} for j in order]
+    first, second = pair
+    groups = [first if entry["prediction"] == first else f"not {first}" for entry in entries]
+    count = groups.count(first)
+    found = summarise(against, groups if count else None)
+    return {
+        "class": first,
+        "rival": second,
+        "images": count,
+        "over": f"the {count} images predicted as {first}" if count else f"all images (none is predicted as {first})",
+        "concepts": found.top(list(found.groups).index(first) if count else 0, names, top),
+    }
 
 
 def _towards_classes(
-    options: ExplainOptions,
     surrogate: Any,
-    encodings: Any,
+    encodings: Encodings,
     names: Sequence[str],
     classes: list[str],
     texts: np.ndarray,
-    top: int,
-    bias: str,
+    parameters: Mapping[str, Any],
     entries: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Predictions, the concepts that speak for them, and per class its mean concepts; fills ``entries``."""
+) -> Any:
+    """Scores of every image towards the class it is predicted as; fills ``entries`` with predictions and concepts."""
     import numpy as np
 
-    from rdxcli.methods.surrogate.attribution import class_scores, contrast_scores, describe
+    from rdxcli.methods.surrogate.attribution import class_scores, describe, text_scores
 
-    pair = _contrast(options, classes)
-    sums = np.zeros((len(classes), len(names)))
-    sizes = np.zeros(len(classes), dtype=int)
+    labels = np.zeros(len(entries), dtype=np.int64)
     with track("class scores", len(entries), "images") as advance:
         for start in range(0, len(entries), BLOCK):
             rows = np.arange(start, min(start + BLOCK, len(entries)))
-            part = encodings.take(rows)
-            found = class_scores(surrogate, part, texts, bias=bias)
-            for i, row in enumerate(rows):
-                label = int(found.predictions[i])
-                entries[row]["prediction"] = classes[label]
-                entries[row]["similarity"] = float(found.similarity[i, label])
-                entries[row]["bias"] = float(found.bias[i, label])
-                entries[row]["for_prediction"] = describe(found.top(i, label, top), names)
-                span = slice(found.indptr[i], found.indptr[i + 1])
-                sums[label, found.indices[span]] += found.scores[span, label]
-                sizes[label] += 1
-            if pair is not None:
-                against = contrast_scores(surrogate, part, texts[pair[0]], texts[pair[1]])
-                for row, best in zip(rows, against.top(top), strict=True):
-                    entries[row]["contrast"] = describe(best, names)
+            labels[rows] = class_scores(surrogate, encodings.take(rows), texts).predictions
             advance(len(rows))
-    summary = []
-    for label, name in enumerate(classes):
-        mean = sums[label] / max(sizes[label], 1)
-        order = [j for j in np.argsort(-np.abs(mean), kind="stable")[:top] if mean[j] != 0]
-        concepts = [{"concept": names[j], "score": float(mean[j])} for j in order]
-        summary.append({"class": name, "images": int(sizes[label]), "concepts": concepts})
-    return summary
+    own = text_scores(surrogate, encodings, texts[labels], bias=str(parameters["bias"]))
+    for i, best in enumerate(own.top(int(parameters["top"]))):
+        entries[i]["prediction"] = classes[int(labels[i])]
+        entries[i]["similarity"] = float(own.total[i])
+        entries[i]["bias"] = float(own.bias[i])
+        entries[i]["for_prediction"] = describe(best, names)
+    return own
 
 
-def _contrast(options: ExplainOptions, classes: list[str]) -> tuple[int, int] | None:
-    """Class numbers of ``--param contrast=A,B``: why A and not B."""
+def _contrast(options: ExplainOptions, classes: list[str] | None) -> tuple[int, int] | None:
+    """Class numbers of ``--param contrast=A,B``: why A and not B. Names may hold commas."""
     given = options.parameters.get("contrast")
     if given is None:
         return None
-    parts = [part.strip() for part in str(given).split(",")]
+    if classes is None:
+        raise UsageError(
+            "--param contrast=A,B needs classes",
+            "give --vlm MODEL --dataset NAME, or --file text_embeddings=FILE --concept-set FILE",
+        )
+    text = str(given)
+    cuts = [i for i, letter in enumerate(text) if letter == ","]
+    for cut in cuts:
+        a, b = text[:cut].strip(), text[cut + 1 :].strip()
+        if a in classes and b in classes:
+            return classes.index(a), classes.index(b)
+    parts = [part.strip() for part in text.split(",")]
     if len(parts) != 2:
         raise UsageError(f"--param contrast={given}: expected two classes, A,B")
-    for part in parts:
-        if part not in classes:
-            from rdxcli.errors import UnknownNameError
-
-            raise UnknownNameError("class", part, classes)
-    return classes.index(parts[0]), classes.index(parts[1])
+    raise UnknownNameError("class", next(part for part in parts if part not in classes), classes)
 
 
-def _words(image: Mapping[str, Any]) -> str:
+def listed(entries: Sequence[Mapping[str, Any]], most: int = 5) -> str:
+    """Concepts with their scores in a line."""
+    return ", ".join(f"{entry['concept']} {short(entry['score'])}" for entry in entries[:most]) or "-"
+
+
+def short(score: float) -> str:
+    """Two decimals, or one significant digit of a small number."""
+    return f"{score:.2f}" if abs(score) >= 0.01 or score == 0 else f"{score:.1g}"
+
+
+def words_of(image: Mapping[str, Any]) -> str:
+    """An image's concepts in a line, or why there are none."""
     entries = image.get("for_prediction") or image["concepts"]
-    return ", ".join(f"{entry['concept']} {entry['score']:.2f}" for entry in entries[:5]) or image.get("remark", "-")
+    return listed(entries) if entries else image.get("remark", "-")
