@@ -62,6 +62,10 @@ def compare(
     layer_b: Annotated[
         str | None, typer.Option("--layer-b", help="Layer of the second model.", autocompletion=complete_layers)
     ] = None,
+    drop_a: Annotated[
+        str | None, typer.Option("--drop-a", help="Columns of the first representation to leave out, like 0-63,70.")
+    ] = None,
+    drop_b: Annotated[str | None, typer.Option("--drop-b", help="The same for the second one.")] = None,
     pool: PoolOption = "auto",
     labels: LabelsOption = None,
     sample_ids: SampleIdsOption = None,
@@ -167,6 +171,8 @@ def compare(
         b=b,
         layer_a=layer_a,
         layer_b=layer_b,
+        drop_a=drop_a,
+        drop_b=drop_b,
         pool=pool,
         method=method,
         parameters=parameters,

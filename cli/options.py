@@ -429,7 +429,9 @@ DatasetOption = Annotated[
     typer.Option("--dataset", help="Data set: a name, folder:PATH or images:PATH.", autocompletion=complete_datasets),
 ]
 SplitOption = Annotated[str | None, typer.Option("--split", help="Split of the data set.")]
-ClassesOption = Annotated[str | None, typer.Option("--classes", help="Only these classes, comma-separated.")]
+ClassesOption = Annotated[
+    str | None, typer.Option("--classes", help="Only these classes, comma-separated; #5 is the sixth.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
 SampleOption = Annotated[int | None, typer.Option("--sample", min=1, help="Only N samples, drawn with the seed.")]
 LabelsOption = Annotated[

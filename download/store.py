@@ -403,5 +403,5 @@ def checkpoint_file(model: str, root: Path | str | None = None) -> Path | None:
     if recipe is None or model not in recipe.models:
         return None
     folder = content_folder(recipe.name, root)
-    path = folder / recipe.models[model] if folder is not None else None
-    return path if path is not None and path.is_file() else None
+    found = sorted(folder.glob(recipe.models[model])) if folder is not None else []
+    return found[0] if found and found[0].is_file() else None

@@ -457,7 +457,7 @@ def rdx_checkpoints() -> Miniature:
     files = {f"checkpoints/mnist_{name}/last.ckpt": lightning(i) for i, name in enumerate(VARIANTS)}
     files["checkpoints/mnist_835/epoch=1-step=184.ckpt"] = lightning(99)
     scores = io.BytesIO()
-    np.save(scores, np.random.default_rng(0).normal(size=(4, 112)).astype(np.float32))
+    np.save(scores, np.random.default_rng(0).normal(size=(3, 112)).astype(np.float32))
     place = "checkpoints/post-hoc-cbm/output/cub_resnet18/train-proj_cub__resnet18_cub__cub_resnet18_cub_0.npy"
     files[place] = scores.getvalue()
     return Miniature(

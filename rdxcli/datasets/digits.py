@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rdxcli.datasets.base import ArrayImages, Dataset, natural_ids
+from rdxcli.datasets.base import Dataset, natural_ids
+from rdxcli.datasets.images import ArrayImages
 
 FLIPPED = "-flipped"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rdxcli.datasets.base import Dataset, FileImages, folder_name
+from rdxcli.datasets.base import Dataset, folder_name
+from rdxcli.datasets.images import FileImages
 from rdxcli.datasets.tables import pick_column, read_columns, require_file
 from rdxcli.errors import InputError, MissingDataError, near_matches
 from rdxcli.progress import log

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rdxcli.datasets.base import ArrayImages, Dataset, folder_name, natural_ids
+from rdxcli.datasets.base import Dataset, folder_name, natural_ids
+from rdxcli.datasets.images import ArrayImages
 from rdxcli.datasets.tables import require_file, split_pair
 from rdxcli.errors import InputError, MissingDataError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdxcli.datasets.base import ArrayImages, FileImages, ImageSource
+from rdxcli.datasets.images import ArrayImages, FileImages, ImageSource
 from rdxcli.errors import InputError
 
 if TYPE_CHECKING:

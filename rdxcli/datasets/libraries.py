@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from rdxcli.datasets.base import Dataset, ImageSource, eight_bits, natural_ids
+from rdxcli.datasets.base import Dataset, natural_ids
+from rdxcli.datasets.images import ImageSource, eight_bits
 from rdxcli.errors import (
     DependencyError,
     InputError,

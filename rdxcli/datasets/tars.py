@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdxcli.datasets.base import CONTENT_LIMIT, Dataset, ImageSource, eight_bits, folder_name
+from rdxcli.datasets.base import Dataset, folder_name
 from rdxcli.datasets.folders import EXTENSIONS
+from rdxcli.datasets.images import CONTENT_LIMIT, ImageSource, eight_bits
 from rdxcli.datasets.tables import require_file
 from rdxcli.errors import InputError, MissingDataError
 

@@ -94,7 +94,7 @@ class ActivationTask(ShardTask):
 
 def _plain_pixels(transform: Any, dataset: Dataset) -> np.ndarray | None:
     """The data set's pixels if preprocessing them is plain arithmetic: grey arrays, no resizing, no conversion."""
-    from rdxcli.datasets.base import ArrayImages
+    from rdxcli.datasets.images import ArrayImages
 
     source = dataset.source
     if not isinstance(source, ArrayImages) or source.images.ndim != 3 or getattr(transform, "mode", None) != "L":

@@ -98,7 +98,7 @@ SPECS: tuple[ModelSpec, ...] = (
     *(
         ModelSpec(
             name=f"mnist-cnn-{variant}",
-            source=f"file:mnist_{variant.replace('-', '_')}/last.ckpt?arch=mnist_cnn",
+            source=f"file:mnist_{place}.ckpt?arch=mnist_cnn",
             default_layer="conv2",
             default_dataset="mnist",
             weights="RDX checkpoints",
@@ -106,15 +106,16 @@ SPECS: tuple[ModelSpec, ...] = (
             description=f"the RDX paper's MNIST CNN, {what}",
             licence="none stated",
         )
-        for variant, what in (
-            ("expert", "true labels"),
-            ("m35", "every 5 was called 3"),
-            ("m49", "every 9 was called 4"),
-            ("hflip", "mirror images under the same label"),
-            ("hflip-nl", "mirror images under new labels"),
-            ("vflip", "upside-down copies under the same label"),
-            ("vflip-nl", "upside-down copies under new labels"),
-            ("835", "digits 3, 5 and 8"),
+        for variant, place, what in (
+            ("expert", "expert/last", "true labels"),
+            ("m35", "m35/last", "every 5 was called 3"),
+            ("m49", "m49/last", "every 9 was called 4"),
+            ("hflip", "hflip/last", "mirror images under the same label"),
+            ("hflip-nl", "hflip_nl/last", "mirror images under new labels"),
+            ("vflip", "vflip/last", "upside-down copies under the same label"),
+            ("vflip-nl", "vflip_nl/last", "upside-down copies under new labels"),
+            ("835", "835/last", "digits 3, 5 and 8"),
+            ("835-early", "835/epoch=1-step=184", "digits 3, 5 and 8, stopped after 184 steps"),
         )
     ),
     _timm(

@@ -35,6 +35,8 @@ class CompareOptions:
     ----------
     a, b : str
         Model, array file or artifact.
+    drop_a, drop_b : str, optional
+        Columns to leave out, like ``0-63,70``: what does the model lose without a concept?
     method : str
         Name in the registry of methods; ``all`` or several names with commas give a scoreboard.
     parameters : mapping
@@ -60,6 +62,8 @@ class CompareOptions:
     b: str
     layer_a: str | None = None
     layer_b: str | None = None
+    drop_a: str | None = None
+    drop_b: str | None = None
     pool: str = "auto"
     method: str = "rdx"
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -136,7 +140,11 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
 def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
     """Both sides on the samples they share, and the reference pair on the same samples."""
     a, b = (
-        _resolve(options, text, layer) for text, layer in ((options.a, options.layer_a), (options.b, options.layer_b))
+        without(_resolve(options, text, layer), drop, option)
+        for text, layer, drop, option in (
+            (options.a, options.layer_a, options.drop_a, "--drop-a"),
+            (options.b, options.layer_b, options.drop_b, "--drop-b"),
+        )
     )
     joined = join(a, b)
     for note in joined.notes:
@@ -145,6 +153,31 @@ def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
         return joined, None
     c, d = (_resolve(options, text, None) for text in options.reference)
     return joined, _like(join(c, d), joined)
+
+
+def without(record: Representation, columns: str | None, option: str) -> Representation:
+    """A representation without some of its columns; its name and its ``source`` say which.
+
+    Raises
+    ------
+    UsageError
+        Malformed or unknown columns, or nothing left.
+    """
+    if columns is None:
+        return record
+    import numpy as np
+
+    from rdxcli.services.explain import parse_units
+
+    dropped = sorted(parse_units(columns, record.d, option))
+    if len(dropped) == record.d:
+        raise UsageError(f"{option} {columns}: no column of {record.name} is left")
+    return replace(
+        record,
+        values=np.delete(record.values, dropped, axis=1),
+        name=f"{record.name}-without-{columns.replace(' ', '')}",
+        source={**record.source, "dropped": dropped},
+    )
 
 
 def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
@@ -292,7 +325,7 @@ def _write(record: Comparison, path: Path, folder: Path, extra: Mapping[str, Any
 def plan(options: CompareOptions) -> dict[str, Any]:
     """What `compare` would do, without doing it (``--dry-run``)."""
     from rdxcli.datasets.arrays import is_array, load_representation
-    from rdxcli.services.inputs import find_activations, open_activations
+    from rdxcli.services.inputs import array_file, find_activations, open_activations
     from rdxcli.services.listing import human_bytes
 
     if options.guidance not in GUIDANCES:
@@ -303,8 +336,10 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     sizes = []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
         artifact = find_activations(text, options.outputs)
-        if artifact is not None or is_array(text):
-            record = open_activations(artifact) if artifact else load_representation(text)
+        file = array_file(text, options.selection.root)
+        if artifact is not None or is_array(file):
+            record = open_activations(artifact) if artifact else load_representation(file)
+            record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)
             document[side] = f"{record.name}, {record.n} rows of {record.d}"
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdxcli.datasets.joining import Joined, join, select_rows, take
-from rdxcli.errors import ArtifactError, InputError, UnknownNameError, UsageError, near_matches
+from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 
 if TYPE_CHECKING:
     from rdxcli.artifacts import Artifact
@@ -22,12 +22,19 @@ __all__ = [
     "ArrayOptions",
     "Joined",
     "SelectionOptions",
+    "array_file",
     "find_activations",
     "join",
     "open_activations",
     "resolve_concepts",
     "resolve_representation",
 ]
+
+
+PUBLISHED_ARRAYS = {
+    "cub-pcbm": ("rdx-checkpoints", "post-hoc-cbm/output/cub_resnet18/train-proj_*.npy"),
+}
+"""Published representations that are files of arrays: the recipe, and where the file is in it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ def resolve_representation(
     """The representation that ``text`` names.
 
     In this order: the folder of an ``extract`` artifact, as a path or below the outputs directory; a file of arrays
-    (``PATH.npy``, ``PATH.npz:key`` ...); a model, for which `rdxcli.services.extract` is run or its artifact reused.
+    (``PATH.npy``, ``PATH.npz:key`` ..., or the name of a published one); a model, for which `rdxcli.services.extract`
+    is run or its artifact reused.
 
     Parameters
     ----------
@@ -141,8 +149,10 @@ def resolve_representation(
     if artifact is not None:
         representation = open_activations(artifact, layer=layer, pool=None if pool == "auto" else pool)
         return _selected(_flat(representation, spatial, pool), selection)
-    if is_array(text):
-        return _selected(_load_array(text, arrays, spatial, pool), selection)
+    file = array_file(text, selection.root)
+    if is_array(file):
+        record = _load_array(file, arrays, spatial, pool)
+        return _selected(record if file == text else replace(record, name=text), selection)
     from rdxcli.services.extract import ExtractOptions, extract
 
     try:
@@ -161,6 +171,26 @@ def resolve_representation(
     except UnknownNameError as error:
         raise _with_files(error, text) from None
     return _flat(open_activations(done[0].artifact), spatial, pool)
+
+
+def array_file(text: str, root: Path | None = None) -> str:
+    """The file behind the name of a published array, or ``text`` as it is.
+
+    Raises
+    ------
+    MissingDataError
+        It was not downloaded.
+    """
+    if text not in PUBLISHED_ARRAYS:
+        return text
+    from rdxcli.download.store import content_folder
+
+    recipe, pattern = PUBLISHED_ARRAYS[text]
+    folder = content_folder(recipe, root)
+    files = sorted(folder.glob(pattern)) if folder is not None else []
+    if not files:
+        raise MissingDataError(f"the array `{text}` is not on this machine", f"rdx download {text}")
+    return str(files[0])
 
 
 def find_activations(text: str, outputs: Path) -> Artifact | None:
@@ -292,6 +322,8 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
     import numpy as np
 
     whole = SelectionOptions(dataset=selection.dataset, root=selection.root).open()
+    if record.sample_ids is None and record.n != len(whole) and selection.split is not None:
+        whole = SelectionOptions(dataset=selection.dataset, root=selection.root, split=selection.split).open()
     if record.sample_ids is None and record.n != len(whole):
         raise InputError(
             f"{record.name} has {record.n} rows without ids, the data set {whole.name} has {len(whole)} images",

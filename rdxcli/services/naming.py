@@ -280,7 +280,7 @@ def _dataset_name(options: CompareOptions) -> str | None:
     """The data set of the comparison, as far as it is known before anything is read."""
     from rdxcli.datasets.arrays import is_array
     from rdxcli.models.registry import resolve
-    from rdxcli.services.inputs import find_activations
+    from rdxcli.services.inputs import array_file, find_activations
 
     if options.selection.dataset is not None:
         return options.selection.dataset
@@ -289,7 +289,7 @@ def _dataset_name(options: CompareOptions) -> str | None:
         if artifact is not None:
             found = artifact.manifest.details.get("dataset", {}).get("spec")
         else:
-            found = None if is_array(text) else resolve(text).default_dataset
+            found = None if is_array(array_file(text, options.selection.root)) else resolve(text).default_dataset
         if found:
             return str(found)
     return None

@@ -223,3 +223,29 @@ def test_a_broken_image_is_left_out_and_said(tmp_path: Path) -> None:
     assert document["n"] == 24
     assert document["samples"]["failed"] == ["x/zz.png"]
     assert "1 images could not be read" in " ".join(document["notes"])
+
+
+def test_a_model_without_some_of_its_columns(tmp_path: Path) -> None:
+    """Column 0 alone separates two groups: without it they are one group, and only there."""
+    rng = np.random.default_rng(0)
+    kinds = np.arange(300) % 3
+    values = rng.normal(size=(300, 6))
+    values[:, 0] += 8 * (kinds == 1)
+    values[:, 1] += 8 * (kinds == 2)
+    np.save(tmp_path / "x.npy", values)
+    np.save(tmp_path / "y.npy", kinds)
+    base = ["compare", "x.npy", "x.npy", "--labels", "y.npy", "--k", "1", "--json", "--bootstraps", "0"]
+    done = rdx_here(*base, "--drop-a", "0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["a"]["name"] == "x-without-0"
+    assert document["a"]["d"] == 5
+    assert document["difference"]["verdict"] == "difference found"
+    [merged] = [concept for concept in document["concepts"] if concept["closer_in"] == "a"]
+    assert min(merged["labels"]["0"], merged["labels"]["1"]) > 0.3
+    assert "x-without-0--x" in document["artifact"]
+    for columns, message in (("6", "outside of 0 to 5"), ("0-5", "no column"), ("first", "cannot read")):
+        refused = rdx_here(*base, "--drop-b", columns, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert "--drop-b" in refused.stderr

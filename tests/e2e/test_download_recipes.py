@@ -21,7 +21,9 @@ from rdxcli.datasets.registry import describe_datasets, open_dataset
 from rdxcli.download import catalogue
 from rdxcli.download.store import checkpoint_file, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.services.compare import without
 from rdxcli.services.download import DownloadOptions, check, download, listing, plan
+from rdxcli.services.inputs import SelectionOptions, resolve_representation
 
 REAL = catalogue.RECIPES
 
@@ -310,3 +312,28 @@ def test_layouts_that_lie_say_so(use: Callable[[str, Miniature], Site], tmp_path
     (folder / victim).write_bytes(b"not what was expected\n")
     with pytest.raises((InputError, ValueError)):
         open_dataset(name, root=root)
+
+
+def test_published_scores_are_a_representation_of_their_data_set(
+    use: Callable[[str, Miniature], Site], tmp_path: Path
+) -> None:
+    """``rdx compare cub-pcbm cub-pcbm --drop-a 105 --dataset cub --split train`` of the RDX paper."""
+    root, given = tmp_path / "data", SelectionOptions("cub", split="train", root=tmp_path / "data")
+    with pytest.raises(MissingDataError) as caught:
+        resolve_representation("cub-pcbm", selection=given)
+    assert str(caught.value.hint) == "rdx download cub-pcbm"
+    birds = DATASETS["cub"]()
+    for name, miniature in (("cub", birds), ("rdx-checkpoints", CHECKPOINTS["rdx-checkpoints"]())):
+        fetch(name, root, use(name, miniature))
+    found = resolve_representation("cub-pcbm", selection=given)
+    train = [row for row in birds.rows if row[2] == "train"]
+    assert found.name == "cub-pcbm"
+    assert list(found.sample_ids) == [row[0] for row in train]
+    assert list(found.labels) == [row[1] for row in train]
+    assert found.values.shape == (3, 112)
+    masked = without(found, "105", "--drop-a")
+    assert masked.name == "cub-pcbm-without-105"
+    np.testing.assert_array_equal(masked.values, np.delete(found.values, 105, axis=1))
+    assert masked.source != found.source
+    assert checkpoint_file("mnist-cnn-835-early", root).name == "epoch=1-step=184.safetensors"
+    assert checkpoint_file("mnist-cnn-835-early", root) != checkpoint_file("mnist-cnn-835", root)

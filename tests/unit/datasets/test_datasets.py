@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdxcli.datasets.base import ArrayImages, Dataset, FileImages, draw
+from rdxcli.datasets.base import Dataset, draw
 from rdxcli.datasets.digits import digit_arrays
+from rdxcli.datasets.images import ArrayImages, FileImages
 from rdxcli.datasets.registry import describe_datasets, list_datasets, open_dataset
 from rdxcli.errors import InputError, MissingDataError, RdxError, UnknownNameError, UsageError
 
@@ -265,6 +266,7 @@ class TestSelection:
     def test_order_split_classes_sample_limit(self) -> None:
         dataset = open_dataset("digits")
         part = dataset.select(classes="3, 5", sample=50, limit=10)
+        assert dataset.select(classes="#3,5", sample=50, limit=10).sample_ids == part.sample_ids
         assert len(part) == 10
         assert set(part.labels or []) <= {"3", "5"}
         assert part.class_names == [name for name in ("3", "5") if name in set(part.labels or [])]
@@ -300,6 +302,7 @@ class TestSelection:
             ({"per_class": 0}, "--per-class: got 0"),
             ({"split": "train"}, "has no splits"),
             ({"classes": "3,x"}, "unknown class of digits: `x`"),
+            ({"classes": "#10"}, "#10 is not one of the 10 classes"),
         ],
     )
     def test_what_cannot_be_selected(self, options: dict, message: str) -> None:
@@ -342,7 +345,7 @@ class TestFingerprints:
         assert open_dataset(f"folder:{birds}").fingerprint() != before
 
     def test_large_sets_go_by_size_and_time(self, birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rdxcli.datasets.base.CONTENT_LIMIT", 10)
+        monkeypatch.setattr("rdxcli.datasets.images.CONTENT_LIMIT", 10)
         paths = sorted(birds.rglob("*.jpg"))
         source = FileImages(paths)
         before = source.fingerprint(np.array([0]))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdxcli.datasets.base import ArrayImages, Dataset
+from rdxcli.datasets.base import Dataset
+from rdxcli.datasets.images import ArrayImages
 from rdxcli.datasets.joining import join, select_rows, take
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.records import Representation
