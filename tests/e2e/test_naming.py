@@ -1,0 +1,156 @@
+"""``rdx compare --name-concepts``: from given embeddings, and with a tiny model through the real loaders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+from PIL import Image
+from tiny_models import THINGS, save_clip
+
+QUICK = ("--k", "1", "--no-test", "--bootstraps", "0", "--json")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of six kinds of images: a mixes kinds 0 and 1, b mixes 4 and 5; embeddings that know the kinds."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("pair")
+    kinds = np.arange(360) % 6
+    centres = 8 * np.eye(6)
+    for name, (first, second) in (("a", (0, 1)), ("b", (4, 5))):
+        merged = centres.copy()
+        merged[second] = merged[first]
+        np.save(folder / f"{name}.npy", merged[kinds] + rng.normal(size=(360, 6)))
+    words = [f"kind {i}" for i in range(6)] + [f"thing {i}" for i in range(60)]
+    texts = 16 * np.linalg.qr(rng.normal(size=(256, 66)))[0].T  # words that share nothing
+    np.save(folder / "texts.npy", texts)
+    np.save(folder / "images.npy", texts[kinds] + 2 * rng.normal(size=(360, 256)) + 3)
+    (folder / "words.txt").write_text("".join(f"{word}\n" for word in words))
+    np.save(folder / "noise.npy", rng.normal(size=(360, 256)))
+    return folder
+
+
+def _files(images: str = "images.npy") -> tuple[str, ...]:
+    return ("--file", f"image_embeddings={images}", "--file", "text_embeddings=texts.npy", "--concept-set", "words.txt")
+
+
+def test_names_from_given_embeddings(pair: Path, tmp_path: Path) -> None:
+    out = ("--outputs", tmp_path)
+    done = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files(), cwd=pair)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    clear = {
+        f"{concept['closer_in']}{concept['index']}": {word["word"] for word in concept["words"] if word["clear"]}
+        for concept in document["concepts"]
+    }
+    assert clear["a1"] == {"kind 0", "kind 1"}
+    assert clear["b1"] == {"kind 4", "kind 5"}
+    word = document["concepts"][0]["words"][0]
+    assert word["kind"] == "word"
+    assert word["margin"] > 0.1
+    assert word["effect"] > 0.8
+    assert word["p_value"] <= 0.05
+    assert document["parameters"]["naming"]["word"] == 66
+    assert "kind 0" in done.stderr
+    assert "name" in done.stderr
+    page = Path(rdx_here("visualize", document["artifact"], *out, cwd=pair).stdout.strip()).read_text("utf-8")
+    assert "Concept 1: kind " in page
+    assert "words that fit the group more than the rest" in page
+    again = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files(), cwd=pair)
+    assert "reusing" in again.stderr
+    other = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files("noise.npy"), cwd=pair)
+    assert other.returncode == 1
+    assert "naming" in other.stderr
+
+
+def test_embeddings_that_know_nothing_give_no_clear_name(pair: Path, tmp_path: Path) -> None:
+    done = rdx_here("compare", "a.npy", "b.npy", *QUICK, "--outputs", tmp_path, *_files("noise.npy"), cwd=pair)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["concepts"]
+    assert not any(w["clear"] for c in document["concepts"] for w in c["words"])
+    assert all(len(concept["words"]) == 5 for concept in document["concepts"])
+    assert "no clear name" in done.stderr
+
+
+def test_a_scoreboard_names_the_leading_method(pair: Path, tmp_path: Path) -> None:
+    options = (*QUICK, "--method", "kmeans,rdx", "--outputs", tmp_path)
+    document = json.loads(rdx_here("compare", "a.npy", "b.npy", *options, *_files(), cwd=pair).stdout)
+    assert document["lead"] == "rdx"
+    assert {word["word"] for word in document["concepts"][0]["words"] if word["clear"]} == {"kind 0", "kind 1"}
+
+
+def test_words_and_captions_by_a_model(pair: Path, tmp_path: Path) -> None:
+    """Captioned pictures, a colour per kind; the tiny model has random weights, so only its numbers are checked."""
+    clip = save_clip(tmp_path / "clip")
+    kinds = np.arange(360) % 6
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with (pictures / "list.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "caption"])
+        for i, kind in enumerate(kinds):
+            Image.new("RGB", (32, 32), (40 * kind, 250 - 40 * kind, 30 + i % 5)).save(pictures / f"{i:03d}.png")
+            table.writerow([f"{i:03d}.png", f"a photo of a {THINGS[kind]}"])
+    (pictures / "words.txt").write_text("\n".join(THINGS))
+    options = (*QUICK, "--name-concepts", f"hf:{clip}", "--outputs", tmp_path / "outputs")
+    data = ("--dataset", f"images:{pictures / 'list.csv'}")
+    done = rdx_here("compare", pair / "a.npy", pair / "b.npy", *data, *options, "--concept-set", pictures / "words.txt")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    words = document["concepts"][0]["words"]
+    assert {word["kind"] for word in words} == {"word", "caption"}
+    assert {word["word"] for word in words if word["kind"] == "word"} <= set(THINGS)
+    assert {word["word"] for word in words if word["kind"] == "caption"} <= {f"a photo of a {t}" for t in THINGS[:6]}
+    # the margins are those of the model's own embeddings
+    from rdxcli.models.vision_language import load_vision_language
+
+    model = load_vision_language(f"hf:{clip}", "cpu")
+    images = model.encode_images([Image.open(pictures / f"{i:03d}.png") for i in range(360)]).astype(float)
+    text = model.encode_text([words[0]["word"]])[0].astype(float)
+    cosines = images @ text / np.linalg.norm(images, axis=1) / np.linalg.norm(text)
+    inside = np.load(Path(document["artifact"]) / "arrays.npz")["labels_a"] == 1
+    margin = cosines[inside].mean() - cosines[~inside].mean()
+    assert words[0]["margin"] == pytest.approx(margin, rel=1e-3, abs=1e-5)
+    # captions alone are enough, given or of the data set
+    alone = rdx_here("compare", pair / "a.npy", pair / "b.npy", *data, *options, "--run", "alone")
+    assert alone.returncode == 0, alone.stderr
+    assert {w["kind"] for c in json.loads(alone.stdout)["concepts"] for w in c["words"]} == {"caption"}
+    (tmp_path / "captions.json").write_text(json.dumps({"x": ["a red car", "a big dog"], "y": ["a red car"]}))
+    given = rdx_here(
+        *("compare", pair / "a.npy", pair / "b.npy", *data, *options),
+        *("--run", "given", "--captions", tmp_path / "captions.json"),
+    )
+    assert {w["word"] for c in json.loads(given.stdout)["concepts"] for w in c["words"]} == {"a red car", "a big dog"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--concept-set", "words.txt"], "--name-concepts MODEL"),
+        (["--captions", "words.txt"], "--name-concepts MODEL"),
+        (["--file", "image_embeddings=images.npy", "--concept-set", "words.txt"], "text_embeddings=FILE is missing"),
+        (["--file", "image_embeddings=images.npy", "--file", "text_embeddings=texts.npy"], "which words"),
+        ([*_files("no.npy")], "no such file: no.npy"),
+        ([*_files("texts.npy")], "66 rows"),
+        ([*_files("a.npy")], "the same model"),
+        ([*_files(), "--name-concepts", "siglip"], "nothing to do"),
+        ([*_files(), "--captions", "words.txt"], "needs a model"),
+        (["--file", "images=images.npy"], "unknown --file images"),
+        (["--name-concepts", "sigllip", "--concept-set", "words.txt"], "siglip"),
+        (["--name-concepts", "dino", "--concept-set", "words.txt"], "text tower"),
+        (["--name-concepts", "siglip", "--concept-set", "words.txt"], "which images"),
+        (["--name-concepts", "siglip", "--dataset", "digits"], "no published set"),
+    ],
+)
+def test_bad_options_are_one_clear_error(pair: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = rdx_here("compare", "a.npy", "b.npy", *QUICK, "--outputs", tmp_path, *arguments, cwd=pair)
+    assert done.returncode in (1, 2)
+    assert message in " ".join(done.stderr.split())
+    assert "unexpected" not in done.stderr
+    assert not list(tmp_path.glob("**/manifest.json"))
