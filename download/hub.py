@@ -24,7 +24,8 @@ from rdxcli.progress import track
 
 from .catalogue import Hub, Recipe
 from .planning import Settings
-from .transfer import Expected, TransferError, client, describe, digests, fetch, probe
+from .responses import describe
+from .transfer import Expected, TransferError, client, digests, fetch, probe
 
 # what each library reads besides the weights, and the weights, best form first
 _SMALL = {

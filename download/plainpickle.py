@@ -18,6 +18,8 @@ import numpy as np
 
 from rdxcli.errors import InputError
 
+from .plainvalues import BUILDERS, PendingArray, array_of, settled
+
 
 @dataclass(frozen=True)
 class Symbol:
@@ -33,32 +35,6 @@ class Opaque:
 
     what: Symbol
     state: list[Any] = field(default_factory=list, repr=False)
-
-
-@dataclass
-class _Array:
-    """An array before its state is known."""
-
-    value: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A block of numbers in another file of a checkpoint."""
-
-    key: str
-    dtype: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A view of a `Storage`: offset, shape and strides in elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 class _Mark:
@@ -89,7 +65,7 @@ def read_plain(data: bytes, what: str, lenient: bool = False, persistent: Callab
     """
     machine = _Machine(memoryview(data), what, lenient, persistent)
     try:
-        return _settled(machine.run())
+        return settled(machine.run())
     except InputError:
         raise
     except (IndexError, KeyError, TypeError, ValueError, struct.error, OverflowError, AttributeError) as error:
@@ -149,9 +125,9 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if isinstance(function, Symbol) and isinstance(arguments, tuple):
-            builder = _BUILDERS.get((function.module, function.name))
+            builder = BUILDERS.get((function.module, function.name))
             if builder is not None:
-                return builder(*map(_settled, arguments))
+                return builder(*map(settled, arguments))
             if self.lenient:
                 return Opaque(function)
             raise self.refuse(f"{function.module}.{function.name}")
@@ -160,9 +136,9 @@ class _Machine:
         raise self.refuse("a call of something that is no name")
 
     def build(self, thing: Any, state: Any) -> Any:
-        if isinstance(thing, _Array):
+        if isinstance(thing, PendingArray):
             _, shape, dtype, fortran, raw = state
-            thing.value = _array(shape, _settled(dtype), bool(fortran), raw)
+            thing.value = array_of(shape, settled(dtype), bool(fortran), raw)
             return thing
         if isinstance(thing, np.dtype):
             return thing.newbyteorder(">" if state[1] == ">" else "<" if state[1] == "<" else "=")
@@ -174,83 +150,12 @@ class _Machine:
         raise self.refuse(f"the state of a {type(thing).__name__}")
 
 
-def _settled(value: Any) -> Any:
-    return value.value if isinstance(value, _Array) else value
-
-
 def _text(raw: memoryview) -> str | bytes:
     data = bytes(raw)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data
-
-
-def _dtype(text: Any, *_: Any) -> np.dtype:
-    name = text.decode("ascii") if isinstance(text, bytes) else str(text)
-    dtype = np.dtype(name)
-    if dtype.kind not in "biufSU" or dtype.fields is not None:
-        raise ValueError(f"an array of {name}")
-    return dtype
-
-
-def _array(shape: Any, dtype: np.dtype, fortran: bool, raw: Any) -> np.ndarray:
-    if not isinstance(dtype, np.dtype):
-        raise ValueError("an array of no number type")
-    if isinstance(raw, str):
-        raw = raw.encode("utf-8")
-    if not isinstance(raw, bytes):
-        raise ValueError("an array of objects")
-    flat = np.frombuffer(raw, dtype) if raw else np.empty(0, dtype)
-    return flat.reshape(tuple(shape), order="F" if fortran else "C").copy()
-
-
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _array((), dtype, False, raw).item()
-
-
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    return _array(shape, dtype, order == "F", raw)
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-def _encoded(text: Any, encoding: Any = "utf-8") -> bytes:
-    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise ValueError(f"the encoding {encoding!r}")
-    return str(text).encode(str(encoding))
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise ValueError("a tensor without a storage")
-    return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-def _ordered(items: Any = ()) -> dict[Any, Any]:
-    return dict(items)
-
-
-_BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
-    ("_codecs", "encode"): _encoded,
-    ("numpy", "dtype"): _dtype,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
-    **{(module, "bytes"): _empty_bytes for module in ("builtins", "__builtin__")},
-    **{(module, "set"): set for module in ("builtins", "__builtin__")},
-    **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-}
 
 
 def _push(value: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
@@ -284,7 +189,7 @@ def _appends(machine: _Machine) -> None:
 
 def _extend(machine: _Machine, target: Any, values: list[Any]) -> None:
     if isinstance(target, list):
-        target.extend(map(_settled, values))
+        target.extend(map(settled, values))
     elif not isinstance(target, Opaque):
         raise machine.refuse(f"items of a {type(target).__name__}")
 
@@ -303,7 +208,7 @@ def _setitems(machine: _Machine) -> None:
 def _set(machine: _Machine, target: Any, values: list[Any]) -> None:
     if isinstance(target, dict):
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[_key(key)] = _settled(value)
+            target[_key(key)] = settled(value)
     elif not isinstance(target, Opaque):
         raise machine.refuse(f"keys of a {type(target).__name__}")
 
@@ -326,7 +231,7 @@ def _dict_from_mark(machine: _Machine) -> Any:
 
 def _tuple_of(count: int) -> Callable[[_Machine], Any]:
     def make(machine: _Machine) -> Any:
-        values = tuple(map(_settled, machine.stack[-count:]))
+        values = tuple(map(settled, machine.stack[-count:]))
         if len(values) < count:
             raise ValueError("a tuple is too short")
         del machine.stack[-count:]
@@ -444,11 +349,11 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     0x8E: _push(_sized("<Q", bytes)),
     0x96: _push(_sized("<Q", bytes)),
     ord("]"): _push(lambda m: []),
-    ord("l"): _push(lambda m: list(map(_settled, m.popped()))),
+    ord("l"): _push(lambda m: list(map(settled, m.popped()))),
     ord("a"): _append,
     ord("e"): _appends,
     ord(")"): _push(lambda m: ()),
-    ord("t"): _push(lambda m: tuple(map(_settled, m.popped()))),
+    ord("t"): _push(lambda m: tuple(map(settled, m.popped()))),
     0x85: _push(_tuple_of(1)),
     0x86: _push(_tuple_of(2)),
     0x87: _push(_tuple_of(3)),
@@ -479,4 +384,4 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
 }
 
 
-__all__ = ["Opaque", "Storage", "Symbol", "Tensor", "read_plain"]
+__all__ = ["Opaque", "Symbol", "read_plain"]

@@ -7,20 +7,16 @@ server still has the same file; otherwise it starts again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import random
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
-from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +25,8 @@ import httpx
 from rdxcli import __version__
 from rdxcli.errors import RdxError
 from rdxcli.progress import log
+
+from .responses import content_range, describe, length, retry_after, validator
 
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
@@ -170,7 +168,7 @@ def probe(http: httpx.Client, urls: Sequence[str], expected: Expected, policy: P
             try:
                 with http.stream("GET", url, headers={"Range": "bytes=0-0"}) as response:
                     _check_status(response, url, expected)
-                    total = _content_range(response)[1] if response.status_code == 206 else _length(response)
+                    total = content_range(response)[1] if response.status_code == 206 else length(response)
                     if total is None:
                         total = expected.size
                     elif expected.size not in (None, total):
@@ -357,7 +355,7 @@ def _attempt(http: httpx.Client, url: str, progress: _Progress, stop: threading.
             headers["If-Range"] = progress.validator
     with http.stream("GET", url, headers=headers) as response:
         if response.status_code == 416:
-            _, total = _content_range(response)
+            _, total = content_range(response)
             if total is not None and total == progress.offset and progress.expected.size in (None, total):
                 progress.complete = True
                 return
@@ -391,7 +389,7 @@ def _attempt(http: httpx.Client, url: str, progress: _Progress, stop: threading.
 def _accept(response: httpx.Response, progress: _Progress) -> None:
     """Make ``progress`` fit what the server is about to send."""
     if response.status_code == 206:
-        start, total = _content_range(response)
+        start, total = content_range(response)
         if start != progress.offset or (progress.total is not None and total not in (None, progress.total)):
             progress.restart()
             raise _Retry("the server's file is another one than before")
@@ -400,53 +398,21 @@ def _accept(response: httpx.Response, progress: _Progress) -> None:
         if progress.offset:
             log.debug("%s: the server starts again from the first byte", progress.url)
             progress.restart()
-        total = _length(response)
+        total = length(response)
     if progress.expected.size is not None and total is not None and total != progress.expected.size:
         raise _Refused(f"the server has {total} bytes, the recipe says {progress.expected.size}")
-    progress.note(total if total is not None else progress.expected.size, _validator(response))
+    progress.note(total if total is not None else progress.expected.size, validator(response))
 
 
 def _check_status(response: httpx.Response, url: str, expected: Expected) -> None:
     code = response.status_code
     if code in _RETRIED:
-        raise _Retry(f"HTTP {code} {response.reason_phrase}".strip(), _retry_after(response))
+        raise _Retry(f"HTTP {code} {response.reason_phrase}".strip(), retry_after(response))
     if code not in {200, 206}:
         raise _Refused(f"HTTP {code} {response.reason_phrase}".strip())
     final = response.url
     if url.startswith("https:") and final.scheme != "https" and not expected.certain:
         raise _Refused(f"redirects from https to {final.scheme}://{final.host}, and no hash is known")
-
-
-def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
-    """First byte and total size of a ``Content-Range`` header."""
-    unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if unit.strip().lower() != "bytes":
-        return None, None
-    return (int(first) if first.isdecimal() else None), (int(total) if total.strip().isdecimal() else None)
-
-
-def _length(response: httpx.Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
-
-
-def _validator(response: httpx.Response) -> str | None:
-    etag = response.headers.get("ETag")
-    if etag and not etag.startswith("W/"):
-        return str(etag)
-    return response.headers.get("Last-Modified")
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
-    except (TypeError, ValueError):
-        return None
 
 
 def _notes(part: Path) -> Path:
@@ -464,26 +430,6 @@ def _read_notes(part: Path) -> dict[str, Any]:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
-
-
-def describe(error: Exception) -> str:
-    """A network error in words, whatever client raised it."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "TooManyRedirects" in kinds:
-        return "it redirects in a circle"
-    if "ConnectTimeout" in kinds:
-        return "no answer when connecting"
-    if "TimeoutException" in kinds:
-        return "no data for too long"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return "its name cannot be looked up"
-        if isinstance(cause, OSError) and cause.errno in {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH}:
-            return (cause.strerror or "unreachable").lower()
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:1].lower() + text[1:160]
 
 
 def _host(url: str) -> str:

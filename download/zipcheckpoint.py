@@ -11,7 +11,8 @@ import numpy as np
 
 from rdxcli.errors import InputError
 
-from .plainpickle import Storage, Symbol, Tensor, read_plain
+from .plainpickle import Symbol, read_plain
+from .plainvalues import Storage, Tensor
 
 MOST_BYTES = 1 << 30
 """Largest table of contents that is read."""
