@@ -86,7 +86,7 @@ def explain(
         str | None, typer.Option("--surrogate", help="Trained surrogate: artifact or file.", rich_help_panel=INPUTS)
     ] = None,
     encodings: Annotated[
-        str | None, typer.Option("--encodings", help="Concept encodings: artifact or file.", rich_help_panel=INPUTS)
+        str | None, typer.Option("--encodings", help="Concept encodings (default: the surrogate's).", rich_help_panel=INPUTS)
     ] = None,
     files: Annotated[
         list[str] | None,
@@ -116,8 +116,8 @@ def explain(
         target=target,
         vlm=vlm,
         splits=splits,
-        surrogate=surrogate,
-        encodings=encodings,
+        surrogate=read_stdin(surrogate) if surrogate else None,
+        encodings=read_stdin(encodings) if encodings else None,
         files=file_pairs(files),
         selection=SelectionOptions(
             dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed

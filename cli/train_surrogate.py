@@ -46,7 +46,7 @@ def train_surrogate(
     ] = None,
     captions: Annotated[
         str | None,
-        typer.Option("--captions", help="What the teacher reads: file or artifact (default: the data set's)."),
+        typer.Option("--captions", help="What the teacher reads: file or artifact (default: of the encodings)."),
     ] = None,
     dataset: DatasetOption = None,
     split: SplitOption = None,

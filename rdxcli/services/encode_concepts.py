@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_json, resolve_artifact, write_json
 from rdxcli.artifacts.layout import concepts_folder, slug
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.progress import log, track
 from rdxcli.services.inputs import SelectionOptions
 
@@ -106,6 +106,7 @@ def encode_concepts(options: EncodeOptions) -> Outcome:
             write_json(draft.path / "samples.json", list(encodings.ids))
             write_json(draft.path / "encodings.json", _document(options, request, encodings, vocabulary, folder))
             draft.manifest.rows = len(encodings.ids)
+            draft.manifest.details = {"captions": options.captions}
     document = json.loads((draft.result.path / "encodings.json").read_text("utf-8"))
     return Outcome(draft.result, document)
 
@@ -301,6 +302,16 @@ def load_encodings(text: str, outputs: Path) -> Encodings:
     with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
         concepts = [Concept(row["lemma"], row["pos"]) for row in csv.DictReader(stream)]
     return from_arrays(arrays, ids, concepts, method=str(artifact.manifest.request.parameters["method"]))
+
+
+def details_of(text: str, outputs: Path, kind: str) -> Mapping[str, Any]:
+    """What the manifest of an artifact notes about its making; nothing for a bare file."""
+    path = Path(text)
+    try:
+        artifact = resolve_artifact(str(path.parent if path.is_file() else path), outputs, kind)
+    except RdxError:
+        return {}
+    return artifact.manifest.details if artifact.kind == kind else {}
 
 
 def plan(options: EncodeOptions) -> dict[str, Any]:

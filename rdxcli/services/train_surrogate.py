@@ -13,7 +13,7 @@ from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, finge
 from rdxcli.artifacts.layout import slug, surrogates_folder
 from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log, track
-from rdxcli.services.encode_concepts import load_captions, load_encodings
+from rdxcli.services.encode_concepts import details_of, load_captions, load_encodings
 from rdxcli.services.explain import check_parameters
 from rdxcli.services.inputs import SelectionOptions
 
@@ -35,7 +35,8 @@ class TrainOptions:
         Vision-language model that embeds the images of ``selection`` and their captions, once, in place of arrays.
         The classes of a labelled data set are embedded too.
     captions : str, optional
-        What the teacher embeds; None takes the captions of the data set. See `rdxcli.services.encode_concepts`.
+        What the teacher embeds; None takes the captions the encodings were made from, or else the data set's. See
+        `rdxcli.services.encode_concepts`.
     text_offsets : str, optional
         Array (n + 1,) of where each image's captions begin.
     class_embeddings : str, optional
@@ -127,8 +128,12 @@ def train_surrogate(options: TrainOptions) -> Outcome:
             write_json(draft.path / "surrogate.json", _document(options, request, trainer, encodings, folder))
             draft.manifest.rows = len(source.images)
             write_json(draft.path / "samples.json", _split(trainer, source.ids or list(map(str, encodings.ids))))
-            captions = None if options.captions is None else str(options.captions)
-            draft.manifest.details = {"teacher": options.teacher, "captions": captions, "embeddings": source.origin}
+            draft.manifest.details = {
+                "teacher": options.teacher,
+                "encodings": options.encodings,
+                "captions": source.captions,
+                "embeddings": source.origin,
+            }
             _write_tensorboard(draft.path / "tensorboard", trainer.history_)
             draft.discard_at_end(CHECKPOINTS)
     document = json.loads((draft.result.path / "surrogate.json").read_text("utf-8"))
@@ -146,6 +151,7 @@ class _Source:
     classes: Any
     ids: list[str] | None
     origin: list[str]
+    captions: str | None = None
 
 
 def _from_arrays(options: TrainOptions, encodings: Any) -> _Source:
@@ -179,7 +185,9 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
         raise UsageError("--teacher needs images", "give --dataset NAME")
     spec = resolve_vision_language(str(options.teacher))
     dataset = options.selection.open()
-    _, captions = load_captions(options.captions, options.selection, options.outputs)
+    # those the concepts were found in, unless others are named
+    told = options.captions or details_of(options.encodings, options.outputs, "encodings").get("captions")
+    _, captions = load_captions(told, options.selection, options.outputs)
     teacher = load_vision_language(spec, options.device)
     images = image_embeddings(teacher, dataset, options.outputs)
     known = set(map(str, encoded))
@@ -201,9 +209,8 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
         named = text_embeddings(teacher, prompts(dataset.class_names), options.outputs, name=f"classes-{dataset.name}")
         classes = np.array(named.values)
         origin.append(named.folder.as_posix())
-    return _Source(
-        slug(dataset.name), np.array(images.values[keep]), np.array(said.values), offsets, classes, ids, origin
-    )
+    embedded = np.array(images.values[keep])
+    return _Source(slug(dataset.name), embedded, np.array(said.values), offsets, classes, ids, origin, told)
 
 
 def _write_tensorboard(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -3,89 +3,40 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
+from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_siglip
 
 from rdxcli.models.captioners import Sampling, _Choose, load_captioner
 
 N = 12
-THINGS = ["dog", "cat", "tree", "car", "house", "bird", "boat", "horse", "red", "big", "near", "on"]
-
-
-def tokeniser(specials: dict[str, str]) -> Any:
-    """Whole words."""
-    import transformers as t
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = [*specials.values(), "a", "photo", "of", *THINGS]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=specials["unk_token"]))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    if "cls_token" in specials:
-        ends = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-        made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return t.PreTrainedTokenizerFast(tokenizer_object=made, **specials)
-
-
-VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-          "image_size": 32, "patch_size": 8}  # fmt: skip
-SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 @pytest.fixture(scope="module")
 def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As published checkpoints were before the image token: neither tokeniser nor embeddings know it."""
-    import transformers as t
-
-    folder = tmp_path_factory.mktemp("captioners") / "blip2"
-    text = {"model_type": "opt", "vocab_size": 19, "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16,
-            "max_position_embeddings": 64, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
-            **SMALL}  # fmt: skip
-    queries = {"vocab_size": 10, "hidden_size": 16, "intermediate_size": 16, "encoder_hidden_size": 32, **SMALL}
-    config = t.Blip2Config(vision_config=VISION, qformer_config=queries, text_config=text, num_query_tokens=4)
-    torch.manual_seed(0)
-    model = t.Blip2ForConditionalGeneration(config)
-    with torch.no_grad():  # so that captions depend on the image
-        model.query_tokens.normal_()
-        for parameter in model.parameters():
-            parameter.mul_(4) if parameter.ndim > 1 else None
-    model.save_pretrained(folder)
-    words = tokeniser({"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>"})
-    words.save_pretrained(folder)
-    t.BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Blip2Processor"}))
-    return folder
+    return save_blip2(tmp_path_factory.mktemp("captioners") / "blip2")
 
 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import transformers as t
+    return save_blip(tmp_path_factory.mktemp("captioners") / "blip")
 
-    folder = tmp_path_factory.mktemp("captioners") / "blip"
-    specials = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-                "bos_token": "[DEC]"}  # fmt: skip
-    text = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16, "encoder_hidden_size": 32, "bos_token_id": 4,
-            "sep_token_id": 3, "pad_token_id": 1, "eos_token_id": 3, "max_position_embeddings": 64,
-            **SMALL}  # fmt: skip
-    torch.manual_seed(1)
-    model = t.BlipForConditionalGeneration(t.BlipConfig(vision_config=VISION, text_config=text))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4) if parameter.ndim > 1 else None
-    model.save_pretrained(folder)
-    words = tokeniser(specials)
-    t.BlipProcessor(t.BlipImageProcessor(size={"height": 32, "width": 32}), words).save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("teacher") / "clip")
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_siglip(tmp_path_factory.mktemp("teacher") / "siglip")
 
 
 @pytest.fixture(scope="module")
@@ -186,35 +137,6 @@ def test_out_of_memory_halves_the_batch(
     assert max(sizes) == 8
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_captions(blip2: Path, pictures: Path, tmp_path: Path) -> None:
-    whole = captioned(*arguments(blip2, pictures, tmp_path / "whole"))
-    given = arguments(blip2, pictures, tmp_path / "killed", "--batch-size", "1")
-    slow = """
-import sys, time
-from rdxcli.engines.captions import CaptionTask
-run = CaptionTask.run
-CaptionTask.run = lambda self, batch: (time.sleep(0.2), run(self, batch))[1]
-from rdxcli.cli.app import main
-main()
-"""
-    for least in (4,):
-        process = subprocess.Popen([sys.executable, "-c", slow, *given], stderr=subprocess.PIPE, text=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-        deadline = time.monotonic() + 60
-        while len(list((tmp_path / "killed").rglob("*.done"))) < least:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not list((tmp_path / "killed").rglob("captions.jsonl"))
-    done = rdx_here(*given)
-    assert done.returncode == 0, done.stderr
-    assert "were done before" in done.stderr
-    assert captioned(*given) == whole
-
-
 def test_broken_images_are_reported(blip: Path, pictures: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -271,46 +193,66 @@ def test_mistakes_are_said_in_a_line(blip: Path, pictures: Path, tmp_path: Path)
         assert "unexpected" not in done.stderr, done.stderr
 
 
-@pytest.fixture(scope="module")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher that knows the captioners' words."""
-    import transformers as t
-
-    folder = tmp_path_factory.mktemp("teacher") / "siglip"
-    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    text = {**size, "vocab_size": 20, "max_position_embeddings": 8, "projection_size": 32}
-    torch.manual_seed(3)
-    config = t.SiglipConfig(text_config=text, vision_config={**size, "image_size": 32, "patch_size": 8})
-    t.SiglipModel(config).save_pretrained(folder)
-    t.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    tokeniser({"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}).save_pretrained(folder)
-    return folder
-
-
-def test_from_pictures_to_words(blip: Path, siglip: Path, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("captioner", "teacher"), [("blip", "siglip"), ("blip2", "clip")])
+def test_from_pictures_to_words(
+    captioner: str, teacher: str, request: pytest.FixtureRequest, pictures: Path, tmp_path: Path
+) -> None:
     """caption | encode-concepts | train-surrogate --teacher | explain | visualize, each from the last one's output."""
     images, common = ("--dataset", f"images:{pictures}"), ("--outputs", tmp_path, "--device", "cpu", "-q")
+    vlm = f"hf:{request.getfixturevalue(teacher)}"
 
     def step(*given: object, stdin: str = "") -> str:
         done = rdx_here(*given, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    captions = step(*arguments(blip, pictures, tmp_path, "-q"))
+    captions = step(*arguments(request.getfixturevalue(captioner), pictures, tmp_path, "-q"))
     encodings = step("encode-concepts", "--captions", "-", "--tagger", "packaged", "--min-count", "1",
                      "--max-threshold", "1", "--outputs", tmp_path, "-q", stdin=captions)  # fmt: skip
-    training = ("train-surrogate", "--encodings", "-", *images, "--teacher", f"hf:{siglip}", *common)
+    training = ("train-surrogate", "--encodings", "-", *images, "--teacher", vlm, *common)
     training = (*training, "--captions", captions.strip(), "--epochs", "3", "--batch-size", "4")
     surrogate = step(*training, stdin=encodings)
     cached = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features.npy")}
     assert len(cached) == 2
     assert step(*training, "--run", "other", "--seed", "1", stdin=encodings) != surrogate
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features.npy")} == cached
-    explained = step("explain", "--method", "surrogate", "--surrogate", surrogate.strip(),
-                     "--encodings", encodings.strip(), *images, *common)  # fmt: skip
+    trained = ("--surrogate", surrogate.strip(), "--encodings", encodings.strip(), *images, *common)
+    explained = step("explain", "--method", "surrogate", *trained)
     page = Path(step("visualize", explained.strip(), "--outputs", tmp_path, "-q").strip()).read_text("utf-8")
     document = json.loads((Path(explained.strip()) / "attributions.json").read_text("utf-8"))
     assert document["n"] == N
     assert page.count("data:image/") >= N
     strongest = document["images"][0]["concepts"][0]["concept"].partition("/")[0]
     assert strongest in page
+    # classes by name, and the teacher that the surrogate remembers
+    (tmp_path / "classes.txt").write_text("dog\ncat\nbig house\n")
+    classes = ("--file", f"class_names={tmp_path}/classes.txt")
+    why = ("--vlm", vlm, *classes, "--param", "contrast=dog,big house", "--run", "why")
+    found = json.loads((Path(step("explain", "--method", "surrogate", *trained, *why).strip()) / "attributions.json")
+                       .read_text("utf-8"))  # fmt: skip
+    assert {image["prediction"] for image in found["images"]} <= {"dog", "cat", "big house"}
+    judged = Path(step("explain", "--method", "all", *trained, *classes, "--param", "images=all").strip())
+    board = json.loads((judged / "attributions.json").read_text("utf-8"))["scoreboard"]
+    assert {row["method"] for row in board} == {"surrogate", "splice", "constant"}
+    assert all(row["agreement"] is not None and row["i2t_r1"] is not None for row in board)
+
+
+@pytest.mark.slow
+def test_one_shell_pipeline(blip2: Path, clip: Path, pictures: Path, tmp_path: Path) -> None:
+    """What the documentation says to type, typed."""
+    rdx = f"{sys.executable} -m rdxcli.cli.app"
+    script = f"""
+set -eu -o pipefail
+photos=images:{pictures}
+{rdx} caption --dataset $photos --model hf:{blip2} --captions-per-image 3 --max-tokens 6 -q |
+  {rdx} encode-concepts --captions - --min-count 1 --max-threshold 1 -q |
+  {rdx} train-surrogate --encodings - --dataset $photos --teacher hf:{clip} --epochs 3 --batch-size 4 -q |
+  {rdx} explain --method surrogate --surrogate - --dataset $photos -q |
+  {rdx} visualize -
+"""
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / done.stdout.strip().splitlines()[-1]).read_text("utf-8")
+    assert page.count("data:image/") >= N

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -212,30 +207,6 @@ def test_bad_inputs_are_said_in_a_line(world: Path, encodings: str, surrogate: s
         assert said in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
         assert "unexpected" not in done.stderr, done.stderr
-
-
-@pytest.mark.slow
-def test_a_killed_training_ends_with_the_same_weights(world: Path, encodings: str, surrogate: str) -> None:
-    """Killed twice at different epochs, then the same command: the bytes of a run that nothing stopped."""
-    command = [sys.executable, "-m", "rdxcli.cli.app", *training(world, encodings, "--checkpoint-seconds", "0")]
-    command += ["--run", "killed"]
-    partial = next((world / "outputs").rglob("surrogates")) / "killed.partial"
-    for least in (0.2, 0.5):
-        process = subprocess.Popen(command, cwd=world, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not (partial / "checkpoints").is_dir() or not any((partial / "checkpoints").iterdir()):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(least)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    resumed = rdx_here(*command[3:], cwd=world)
-    assert resumed.returncode == 0, resumed.stderr
-    folder = Path(resumed.stdout.strip())
-    for name in ("surrogate.safetensors", "metrics.csv"):
-        assert (folder / name).read_bytes() == (Path(surrogate) / name).read_bytes(), name
 
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("surrogate-*.yaml"))

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Request, create, write_json
-from rdxcli.errors import InputError, RdxError, UsageError
+from rdxcli.artifacts import Request, create, resolve_artifact, write_json
+from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log
+from rdxcli.services.encode_concepts import details_of
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters
 from rdxcli.services.explainers import splice, surrogate
 from rdxcli.services.explainers.embedding_inputs import Inputs, check_files, gather
@@ -101,13 +102,12 @@ def _cell(value: Any) -> Any:
 
 def _origin(options: ExplainOptions) -> tuple[str | None, Any, set[str] | None]:
     """Teacher, captions and training images of the surrogate, when its artifact tells."""
-    from rdxcli.artifacts import resolve_artifact
-
-    try:
-        artifact = resolve_artifact(str(options.surrogate), options.outputs, "surrogate")
-    except RdxError:
+    details = details_of(str(options.surrogate), options.outputs, "surrogate")
+    if not details:
         return None, None, None  # a bare file of weights
-    details, split = artifact.manifest.details, artifact.path / "samples.json"
+    path = resolve_artifact(str(options.surrogate), options.outputs, "surrogate").path
+    folder = path if path.is_dir() else path.parent
+    split = folder / "samples.json"
     trained = set(json.loads(split.read_text("utf-8"))["train"]) if split.is_file() else None
     return details.get("teacher"), details.get("captions"), trained
 

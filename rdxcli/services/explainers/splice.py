@@ -30,7 +30,7 @@ def explain(options: ExplainOptions) -> Outcome:
     RdxError, ValueError
         Missing or contradictory inputs.
     """
-    if options.surrogate and options.encodings:
+    if options.surrogate:
         from rdxcli.services.explainers import embeddings
 
         return embeddings.explain(options)

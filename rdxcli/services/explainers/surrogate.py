@@ -10,7 +10,7 @@ from rdxcli.artifacts import Request, create, fingerprint_array, fingerprint_jso
 from rdxcli.artifacts.layout import dataset_folder, slug
 from rdxcli.errors import InputError, UnknownNameError, UsageError, near_matches
 from rdxcli.progress import track
-from rdxcli.services.encode_concepts import load_encodings
+from rdxcli.services.encode_concepts import details_of, load_encodings
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters
 from rdxcli.services.explainers.embedding_inputs import gather
 from rdxcli.services.train_surrogate import load_surrogate
@@ -110,10 +110,10 @@ def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
     RdxError
         One is missing, or they do not fit each other.
     """
-    if options.surrogate is None or options.encodings is None:
+    if options.surrogate is None:
         raise UsageError("what is to be explained?", "give --surrogate and --encodings")
     surrogate, names = load_surrogate(options.surrogate, options.outputs)
-    encodings = load_encodings(options.encodings, options.outputs)
+    encodings = load_encodings(encodings_of(options), options.outputs)
     hint = "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary"
     if encodings.shape[1] != surrogate.num_concepts:
         raise InputError(
@@ -130,6 +130,20 @@ def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
             hint,
         )
     return surrogate, encodings if options.target is None else _targeted(options.target, encodings), names
+
+
+def encodings_of(options: ExplainOptions) -> str:
+    """The encodings that are named, or those the surrogate was trained on.
+
+    Raises
+    ------
+    UsageError
+        None are named, and the surrogate is a bare file.
+    """
+    told = options.encodings or details_of(str(options.surrogate), options.outputs, "surrogate").get("encodings")
+    if told is None:
+        raise UsageError("which images? the surrogate does not tell what it was trained on", "give --encodings")
+    return str(told)
 
 
 def _plain(concept: Any) -> str:
@@ -163,7 +177,7 @@ def fingerprints(surrogate: Any, encodings: Encodings) -> dict[str, Any]:
 
 def folder_of(options: ExplainOptions) -> Path:
     """Where the explanation of these encodings goes."""
-    name = Path(str(options.encodings))
+    name = Path(encodings_of(options))
     dataset = name.parts[-3] if len(name.parts) >= 3 else slug(name.stem)
     return dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
 
