@@ -86,7 +86,8 @@ def explain(
         str | None, typer.Option("--surrogate", help="Trained surrogate: artifact or file.", rich_help_panel=INPUTS)
     ] = None,
     encodings: Annotated[
-        str | None, typer.Option("--encodings", help="Concept encodings (default: the surrogate's).", rich_help_panel=INPUTS)
+        str | None,
+        typer.Option("--encodings", help="Concept encodings (default: the surrogate's).", rich_help_panel=INPUTS),
     ] = None,
     files: Annotated[
         list[str] | None,
