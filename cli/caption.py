@@ -13,7 +13,7 @@ DECODING, RUN = "How captions are drawn", "How to run"
 @command(
     "caption",
     examples=[
-        "rdx caption --dataset folder:photos --captions-per-image 5",
+        "rdx caption --dataset images:photos --captions-per-image 5",
         "rdx caption --dataset coco --split val --model human",
         "rdx caption --dataset imagenet --from captions.json",
     ],

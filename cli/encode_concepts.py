@@ -13,7 +13,7 @@ from .options import DatasetOption, LimitOption, SampleOption, Session, SplitOpt
     examples=[
         "rdx encode-concepts --captions captions.json",
         "rdx encode-concepts --captions lines.txt --min-count 5 --max-threshold 0.05",
-        "rdx caption --dataset folder:photos -q | rdx encode-concepts --captions -",
+        "rdx caption --dataset images:photos -q | rdx encode-concepts --captions -",
     ],
     without=("device",),
 )
@@ -41,11 +41,17 @@ def encode_concepts(
     stop: Annotated[Path | None, typer.Option("--stop", help="Concepts to leave out, one a line.")] = None,
     vocabulary: Annotated[
         Path | None,
-        typer.Option("--vocabulary", help="Your own concepts, one a line, in place of a fitted vocabulary."),
+        typer.Option(
+            "--vocabulary", help="Your own concepts, one a line, or those of an artifact, in place of fitted ones."
+        ),
     ] = None,
     tagger: Annotated[
         str, typer.Option("--tagger", help="auto, published (NLTK data) or packaged (no download).")
     ] = "auto",
+    normalisation: Annotated[
+        str | None,
+        typer.Option("--normalisation", help="original (as published) or improved (default: of the tagger)."),
+    ] = None,
 ) -> None:
     """Find the concepts in captions, choose a vocabulary, and encode every image over it."""
     from rdxcli.services import encode_concepts as service
@@ -55,6 +61,7 @@ def encode_concepts(
         captions=read_stdin(captions) if captions else None,
         selection=SelectionOptions(dataset=dataset, split=split, limit=limit, sample=sample, seed=session.seed),
         source=tagger,
+        normalisation=normalisation,
         method=method,
         min_count=min_count,
         max_threshold=max_threshold,

@@ -23,9 +23,9 @@ from .options import (
     "train-surrogate",
     examples=[
         "rdx train-surrogate --encodings enc.npz --image-embeddings i.npy --text-embeddings t.npy",
-        "rdx train-surrogate --config configs/surrogate-coco.yaml --encodings outputs/coco/concepts/encodings",
-        "rdx encode-concepts --captions c.json -q | rdx train-surrogate --encodings - --image-embeddings i.npy "
-        "--text-embeddings t.npy",
+        "rdx train-surrogate --config configs/surrogate-coco.yaml --epochs 50",
+        "rdx encode-concepts --captions c.json -q | "
+        "rdx train-surrogate --encodings - --dataset images:photos --teacher clip_vit_b_32",
     ],
 )
 def train_surrogate(
@@ -66,6 +66,14 @@ def train_surrogate(
     checkpoint_seconds: Annotated[
         float, typer.Option("--checkpoint-seconds", min=0, help="Least time between checkpoints.")
     ] = 60.0,
+    class_prompt: Annotated[
+        list[str] | None,
+        typer.Option("--class-prompt", help="Sentence for a class, with {} for its name; the mean of several."),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None,
+        typer.Option("--tensorboard/--no-tensorboard", help="Metrics for TensorBoard too (default: if installed)."),
+    ] = None,
     param: ParamOption = None,
 ) -> None:
     """Train a map from concepts to the embedding, so that every image's embedding is explained in words.
@@ -94,6 +102,8 @@ def train_surrogate(
         text_embeddings=text_embeddings,
         text_offsets=text_offsets,
         class_embeddings=class_embeddings,
+        class_prompts=tuple(class_prompt or ()),
+        tensorboard=tensorboard,
         parameters=parameters,
         checkpoint_seconds=checkpoint_seconds,
         teacher=teacher,

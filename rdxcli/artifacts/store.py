@@ -353,11 +353,16 @@ def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact
     Raises
     ------
     ArtifactError
-        When nothing, or more than one artifact, fits.
+        When nothing, or more than one artifact, fits, or what fits is of another kind.
     """
     for candidate in (Path(text), root / text):
         if candidate.exists():
-            return Artifact.open(candidate)
+            found = Artifact.open(candidate)
+            if kind is not None and found.kind != kind:
+                raise ArtifactError(
+                    f"{found.path} holds {found.kind}, expected {kind}", "`rdx list artifacts` shows what there is"
+                )
+            return found
     fitting = [a for a in find_artifacts(root, kind) if f"/{a.path.relative_to(root).as_posix()}".endswith(f"/{text}")]
     if len(fitting) == 1:
         return fitting[0]

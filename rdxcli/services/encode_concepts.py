@@ -35,10 +35,15 @@ class EncodeOptions:
     method : {"average", "union"}
     min_count, max_threshold, pos, max_size
         See `rdxcli.methods.surrogate.vocabulary.fit_vocabulary`.
+    normalisation : {"original", "improved"}, optional
+        See `rdxcli.methods.surrogate.extraction.ConceptExtractor`; without it that of the tagger.
     phrases : {"none", "compounds", "noun-phrases"}
         Concepts of several words.
-    stop, vocabulary : Path, optional
-        Files with one concept a line: to leave out, or to use in place of a fitted vocabulary.
+    stop : Path, optional
+        File with one concept a line to leave out.
+    vocabulary : Path, optional
+        Concepts in place of a fitted vocabulary: a text file, a ``vocabulary.csv``, the folder of encodings or of a
+        surrogate.
     """
 
     captions: str | None = None
@@ -49,6 +54,7 @@ class EncodeOptions:
     max_threshold: float = 0.1
     pos: str = "navp*"
     max_size: int | None = None
+    normalisation: str | None = None
     phrases: str = "none"
     stop: Path | None = None
     vocabulary: Path | None = None
@@ -74,12 +80,10 @@ def encode_concepts(options: EncodeOptions) -> Outcome:
     RdxError, ValueError
         No captions, malformed files, nothing left after the thresholds.
     """
-    from rdxcli.methods.surrogate.extraction import load_extractor
-
     name, captions = load_captions(options.captions, options.selection, options.outputs)
-    terms = _lines(options.vocabulary)
+    terms = _vocabulary(options.vocabulary)
     stop = _lines(options.stop) or []
-    extractor = load_extractor(options.source, phrases=options.phrases, **({"terms": terms} if terms else {}))
+    extractor = _extractor(options, terms)
     request = Request(
         kind="encodings",
         parameters={
@@ -109,6 +113,73 @@ def encode_concepts(options: EncodeOptions) -> Outcome:
             draft.manifest.details = {"captions": options.captions}
     document = json.loads((draft.result.path / "encodings.json").read_text("utf-8"))
     return Outcome(draft.result, document)
+
+
+def _extractor(options: EncodeOptions, terms: list[str] | None) -> Any:
+    """Tagger and lemmatiser; NLTK data is looked for where `rdx download nltk` puts it, then where NLTK looks."""
+    from rdxcli.datasets.registry import data_root
+    from rdxcli.methods.surrogate.extraction import Concept, load_extractor
+    from rdxcli.methods.surrogate.nltk_data import find
+
+    parsed = [Concept.parse(term) for term in terms or ()]
+    # the tagger finds nouns, adjectives and verbs by itself; what it has no tag for is looked for in the words
+    missed = [
+        c
+        for c in parsed
+        if c.pos == "*" or (c.pos == "p" and options.phrases == "none") or (c.pos != "p" and " " in c.lemma)
+    ]
+    given: dict[str, Any] = {"terms": missed} if missed else {}
+    if options.normalisation is not None:
+        given["normalisation"] = options.normalisation
+    try:
+        extractor = load_extractor(
+            options.source, nltk_data=find(data_root() / "nltk"), phrases=options.phrases, **given
+        )
+    except FileNotFoundError:
+        raise MissingDataError(
+            "the published tagger and WordNet are not on this machine",
+            "`rdx download nltk` fetches them; --tagger packaged needs no download",
+        ) from None
+    described = extractor.describe()
+    log.info("tagger: %s, lexicon: %s", described.get("tagger"), described.get("lexicon"))
+    return extractor
+
+
+def _vocabulary(path: Path | None) -> list[str] | None:
+    """A user's concepts: a text file, a ``vocabulary.csv``, or the folder of encodings or of a surrogate.
+
+    Raises
+    ------
+    MissingDataError, InputError
+    """
+    if path is None:
+        return None
+    table, listed = path / "vocabulary.csv", path / "vocabulary.json"
+    if path.is_dir() and not table.is_file() and not listed.is_file():
+        raise InputError(f"{path} holds no vocabulary", "give a text file, or the folder of encodings or a surrogate")
+    if path.is_dir() and not table.is_file():
+        pairs = json.loads(listed.read_text("utf-8"))
+    elif path.is_dir() or path.suffix.lower() == ".csv":
+        pairs = _vocabulary_table(table if path.is_dir() else path)
+    else:
+        return _lines(path)
+    from rdxcli.methods.surrogate.extraction import Concept
+
+    return [str(Concept(str(lemma), str(pos))) for lemma, pos in pairs]
+
+
+def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
+    """Lemmas and parts of speech of a table with these two columns, in its order."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no table of concepts: {error}") from None
+    if not rows or not {"lemma", "pos"} <= set(rows[0]):
+        raise InputError(f"{path} has no columns `lemma` and `pos`")
+    return [(row["lemma"], row["pos"]) for row in rows]
 
 
 def _encode(
@@ -265,6 +336,8 @@ def _lines(path: Path | None) -> list[str] | None:
         return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
         raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
 
 
 def _write_vocabulary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, fingerprint_json, write_json
 from rdxcli.artifacts.layout import slug, surrogates_folder
-from rdxcli.errors import InputError, UsageError
+from rdxcli.errors import ArtifactError, DependencyError, InputError, RdxError, UsageError
 from rdxcli.progress import log, track
 from rdxcli.services.encode_concepts import details_of, load_captions, load_encodings
 from rdxcli.services.explain import check_parameters
 from rdxcli.services.inputs import SelectionOptions
 
 CODE = "1"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class TrainOptions:
         Array (n + 1,) of where each image's captions begin.
     class_embeddings : str, optional
         Text embeddings of classes, for the agreement of zero-shot predictions.
+    class_prompts : sequence of str
+        What the teacher reads for a class, with ``{}`` for its name; the mean over several.
     parameters : mapping
         Of `rdxcli.methods.surrogate.training.SurrogateTrainer`.
+    tensorboard : bool, optional
+        Write the metrics for TensorBoard too; by default when it is installed.
     """
 
     encodings: str
@@ -53,8 +60,10 @@ class TrainOptions:
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     text_offsets: str | None = None
     class_embeddings: str | None = None
+    class_prompts: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
+    tensorboard: bool | None = None
     name: str | None = None
     outputs: Path = Path("outputs")
     run: str | None = None
@@ -82,6 +91,8 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     from rdxcli.methods.surrogate.training import SurrogateTrainer
     from rdxcli.models.devices import pick_device
 
+    if options.tensorboard and find_spec("tensorboard") is None:
+        raise DependencyError("tensorboard", "tensorboard")
     known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
     check_parameters("train-surrogate", options.parameters, known)
     trainer = SurrogateTrainer(**options.parameters, random_state=options.seed, device=str(pick_device(options.device)))
@@ -107,8 +118,15 @@ def train_surrogate(options: TrainOptions) -> Outcome:
         if not draft.reused:
             from safetensors.torch import save_file
 
-            total = trainer.epochs
-            with track("train the surrogate", total, "epochs") as advance:
+            with (
+                track("train the surrogate", trainer.epochs, "epochs") as advance,
+                _tensorboard(draft.path / TENSORBOARD, options.tensorboard) as board,
+            ):
+
+                def told(row: Mapping[str, Any]) -> None:
+                    advance(1)
+                    board(row)
+
                 trainer.fit(
                     encodings,
                     source.images,
@@ -118,7 +136,7 @@ def train_surrogate(options: TrainOptions) -> Outcome:
                     sample_ids=source.ids,
                     checkpoint=draft.path / CHECKPOINTS,
                     checkpoint_seconds=options.checkpoint_seconds,
-                    callback=lambda row: advance(1),
+                    callback=told,
                 )
             if trainer.resumed_at_ is not None:
                 log.info("took up the training at epoch %d, step %d", *trainer.resumed_at_)
@@ -133,8 +151,8 @@ def train_surrogate(options: TrainOptions) -> Outcome:
                 "encodings": options.encodings,
                 "captions": source.captions,
                 "embeddings": source.origin,
+                "teacher_model": source.teacher,
             }
-            _write_tensorboard(draft.path / "tensorboard", trainer.history_)
             draft.discard_at_end(CHECKPOINTS)
     document = json.loads((draft.result.path / "surrogate.json").read_text("utf-8"))
     return Outcome(draft.result, document)
@@ -152,6 +170,7 @@ class _Source:
     ids: list[str] | None
     origin: list[str]
     captions: str | None = None
+    teacher: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _from_arrays(options: TrainOptions, encodings: Any) -> _Source:
@@ -175,8 +194,8 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
     """Embed images, captions and classes, or find their embeddings in the outputs."""
     import numpy as np
 
-    from rdxcli.methods.surrogate.prompts import prompts
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
+    from rdxcli.services.explainers.embedding_inputs import class_embeddings
     from rdxcli.services.image_text import image_embeddings, text_embeddings
 
     if options.image_embeddings or options.text_embeddings or options.text_offsets:
@@ -206,26 +225,35 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
     origin = [images.folder.as_posix(), said.folder.as_posix()]
     classes = _classes(options.class_embeddings)
     if classes is None and dataset.class_names is not None and len(dataset.class_names) > 1:
-        named = text_embeddings(teacher, prompts(dataset.class_names), options.outputs, name=f"classes-{dataset.name}")
-        classes = np.array(named.values)
-        origin.append(named.folder.as_posix())
+        classes, folders = class_embeddings(
+            teacher, dataset.class_names, options.class_prompts, options.outputs, dataset.name
+        )
+        origin += folders
     embedded = np.array(images.values[keep])
-    return _Source(slug(dataset.name), embedded, np.array(said.values), offsets, classes, ids, origin, told)
+    texts_of, known_as = np.array(said.values), teacher.description()
+    return _Source(slug(dataset.name), embedded, texts_of, offsets, classes, ids, origin, told, known_as)
 
 
-def _write_tensorboard(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """The numbers of ``metrics.csv`` for TensorBoard, when that is installed."""
-    from importlib.util import find_spec
+@contextmanager
+def _tensorboard(folder: Path, wanted: bool | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that writes a row of ``metrics.csv`` for TensorBoard, while the training runs.
 
-    if find_spec("tensorboard") is None:
+    A training that was taken up tells its rows from the first one on, so what was written before goes.
+    """
+    if wanted is False or (wanted is None and find_spec("tensorboard") is None):
+        yield lambda row: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
+    shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
-        for row in history:
+
+        def write(row: Mapping[str, Any]) -> None:
             for name, value in row.items():
-                if name != "epoch" and isinstance(value, int | float):
+                if name not in ("epoch", "step") and isinstance(value, int | float):
                     writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
+
+        yield write
 
 
 def _state(trainer: Any) -> dict[str, Any]:
@@ -326,12 +354,37 @@ def _document(options: TrainOptions, request: Request, trainer: Any, encodings: 
     )
 
 
+def _planned_name(options: TrainOptions) -> str:
+    """The folder of the outputs, as far as it can be told without the images."""
+    if options.image_embeddings is not None:
+        return slug(Path(options.image_embeddings).stem)
+    try:
+        return slug(options.selection.open().name)
+    except RdxError:
+        return slug(str(options.selection.dataset))
+
+
 def plan(options: TrainOptions) -> dict[str, Any]:
-    """What `train_surrogate` would do."""
-    encodings = load_encodings(options.encodings, options.outputs)
-    return {
-        "images": len(encodings.ids),
-        "concepts": len(encodings.concepts),
-        "parameters": dict(options.parameters),
-        "device": options.device,
+    """What `train_surrogate` would do. Embeds nothing and loads no weights."""
+    from rdxcli.methods.surrogate.training import SurrogateTrainer
+
+    known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
+    check_parameters("train-surrogate", options.parameters, known)
+    trainer = SurrogateTrainer(**options.parameters)
+    steps = {"epochs": trainer.epochs, "batch_size": trainer.batch_size, "loss": trainer.loss, "device": options.device}
+    name = options.name or _planned_name(options)
+    document: dict[str, Any] = {"teacher": options.teacher or "arrays", "encodings": options.encodings}
+    try:
+        encodings = load_encodings(options.encodings, options.outputs)
+    except ArtifactError as error:
+        return document | {"missing": f"{error.message}; make it with `rdx encode-concepts`", **steps}
+    images, concepts = encodings.shape
+    # weights, gradients and three moments of the optimiser, for embeddings of 512 dimensions; similarities of a batch
+    memory = (20 * 512 * concepts + 12 * trainer.batch_size**2) / 2**20
+    return document | {
+        "images": images,
+        "concepts": concepts,
+        **steps,
+        "memory": f"about {memory:.0f} MiB beside the embeddings",
+        "artifact": surrogates_folder(options.outputs, name, options.run or "surrogate"),
     }

@@ -96,6 +96,28 @@ def test_the_surrogate_agrees_with_its_teacher(surrogate: str) -> None:
     assert not set(split["held_out"]) & set(split["train"])
 
 
+def test_new_captions_are_encoded_over_a_known_vocabulary(world: Path, encodings: str, surrogate: str) -> None:
+    """A vocabulary, however it is handed over, gives the same encodings; the surrogate explains new images with it."""
+    whole = np.load(Path(encodings) / "encodings.npz")
+    (world / "listed.txt").write_text("\n".join(f"{word}/n" for word in WORDS))
+    for number, known in enumerate((encodings, f"{encodings}/vocabulary.csv", surrogate)):
+        again = np.load(Path(encode(world, "--vocabulary", known, "--run", f"known-{number}")) / "encodings.npz")
+        for name in whole.files:
+            np.testing.assert_array_equal(again[name], whole[name])
+    (world / "new.json").write_text(json.dumps({"new": ["a horse near a boat"], "none": ["the weather of tomorrow"]}))
+    found = run(world, "encode-concepts", "--captions", "new.json", "--tagger", "packaged", "--vocabulary", surrogate,
+                "--outputs", world / "outputs", "-q").strip()  # fmt: skip
+    document = explain(world, found, surrogate, "--run", "new")
+    assert {entry["concept"] for entry in document["images"][0]["concepts"]} == {"horse/n", "boat/n"}
+    assert document["images"][1]["concepts"] == []
+    assert "no concept" in document["images"][1]["remark"]
+    assert "1 of 2 images have no concepts and therefore no scores" in document["notes"]
+    other = encode(world, "--vocabulary", "listed.txt", "--run", "listed")
+    wrong = rdx_here("explain", "--method", "surrogate", "--surrogate", surrogate, "--encodings", other, cwd=world)
+    assert wrong.returncode == 1
+    assert "concepts" in wrong.stderr
+
+
 def explain(world: Path, encodings: str, surrogate: str, *more: object) -> dict:
     text = run(
         world,
@@ -189,6 +211,12 @@ def test_bad_inputs_are_said_in_a_line(world: Path, encodings: str, surrogate: s
         (("encode-concepts", "--captions", tmp_path / "number.jsonl"), "not text"),
         (("encode-concepts", "--captions", "caps.json", "--min-count", "9999"), "9999"),
         (("encode-concepts", "--captions", "nowhere.json"), "nowhere"),
+        (("encode-concepts", "--captions", "caps.json", "--vocabulary", "img.npz"), "not UTF-8"),
+        (("encode-concepts", "--captions", "caps.json", "--vocabulary", tmp_path), "no vocabulary"),
+        (("encode-concepts", "--captions", "caps.json", "--normalisation", "none"), "original"),
+        (("encode-concepts", "--captions", encodings), "holds encodings, expected captions"),
+        (("train-surrogate", "--encodings", surrogate, *arrays[3:], "img.npz:values", "--text-embeddings", "txt.npy"),
+         "holds surrogate, expected encodings"),
         (("train-surrogate", "--encodings", encodings), "--image-embeddings is missing"),
         ((*arrays, tmp_path / "short.npy", "--text-embeddings", "txt.npy"), "5"),
         ((*arrays, "img.npz:values", "--text-embeddings", tmp_path / "short.npy"), "5"),
@@ -222,4 +250,83 @@ def test_configurations_are_complete(config: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(config.read_text("utf-8"))
     resolve_vision_language(content["teacher"])
     done = rdx_here("train-surrogate", "--config", config, "--dry-run", cwd=tmp_path)
-    assert f"no artifact `{content['encodings']}`" in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert f"missing: no artifact `{content['encodings']}`" in done.stdout
+
+
+def test_a_configuration_runs_as_its_first_lines_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCO in miniature and a tiny CLIP: the paths in the file are those that the commands write."""
+    from PIL import Image
+    from tiny_models import THINGS, save_clip
+
+    rng = np.random.default_rng(0)
+    base = tmp_path / "data" / "coco" / "2017"
+    (base / "annotations").mkdir(parents=True)
+    (base / "train2017").mkdir()
+    listed: dict[str, list[dict]] = {"images": [], "annotations": []}
+    for i in range(1, 41):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(base / "train2017" / f"{i:012d}.jpg")
+        listed["images"].append({"id": i, "file_name": f"{i:012d}.jpg"})
+        one, two = rng.choice(8, 2, replace=False)
+        listed["annotations"] += [
+            {"id": 10 * i + k, "image_id": i, "caption": f"a {THINGS[one]} near a {THINGS[two]}"} for k in range(5)
+        ]
+    (base / "annotations" / "captions_train2017.json").write_text(json.dumps(listed))
+    monkeypatch.setenv("RDX_DATA", str(tmp_path / "data"))
+    config = next(path for path in CONFIGS if path.stem == "surrogate-coco")
+    lines = [line.removeprefix("#").split() for line in config.read_text("utf-8").splitlines()[1:4]]
+    commands = [words[1:] for words in lines]
+    assert [words[0] for words in commands] == ["caption", "encode-concepts", "train-surrogate"]
+    commands[1] += ["--max-threshold", "0.9", "--tagger", "packaged"]
+    commands[2] = ["train-surrogate", "--config", str(config), "--teacher", f"hf:{save_clip(tmp_path / 'clip')}",
+                   "--epochs", "2", "--batch-size", "16", "--device", "cpu"]  # fmt: skip
+    for command in commands:
+        done = rdx_here(*command, "-q", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / done.stdout.strip() / "surrogate.safetensors").is_file()
+    manifest = json.loads((tmp_path / done.stdout.strip() / "manifest.json").read_text("utf-8"))
+    assert "teacher_model" in json.dumps(manifest)
+
+
+def test_metrics_for_tensorboard(world: Path, encodings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written as the training goes where it is installed; asked for and missing, it is said before the work."""
+    from importlib.util import find_spec
+
+    out = ("--outputs", str(tmp_path), "--epochs", "2")
+    if find_spec("tensorboard") is None:
+        done = rdx_here(*training(world, encodings, "--tensorboard"), *out, cwd=world)
+        assert done.returncode == 1
+        assert "pip install 'rdx-vision[tensorboard]'" in done.stderr
+        import sys
+        import types
+
+        rows: list[tuple] = []
+
+        class SummaryWriter:
+            """Stands in for the missing package's writer."""
+
+            def __init__(self, folder: str) -> None:
+                rows.append((folder,))
+
+            def __enter__(self) -> SummaryWriter:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                rows.append(("closed",))
+
+            def add_scalar(self, name: str, value: float, step: int) -> None:
+                rows.append((name, value, step))
+
+        module = types.ModuleType("torch.utils.tensorboard")
+        module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+        monkeypatch.setattr("rdxcli.services.train_surrogate.find_spec", lambda name: object())
+        done = rdx_here(*training(world, encodings, "--tensorboard", "-q"), *out, cwd=world)
+        assert done.returncode == 0, done.stderr
+        kl = [row[2] for row in rows if row[0] == "val_kl"]
+        assert kl == [1, 2]
+        assert rows[-1] == ("closed",)
+        return
+    done = rdx_here(*training(world, encodings, "--tensorboard", "-q"), *out, cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert list((Path(done.stdout.strip()) / "tensorboard").glob("events.*"))

@@ -268,6 +268,13 @@ class SurrogateTrainer:
             self.notes_.append(
                 f"the surrogate explains nothing: KL {scores['kl']:.3f}, a constant gives {scores['uniform_kl']:.3f}"
             )
+        fitted = self.scores_["train"]
+        if self.split_.held_out and fitted["kl"] >= fitted["uniform_kl"]:
+            self.notes_.append(
+                f"the training images themselves are not learnt: KL {fitted['kl']:.3f}, a constant gives "
+                f"{fitted['uniform_kl']:.3f}; more epochs, or a larger learning rate (it was {self.learning_rate_:.2g} "
+                "after scaling with temperature and batch size)"
+            )
         return self
 
     def _loop(self, encodings: Encodings, teacher: Teacher, classes: Any, initial: Mapping[str, Any] | None) -> Loop:

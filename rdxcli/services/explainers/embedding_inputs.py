@@ -241,7 +241,7 @@ def _offsets(options: ExplainOptions, n: int, texts: int) -> np.ndarray:
 def _from_model(options: ExplainOptions, vlm: str, images: bool, words: Sequence[str] | None) -> Inputs:
     import numpy as np
 
-    from rdxcli.methods.surrogate.prompts import clean, prompts
+    from rdxcli.methods.surrogate.prompts import clean
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
     from rdxcli.services.image_text import image_embeddings, text_embeddings
 
@@ -258,8 +258,7 @@ def _from_model(options: ExplainOptions, vlm: str, images: bool, words: Sequence
         found.class_names = list(dataset.class_names)
     name = dataset.name if dataset is not None else "list"
     if found.class_names is not None:
-        embedded = text_embeddings(model, prompts(found.class_names), options.outputs, name=f"classes-{name}")
-        found.classes = np.array(embedded.values)
+        found.classes = class_embeddings(model, found.class_names, (), options.outputs, name)[0]
     if words is not None:
         listed = read_lines(options.concept_set) if options.concept_set is not None else list(words)
         found.words = list(dict.fromkeys(clean(word) for word in listed))
@@ -273,6 +272,37 @@ def _from_model(options: ExplainOptions, vlm: str, images: bool, words: Sequence
             found.labels = [str(by_id[sample]) for sample in found.ids]
         _captions(options, found, model)
     return found
+
+
+def class_embeddings(
+    model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str], outputs: Path, dataset: str
+) -> tuple[np.ndarray, list[str]]:
+    """Text embeddings (J, d) of classes, and the folders that keep them.
+
+    Parameters
+    ----------
+    model : VisionLanguageModel
+    names : sequence of str, length J
+    templates : sequence of str
+        With ``{}`` for the class; ``a photo of a {}.`` without one. The mean of the unit embeddings of several.
+    outputs : Path
+    dataset : str
+        For the folder's name.
+    """
+    import numpy as np
+
+    from rdxcli.methods.surrogate.prompts import TEMPLATE, prompts
+    from rdxcli.methods.surrogate.splice import unit
+    from rdxcli.services.image_text import text_embeddings
+
+    parts, folders = [], []
+    for template in templates or (TEMPLATE,):
+        found = text_embeddings(model, prompts(names, template), outputs, name=f"classes-{dataset}")
+        parts.append(np.array(found.values))
+        folders.append(found.folder.as_posix())
+    if len(parts) == 1:
+        return parts[0], folders
+    return np.mean([unit(part) for part in parts], axis=0), folders
 
 
 def _captions(options: ExplainOptions, found: Inputs, model: VisionLanguageModel) -> None:

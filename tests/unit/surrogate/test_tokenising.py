@@ -130,3 +130,32 @@ def test_the_packaged_tagger_without_words() -> None:
     assert tagger.tag([]) == []
     assert len(tagger.tag(["a", "(", "qzxv", "-", "12"])) == 5
     assert tagger.describe()["tagger"] == "brill-lexicon"
+
+
+def test_downloaded_data_is_found_by_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ``rdx download nltk`` puts it; without it the published way says how to get it."""
+    from helpers import rdx_here
+
+    (tmp_path / "caps.json").write_text(json.dumps({str(i): ["the dogs watch two houses"] for i in range(4)}))
+    given = ("encode-concepts", "--captions", tmp_path / "caps.json", "--tagger", "published", "--max-threshold", "1")
+    given = (*given, "--outputs", tmp_path / "outputs", "--json")
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("RDX_DATA", str(tmp_path / "data"))
+    missing = rdx_here(*given)
+    assert missing.returncode == 1
+    assert "rdx download nltk" in missing.stderr
+    (tmp_path / "data").mkdir()
+    place = tmp_path / "data" / "nltk"
+    place.mkdir()
+    (folder / "taggers").rename(place / "taggers")
+    wordnet = place / nltk_data.WORDNET
+    wordnet.mkdir(parents=True)
+    for name in nltk_data.WORDNET_FILES:
+        (wordnet / name).write_text("dog n 1 0 1 0 00001740  \nhouse n 1 0 1 0 00001740  \n" if "index" in name else "")
+    done = rdx_here(*given)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {"dog", "house"} <= {row["lemma"] for row in document["most_frequent"]}
+    assert document["parameters"]["extractor"]["tagger"] == "averaged_perceptron_tagger_eng"
+    improved = rdx_here(*given, "--normalisation", "improved", "--run", "improved")
+    assert json.loads(improved.stdout)["parameters"]["extractor"]["normalisation"] == "improved"
