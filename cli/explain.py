@@ -79,6 +79,20 @@ def explain(
         str | None,
         typer.Option("--target", help="Sample id, row, class:NAME, misclassified or all.", rich_help_panel=INPUTS),
     ] = None,
+    apply: Annotated[
+        str | None,
+        typer.Option(
+            "--apply", help="Stored regions or directions to look for in these samples.", rich_help_panel=INPUTS
+        ),
+    ] = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--steer",
+            help="DIRECTION=AMOUNT[,AMOUNT]: what if it were stronger? May be repeated.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
     num_directions: Annotated[
         int | None, typer.Option("--num-directions", min=1, help="Directions to look for.", rich_help_panel=INPUTS)
     ] = None,
@@ -115,6 +129,8 @@ def explain(
         concept_names=concept_names,
         concept_set=concept_set,
         target=target,
+        apply=apply,
+        steer=tuple(steer or ()),
         vlm=vlm,
         splits=splits,
         surrogate=read_stdin(surrogate) if surrogate else None,

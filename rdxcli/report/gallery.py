@@ -60,6 +60,8 @@ class Card:
     bars : sequence of Bar
     grid : sequence of sequence of float, optional
         A small map (unit positions), values from 0 to 1.
+    beside : sequence of str
+        Lines beside that map.
     text : str
         A sentence under the facts.
     charts : sequence of Markup
@@ -73,6 +75,12 @@ class Card:
     grid: Sequence[Sequence[float]] | None = None
     text: str = ""
     charts: Sequence[Markup] = ()
+    beside: Sequence[str] = ()
+
+    @property
+    def diverging(self) -> bool:
+        """Some bar is negative, so that zero is in the middle."""
+        return any(bar.value < 0 for bar in self.bars)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def label_matrix(options: ExplainOptions, representation: Representation) -> Con
     import numpy as np
 
     from rdxcli.methods.neurons.concepts import label_concepts
-    from rdxcli.services.explainers.regions import class_names
+    from rdxcli.services.explainers.samples import class_names
 
     if representation.labels is None:
         raise UsageError(

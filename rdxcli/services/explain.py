@@ -60,6 +60,10 @@ class ExplainOptions:
         Text file of concept words, or the name of a published set.
     target : str, optional
         Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
+    apply : str, optional
+        Artifact of regions or directions that is applied to the samples, in place of finding new ones.
+    steer : sequence of str
+        ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explainers.steering`.
     vlm : str, optional
         Vision-language model.
     splits : Path, optional
@@ -82,6 +86,8 @@ class ExplainOptions:
     concept_names: Path | None = None
     concept_set: str | None = None
     target: str | None = None
+    apply: str | None = None
+    steer: Sequence[str] = ()
     vlm: str | None = None
     splits: Path | None = None
     surrogate: str | None = None
@@ -130,12 +136,23 @@ def explain(options: ExplainOptions) -> Outcome:
     RdxError
         See the message.
     """
+    _refuse(options)
     return family(options.method).explain(options)
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
     """What `explain` would do, without doing it (``--dry-run``)."""
+    _refuse(options)
     return family(options.method).plan(options)
+
+
+def _refuse(options: ExplainOptions) -> None:
+    """Options that the family of the method would ignore."""
+    name = family(options.method).__name__.rpartition(".")[2]
+    if options.apply is not None and name not in ("directions", "regions"):
+        raise UsageError(f"--apply: `{options.method}` has nothing to apply", "it is for stored regions and directions")
+    if options.steer and name != "directions":
+        raise UsageError(f"--steer: `{options.method}` has no directions", "use it with eddp, uibe or a baseline")
 
 
 def family(method: str) -> ModuleType:

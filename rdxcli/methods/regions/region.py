@@ -179,22 +179,35 @@ def region_scores(region: Region, n: int, labels: Labels) -> dict[str, Any]:
     if y is None:
         return scores
     own = int(y[region.target])
-    names = ("label", "purity", "base_rate", "recall", "selectivity", "target_purity")
+    found = label_scores(region.members, y, labels)
+    inside = int((y[region.members] == own).sum())
+    return scores | found | {"target_label": labels.names[own], "target_purity": inside / size if size else None}
+
+
+def label_scores(members: np.ndarray, y: np.ndarray, labels: Labels) -> dict[str, Any]:
+    """``label``, ``purity``, ``base_rate``, ``recall`` and ``selectivity`` of some samples, see `region_scores`.
+
+    Parameters
+    ----------
+    members : (r,) int64
+    y : (n,) int64
+        Class of every sample, an index into ``labels.names``.
+    labels : Labels
+    """
+    n, size = len(y), len(members)
     if not size:
-        return scores | dict.fromkeys(names) | {"target_label": labels.names[own]}
-    inside = np.bincount(y[region.members], minlength=len(labels.names))
+        return dict.fromkeys(("label", "purity", "base_rate", "recall", "selectivity"))
+    inside = np.bincount(y[members], minlength=len(labels.names))
     top = int(inside.argmax())
     total = int((y == top).sum())
     recall = inside[top] / total
     others = (size - inside[top]) / (n - total) if total < n else 0.0
-    return scores | {
+    return {
         "label": labels.names[top],
         "purity": float(inside[top] / size),
         "base_rate": total / n,
         "recall": float(recall),
         "selectivity": float((recall - others) / (recall + others)) if total < n else 0.0,
-        "target_label": labels.names[own],
-        "target_purity": float(inside[own] / size),
     }
 
 

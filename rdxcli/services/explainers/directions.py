@@ -231,7 +231,7 @@ def _influence(
     import numpy as np
 
     from rdxcli.methods.directions.influence import influence
-    from rdxcli.services.explainers.regions import class_names
+    from rdxcli.services.explainers.samples import class_names
 
     # per class of the prediction, at most as many images as a laptop takes in seconds
     rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), 512)).astype(int))
