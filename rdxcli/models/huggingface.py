@@ -174,7 +174,7 @@ def refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> No
         raise InputError(
             f"`{spec.name}`: the checkpoint lacks {len(missing)} weights of {type(module).__name__} "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})",
-            hint="they would be random; `--untrained` takes random weights on purpose",
+            hint="they would be random; `rdx extract --untrained` takes random weights on purpose",
         )
 
 

@@ -115,7 +115,7 @@ def missing_weights(spec: ModelSpec, reason: str) -> MissingDataError:
         fetch = f"load `{source}` once with a network, or write `file:PATH?arch=...` for weights that you have"
     return MissingDataError(
         f"the weights of `{spec.name}` are not on this machine" + (f" ({text[:200]})" if text else ""),
-        f"{fetch}; `--untrained` takes random weights on purpose",
+        f"{fetch}; `rdx extract --untrained` takes random weights on purpose",
     )
 
 

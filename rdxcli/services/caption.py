@@ -94,7 +94,10 @@ def caption(options: CaptionOptions) -> Outcome:
 def plan(options: CaptionOptions) -> dict[str, Any]:
     """What `caption` would do. Loads no weights."""
     if options.source is not None:
-        return {"captions": options.source, "source": "file"}
+        from rdxcli.services.encode_concepts import read_captions
+
+        found = read_captions(options.source)
+        return {"source": options.source, "images": len(found), "captions": sum(map(len, found.values()))}
     dataset = _dataset(options)
     name = _captioner_name(options, dataset)
     made = {} if name == HUMAN else {"captions_per_image": options.captions, "temperature": options.temperature}

@@ -259,7 +259,7 @@ def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) 
         if dataset.captions is None:
             raise MissingDataError(
                 f"the data set {dataset.name} has no captions",
-                f"make them with `rdx caption --dataset {selection.dataset}`",
+                f"make them with `rdx caption --dataset {selection.dataset}`, or name them: --captions FILE",
             )
         return dataset.name, {
             str(sample): list(texts) for sample, texts in zip(dataset.sample_ids, dataset.captions, strict=True)

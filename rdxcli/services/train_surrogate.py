@@ -96,6 +96,7 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
     check_parameters("train-surrogate", options.parameters, known)
     trainer = SurrogateTrainer(**options.parameters, random_state=options.seed, device=str(pick_device(options.device)))
+    trainer.check()
     encodings = load_encodings(options.encodings, options.outputs)
     source = _from_teacher(options, encodings.ids) if options.teacher else _from_arrays(options, encodings)
     request = Request(
@@ -371,6 +372,7 @@ def plan(options: TrainOptions) -> dict[str, Any]:
     known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
     check_parameters("train-surrogate", options.parameters, known)
     trainer = SurrogateTrainer(**options.parameters)
+    trainer.check()
     steps = {"epochs": trainer.epochs, "batch_size": trainer.batch_size, "loss": trainer.loss, "device": options.device}
     name = options.name or _planned_name(options)
     document: dict[str, Any] = {"teacher": options.teacher or "arrays", "encodings": options.encodings}

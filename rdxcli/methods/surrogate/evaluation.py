@@ -133,11 +133,13 @@ def ranks(similarity: Any, targets: Any = None) -> np.ndarray:
     if t.shape != (n,) or (n and (t.min() < 0 or t.max() >= m)):
         raise ValueError(f"Got targets of shape {t.shape} or outside 0 to {m - 1}, expected ({n},)")
     value = S[np.arange(n), t][:, None]
-    rank = np.count_nonzero(value < S, axis=1)
-    tied = np.flatnonzero(np.count_nonzero(value <= S, axis=1) - rank > 1)
-    if len(tied):
-        before = np.arange(m)[None, :] < t[tied, None]
-        rank[tied] += ((value[tied] == S[tied]) & before).sum(axis=1)
+    mark = value < S
+    # counting a row of flags at a time is several times as fast as `count_nonzero` along an axis
+    rank = np.fromiter(map(np.count_nonzero, mark), np.int64, n)
+    np.equal(value, S, out=mark)
+    if np.count_nonzero(mark) > n:
+        tied = np.flatnonzero(mark.sum(axis=1) > 1)
+        rank[tied] += (mark[tied] & (np.arange(m)[None, :] < t[tied, None])).sum(axis=1)
     return rank
 
 

@@ -176,7 +176,13 @@ class SurrogateTrainer:
             name: value for name, value in vars(self).items() if not name.startswith("_") and not name.endswith("_")
         }
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse impossible hyper-parameters, which `fit` does too.
+
+        Raises
+        ------
+        ValueError
+        """
         if PUBLISHED_NAMES.get(self.loss, self.loss) not in LOSSES:
             raise ValueError(f"Got loss {self.loss!r}, expected one of {', '.join(LOSSES)}")
         if self.optimizer not in OPTIMIZERS:
@@ -241,7 +247,7 @@ class SurrogateTrainer:
         ValueError
             For unusable inputs or parameters, a checkpoint of another run, or a loss that is no longer finite.
         """
-        self._check()
+        self.check()
         aligned = encodings if sample_ids is None else encodings.align([str(name) for name in sample_ids])
         teacher = Teacher(image_embeddings, text_embeddings, text_offsets)
         if teacher.n != len(aligned.ids):
