@@ -15,6 +15,18 @@ from rdxcli.report import charts
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
 MOST_IMAGES, MOST_CLASSES = 64, 40
+COLUMNS = {
+    "method": "method",
+    "agreement": "agreement (95 % interval)",
+    "accuracy": "accuracy",
+    "cosine": "cosine",
+    "i2t_r1": "best text, %",
+    "t2i_r1": "best image, %",
+    "l0": "concepts an image",
+    "deletion_gain": "deletion gain",
+    "insertion_gain": "insertion gain",
+}
+"""Key and title of the columns of the scoreboard."""
 JUDGES = {
     "embedding": "cosine to the teacher's image embedding",
     "prediction": "share of images with the teacher's class",
@@ -82,13 +94,15 @@ def _judgement(document: Mapping[str, Any]) -> list[Section]:
     """Scoreboard, ranks of texts, curves."""
     sections: list[Section] = []
     if board := document.get("scoreboard"):
-        columns = [key for key in board[0] if any(row[key] is not None for row in board)]
-        rows = [[_cell(row[key]) for key in columns] for row in board]
+        columns = {key: title for key, title in COLUMNS.items() if any(row.get(key) is not None for row in board)}
+        rows = [[_cell(row, key) for key in columns] for row in board]
         text = (
             "How well each method stands in for the teacher. `constant` says the same about every image: what it "
             "reaches needs no explanation. Gains of deletion and insertion are areas won over random orders."
         )
-        sections.append(Section("Scoreboard", text=text, table=([_title(key) for key in columns], rows)))
+        if (own := board[0].get("teacher_accuracy")) is not None:
+            text += f" Accuracy of the teacher itself: {own:.3f}."
+        sections.append(Section("Scoreboard", text=text, table=(list(columns.values()), rows)))
     if ranked := document.get("retrieval"):
         keys = [key.partition("/")[2] for key in next(iter(ranked.values()))["faithfulness"] if key.startswith("i2t/")]
         rows = [
@@ -101,18 +115,14 @@ def _judgement(document: Mapping[str, Any]) -> list[Section]:
         text = f"Recall in percent and ranks, among {gallery} at a time. " if gallery else ""
         text += "Faithfulness: the target is what the teacher ranks first. Performance: the image's own caption."
         sections.append(Section("Retrieval", text=text, table=(["method", "target", "search", *keys], rows)))
-    if curves := document.get("curves"):
-        shown = [
-            _chart(f"{name}: {JUDGES[judge]}", found[judge])
-            for judge in JUDGES
-            for name, found in curves.items()
-            if judge in found
-        ]
-        text = (
-            "Concepts are taken away, or put in, from the one with the largest score down. Random is the same in "
-            "random order: a curve that does not differ from it says nothing."
-        )
-        sections.append(Section("Deletion and insertion of concepts", text=text, charts=shown))
+    for judge, words in JUDGES.items():
+        shown = [_chart(name, found[judge]) for name, found in (document.get("curves") or {}).items() if judge in found]
+        if shown:
+            text = (
+                "Concepts are taken away, or put in, from the one with the largest score down. Random is the same in "
+                "random order: a curve that does not differ from it says nothing."
+            )
+            sections.append(Section(f"Deletion and insertion of concepts: {words}", text=text, charts=shown))
     return sections
 
 
@@ -122,12 +132,9 @@ def _chart(title: str, found: Mapping[str, Any]) -> Any:
     return charts.curves(title, series, "share of concepts removed or inserted")
 
 
-def _title(key: str) -> str:
-    return {"l0": "concepts per image", "i2t_r1": "i2t r1", "t2i_r1": "t2i r1"}.get(key, key.replace("_", " "))
-
-
-def _cell(value: Any) -> Any:
-    return f"{value[0]:.3f} to {value[1]:.3f}" if isinstance(value, list) else value
+def _cell(row: Mapping[str, Any], key: str) -> Any:
+    value, interval = row.get(key), row.get(f"{key}_interval")
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})" if value is not None and interval else value
 
 
 def _bars(concepts: Sequence[Mapping[str, Any]], prefix: str = "") -> list[Bar]:
