@@ -130,6 +130,12 @@ def _show(session: Session, document: Any) -> None:
     ]
     columns = ("method", "mean", "standard error", "units", "undefined")
     session.sink.table(TITLES[document["method"]], columns, rows)
+    ends = document.get("ablation", {}).get("controls")
+    if ends:
+        session.sink.message(
+            f"for orientation: the units' own activations score {ends['truth']['mean']:.2f}, in random order "
+            f"{ends['shuffled']['mean']:.2f}"
+        )
     if document["pairs"]:
         pairs = [
             (pair["first"], pair["second"], pair["difference"], pair["low"], pair["high"], pair["p_adjusted"])

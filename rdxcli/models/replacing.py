@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.models.front import Front, record_front
 from rdxcli.models.rest import with_first
 from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, standard_form
 
@@ -26,7 +27,9 @@ class HookedLosses:
     """Cross entropy of each of some images when the pooled activation of one unit of a layer is replaced.
 
     Works for every layer and architecture: a forward hook changes the layer's output while the network runs on the
-    images. One call costs a pass over the given rows, with gradients a backward pass behind the layer too.
+    images. What runs up to the layer is recorded once (`rdxcli.models.front`) where it fits ``front_bytes``; then a
+    call costs a pass of the rest of the network over the given rows, with gradients a backward pass behind the layer
+    too.
 
     Parameters
     ----------
@@ -47,6 +50,13 @@ class HookedLosses:
     temperature : float
         The logits are divided by this.
     batch_size : int
+    front_bytes : int
+        Memory for the records; 0 runs the whole network each time.
+
+    Attributes
+    ----------
+    front : Front or None
+        The records.
 
     Raises
     ------
@@ -66,6 +76,7 @@ class HookedLosses:
         *,
         temperature: float = 1.1,
         batch_size: int = 32,
+        front_bytes: int = 0,
     ) -> None:
         if layer == OUTPUT:
             raise UsageError("ablation needs a layer with something behind it", "choose an earlier layer with --layer")
@@ -76,6 +87,15 @@ class HookedLosses:
         self.where = {int(row): i for i, row in enumerate(rows)}
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.activations, self.temperature, self.batch_size = activations, temperature, batch_size
+        self._size = (images.shape[-2], images.shape[-1])
+        self._like = torch.empty(0, device=model.device, dtype=model.dtype)
+        self.front: Front | None = None
+        if front_bytes > 0 and len(images):
+            self.front = record_front(
+                model.module, self.place, images, self._like, most_bytes=front_bytes, batch_size=batch_size
+            )
+            if self.front is not None:
+                self.images = images[:0]  # the records stand for them
 
     def __call__(self, unit: int, values: Tensor, rows: np.ndarray) -> Tensor:
         """Per-sample loss (m,), differentiable in ``values``; see `rdxcli.methods.neurons.ablation.Losses`."""
@@ -86,7 +106,7 @@ class HookedLosses:
         """Logits (m, classes) of the network with the unit replaced, on the model's device; not divided."""
         old = torch.as_tensor(np.asarray(self.activations[rows, unit], dtype=np.float64))
         change = (values.to(torch.float64) - old).to(self.model.device, self.model.dtype)
-        batch = self.images[[self.where[int(row)] for row in rows]].to(self.model.device, self.model.dtype)
+        which = [self.where[int(row)] for row in rows]
         ran = 0
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -95,16 +115,18 @@ class HookedLosses:
             own = first_tensor(output)
             if own is None:
                 raise InputError(f"the layer `{self.layer}` returns no tensor")
-            size = (batch.shape[-2], batch.shape[-1])
             new = own.clone()
             # a view in the standard layout, through which one channel of the copy is changed
-            view = standard_form(new, len(batch), size, self.model.tokens, self.layer)
+            view = standard_form(new, len(which), self._size, self.model.tokens, self.layer)
             _read_by(view, self.pool, self.model.tokens)[..., unit].add_(_spread(change, view))
             return new if isinstance(output, Tensor) else with_first(output, own, new)
 
         handle = self.place.register_forward_hook(hook)
         try:
-            output = first_tensor(self.model.module(batch))
+            if self.front is not None:
+                output: Tensor | None = self.front.logits(which, self._like)
+            else:
+                output = first_tensor(self.model.module(self.images[which].to(self._like)))
         finally:
             handle.remove()
         if not ran:

@@ -20,7 +20,7 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     """The `Page` of a ``simulation`` document."""
     model, methods = document["model"], document["methods"]
     title = WORDS[document["method"]]
-    sections = [Section(title, table=_summary(methods), charts=_charts(document))]
+    sections = [Section(title, table=_summary(document), charts=_charts(document))]
     if document["pairs"]:
         sections.append(Section("Paired differences on the same units", table=_pairs(document["pairs"])))
     for entry in methods:
@@ -43,9 +43,13 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     )
 
 
-def _summary(methods: Any) -> tuple[list[str], list[list[Any]]]:
+def _summary(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    methods = document["methods"]
     names = ("mean", "standard_error", "count", "undefined")
     rows = [[entry["method"], *(entry["summary"][name] for name in names)] for entry in methods]
+    ends = (document.get("ablation") or {}).get("controls") or {}
+    words = {"truth": "for orientation: the units' own activations", "shuffled": "the same in random order"}
+    rows += [[words[end], *(summary[name] for name in names)] for end, summary in ends.items()]
     return ["method", "mean", "standard error", "units", "undefined"], rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rdxcli.records import Representation
 
 VARIANTS = ("optim", "norm")
-PARAMETERS: Mapping[str, Any] = {"temperature": 1.1, "steps": 100, "learning_rate": 0.01}
-"""Of ``--param``, with the published values."""
+PARAMETERS: Mapping[str, Any] = {"temperature": 1.1, "steps": 100, "learning_rate": 0.01, "controls": None}
+"""Of ``--param``, with the published values; ``controls``: None means where they cost little."""
 
 SHOWN_UNITS = 64  # units whose activation importance is measured
 MOST_BYTES = 4 * 2**30  # images that are kept in memory
@@ -41,6 +41,8 @@ class Judge:
         In words: through the linear classifier, or through a hook.
     source : dict
         Fingerprints.
+    cheap : bool
+        Whether a replaced unit costs no pass of a network.
     """
 
     losses: Losses
@@ -48,6 +50,7 @@ class Judge:
     labels: np.ndarray
     how: str
     source: dict[str, Any]
+    cheap: bool = False
 
 
 def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray, temperature: float) -> Judge:
@@ -105,7 +108,7 @@ def _from_model(
     head = linear_head(model, layer, first)
     if head is not None and head[0].shape[1] == source.d:
         judge = _linear(source, *head, labels, temperature, "the linear classifier behind the layer")
-        return Judge(judge.losses, judge.logits, labels, judge.how, {**judge.source, "weights": model.weights_sha256})
+        return replace(judge, source={**judge.source, "weights": model.weights_sha256})
     needed = 4 * int(np.prod(first.shape)) * len(rows)
     if needed > MOST_BYTES:
         raise UsageError(
@@ -120,9 +123,19 @@ def _from_model(
     pool = "avg" if pool == "none" else pool
     batch = default_batch_size(model.input_size, model.device.type)
     losses = HookedLosses(
-        model, layer, pool, pictures, rows, labels, source.values, temperature=temperature, batch_size=batch
+        model,
+        layer,
+        pool,
+        pictures,
+        rows,
+        labels,
+        source.values,
+        temperature=temperature,
+        batch_size=batch,
+        front_bytes=MOST_BYTES,
     )
-    log.info("replacing units of %s by a hook: each step is a pass of the network over %d images", layer, len(rows))
+    what = "the network" if losses.front is None else f"what follows {layer}"
+    log.info("replacing units of %s by a hook: each step is a pass of %s over %d images", layer, what, len(rows))
 
     def logits(unit: int, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         parts = []
@@ -149,7 +162,8 @@ def _linear(
     def logits(unit: int, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return base[rows] + (values - source.values[rows, unit])[:, None] * columns[:, unit][None, :]
 
-    return Judge(head, logits, labels, how, {"head": fingerprint_array(weight), "bias": fingerprint_array(bias)})
+    prints = {"head": fingerprint_array(weight), "bias": fingerprint_array(bias)}
+    return Judge(head, logits, labels, how, prints, cheap=True)
 
 
 def class_indices(
@@ -242,6 +256,11 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in PARAMETERS:
         if name in given:
             value = given[name]
+            if name == "controls":
+                if not isinstance(value, bool):
+                    raise UsageError(f"got {name}={value}, expected true or false")
+                values[name] = value
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise UsageError(f"got {name}={value}, expected a positive number")
             values[name] = type(PARAMETERS[name])(value)
@@ -272,11 +291,12 @@ def score_tables(
     methods : list of dict
         As in the document of a simulation; units with ``scale`` and ``shift`` of their simulated activation.
     extra : dict
-        ``ablation``: how the model was judged; ``importance``: share of a unit's effect by cut-off.
+        ``ablation``: how the model was judged, which part of the effect the images that it gets wrong carry, and the
+        scores of a perfect and of a shuffled prediction; ``importance``: share of a unit's effect by cut-off.
     """
     import numpy as np
 
-    from rdxcli.methods.neurons.ablation import ablation_scores
+    from rdxcli.methods.neurons.ablation import ablation_scores, controls
     from rdxcli.methods.neurons.inspection import CUTOFFS
     from rdxcli.methods.neurons.simulation import simulate, unit_columns
 
@@ -285,6 +305,16 @@ def score_tables(
     judge = open_judge(options, source, rows, parameters["temperature"])
     methods: list[dict[str, Any]] = []
     total = sum(len(table.rows) for table in tables.values())
+    right = np.zeros(source.n, dtype=bool)
+    own = np.asarray(source.values[test, 0], dtype=np.float64)
+    right[test] = judge.logits(0, own, test).argmax(axis=1) == judge.labels[test]
+    fit: dict[str, Any] = {
+        "val": val,
+        "test": test,
+        "variant": "norm" if variant == "norm" else "optim",
+        "steps": parameters["steps"],
+        "learning_rate": parameters["learning_rate"],
+    }
     with track(f"ablation ({variant})", total, "units") as advance:
         for name, table in tables.items():
             predictions, notes = simulate(table, concepts.values, concepts.names)
@@ -292,14 +322,13 @@ def score_tables(
                 predictions,
                 source.values,
                 judge.losses,
-                val=val,
-                test=test,
                 units=unit_columns(table, source.d, None),
-                variant="norm" if variant == "norm" else "optim",
-                steps=parameters["steps"],
-                learning_rate=parameters["learning_rate"],
+                right=right,
                 advance=advance,
+                **fit,
             )
+            assert found.right_scores is not None
+            assert found.wrong_share is not None
             units = [
                 {
                     "unit": int(unit),
@@ -309,6 +338,8 @@ def score_tables(
                     "length": len(table.rows[i].concepts),
                     "scale": float(found.scale[i]),
                     "shift": float(found.shift[i]),
+                    "score_right": float(found.right_scores[i]),
+                    "wrong_share": float(found.wrong_share[i]),
                 }
                 for i, unit in enumerate(found.units)
             ]
@@ -318,13 +349,31 @@ def score_tables(
                     "summary": vars(found.summary),
                     "units": units,
                     "length_curve": [],
-                    "notes": [*notes, *found.notes],
+                    "notes": [*notes, *found.notes, *_about_wrong(found, right[test])],
                 }
             )
     chosen = sorted({unit["unit"] for entry in methods for unit in entry["units"]})[:SHOWN_UNITS]
     shares = importance(judge, source, chosen, test)
+    about: dict[str, Any] = {"wrong_images": float(1.0 - right[test].mean())}
+    if parameters["controls"] or (parameters["controls"] is None and judge.cheap):
+        ends = controls(source.values, judge.losses, units=chosen, random_state=options.seed, **fit)
+        about["controls"] = {"truth": vars(ends.truth.summary), "shuffled": vars(ends.shuffled.summary)}
     extra = {
-        "ablation": {"variant": variant, "judge": judge.how, **parameters},
+        "ablation": {"variant": variant, "judge": judge.how, **parameters, **about},
         "importance": {"cutoffs": list(CUTOFFS), "units": [{"unit": u, "share": shares[u]} for u in chosen]},
     }
     return methods, extra
+
+
+def _about_wrong(found: Any, right: np.ndarray) -> list[str]:
+    """What the images that the model gets wrong do to the scores."""
+    import numpy as np
+
+    share, rest = found.wrong_share[np.isfinite(found.wrong_share)], found.right_scores
+    rest = rest[np.isfinite(rest)]
+    if right.all() or not len(share) or not len(rest):
+        return []
+    return [
+        f"the model gets {1 - right.mean():.0%} of the images wrong; they carry {share.mean():.0%} of the effect on "
+        f"the loss. Over the others alone the mean score is {rest.mean():.2f}"
+    ]

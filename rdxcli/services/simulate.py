@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rdxcli.methods.neurons.tables import ExplanationTable
     from rdxcli.records import Representation
 
-CODE = "1"
+CODE = "2"
 PARTS = ("test", "val", "train", "all")
 SCORINGS = ("correlation", "ablation")
 

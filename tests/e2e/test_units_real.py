@@ -170,6 +170,22 @@ def test_ablation_from_arrays(tmp_path: Path) -> None:
     assert units[2] is None
 
 
+def test_ablation_of_an_early_layer_runs_only_what_follows(tmp_path: Path) -> None:
+    out = ["--outputs", tmp_path, "--limit", "60"]
+    common = ["--method", "le-label", "--model", "digits-cnn", "--layer", "conv1", "--units", "0-1"]
+    assert rdx_here("explain", *common, *out, "--param", "min_top=0.1").returncode == 0
+    arguments = ["simulate", *common, "--scoring", "ablation", "--param", "steps=5", "--json", *out]
+    done = rdx_here(*arguments, "--param", "controls=true")
+    assert done.returncode == 0, done.stderr
+    assert "a pass of what follows conv1" in done.stderr
+    about = json.loads(done.stdout)["ablation"]
+    assert about["judge"] == "a forward hook in the network"
+    assert about["controls"]["truth"]["mean"] == pytest.approx(1.0, abs=0.1)
+    wrong = rdx_here(*arguments, "--param", "controls=2", "--run", "other")
+    assert wrong.returncode == 2
+    assert "expected true or false" in wrong.stderr
+
+
 def model_name(shared: Path) -> str:
     weights = shared / "data" / "weights" / "mobilenet_v2_imagenet1k.safetensors"
     return f"file:{weights}?arch=torchvision:mobilenet_v2&preprocess=half&input_size=96"
@@ -243,4 +259,14 @@ def test_label_explanations_and_ablation_of_a_cifar_network(shared: Path, tmp_pa
     assert len(scores) == 16
     assert all(score <= 1 for score in scores)
     assert max(scores) > 0.1
-    assert ablated["ablation"]["judge"] == "the linear classifier behind the layer"
+    about = ablated["ablation"]
+    assert about["judge"] == "the linear classifier behind the layer"
+    # the scale is right; labels score low because the wrongly classified images carry the effect
+    assert about["controls"]["truth"]["mean"] > 0.7
+    assert abs(about["controls"]["shuffled"]["mean"]) < 0.05
+    assert 0.15 < about["wrong_images"] < 0.25
+    shares = [unit["wrong_share"] for unit in ablated["methods"][0]["units"]]
+    assert float(np.mean(shares)) > 0.7
+    of_right = float(np.mean([unit["score_right"] for unit in ablated["methods"][0]["units"]]))
+    assert of_right > float(np.mean(scores))
+    assert any("of the images wrong" in note for note in ablated["notes"])

@@ -5,7 +5,9 @@ its mean over the validation images; T calibration temperature of the logits.
 
     score = 1 - sum_test |L_sim - L| / sum_test |L_mean - L|
 
-1 is perfect, 0 is as good as the constant mean, and it may be negative.
+1 is perfect, 0 is as good as the constant mean, and it may be negative: the sums are over absolute changes of the loss,
+most of which lie in the images that the model gets wrong, and a prediction that follows the true class says there what
+the unit should have done (`AblationScores.wrong_share`; `controls` gives the two ends of the scale on the same data).
 
 The model is a function `Losses` that gives the per-sample loss for replaced activations of one unit: `LinearHead` for a
 layer that feeds a linear classifier (ResNet layer4 after pooling), anything else through a forward hook of the caller.
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.neurons.scores import Summary, pearson, summarise
+from rdxcli.numerics.seeding import generator
 
 Variant = Literal["optim", "norm"]
 
@@ -137,6 +140,10 @@ class AblationScores:
     summary : Summary
         Mean and std (n) / sqrt(units).
     notes : tuple of str
+    right_scores : (m,) float64 or None
+        Scores over the test rows that the model gets right alone, with the same c and d.
+    wrong_share : (m,) float64 or None
+        Share of sum |L_mean - L| that the others carry.
     """
 
     units: np.ndarray
@@ -145,6 +152,8 @@ class AblationScores:
     shift: np.ndarray
     summary: Summary
     notes: tuple[str, ...]
+    right_scores: np.ndarray | None = None
+    wrong_share: np.ndarray | None = None
 
 
 def ablation_scores(
@@ -158,6 +167,7 @@ def ablation_scores(
     variant: Variant = "optim",
     steps: int = 100,
     learning_rate: float = 0.01,
+    right: ArrayLike | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> AblationScores:
     """Ablation score of each unit.
@@ -180,6 +190,8 @@ def ablation_scores(
         correlation and the validation standard deviation, plus the validation mean.
     steps, learning_rate : int, float
         Of the fit.
+    right : (n,) bool array-like, optional
+        Rows that the model gets right; gives ``right_scores`` and ``wrong_share``.
     advance : callable, optional
         Called with 1 after each unit.
 
@@ -200,7 +212,10 @@ def ablation_scores(
         raise ValueError("Got NaN or infinite values, expected finite numbers")
     val_rows, test_rows = np.asarray(val), np.asarray(test)
     m = len(columns)
-    scores, scale, shift = np.full(m, np.nan), np.full(m, np.nan), np.full(m, np.nan)
+    scores, scale, shift, on_right, wrong = (np.full(m, np.nan) for _ in range(5))
+    good = None if right is None else np.asarray(right, dtype=bool)
+    if good is not None and good.shape != (len(a),):
+        raise ValueError(f"Got right {good.shape}, expected one entry for each of {len(a)} rows")
     for i, unit in enumerate(columns):
         loss = _Unit(losses, int(unit), a[:, unit])
         if variant == "optim":
@@ -209,9 +224,14 @@ def ablation_scores(
             scale[i], shift[i] = _normalise(p[:, i], a[:, unit], val_rows, test_rows)
         if np.isfinite(scale[i]):
             mean = np.full(len(test_rows), a[val_rows, unit].mean())
-            worst = loss.change(mean, test_rows)
-            if worst > 0:
-                scores[i] = 1.0 - loss.change(scale[i] * p[test_rows, i] + shift[i], test_rows) / worst
+            worst = loss.changes(mean, test_rows)
+            if worst.sum() > 0:
+                found = loss.changes(scale[i] * p[test_rows, i] + shift[i], test_rows)
+                scores[i] = 1.0 - found.sum() / worst.sum()
+                if good is not None:
+                    of = good[test_rows]
+                    wrong[i] = worst[~of].sum() / worst.sum()
+                    on_right[i] = 1.0 - found[of].sum() / worst[of].sum() if worst[of].sum() > 0 else np.nan
         if advance is not None:
             advance(1)
     undefined = columns[~np.isfinite(scores)]
@@ -221,7 +241,57 @@ def ablation_scores(
             f"no ablation score for {len(undefined)} units that have no effect or a constant prediction: "
             f"{', '.join(map(str, undefined[:10].tolist()))}"
         )
-    return AblationScores(columns, scores, scale, shift, summarise(scores, ddof=0), tuple(notes))
+    parts = (None, None) if good is None else (on_right, wrong)
+    return AblationScores(columns, scores, scale, shift, summarise(scores, ddof=0), tuple(notes), *parts)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The two ends of the scale on some data.
+
+    Attributes
+    ----------
+    truth : AblationScores
+        The unit's own activations as the prediction. 1 for "optim" where its start c = 1, d = 0 is the optimum; less
+        for "norm", whose validation and test statistics differ.
+    shuffled : AblationScores
+        The same in random order: about 0, and below it where the fit on the validation rows does not carry over.
+    """
+
+    truth: AblationScores
+    shuffled: AblationScores
+
+
+def controls(
+    activations: ArrayLike,
+    losses: Losses,
+    *,
+    val: ArrayLike,
+    test: ArrayLike,
+    units: Sequence[int] | np.ndarray,
+    random_state: int = 0,
+    **options: Any,
+) -> Controls:
+    """Ablation scores of a perfect prediction and of one that knows the distribution of a unit only.
+
+    Parameters
+    ----------
+    activations : (n, u) array-like
+    losses, val, test, units
+        As in `ablation_scores`; further options go there.
+    random_state : int
+        Each unit has its own order, which does not depend on the other units.
+    """
+    a = np.asarray(activations, dtype=np.float64)
+    columns = np.asarray(units)
+    truth = a[:, columns]
+    mixed = truth.copy()
+    for i, unit in enumerate(columns):
+        rng = generator(random_state, "ablation-controls", str(int(unit)))
+        for rows in (np.asarray(val), np.asarray(test)):
+            mixed[rows, i] = a[rng.permutation(rows), unit]
+    common: dict[str, Any] = {"val": val, "test": test, "units": columns, **options}
+    return Controls(ablation_scores(truth, a, losses, **common), ablation_scores(mixed, a, losses, **common))
 
 
 class _Unit:
@@ -234,11 +304,11 @@ class _Unit:
         with torch.no_grad():
             return self.losses(self.unit, torch.as_tensor(self.truth[rows]), rows)
 
-    def change(self, values: np.ndarray, rows: np.ndarray) -> float:
-        """sum |L_new - L| over ``rows``."""
+    def changes(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """|L_new - L| of each of ``rows``."""
         with torch.no_grad():
             new = self.losses(self.unit, torch.as_tensor(values), rows)
-        return float((new - self.original(rows)).abs().sum())
+        return (new - self.original(rows)).abs().double().cpu().numpy()
 
 
 def _fit(loss: _Unit, prediction: np.ndarray, rows: np.ndarray, steps: int, rate: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rdxcli.methods.neurons.ablation import LinearHead, ablation_scores
+from rdxcli.methods.neurons.ablation import LinearHead, ablation_scores, controls
 from rdxcli.methods.neurons.inspection import area_chart, classify, impact, importance_share
 from rdxcli.methods.neurons.simulation import correlation_scores, find_concepts, length_curve, simulate
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
@@ -168,6 +168,60 @@ def test_the_mean_scores_zero_and_constants_have_no_score() -> None:
     assert np.isnan(scores.scores).tolist() == [False, False, True, False]
     assert scores.notes == ("no ablation score for 1 units that have no effect or a constant prediction: 2",)
     assert (scores.summary.count, scores.summary.undefined) == (3, 1)
+
+
+def planted(n: int = 1200, u: int = 8) -> tuple[np.ndarray, LinearHead, np.ndarray]:
+    """A classifier that is right on nine of ten samples, and the classes."""
+    rng = np.random.default_rng(3)
+    W = rng.normal(size=(4, u))
+    X = rng.normal(size=(n, u)) + np.repeat(4.0 * W, n // 4, axis=0)[:n] / np.sqrt(u)
+    return X, LinearHead(X, W, np.zeros(4), np.repeat(np.arange(4), n // 4)), np.repeat(np.arange(4), n // 4)
+
+
+@pytest.mark.parametrize("variant", ["optim", "norm"])
+def test_scores_fall_from_the_truth_to_nothing_as_noise_is_mixed_in(variant: str) -> None:
+    X, losses, _ = planted()
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(X))
+    parts = {"val": order[:400], "test": order[400:], "variant": variant}
+    Z, noise = (X - X.mean(axis=0)) / X.std(axis=0), rng.normal(size=X.shape)
+    means = []
+    for rho in (1.0, 0.98, 0.9, 0.7, 0.4, 0.0):
+        mixed = (rho * Z + np.sqrt(1 - rho**2) * noise) * X.std(axis=0) + X.mean(axis=0)
+        means.append(ablation_scores(mixed, X, losses, **parts).scores.mean())
+    assert means == sorted(means, reverse=True)
+    assert means[0] > (0.99 if variant == "optim" else 0.85)
+    assert 0.2 < means[2] < 0.9
+    assert abs(means[-1]) < 0.1
+    ends = controls(X, losses, units=np.arange(8), **parts)
+    assert ends.truth.scores.mean() == pytest.approx(means[0], abs=0.01)  # Adam never rests
+    assert abs(ends.shuffled.scores.mean()) < 0.1
+    alone = controls(X, losses, units=[5], **parts)
+    assert alone.shuffled.scores[0] == ends.shuffled.scores[5]
+
+
+def test_a_prediction_of_the_true_class_fails_where_the_model_is_wrong() -> None:
+    """It says what the unit should have done: good where the model is right, worse than the mean where it is not."""
+    X, losses, y = planted()
+    right = losses.logits.numpy().argmax(axis=1) == y
+    assert 0.85 < right.mean() < 0.97
+    order = np.random.default_rng(0).permutation(len(X))
+    of_class = np.stack([X[(y == k) & right].mean(axis=0) for k in range(4)])[y]
+    parts = {"val": order[:400], "test": order[400:], "variant": "norm"}
+    found = ablation_scores(of_class, X, losses, right=right, **parts)
+    assert found.wrong_share.mean() > 2 * (1 - right.mean())
+    assert found.right_scores.mean() > found.scores.mean() + 0.05
+    test = order[400:]
+    new = torch.as_tensor(found.scale[2] * of_class[test, 2] + found.shift[2])
+    truth = losses(2, torch.as_tensor(X[test, 2]), test)
+    mean = losses(2, torch.full((len(test),), X[order[:400], 2].mean(), dtype=torch.float64), test)
+    ok = right[test]
+    by_hand = 1 - float((new_loss := (losses(2, new, test) - truth).abs()[ok].sum()) / (mean - truth).abs()[ok].sum())
+    assert new_loss > 0
+    assert found.right_scores[2] == pytest.approx(by_hand)
+    assert found.wrong_share[2] == pytest.approx(float((mean - truth).abs()[~ok].sum() / (mean - truth).abs().sum()))
+    with pytest.raises(ValueError, match="right"):
+        ablation_scores(of_class, X, losses, right=right[:5], **parts)
 
 
 def test_the_normalised_variant_does_not_depend_on_scale() -> None:
