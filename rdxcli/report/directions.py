@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from rdxcli.report.charts import curves
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST = 48
 
@@ -19,7 +23,21 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
     facts += f", layer {model['layer'] or 'array'}, {len(found)} directions, method {document['method']}"
-    sections = [Section("Directions", [_card(entry) for entry in found[:MOST]], _TEXT)]
+    bars = "Bars: " + (_EFFECT if any(entry.get("influence") for entry in found) else _LABELS)
+    cards = [_card(entry) for entry in found[:MOST]]
+    sections = [Section("Directions", cards, f"{_TEXT} {bars}")]
+    if len(found) > MOST:
+        facts += f", the first {MOST} are shown"
+    if document.get("images"):
+        sections.insert(0, Section("Single images", [_image(image) for image in document["images"]], _IMAGES))
+    if document.get("steering"):
+        sections.insert(0, _steering(document["steering"]))
+    masks = document["scores"].get("masks")
+    if masks:
+        rows = [[_SCORES[name], masks[name]] for name in _SCORES if name in masks]
+        sections.append(
+            Section("Agreement with the concept masks", table=(["score, on held-out images", "value"], rows))
+        )
     recovery = document["scores"].get("recovery")
     if recovery:
         rows = [[name, value] for name, value in recovery.items()]
@@ -38,35 +56,132 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     )
 
 
-_TEXT = (
-    "Images in which the detector of a direction responds most; the colour over an image shows where. Bars: change of "
-    "the logits where the concept is present; only those marked * are significant."
+_TEXT = "Images in which the detector of a direction responds most; the colour over an image shows where."
+_EFFECT = "change of the logits where the concept is present; only those marked * are significant."
+_LABELS = "labels of the images in which the detector responds."
+_IMAGES = (
+    "The active concepts of an image, and what the logit of the predicted class would lose without each (bars): "
+    "positive ones speak for the prediction, negative ones against it."
 )
+_SCORES = {
+    "interpretable": "detectors with an IoU of at least 0.04",
+    "unique_labels": "different labels among them",
+    "mean_iou": "mean IoU",
+    "mean_f1": "mean F1",
+    "mean_best_f1": "mean F1 with thresholds chosen by the masks",
+    "mean_average_precision": "mean average precision",
+    "S1": "S1, sum of IoU over detectors",
+    "S2": "S2, sum of the best IoU over labels",
+    "S2_any": "S2 with detectors of one label joined",
+}
 
 
 def _card(entry: Mapping[str, Any]) -> Card:
     labels = entry.get("sample_labels") or [""] * len(entry["sample_ids"])
     maps = entry.get("concept_maps") or [None] * len(entry["sample_ids"])
     pictures = [
-        Picture(sample, label, heat=heat if heat and len(heat) * len(heat[0]) > 1 else None)
+        Picture(sample, label, heat=_heat(heat))
         for sample, label, heat in zip(entry["sample_ids"], labels, maps, strict=True)
     ]
-    moved = entry.get("influence", [])
-    largest = max((abs(one["effect"]) for one in moved), default=1.0) or 1.0
-    bars = [
-        Bar(f"{one['class']}{' *' if one['significant'] else ''}", one["effect"] / largest, f"{one['effect']:+.2f}")
-        for one in moved
-    ]
+    bars = _signed(
+        [(f"{one['class']}{' *' if one['significant'] else ''}", one["effect"]) for one in entry.get("influence", [])]
+    )
     if not bars:
         bars = [Bar(name, share, f"{share:.0%}") for name, share in list(entry["labels"].items())[:6]]
-    facts = [
+    facts: list[tuple[str, Any, str]] = [
         ("images", entry["images"], "Images in which the detector responds"),
-        ("share", entry["share"], "Share of all positions"),
+        ("of the area", f"{entry['share']:.1%}", "Share of all positions"),
     ]
     mask = entry.get("mask_label")
     if mask:
         facts.append(("IoU", mask["iou"], "Overlap with the concept mask on held-out images"))
+        facts.append(("precision", mask["precision"], "Share of the detected positions that are the concept"))
+        facts.append(("recall", mask["recall"], "Share of the concept that is detected"))
     words = entry.get("words", [])
-    said = "words: " + ", ".join(word["word"] for word in words[:5]) if words else ""
-    title = f"Direction {entry['index']}" + (f": {mask['concept']}" if mask else "")
+    said = ""
+    if words:
+        said = "words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
+    title = f"Direction {entry['index']}"
+    if mask:
+        title += f": {mask['concept']}" + ("" if mask["interpretable"] else " (hardly)")
     return Card(title, facts, pictures, bars, text=said)
+
+
+def _heat(values: Sequence[Sequence[float]] | None) -> Sequence[Sequence[float]] | None:
+    """A map that has places."""
+    return values if values and len(values) * len(values[0]) > 1 else None
+
+
+def _signed(values: Sequence[tuple[str, float]], unit: str = "") -> list[Bar]:
+    """Bars around zero, the longest of length 1."""
+    largest = max((abs(value) for _, value in values), default=1.0) or 1.0
+    return [Bar(name, value / largest, f"{value:+.2f}{unit}") for name, value in values]
+
+
+def _steering(steering: Mapping[str, Any]) -> Section:
+    """A card for each step along a direction: what it does to the logits and to the predictions."""
+    where = {"all": "at every place", "present": "where it is detected", "absent": "where it is not detected"}
+    text = (
+        f"What if a concept were stronger or weaker {where[steering['where']]}? Mean change of the logits of "
+        f"{steering['images']} images (bars). Amounts are steps along the encoding direction in feature units."
+    )
+    cards = []
+    for step in steering["steps"]:
+        gained = ", ".join(f"{name} {count}" for name, count in list(step["to"].items())[:4])
+        cards.append(
+            Card(
+                f"Direction {step['direction']} by {step['amount']:+.3g}",
+                [
+                    ("changed", f"{step['changed']:.1%}", "Share of the images whose prediction changes"),
+                    ("own strength", step["own_strength"], "Mean signal where it is detected minus where it is not"),
+                ],
+                bars=_signed([(one["class"], one["change"]) for one in step["classes"]]),
+                text=f"newly predicted: {gained}" if gained else "no prediction changes",
+            )
+        )
+    return Section("What if", cards, text, charts=_doses(steering["steps"]))
+
+
+def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """For directions with several amounts: change of the logits against the amount."""
+    drawn = []
+    for index in dict.fromkeys(step["direction"] for step in steps):
+        own = sorted((step for step in steps if step["direction"] == index), key=lambda step: step["amount"])
+        if len(own) < 2:
+            continue
+        largest: dict[str, float] = {}
+        for step in own:
+            for one in step["classes"]:
+                largest[one["class"]] = max(largest.get(one["class"], 0.0), abs(one["change"]))
+        chosen = sorted(largest, key=lambda name: -largest[name])[:5]
+        series = {}
+        for name in chosen:
+            points = [(s["amount"], one["change"]) for s in own for one in s["classes"] if one["class"] == name]
+            series[name] = sorted([*points, (0.0, 0.0)])
+        drawn.append(curves(f"Direction {index}: change of the logits", series, "amount"))
+    return drawn
+
+
+def _image(image: Mapping[str, Any]) -> Card:
+    """One image, once for each active concept, with what that does to the prediction."""
+    own = Picture(image["sample_id"], "the image", strong=True)
+    pictures = [
+        Picture(image["sample_id"], f"direction {one['direction']}", heat=_heat(one["map"]))
+        for one in image["concepts"]
+    ]
+    values = [
+        (f"direction {one['direction']}", one["contribution"])
+        for one in image["concepts"]
+        if one["contribution"] is not None
+    ]
+    bars = _signed(values) or [
+        Bar(f"direction {one['direction']}", one["activation"], f"{one['activation']:.2f}") for one in image["concepts"]
+    ]
+    said = []
+    if image["label"] is not None:
+        said.append(f"label {image['label']}")
+    if image["prediction"] is not None:
+        said.append(f"predicted {image['prediction']}")
+    if not image["concepts"]:
+        said.append("no concept is active")
+    return Card(image["sample_id"], pictures=[own, *pictures], bars=bars, text=", ".join(said))

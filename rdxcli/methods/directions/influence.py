@@ -40,7 +40,7 @@ from .signals import closed_form
 
 def _logits(head: Head, X: Tensor, batch: int) -> Tensor:
     with torch.no_grad():
-        return torch.cat([head(part).double() for part in X.split(batch)])
+        return torch.cat([head(part).double().cpu() for part in X.split(batch)])
 
 
 def shifted_logits(head: Head, X: Tensor, vectors: Array, batch: int = 256) -> Iterator[Tensor]:
@@ -151,7 +151,8 @@ def _gradient(head: Head, X: Tensor, y: Array, batch: int) -> Array:
     for part, of in zip(X.split(batch), torch.as_tensor(y).split(batch), strict=True):
         part = part.detach().clone().requires_grad_()
         with torch.enable_grad():
-            total = head(part).gather(1, of.long()[:, None]).sum()
+            logits = head(part)
+            total = logits.gather(1, of.long()[:, None].to(logits.device)).sum()
             (gradient,) = torch.autograd.grad(total, part)
         parts.append(gradient.sum((2, 3)).double())
     return torch.cat(parts).numpy()

@@ -24,7 +24,7 @@ from .features import as_maps
 
 def _evaluate(head: Head, X: Tensor, batch: int) -> Array:
     with torch.no_grad():
-        return torch.cat([head(part).double() for part in X.split(batch)]).numpy()
+        return torch.cat([head(part).double().cpu() for part in X.split(batch)]).numpy()
 
 
 def steer(
@@ -76,6 +76,29 @@ def steer(
         moved = X + float(amount) * step
         found.append(_evaluate(head, moved.clamp_min(0) if clamp else moved, batch))
     return np.stack(found)
+
+
+def own_strength(directions: Directions, features: Array | Tensor) -> Array:
+    """How strong each concept is where it is: mean signal value where it is detected minus the mean where it is not.
+
+    Parameters
+    ----------
+    directions : Directions
+    features : array, shape (N, D, H, W) or (N, D)
+
+    Returns
+    -------
+    ndarray, shape (I,), float64
+        In feature units along the encoding direction; 0 for a detector that fires everywhere or nowhere.
+    """
+    X = as_maps(features)
+    values = np.moveaxis(directions.decode(X), 1, 0).reshape(len(directions.bias_), -1).astype(np.float64)
+    present = np.moveaxis(directions.detect(X), 1, 0).reshape(values.shape)
+    count = present.sum(1)
+    inside, whole = (values * present).sum(1), values.sum(1)
+    absent = values.shape[1] - count
+    difference = inside / np.maximum(count, 1) - (whole - inside) / np.maximum(absent, 1)
+    return np.where((count == 0) | (absent == 0), 0.0, difference)
 
 
 def explain_predictions(

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Request, create, write_json
-from rdxcli.errors import RdxError, UsageError
+from rdxcli.artifacts import Artifact, Request, create, write_json
+from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
 from rdxcli.progress import log, track
+from rdxcli.records import plain
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, representation
+from rdxcli.services.explainers import direction_record as record
+from rdxcli.services.explainers import steering
+from rdxcli.services.explainers.stored import check_layer, same_place, stored_artifact
 from rdxcli.services.heads import head_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from rdxcli.methods.directions.base import Directions
-    from rdxcli.records import Representation
 
-CODE = "1"
-SHOWN = 12  # images per direction
+CODE = "2"
 SYNTHETIC = "synthetic:"
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What is explained: features, the network above them, and the truth when the case is synthetic."""
-
-    source: Representation
-    head: Any = None
-    truth: Any = None
+LEARNING = ("eddp", "uibe")  # methods that use the network above the layer to find directions
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
@@ -39,11 +32,13 @@ def plan(options: ExplainOptions) -> dict[str, Any]:
         "features": options.selection.dataset if _is_synthetic(options) else options.model or options.activations,
         "layer": options.layer or "the penultimate one",
         "parameters": dict(options.parameters),
+        **({"apply": options.apply} if options.apply else {}),
+        **({"steer": list(options.steer)} if options.steer else {}),
     }
 
 
 def explain(options: ExplainOptions) -> Outcome:
-    """Find directions and store them.
+    """Find directions, or apply stored ones, and store what they say.
 
     Raises
     ------
@@ -52,20 +47,35 @@ def explain(options: ExplainOptions) -> Outcome:
     """
     from rdxcli.methods.registry import get
 
+    steps = steering.parse(options.steer)
+    given, steer_parameters = steering.split(options.parameters)
+    options = replace(options, parameters=given)
     kind = get("explain", options.method).load()
-    parameters, use_head = _parameters(options)
-    known = _constructor(kind)
-    check_parameters(options.method, parameters, [*known, "num_directions", "head"])
-    parameters.pop("head", None)
-    if "num_directions" in parameters:
-        parameters["n_directions"] = parameters.pop("num_directions")
-    case = _case(options, use_head and options.method in ("eddp", "uibe"))
+    applied = None if options.apply is None else stored_artifact(options, "directions")
+    if applied is not None:
+        if given:
+            raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
+        steering.check(steps, len(applied.document()["directions"]))
+        options = _on_stored_features(options, applied)
+    parameters, use_head = _parameters(options, kind)
+    if isinstance(parameters.get("n_directions"), int):
+        steering.check(steps, parameters["n_directions"])  # before minutes of learning
+    case = _case(options, use_head, strict=bool(steps))
     source = case.source
+    notes = [] if applied is None else check_layer(applied, source)
     request = Request(
         kind="directions",
-        parameters={"method": options.method, **parameters, "head": case.head is not None},
+        parameters={
+            "method": options.method,
+            **parameters,
+            "head": case.head is not None,
+            "steer": list(options.steer),
+            **steer_parameters,
+            "target": options.target,
+        },
         inputs={
             "features": dict(source.source),
+            "directions": None if applied is None else applied.manifest.fingerprint,
             "images": source.dataset,
             "labels": {**options.files, "concepts": options.concepts, "vlm": options.vlm, "set": options.concept_set},
         },
@@ -73,16 +83,24 @@ def explain(options: ExplainOptions) -> Outcome:
         code=CODE,
     )
     folder = folder_of(options, source)
+    if applied is not None and folder.resolve() == applied.path.resolve():
+        raise UsageError(
+            f"this would replace the directions in {folder}", "give the result another name with --run NAME"
+        )
     with create(folder, request, force=options.force) as draft:
         if not draft.reused:
             import numpy as np
             from safetensors.numpy import save_file
 
             features = np.array(source.values, dtype=np.float32)
-            log.info("%s on %d samples of %s: shape %s", options.method, source.n, source.name, features.shape[1:])
-            directions = kind(**parameters, random_state=options.seed)
-            with track(f"directions with {options.method}", None, "steps"):
-                directions.fit(features, case.head)
+            if applied is None:
+                log.info("%s on %d samples of %s: shape %s", options.method, source.n, source.name, features.shape[1:])
+                directions = kind(**parameters, random_state=options.seed)
+                with track(f"directions with {options.method}", None, "steps"):
+                    directions.fit(features, case.head if options.method in LEARNING else None)
+            else:
+                directions = _stored(applied, features)
+            steering.check(steps, len(directions.bias_))
             arrays = {
                 "encoding": directions.encoding_,
                 "decoding": directions.decoding_,
@@ -93,18 +111,40 @@ def explain(options: ExplainOptions) -> Outcome:
             save_file(
                 {name: np.ascontiguousarray(a) for name, a in arrays.items()}, draft.path / "directions.safetensors"
             )
-            record = _record(options, request, directions, case, features)
-            write_json(draft.path / "directions.json", record.to_document(folder.as_posix()))
+            document = record.document(options, request, directions, case, features, folder.as_posix())
+            document["notes"] = [*notes, *document["notes"]]
+            steering.add(draft.path, document, options, directions, case, features, steps, steer_parameters)
+            write_json(draft.path / "directions.json", plain(document))
             draft.manifest.rows = len(directions.bias_)
-    document = draft.result.document()
-    columns, rows = _table(document)
-    lines = [f"note: {note}" for note in document["notes"]]
-    if document["scores"].get("recovery"):
-        found = document["scores"]["recovery"]
-        lines.insert(0, ", ".join(f"{name} {value:.3g}" for name, value in found.items() if isinstance(value, float)))
-    return Outcome(
-        draft.result, document, f"directions of {source.name} ({source.layer or 'array'})", columns, rows, lines
-    )
+    return record.outcome(draft.result, f"directions of {source.name} ({source.layer or 'array'})")
+
+
+def _on_stored_features(options: ExplainOptions, applied: Artifact) -> ExplainOptions:
+    """The options with the data set, model and layer of stored directions where none is given."""
+    synthetic = (applied.manifest.request.inputs.get("features") or {}).get("synthetic")
+    if synthetic and options.model is None and options.activations is None and options.selection.dataset is None:
+        return replace(options, selection=replace(options.selection, dataset=f"{SYNTHETIC}{synthetic}"))
+    return options if _is_synthetic(options) else same_place(options, applied, "features")
+
+
+def _stored(applied: Artifact, features: np.ndarray) -> Directions:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from rdxcli.methods.directions.base import Directions
+
+    path = applied.path / "directions.safetensors"
+    try:
+        arrays = load_file(path)
+        found = Directions.of(*(arrays[name] for name in ("encoding", "decoding", "bias", "margin", "mean")))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"cannot read {path}: {error}", "find the directions again with --force") from None
+    if found.n_features_in_ != features.shape[1]:
+        raise InputError(
+            f"{applied.path} has directions of {found.n_features_in_} channels, got features of {features.shape[1]}",
+            "use the layer that the directions were found in",
+        )
+    return found
 
 
 def _constructor(kind: Any) -> list[str]:
@@ -117,29 +157,37 @@ def _is_synthetic(options: ExplainOptions) -> bool:
     return (options.selection.dataset or "").startswith(SYNTHETIC)
 
 
-def _parameters(options: ExplainOptions) -> tuple[dict[str, Any], bool]:
+def _parameters(options: ExplainOptions, kind: Any) -> tuple[dict[str, Any], bool]:
+    """Keywords of the method, and whether the network above the layer may be used."""
     parameters = dict(options.parameters)
-    use_head = parameters.get("head", True)
+    use_head = parameters.pop("head", True)
     if not isinstance(use_head, bool):
         raise UsageError(f"--param head={use_head}: expected true or false")
+    check_parameters(options.method, parameters, [*_constructor(kind), "num_directions", "head", *steering.PARAMETERS])
+    if "num_directions" in parameters:
+        parameters["n_directions"] = parameters.pop("num_directions")
     return parameters, use_head
 
 
-def _case(options: ExplainOptions, use_head: bool) -> _Case:
+def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
+    """Features and the network above them; ``strict`` refuses to go on without that network."""
     if _is_synthetic(options):
         return _synthetic(options, use_head)
-    pool = "none" if options.pool == "auto" else options.pool
-    source = representation(options, spatial=True, pool=pool)
+    source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
+    if strict and not (use_head and options.model is not None):
+        raise UsageError("--steer needs the network above the layer", "give --model, and not --param head=false")
     head = None
     if use_head and options.model is not None:
         try:
             head = head_of(options, source)
         except RdxError as error:
+            if strict:
+                raise
             log.warning("without the network above the layer: %s", error.message)
-    return _Case(source, head)
+    return record.Case(source, head)
 
 
-def _synthetic(options: ExplainOptions, use_head: bool) -> _Case:
+def _synthetic(options: ExplainOptions, use_head: bool) -> record.Case:
     """A made-up case with known directions."""
     import numpy as np
 
@@ -157,184 +205,4 @@ def _synthetic(options: ExplainOptions, use_head: bool) -> _Case:
         labels=np.array([f"class {k}" for k in case.y]),
         source={"synthetic": name, "dataset": f"synthetic-{name}"},
     )
-    return _Case(source, case.head if use_head else None, case)
-
-
-def _record(
-    options: ExplainOptions, request: Request, directions: Directions, case: _Case, features: np.ndarray
-) -> Any:
-    import numpy as np
-
-    from rdxcli.records import Directions as Record
-
-    source = case.source
-    responses = directions.responses(features)
-    flat = responses.reshape(*responses.shape[:2], -1)
-    strongest = flat.max(axis=2)
-    present = strongest > 0
-    notes = list(directions.notes_)
-    influence = _influence(case, directions, features, options.seed, notes)
-    masks = _mask_labels(options, source, responses, notes)
-    maps = directions.concept_maps(features)
-    words = _word_labels(options, source, maps, options.seed)
-    entries = []
-    for i in range(len(directions.bias_)):
-        rows = np.argsort(-strongest[:, i], kind="stable")[:SHOWN]
-        entries.append(
-            {
-                "index": i,
-                "share": float((flat[:, i] > 0).mean()),
-                "images": int(present[:, i].sum()),
-                "labels": _make_up(source, np.flatnonzero(present[:, i])),
-                "samples": rows,
-                "sample_ids": [_id(source, row) for row in rows],
-                "sample_labels": None if source.labels is None else [str(source.labels[row]) for row in rows],
-                "concept_maps": maps[rows, i].round(3).tolist() if maps.ndim == 4 else None,
-                **({} if influence is None else {"influence": influence[i]}),
-                **({} if masks is None else {"mask_label": masks[i]}),
-                **({} if words is None else {"words": words[i]}),
-            }
-        )
-    scores: dict[str, Any] = {"health": directions.health(features)}
-    if case.truth is not None:
-        scores["recovery"] = _recovery(directions, case.truth)
-    return Record(
-        method=options.method,
-        parameters=request.parameters,
-        seed=options.seed,
-        notes=notes,
-        model=source.describe(),
-        directions=entries,
-        scores=scores,
-        samples={"dataset": source.dataset, "n": source.n},
-    )
-
-
-def _id(source: Representation, row: int) -> str:
-    return str(row) if source.sample_ids is None else str(source.sample_ids[row])
-
-
-def _make_up(source: Representation, rows: np.ndarray) -> dict[str, float]:
-    if source.labels is None or not len(rows):
-        return {}
-    from rdxcli.services.comparison_record import make_up
-
-    return make_up(source.labels[rows])
-
-
-def _influence(
-    case: _Case, directions: Directions, features: np.ndarray, seed: int, notes: list[str]
-) -> list[list[dict[str, Any]]] | None:
-    """Per direction the classes it moves most: effect in logits, derivative, p-value, significance."""
-    if case.head is None:
-        return None
-    import numpy as np
-
-    from rdxcli.methods.directions.influence import influence
-    from rdxcli.services.explainers.samples import class_names
-
-    # per class of the prediction, at most as many images as a laptop takes in seconds
-    rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), 512)).astype(int))
-    found = influence(directions, case.head, features[rows], random_state=seed)
-    notes += [note for note in found.notes if note not in notes]
-    names = class_names(case.source, int(found.classes.max()) + 1)
-    return [
-        [
-            {
-                "class": names[int(label)],
-                "effect": float(found.effect[i, c]),
-                "derivative": float(found.derivative[i, c]),
-                "p_value": float(found.p_effect[i, c]),
-                "significant": bool(found.significant[i, c]),
-            }
-            for c, label in sorted(enumerate(found.classes), key=lambda pair: -abs(found.effect[i, pair[0]]))[:6]
-        ]
-        for i in range(len(directions.bias_))
-    ]
-
-
-def _mask_labels(
-    options: ExplainOptions, source: Representation, responses: np.ndarray, notes: list[str]
-) -> list[dict[str, Any]] | None:
-    """Names of directions by their overlap with concept masks: ``--file masks=FOLDER``, or the data set's own."""
-    given = bool({"masks", "broden"} & set(options.files))
-    if responses.ndim != 4 or (not given and not _has_masks(source)):
-        return None
-    import numpy as np
-
-    from rdxcli.methods.directions.labelling import label_by_masks
-    from rdxcli.services.masks import open_masks
-
-    opened = open_masks(options, source)
-    masks = np.stack([opened.read(row) for row in range(source.n)])
-    is_train = np.arange(len(masks)) % 2 == 0
-    found = label_by_masks(responses, masks, is_train, len(opened.names), ignore=-1 if masks.ndim == 3 else None)
-    notes += opened.notes
-    notes.append(
-        f"labels by masks: {int(found.interpretable.sum())} of {len(found.label)} directions are interpretable"
-    )
-    return [
-        {
-            "concept": opened.names[int(label)],
-            "iou": float(found.label_iou[i]),
-            "interpretable": bool(found.interpretable[i]),
-        }
-        for i, label in enumerate(found.label)
-    ]
-
-
-def _has_masks(source: Representation) -> bool:
-    from rdxcli.datasets.registry import open_dataset
-
-    return source.dataset is not None and open_dataset(source.dataset).mask is not None
-
-
-def _word_labels(
-    options: ExplainOptions, source: Representation, maps: np.ndarray, seed: int
-) -> list[list[dict[str, Any]]] | None:
-    """Words whose image-text scores follow each direction, when concept scores or a vision-language model are given."""
-    if not (options.concepts or options.vlm or "image_embeddings" in options.files):
-        return None
-    import numpy as np
-
-    from rdxcli.methods.directions.labelling import label_by_words
-    from rdxcli.services.concept_inputs import gather
-    from rdxcli.services.concept_scores import open_scorer
-
-    concepts = gather(options, source, labels=False, scorer=open_scorer(options) if options.vlm else None)
-    scores = np.asarray(concepts.values[np.arange(source.n)])
-    activation = maps.reshape(*maps.shape[:2], -1).mean(axis=2)
-    found = label_by_words(activation, scores, random_state=seed)
-    return [
-        [
-            {
-                "word": concepts.names[int(column)],
-                "correlation": float(found.correlation[i, column]),
-                "p_value": float(found.p_value[i]),
-            }
-            for column in found.best[i]
-        ]
-        for i in range(len(found.best))
-    ]
-
-
-def _recovery(directions: Directions, truth: Any) -> dict[str, Any]:
-    from rdxcli.methods.directions.recovery import recovery
-
-    if len(directions.bias_) != truth.S.shape[1]:
-        return {}
-    names = ("X", "values", "owner", "S", "B", "W", "is_test")
-    return recovery(directions, *(getattr(truth, name) for name in names)).as_dict()
-
-
-def _table(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    rows = []
-    for entry in document["directions"]:
-        moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
-        labels = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["labels"].items())[:3])
-        mask, words = entry.get("mask_label"), entry.get("words")
-        named = f"{mask['concept']} (IoU {mask['iou']:.2f})" if mask else labels
-        if words and not mask:
-            named = ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
-        rows.append([entry["index"], entry["images"], entry["share"], named or "-", ", ".join(moved[:3]) or "-"])
-    return ["direction", "images", "share", "label", "moves the logits of"], rows
+    return record.Case(source, case.head if use_head else None, case)
