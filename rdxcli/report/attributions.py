@@ -162,6 +162,8 @@ def _card(image: Mapping[str, Any], pictured: bool) -> Card:
             facts.append(("prediction", image["prediction"], ""))
             facts.append(("cosine", image["similarity"], "To the class's text; concepts and bias add up to it"))
             facts.append(("bias", image["bias"], "Part of the cosine that no concept explains"))
+        if "before" in image:
+            facts.append(("before the edit", image["before"], "Predicted with the image's own concepts"))
         bars = _bars(image.get("for_prediction") or image["concepts"])
         bars += _bars([entry for entry in image.get("contrast", ()) if entry["score"]][:6], "contrast: ")
     sample = image["sample_id"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMATS = ("html", "png", "pdf")
-_FAMILIES = {"comparisons", "explanations", "simulations", "surrogates"}  # folders that say nothing in a file name
+_FAMILIES = {"comparisons", "explanations", "simulations"}  # folders that say nothing in a file name
 
 
 def choose(text: str | None, outputs: Path) -> Artifact:
@@ -162,6 +162,22 @@ def _gallery(module: str) -> Callable[[Artifact, str, Path], None]:
     return write
 
 
+def _surrogate(artifact: Artifact, form: str, path: Path) -> None:
+    import csv
+
+    from rdxcli.report import gallery, surrogate
+
+    if form != "html":
+        raise UsageError(f"a surrogate has no {form} form", "use --format html and print the page")
+    history = []
+    with open(artifact.path / "metrics.csv", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            numbers = {name: value for name, value in row.items() if name != "best" and value}
+            history.append({name: float(value) for name, value in numbers.items()})
+    page = surrogate.page(artifact.document(), history, artifact.manifest.command)
+    path.write_text(gallery.html(page, {}), "utf-8")
+
+
 _PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
     "comparison": _comparison,
     "attributions": _gallery("attributions"),
@@ -169,4 +185,5 @@ _PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
     "explanations": _gallery("neurons"),
     "simulation": _gallery("simulation"),
     "regions": _gallery("regions"),
+    "surrogate": _surrogate,
 }

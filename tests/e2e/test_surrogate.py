@@ -182,6 +182,37 @@ def test_words_explain_predictions_and_contrasts(world: Path, encodings: str, su
     assert [image["sample_id"] for image in one["images"]] == ["im007"]
 
 
+def test_what_if_a_concept_were_not_there(world: Path, encodings: str, surrogate: str) -> None:
+    """Without its dog an image that was a dog is what else it shows; images without dogs stay."""
+    classes = ("--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt")
+    plain = explain(world, encodings, surrogate, *classes, "--run", "plain")
+    edited = explain(world, encodings, surrogate, *classes, "--param", "edit=dog=0", "--run", "edited")
+    captions = json.loads((world / "caps.json").read_text("utf-8"))
+    changed = 0
+    for before, after in zip(plain["images"], edited["images"], strict=True):
+        assert after["before"] == before["prediction"]
+        changed += after["prediction"] != before["prediction"]
+        words = captions[after["sample_id"]][0].split()
+        if "dog" in words:
+            assert after["prediction"] != "dog"
+            assert after["turned"] > 0.01
+        else:
+            assert after["turned"] == pytest.approx(0, abs=1e-9)
+            assert after["prediction"] == before["prediction"]
+    assert edited["edit"]["changed"] == changed > 0
+    assert f"the prediction of {changed} of {N} images changes" in edited["notes"][0]
+    page = run(world, "visualize", edited["artifact"], "-q").strip()
+    assert "before the edit" in Path(world / page).read_text("utf-8")
+
+
+def test_the_training_has_a_page(world: Path, surrogate: str) -> None:
+    page = Path(world / run(world, "visualize", surrogate, "--outputs", world / "outputs", "-q").strip())
+    text = page.read_text("utf-8")
+    assert text.count("<svg") == 3
+    assert "held-out images" in text
+    assert page.name == "surrogates--surrogate.html"  # the explanation has the other name
+
+
 def test_commands_pipe(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     first = run(world, "encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1",
@@ -225,6 +256,8 @@ def test_bad_inputs_are_said_in_a_line(world: Path, encodings: str, surrogate: s
         (("explain", "--method", "surrogate"), "--surrogate"),
         ((*explaining, "--param", "contrast=dog,cat"), "needs classes"),
         ((*explaining, "--target", "im9999"), "no such image"),
+        ((*explaining, "--param", "edit=dog"), "CONCEPT=VALUE"),
+        ((*explaining, "--param", "edit=dig=0"), "`dog`"),
         ((*explaining, "--file", "text_embedings=cls.npy"), "text_embeddings"),
         ((*explaining, "--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt",
           "--param", "contrast=dog,cow"), "cow"),

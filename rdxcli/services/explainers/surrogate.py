@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CODE = "2"
 BLOCK = 2048  # images whose class scores are held at once
-KNOWN = ("top", "bias", "contrast")
+KNOWN = ("top", "bias", "contrast", "edit")
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
@@ -47,6 +47,7 @@ def explain(options: ExplainOptions) -> Outcome:
     """
     check_parameters(options.method, options.parameters, KNOWN)
     surrogate, encodings, names = trained(options)
+    before, encodings = encodings, _edited(options, encodings, names)
     given = gather(options, images=False, words=None)
     classes, texts = given.class_names, given.classes
     top = int(options.parameters.get("top", 10))
@@ -60,6 +61,7 @@ def explain(options: ExplainOptions) -> Outcome:
             "bias": bias,
             "contrast": options.parameters.get("contrast"),
             "target": options.target,
+            "edit": options.parameters.get("edit"),
         },
         inputs={
             **fingerprints(surrogate, encodings),
@@ -80,6 +82,8 @@ def explain(options: ExplainOptions) -> Outcome:
             sparse.save_npz(draft.path / "attributions.npz", images.csr())
             document, more = _document(options, request, surrogate, encodings, images, names, classes, texts, pair)
             document["notes"] = [*given.notes, *document["notes"]]
+            if encodings is not before:
+                document |= _effect(surrogate, before, encodings, document, texts)
             for name, scores in more.items():
                 sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
             write_json(draft.path / "attributions.json", {**document, "artifact": folder.as_posix()})
@@ -331,6 +335,63 @@ def _contrast(options: ExplainOptions, classes: list[str] | None) -> tuple[int, 
     if len(parts) != 2:
         raise UsageError(f"--param contrast={given}: expected two classes, A,B")
     raise UnknownNameError("class", next(part for part in parts if part not in classes), classes)
+
+
+def _edited(options: ExplainOptions, encodings: Encodings, names: Sequence[str]) -> Encodings:
+    """Encodings after ``--param edit=CONCEPT=VALUE,...``: what if every image had that share of the concept?
+
+    Raises
+    ------
+    RdxError, ValueError
+        Malformed text, an unknown concept, a value that is no number.
+    """
+    given = options.parameters.get("edit")
+    if given is None:
+        return encodings
+    values: dict[int, float] = {}
+    for part in str(given).split(","):
+        name, equals, value = part.strip().rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"--param edit={given}: cannot read `{part}`", "write CONCEPT=VALUE, for example dog/n=0")
+        fitting = [j for j, known in enumerate(names) if name in (known, _plain(known))]
+        if not fitting:
+            raise UnknownNameError("concept", name, [*names, *map(_plain, names)])
+        values |= dict.fromkeys(fitting, number)
+    return encodings.with_values(values)
+
+
+def _effect(
+    surrogate: Any, before: Encodings, after: Encodings, document: dict[str, Any], texts: np.ndarray | None
+) -> dict[str, Any]:
+    """What an edit did: how far each embedding turned, and which predictions changed; fills the document's images."""
+    import numpy as np
+
+    from rdxcli.methods.surrogate.attribution import Affine, class_scores
+    from rdxcli.methods.surrogate.evaluation import cosine_matrix
+
+    old, new = (Affine.of(surrogate).embed(encodings) for encodings in (before, after))
+    turned = [1.0 - float(cosine_matrix(a[None], b[None])[0, 0]) for a, b in zip(old, new, strict=True)]
+    changed = 0
+    for i, entry in enumerate(document["images"]):
+        entry["turned"] = turned[i]
+    if texts is not None:
+        for start in range(0, len(turned), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(turned)))
+            labels = class_scores(surrogate, before.take(rows), texts).predictions
+            for row, label in zip(rows, labels, strict=True):
+                entry = document["images"][row]
+                entry["before"] = document["classes"][int(label)]
+                changed += entry["before"] != entry["prediction"]
+    told = (
+        f"edited: {document['parameters']['edit']}; the embeddings turn by a mean of 1 - cosine = {np.mean(turned):.3g}"
+    )
+    if texts is not None:
+        told += f", the prediction of {changed} of {len(turned)} images changes"
+    return {"notes": [told, *document["notes"]], "edit": {"mean_turned": float(np.mean(turned)), "changed": changed}}
 
 
 def listed(entries: Sequence[Mapping[str, Any]], most: int = 5) -> str:
