@@ -50,7 +50,7 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
 
 _TEXT = (
     "Images that share the states of a few units with a target (framed); the nearest to the target come first. "
-    "The small map says where those units sit; a unit is written as channel @ row, column."
+    "The small map says where those units sit; a unit is written channel@row,column."
 )
 _MEMBERSHIP = "Images that have the states of a stored region; those most like its target, over all units, come first."
 _BASELINE = "Images on the target's side of a few pieces of the decision boundary."
@@ -61,6 +61,8 @@ def _card(region: Mapping[str, Any]) -> Card:
     counts = region.get("labels") or {}
     total = sum(counts.values()) or 1
     bars = [Bar(name, count / total, str(count)) for name, count in list(counts.items())[:6]]
+    if max(counts.values(), default=0) == 1 and len(counts) > 1:
+        bars = []  # every member has a label of its own
     facts = [
         ("images", scores["size"], "Members of the region"),
         ("share", _share(scores.get("coverage")), "Share of all images"),
@@ -149,7 +151,7 @@ def _rule(region: Mapping[str, Any]) -> list[str]:
     places = region.get("positions") or [[neuron] for neuron in region["neurons"]]
     written: dict[int, list[str]] = {1: [], 0: []}
     for place, state in zip(places, region["states"], strict=True):
-        written[int(state)].append(f"{place[0]} @ {place[1]},{place[2]}" if len(place) == 3 else str(place[0]))
+        written[int(state)].append(f"{place[0]}@{place[1]},{place[2]}" if len(place) == 3 else str(place[0]))
     lines = []
     for state, word in ((1, "on"), (0, "off")):
         names = written[state]
