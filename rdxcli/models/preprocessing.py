@@ -152,6 +152,27 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
     return cut.astype(bool) if binary else cut[0].astype(np.int64) - 1
 
 
+def seen_part(how: Preprocessing, height: int, width: int) -> tuple[float, float, float, float]:
+    """The part of a picture that a model sees: (top, left, bottom, right) in shares of its height and width.
+
+    Below 0 or above 1 where the input is padded. Rounding to whole pixels is left out.
+
+    Parameters
+    ----------
+    how : Preprocessing
+    height, width : int
+        Of the picture, pixels.
+    """
+    if how.resize == "squash":
+        size: tuple[float, float] = how.resize_to
+    else:
+        pick = max if how.resize == "longest" else min
+        ratio = pick(height / how.resize_to[0], width / how.resize_to[1])
+        size = (height / ratio, width / ratio)
+    high, wide = how.input_size[0] / size[0], how.input_size[1] / size[1]
+    return (1 - high) / 2, (1 - wide) / 2, (1 + high) / 2, (1 + wide) / 2
+
+
 def override(base: Preprocessing, options: Mapping[str, str]) -> Preprocessing:
     """``base`` with the options of a model's name put over it.
 

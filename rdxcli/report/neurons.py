@@ -29,7 +29,7 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
         facts,
         [
             Section("Scores of the layer", table=_scores(document), charts=_distribution(document)),
-            Section("Units", [_card(unit) for unit in shown]),
+            Section("Units", [_card(unit) for unit in shown], text=_legend(shown)),
         ],
         document["notes"],
         [
@@ -38,6 +38,16 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
             *((name, json.dumps(value)) for name, value in document["parameters"].items()),
         ],
     )
+
+
+def _legend(units: list[Mapping[str, Any]]) -> str:
+    """How to read the pictures."""
+    words = ["The strongest images first, with the unit's activation."] if units else []
+    if any(unit.get("ranges") for unit in units):
+        words.append("A caption like 5-50: 1.23 means an image drawn from ranks 5 to 50, activation 1.23.")
+    if any("map" in shown for unit in units for shown in unit["strongest"]):
+        words.append("Colour shows where in the image the unit is active.")
+    return " ".join(words)
 
 
 def _scores(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -64,7 +74,7 @@ def _card(unit: Mapping[str, Any]) -> Card:
     ]
     pictures = [_picture(shown) for shown in unit["strongest"]]
     for band in unit.get("ranges", []):
-        pictures += [_picture(shown, f"rank {band['from']}-{band['to']}: ") for shown in band["samples"]]
+        pictures += [_picture(shown, f"{band['from']}-{band['to']}: ") for shown in band["samples"]]
     charts = []
     if "area" in unit:
         area = unit["area"]

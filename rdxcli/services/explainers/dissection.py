@@ -9,13 +9,14 @@ from rdxcli.artifacts import Request, create, write_json
 from rdxcli.errors import UsageError
 from rdxcli.progress import track
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, parse_units, representation
-from rdxcli.services.explainers.neurons import SHOWN_IMAGES, SHOWN_UNITS, TABLE, document, outcome
+from rdxcli.services.explainers.neurons import TABLE, document, outcome
+from rdxcli.services.explainers.unit_pictures import SHOWN_UNITS, add_masks, strongest
 from rdxcli.services.masks import Masks, open_masks
 
 if TYPE_CHECKING:
     from rdxcli.records import Representation
 
-CODE = "1"
+CODE = "2"
 BATCH = 32
 OWN = ("ignore",)
 
@@ -87,12 +88,13 @@ def explain(options: ExplainOptions) -> Outcome:
                 n_images=source.n,
             )
             table = estimator.table(source.layer or "").select(units)
-            pictures = {unit: _strongest(source, unit, estimator.thresholds_[unit]) for unit in units[:SHOWN_UNITS]}
+            pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
             notes = [*masks.notes, *estimator.notes_]
             record = document(options, request, source, table, notes, folder.as_posix(), strongest=pictures)
             for entry in record["units"]:
                 entry["interpretable"] = bool(estimator.interpretable_[entry["unit"]])
                 entry["threshold"] = float(estimator.thresholds_[entry["unit"]])
+            add_masks(record, options, source, {unit: float(estimator.thresholds_[unit]) for unit in units})
             (draft.path / TABLE).write_text(format_table(table), "utf-8")
             write_json(draft.path / "explanations.json", record)
             draft.manifest.rows = len(units)
@@ -114,23 +116,3 @@ def _batches(source: Representation, masks: Masks) -> Callable[[], Iterator[tupl
                 advance(len(maps))
 
     return batches
-
-
-def _strongest(source: Representation, unit: int, threshold: float) -> list[dict[str, Any]]:
-    """The images with the largest activation at one position, with the map over its threshold."""
-    import numpy as np
-
-    maps = np.asarray(source.values[:, unit], dtype=np.float64)
-    peaks = maps.max(axis=(1, 2))
-    found = []
-    for row in np.argsort(-peaks, kind="stable")[:SHOWN_IMAGES]:
-        above = np.clip((maps[row] - threshold) / max(float(peaks.max()) - threshold, 1e-12), 0.0, 1.0)
-        found.append(
-            {
-                "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
-                "activation": float(peaks[row]),
-                "label": None if source.labels is None else str(source.labels[row]),
-                "map": np.round(above, 3).tolist(),
-            }
-        )
-    return found

@@ -10,6 +10,7 @@ from rdxcli.errors import MissingDataError
 from rdxcli.services.concept_inputs import Concepts, gather, split_of
 from rdxcli.services.concept_scores import CALIBRATED, PARAMETERS, open_scorer, wanted, with_downloads
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, parse_units, representation
+from rdxcli.services.explainers.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,15 +18,9 @@ if TYPE_CHECKING:
     from rdxcli.methods.neurons.tables import ExplanationTable
     from rdxcli.records import Representation
 
-CODE = "2"
+CODE = "3"
 LINEAR = ("le-label", "le-siglip")
 TABLE = "explanations.csv"
-SHOWN_UNITS = 64  # units whose strongest images are listed
-SHOWN_IMAGES = 8
-RANGES = ((5, 50), (50, 500), (500, 5000))
-"""Ranks of the published figure, after the strongest images."""
-
-RANGE_IMAGES = 2
 CHART_CONCEPTS = 4
 PRESENT = 0.5  # score from which a concept counts as present in an image
 
@@ -98,6 +93,7 @@ def explain(options: ExplainOptions) -> Outcome:
             notes = [*concepts.notes, *notes]
             record = document(options, request, source, table, notes, folder.as_posix(), strongest=pictures)
             add_charts(record, source, concepts)
+            add_masks(record, options, source)
             (draft.path / TABLE).write_text(format_table(table), "utf-8")
             write_json(draft.path / "explanations.json", record)
             draft.manifest.rows = len(units)
@@ -171,7 +167,7 @@ def document(
         entry = {**row.to_document(), "text": format_explanation(row)}
         if row.unit in strongest:
             entry["strongest"] = strongest[row.unit]
-            entry["ranges"] = _ranges(source, row.unit, options.seed)
+            entry["ranges"] = ranges(source, row.unit, options.seed)
         units.append(entry)
     return NeuronExplanations(
         method=options.method,
@@ -215,44 +211,6 @@ def add_charts(record: dict[str, Any], source: Representation, concepts: Concept
             "share": [[None if count == 0 else float(v) for v, count in zip(row, chart.counts, strict=True)]
                       for row in chart.share],
         }  # fmt: skip
-
-
-def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
-    """The images that activate a unit most: id, activation, label."""
-    import numpy as np
-
-    values = np.asarray(source.values[:, unit], dtype=np.float64)
-    return [_picture(source, values, row) for row in np.argsort(-values, kind="stable")[:SHOWN_IMAGES]]
-
-
-def _ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
-    """A few images from ranges of rank, as the paper shows them: the strongest images alone say little of a unit."""
-    import numpy as np
-
-    from rdxcli.numerics.seeding import generator
-
-    values = np.asarray(source.values[:, unit], dtype=np.float64)
-    if values.ndim > 1:
-        values = values.max(axis=tuple(range(1, values.ndim)))
-    order = np.argsort(-values, kind="stable")
-    found = []
-    for low, high in RANGES:
-        if low >= len(order):
-            break
-        rng = generator(seed, "ranges", str(unit), str(low))
-        among = order[low:high]
-        chosen = np.sort(rng.choice(len(among), size=min(RANGE_IMAGES, len(among)), replace=False))
-        pictures = [_picture(source, values, row) for row in among[chosen]]
-        found.append({"from": low, "to": min(high, len(order)), "samples": pictures})
-    return found
-
-
-def _picture(source: Representation, values: np.ndarray, row: int) -> dict[str, Any]:
-    return {
-        "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
-        "activation": float(values[row]),
-        "label": None if source.labels is None else str(source.labels[row]),
-    }
 
 
 def _rows_of(rows: np.ndarray) -> str:
