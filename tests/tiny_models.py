@@ -70,6 +70,37 @@ def save_blip(folder: Path) -> Path:
     return folder
 
 
+def save_llava(folder: Path) -> Path:
+    """A captioner that chats: its processor has a template, and its prompt holds the image's tokens."""
+    import transformers as t
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    specials = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    asked = ["USER:", "ASSISTANT:", "Describe", "this", "image", "in", "one", "sentence."]
+    words = [*specials.values(), "<image>", *asked, *THINGS]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = t.PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<image>"], **specials)
+    vision = t.CLIPVisionConfig(**{**VISION, "num_hidden_layers": 2})
+    text = t.LlamaConfig(vocab_size=len(words), hidden_size=32, intermediate_size=32, num_key_value_heads=2,
+                         pad_token_id=1, bos_token_id=2, eos_token_id=3, **SMALL)  # fmt: skip
+    config = t.LlavaConfig(vision_config=vision, text_config=text, image_token_index=4)
+    torch.manual_seed(5)
+    model = t.LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        _louder(model)
+    model.save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    template = (
+        "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        "{% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}ASSISTANT:"
+    )
+    images = t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square)
+    t.LlavaProcessor(images, fast, patch_size=8, vision_feature_select_strategy="default",
+                     num_additional_image_tokens=1, chat_template=template).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 def save_clip(folder: Path) -> Path:
     """A CLIP that knows the captioners' words."""
     import transformers as t

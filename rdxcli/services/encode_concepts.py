@@ -302,6 +302,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
             content = json.loads(text)
             if isinstance(content, dict) and isinstance(content.get("annotations"), list):
                 content = content["annotations"]  # the layout of COCO
+            elif isinstance(content, dict) and isinstance(content.get("images"), list):
+                content = content["images"]  # Karpathy's lists
             entries = content if isinstance(content, list) else [{"id": k, "captions": v} for k, v in content.items()]
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
-from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_siglip
+from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_llava, save_siglip
 
 from rdxcli.models.captioners import Sampling, _Choose, load_captioner
 
@@ -80,6 +80,19 @@ def test_captions_do_not_depend_on_the_batch(
     assert all(len(captions) == 3 for captions in by_one.values())
     words = {word for caption in everything for word in caption.split()}
     assert words <= {*THINGS, "a", "photo", "of"}, words
+
+
+def test_a_chat_model_captions_too(pictures: Path, tmp_path: Path) -> None:
+    """LLaVA through its own processor and chat template; the question is no part of the captions."""
+    model = save_llava(tmp_path / "llava")
+    by_one = captioned(*arguments(model, pictures, tmp_path / "1", "--batch-size", "1"))
+    by_five = captioned(*arguments(model, pictures, tmp_path / "5", "--batch-size", "5"))
+    assert by_one == by_five
+    everything = [caption for captions in by_one.values() for caption in captions]
+    assert len(set(everything)) > N
+    assert not any(caption.startswith("USER: Describe this image") for caption in everything)
+    done = rdx_here(*arguments(model, pictures, tmp_path / "asked", "--prompt", "a photo of", "--json"))
+    assert json.loads(done.stdout)["parameters"]["prompt"] == "a photo of"
 
 
 @pytest.mark.parametrize("kind", ["blip2", "blip"])
@@ -157,6 +170,10 @@ def test_published_and_human_captions(pictures: Path, tmp_path: Path) -> None:
     found = captioned("caption", "--from", tmp_path / "published.json", "--dataset", f"images:{pictures}", *out)
     assert list(found) == [f"{i:02d}.png" for i in range(N)]
     assert found["03.png"] == ["a dog 3", "a cat"]
+    sentences = [{"raw": "A dog ."}, {"raw": "a cat"}]
+    listed = {"dataset": "x", "images": [{"filename": "07.png", "imgid": 3, "sentences": sentences}]}
+    (tmp_path / "karpathy.json").write_text(json.dumps(listed))
+    assert captioned("caption", "--from", tmp_path / "karpathy.json", *out) == {"07.png": ["A dog .", "a cat"]}
     rows = "".join(f"{pictures}/{i:02d}.png,a big cat {i}\n" for i in range(N))
     (tmp_path / "list.csv").write_text("path,caption\n" + rows)
     done = rdx_here("caption", "--dataset", f"images:{tmp_path / 'list.csv'}", *out)
