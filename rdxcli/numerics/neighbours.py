@@ -95,18 +95,20 @@ class Points:
     def __init__(self, X: ArrayLike, *, exact: bool = False, device: str = "cpu") -> None:
         # Coordinates are brought to at most 1 before the mean is taken, so that nothing can overflow.
         values, first = _power_of_two(np.array(X, dtype=np.float64))
-        second = 1.0
+        second, mean = 1.0, np.zeros(values.shape[1])
         if not exact:  # differences need no centring, and coordinates on a lattice stay exact without it
-            values -= values.mean(axis=0)
+            mean = values.mean(axis=0)
+            values -= mean
             values, second = _power_of_two(values)
         self.scale = first * second
+        self._frame = first, mean, second
         self.exact = exact
         self.n, self.d = values.shape
         self.device = device
         self.values: Array = values if device == "cpu" else torch.as_tensor(values, device=torch_device(device))
         self._norms: Array = (self.values * self.values).sum(1)
         # Rounding error of the expanded formula for two coincident points, with a margin.
-        self._coincident: Array = (8.0 * np.finfo(np.float64).eps * np.sqrt(self.d + 1.0)) * self._norms
+        self._coincident: Array = _rounding(self.d) * self._norms
 
     @property
     def constant(self) -> bool:
@@ -129,12 +131,44 @@ class Points:
         block[block <= self._coincident[rows][:, None]] = 0.0
         return block
 
+    def squared_from(self, X: ArrayLike, columns: Rows | None = None) -> Array:
+        """Squared distances, in units of ``scale ** 2``, from other points of the same space: float64 block.
+
+        Parameters
+        ----------
+        X : (m, d) array-like
+            Not among the points; placed in their frame.
+        columns : slice or index array, optional
+            Points to which distances are taken; default all.
+        """
+        first, mean, second = self._frame
+        left: Array = (np.asarray(X, dtype=np.float64) / first - mean) / second
+        right = self.values if columns is None else self.values[columns]
+        if self.device != "cpu":
+            left = torch.as_tensor(left, device=torch_device(self.device))
+        if self.exact:
+            if self.device == "cpu":
+                return cdist(left, right, "sqeuclidean")
+            return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        own = (left * left).sum(1)[:, None]
+        block = left @ right.T
+        block *= -2.0
+        block += own
+        block += self._norms if columns is None else self._norms[columns]
+        block[block <= _rounding(self.d) * own] = 0.0
+        return block
+
     def distances(self, rows: Rows, columns: Rows | None = None) -> Array:
         """Euclidean distances of X from ``rows`` to ``columns``: float64 block."""
         block = self.squared(rows, columns)
         block = np.sqrt(block, out=block) if self.device == "cpu" else block.sqrt_()
         block *= self.scale
         return block
+
+
+def _rounding(d: int) -> float:
+    """Relative rounding error of the expanded formula in d dimensions, with a margin."""
+    return float(8.0 * np.finfo(np.float64).eps * np.sqrt(d + 1.0))
 
 
 def _power_of_two(values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -196,6 +230,29 @@ def ranks(points: Points, rows: Rows) -> Array:
         return torch.empty_like(order, dtype=positions.dtype).scatter_(1, order, positions.expand_as(order))
     out = np.empty(order.shape, dtype=kind)
     np.put_along_axis(out, order, np.arange(points.n, dtype=kind)[None, :], axis=1)
+    return out
+
+
+def ranks_from(points: Points, squared: Array) -> Array:
+    """Neighbour ranks of ``points`` as seen from points that are not among them.
+
+    Parameters
+    ----------
+    points : Points
+    squared : (m, n) block of squared distances
+
+    Returns
+    -------
+    (m, n) integer block
+        Nearest neighbour 1, farthest n.
+    """
+    order = _order(squared, points.exact)
+    kind = rank_dtype(points.n + 1)
+    if isinstance(order, torch.Tensor):
+        positions = torch.arange(1, points.n + 1, device=order.device, dtype=torch.int32)
+        return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, positions.expand_as(order))
+    out = np.empty(order.shape, dtype=kind)
+    np.put_along_axis(out, order, np.arange(1, points.n + 1, dtype=kind)[None, :], axis=1)
     return out
 
 

@@ -155,7 +155,7 @@ def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) ->
         if hasattr(estimator, "difference_rows"):
             ordered = np.argsort(np.where(labels[side] == 0, 0, labels[side].max() + 1 - labels[side]), kind="stable")
             rows = ordered[np.unique(np.linspace(0, n - 1, min(n, MATRIX_ROWS)).astype(int))]
-            block = estimator.difference_rows(rows, result.direction)[:, rows]
+            block = estimator.difference_rows(rows, result.direction, rows)
             arrays[f"matrix_{side}"] = block.astype(np.float32)
             arrays[f"matrix_{side}_rows"] = rows
     return arrays

@@ -80,6 +80,8 @@ class DifferenceGraph:
         ``affinity`` leaves D as it is and the clustering symmetrises A.
     reference_n : int or None
         Above this n, ranks are measured in units of n / reference_n, see `RDX`.
+    images : int, optional
+        The rows are drawn from so many images: ``gamma`` and the unit of ranks are those of all of them.
     dtype : {"float32", "float64"}
         Of stored matrices and of the arithmetic on ranks. ``float64`` also takes distances by direct differences.
     device : str
@@ -109,6 +111,7 @@ class DifferenceGraph:
         transposed_scaling: bool = False,
         symmetrize: str = "affinity",
         reference_n: int | None = 5000,
+        images: int | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         block_rows: int | None = None,
@@ -120,9 +123,10 @@ class DifferenceGraph:
         _positive("beta", beta)
         R0, R1 = check_pair(R0, R1)
         self.n = n = len(R0)
+        total = n if images is None else images
         if gamma is None:
             _positive("gamma_scale", gamma_scale)
-            gamma = gamma_scale / n
+            gamma = gamma_scale / total
         _positive("gamma", gamma)
         if reference_n is not None:
             _positive("reference_n", reference_n)
@@ -133,16 +137,19 @@ class DifferenceGraph:
         self.similarity, self.difference_kind, self.normalize = similarity, difference, normalize
         self.gamma, self.beta = float(gamma), float(beta)
         self.sigma, self.transposed_scaling, self.symmetrize = sigma, transposed_scaling, symmetrize
-        self.unit = 1.0 if reference_n is None or similarity != "neighborhood" else max(1.0, n / reference_n)
+        self.whole_unit = 1.0
+        if reference_n is not None and similarity == "neighborhood":
+            self.whole_unit = max(1.0, total / reference_n)
+        self.unit = self.whole_unit * n / total if similarity == "neighborhood" else 1.0
         self.dtype = np.dtype(dtype)
         self.device = resolve_device(device)
         self.block_rows = block_rows
         exact = dtype == "float64"
         self.points = tuple(Points(R, exact=exact, device=self.device) for R in (R0, R1))
         self._labels = self._guidance(labels0, labels1)
-        self._scales: list[Any] = [self._scale(m) for m in (0, 1)]
+        self.scales: list[Any] = [self._scale(m) for m in (0, 1)]
         self._symmetric: list[Any] | None = None
-        self._largest: float | None = None
+        self.largest: float | None = None
 
     def _guidance(self, *labels: ArrayLike | None) -> tuple[np.ndarray, ...] | None:
         if all(one is None for one in labels):
@@ -197,10 +204,10 @@ class DifferenceGraph:
             return block
         block = points.distances(rows)
         if self.similarity == "max_normalized":
-            block /= self._scales[model]
+            block /= self.scales[model]
             return block
         block *= self.points[0].distances(rows) if self.transposed_scaling and model == 1 else block
-        scales = self._scales[model]
+        scales = self.scales[model]
         block /= scales[rows][:, None]
         block /= scales
         return block
@@ -235,13 +242,21 @@ class DifferenceGraph:
         if self.symmetrize == "ranks":
             p *= 0.5
             q *= 0.5
+        return self.contrast(p, q)
+
+    def contrast(self, p: Array, q: Array, unit: float | None = None) -> Array:
+        """The difference of floating-point blocks of D_0 and D_1 before normalisation; overwrites ``q``.
+
+        ``unit``: in which ranks are counted, when they are not those of this graph.
+        """
+        unit = self.unit if unit is None else unit
         if self.difference_kind == "standard":
             q -= p
-            q /= self.unit
+            q /= unit
             return q
         xp: Any = torch if isinstance(p, torch.Tensor) else np
         floor = xp.minimum(p, q)
-        floor += self.unit
+        floor += unit
         q -= p
         q /= floor
         q *= self.gamma
@@ -260,9 +275,9 @@ class DifferenceGraph:
         """
         block = self._raw_difference(rows)
         if self.normalize:
-            if self._largest is None:
-                self._largest = max(_largest_magnitude(self._raw_difference(part)) for part in self.blocks())
-            block /= self._largest or 1.0
+            if self.largest is None:
+                self.largest = max(_largest_magnitude(self._raw_difference(part)) for part in self.blocks())
+            block /= self.largest or 1.0
         if direction == "01":
             block *= -1.0
         return block
@@ -293,7 +308,7 @@ class DifferenceGraph:
                     )
                 _exponential(block, -self.beta)
             matrix[rows] = block
-        self._largest = largest
+        self.largest = largest
         if self.normalize:
             for rows in self.blocks():
                 _exponential(matrix[rows], -self.beta / (largest or 1.0))

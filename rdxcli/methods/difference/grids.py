@@ -109,9 +109,10 @@ def choose_images(
     return chosen
 
 
-def _tightest_neighbourhood(
+def neighbourhoods(
     affinity: Affinity, direction: Direction, own: Points, members: np.ndarray, k: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each member with its k - 1 nearest members: (m, k) int64, itself first, and the total affinity of each set."""
     neighbours = members[nearest(own, k, members=members)]
     # Two members with one neighbour set must tie exactly, so the set is summed in ascending order of index.
     ordered = np.sort(neighbours, axis=1)
@@ -120,7 +121,14 @@ def _tightest_neighbourhood(
     for start in range(0, len(members), step):
         part = ordered[start : start + step]
         totals[start : start + step] = affinity.take(direction, part[:, :, None], part[:, None, :]).sum(axis=(1, 2))
-    return neighbours[int(np.argmax(totals))]
+    return neighbours, totals
+
+
+def _tightest_neighbourhood(
+    affinity: Affinity, direction: Direction, own: Points, members: np.ndarray, k: int
+) -> np.ndarray:
+    neighbours, totals = neighbourhoods(affinity, direction, own, members, k)
+    return np.asarray(neighbours[int(np.argmax(totals))])
 
 
 def _to_mean(own: Points, members: np.ndarray, pool: np.ndarray) -> np.ndarray:

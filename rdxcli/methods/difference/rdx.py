@@ -11,36 +11,36 @@ Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Expla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
-from rdxcli.methods.difference.centrality import eigenvector_centrality, greedy_groups, pagerank
-from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, DifferenceGraph, Direction
+from rdxcli.methods.difference.approximate import (
+    AGREEMENT_ROWS,
+    EXACT_UP_TO,
+    OWN,
+    Agreement,
+    Approximate,
+    agreement,
+    draw_landmarks,
+    fit_landmarks,
+)
+from rdxcli.methods.difference.graph import DIRECTIONS, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import STRATEGIES, choose_images
+from rdxcli.methods.difference.grouping import CLUSTERINGS, group
 from rdxcli.methods.difference.inputs import check_pair
+from rdxcli.methods.difference.landmarks import Sides, difference_among
 from rdxcli.methods.difference.results import Concept, DirectionResult
-from rdxcli.numerics.neighbours import Array, Points, resolve_device
-from rdxcli.numerics.seeding import generator, integer_seed
-from rdxcli.numerics.spectral import cluster, spectral_embedding
+from rdxcli.numerics.neighbours import Array, resolve_device
+from rdxcli.numerics.seeding import generator
 
 __all__ = ["RDX", "Concept", "DirectionResult"]
 
-CLUSTERINGS = ("spectral", "pagerank", "eigenvector")
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """Clusters of one direction before images are chosen: see `DirectionResult`; ``within`` is per row."""
-
-    labels: np.ndarray
-    affinities: np.ndarray
-    sizes: np.ndarray
-    eigenvalues: np.ndarray
-    within: np.ndarray
+APPROXIMATE = ("auto", "never", "always")
+LEAST_LANDMARKS = 50
 
 
 class RDX(BaseEstimator):
@@ -96,6 +96,12 @@ class RDX(BaseEstimator):
         ``float32``: distances from one float64 matrix product, then float32. ``float64``: direct differences and
         float64 throughout, several times slower; ranks then differ from ``float32`` only where squared distances agree
         to about 6e-8.
+    approximate : {"auto", "never", "always"}, default "auto"
+        ``auto``: above 20,000 images an exact graph of ``landmarks`` of them is clustered and the others join it, see
+        `rdxcli.methods.difference.landmarks`. ``always``: whenever there are more images than landmarks. A note says
+        so, with the agreement measured on a subsample. ``never``: exact, with two n x n matrices.
+    landmarks : int, default 8000
+        More are more accurate: time grows with n x landmarks, memory with its square.
     device : {"auto", "cpu", "cuda"}
     random_state : int, default 0
         Each direction has its own random stream.
@@ -109,6 +115,8 @@ class RDX(BaseEstimator):
     notes_ : list of str
         Remarks a reader must see.
     n_ : int
+    agreement_ : dict of str to Agreement
+        Per direction, for an approximate fit; empty for an exact one.
 
     Notes
     -----
@@ -152,6 +160,8 @@ class RDX(BaseEstimator):
         sigma: int = 7,
         compat: bool = False,
         dtype: str = "float32",
+        approximate: str = "auto",
+        landmarks: int = 8000,
         device: str = "auto",
         random_state: int = 0,
     ) -> None:
@@ -173,6 +183,8 @@ class RDX(BaseEstimator):
         self.sigma = sigma
         self.compat = compat
         self.dtype = dtype
+        self.approximate = approximate
+        self.landmarks = landmarks
         self.device = device
         self.random_state = random_state
 
@@ -220,43 +232,149 @@ class RDX(BaseEstimator):
         self.notes_: list[str] = []
         if (mapped0 is None) != (mapped1 is None):
             raise ValueError("Got one mapped representation, expected both mapped0 and mapped1 or none")
-        own = {"01": R0, "10": R1}
+        pairs = self._sides(R0, R1, labels0, labels1, mapped0, mapped1, mapped_labels0, mapped_labels1)
         self.directions_: dict[str, DirectionResult] = {}
+        self.agreement_: dict[str, Agreement] = {}
         self._graphs: dict[str, DifferenceGraph] = {}
-        if mapped0 is None or mapped1 is None:
-            graph = self._graph(R0, R1, labels0, labels1)
-            self._graphs = {"01": graph, "10": graph}
-            affinity = graph.affinity()
-            buffer: Array | None = None
-            for direction, points in zip(DIRECTIONS, graph.points, strict=True):
-                self.directions_[direction], buffer = self._direction(affinity, direction, points, buffer)
-            return self
-        if labels0 is not None and mapped_labels0 is None:
-            mapped_labels0 = labels0
-        if labels1 is not None and mapped_labels1 is None:
-            mapped_labels1 = labels1
-        for name, mapped in (("mapped0", mapped0), ("mapped1", mapped1)):
-            if np.ndim(mapped) != 2 or len(np.asarray(mapped)) != n:
-                raise ValueError(f"Got {name} of shape {np.shape(mapped)}, expected ({n}, d)")
-        pairs: dict[Direction, tuple[Any, ...]] = {
-            "01": (R0, mapped1, labels0, mapped_labels1),
-            "10": (mapped0, R1, mapped_labels0, labels1),
-        }
-        for direction, (first, second, first_labels, second_labels) in pairs.items():
-            graph = self._graphs[direction] = self._graph(first, second, first_labels, second_labels)
-            points = Points(own[direction], exact=self.dtype == "float64", device=graph.device)
-            self.directions_[direction], _ = self._direction(graph.affinity(), direction, points, None)
+        self._sides_of = pairs
+        self._coordinates: dict[str, np.ndarray | None] = {}
+        self._landmarks: np.ndarray | None = None
+        if self._approximates(n):
+            self._fit_landmarks(pairs)
+        else:
+            self._fit_exactly(pairs)
         return self
 
-    def difference_rows(self, rows: np.ndarray, direction: Direction) -> np.ndarray:
-        """The difference matrix of a direction for some rows, recomputed: (len(rows), n) float, negative where closer.
+    def _sides(
+        self,
+        R0: np.ndarray,
+        R1: np.ndarray,
+        labels0: ArrayLike | None,
+        labels1: ArrayLike | None,
+        mapped0: ArrayLike | None,
+        mapped1: ArrayLike | None,
+        mapped_labels0: ArrayLike | None,
+        mapped_labels1: ArrayLike | None,
+    ) -> dict[Direction, Sides]:
+        """What is compared in each direction; the same object for both without a map."""
+        first, second = _codes(labels0), _codes(labels1)
+        if mapped0 is None or mapped1 is None:
+            shared = Sides(R0, R1, first, second)
+            return {"01": shared, "10": shared}
+        for name, mapped in (("mapped0", mapped0), ("mapped1", mapped1)):
+            if np.ndim(mapped) != 2 or len(np.asarray(mapped)) != len(R0):
+                raise ValueError(f"Got {name} of shape {np.shape(mapped)}, expected ({len(R0)}, d)")
+        first_mapped = first if mapped_labels0 is None else _codes(mapped_labels0)
+        second_mapped = second if mapped_labels1 is None else _codes(mapped_labels1)
+        return {
+            "01": Sides(R0, np.asarray(mapped1), first, second_mapped),
+            "10": Sides(np.asarray(mapped0), R1, first_mapped, second),
+        }
+
+    def _approximates(self, n: int) -> bool:
+        if self.approximate not in APPROXIMATE:
+            raise ValueError(
+                f"Got approximate={self.approximate!r}, expected one of {', '.join(map(repr, APPROXIMATE))}"
+            )
+        if n <= self.landmarks or self.approximate == "never" or (self.approximate == "auto" and n <= EXACT_UP_TO):
+            return False
+        if self.landmarks < LEAST_LANDMARKS:
+            raise ValueError(f"Got landmarks={self.landmarks}, expected at least {LEAST_LANDMARKS}")
+        return True
+
+    def _fit_exactly(self, pairs: Mapping[Direction, Sides]) -> None:
+        sides: Sides | None = None
+        for direction in DIRECTIONS:
+            if pairs[direction] is not sides:
+                sides = pairs[direction]
+                graph = self._graph(sides.first, sides.second, sides.first_labels, sides.second_labels)
+                affinity = graph.affinity()
+                buffer: Array | None = None
+            self._graphs[direction] = graph
+            groups, buffer = group(affinity, direction, self, self._note, buffer)
+            samples = choose_images(
+                self.selection,
+                affinity,
+                direction,
+                groups.labels,
+                graph.points[OWN[direction]],
+                self.num_samples,
+                generator(self.random_state, "rdx", "selection", direction),
+                within=groups.within,
+            )
+            self._coordinates[direction] = groups.coordinates
+            self.directions_[direction] = DirectionResult(
+                direction, groups.labels, groups.affinities, groups.sizes, samples, groups.eigenvalues
+            )
+
+    def _fit_landmarks(self, pairs: Mapping[Direction, Sides]) -> None:
+        n = self.n_
+        self._landmarks = rows = draw_landmarks(n, self.landmarks, self.random_state)
+        self._note(
+            f"approximate: {len(rows):,} of {n:,} images are landmarks, which are grouped exactly; the others join them"
+        )
+        found: dict[Direction, Approximate] = {}
+        shared = pairs["01"] is pairs["10"]
+        for directions in (DIRECTIONS,) if shared else ((DIRECTIONS[0],), (DIRECTIONS[1],)):
+            sides = pairs[directions[0]]
+            part = sides.take(rows)
+            graph = self._graph(part.first, part.second, part.first_labels, part.second_labels, images=n)
+            self._graphs |= dict.fromkeys(directions, graph)
+            found |= fit_landmarks(sides, graph, rows, directions, self, self._note)
+        self.directions_ = {direction: found[direction].result for direction in DIRECTIONS}
+        self._coordinates = {direction: found[direction].coordinates for direction in DIRECTIONS}
+        self._measure(pairs, found)
+
+    def _measure(self, pairs: Mapping[Direction, Sides], found: Mapping[Direction, Approximate]) -> None:
+        """Compare with an exact fit on a subsample."""
+        rows = np.sort(generator(self.random_state, "rdx", "agreement").permutation(self.n_)[:AGREEMENT_ROWS])
+        exact = clone(self).set_params(approximate="never", gamma=self.gamma_)
+        exact.n_, exact.notes_, exact._graphs, exact._coordinates, exact.directions_ = len(rows), [], {}, {}, {}
+        try:
+            exact._fit_exactly(_taken(pairs, rows))
+        except ValueError as error:
+            self._note(f"the agreement with the exact method could not be measured: {error}")
+            return
+        self.agreement_ = {
+            direction: agreement(exact.directions_[direction], exact._coordinates[direction], found[direction], rows)
+            for direction in DIRECTIONS
+        }
+        parts = [
+            f"direction {direction}: adjusted Rand {one.rand:.2f}"
+            + (f", subspace angle {one.angle:.0f} degrees" if one.angle is not None else "")
+            + (f", shown images in the matching concept {one.shown:.0%}" if one.shown is not None else "")
+            for direction, one in self.agreement_.items()
+        ]
+        self._note(f"agreement with the exact method on {len(rows):,} images drawn at random: {'; '.join(parts)}")
+
+    def difference_rows(self, rows: np.ndarray, direction: Direction, columns: np.ndarray | None = None) -> np.ndarray:
+        """The difference matrix of a direction for some rows, recomputed: float, negative where closer.
 
         For drawing; costs O(len(rows) n (d0 + d1 + log n)).
-        """
-        block = self._graphs[direction].difference(np.asarray(rows), direction)
-        return block if isinstance(block, np.ndarray) else block.cpu().numpy()
 
-    def _graph(self, R0: ArrayLike, R1: ArrayLike, labels0: Any, labels1: Any) -> DifferenceGraph:
+        Parameters
+        ----------
+        rows : int array
+        direction : {"01", "10"}
+        columns : int array, optional
+            Default all images.
+
+        Returns
+        -------
+        (len(rows), len(columns)) array
+        """
+        rows, graph = np.asarray(rows), self._graphs[direction]
+        if self._landmarks is not None:
+            columns = np.arange(self.n_) if columns is None else np.asarray(columns)
+            among = difference_among(graph, self._sides_of[direction], rows, columns)
+            return -among if direction == "01" else among
+        block = graph.difference(rows, direction)
+        block = block if isinstance(block, np.ndarray) else block.cpu().numpy()
+        return block if columns is None else block[:, columns]
+
+    def _graph(
+        self, R0: ArrayLike, R1: ArrayLike, labels0: Any, labels1: Any, images: int | None = None
+    ) -> DifferenceGraph:
         graph = DifferenceGraph(
             R0,
             R1,
@@ -272,94 +390,15 @@ class RDX(BaseEstimator):
             transposed_scaling=self.compat,
             symmetrize=self.symmetrize,
             reference_n=self.reference_n,
+            images=images,
             dtype=self.dtype,
             device=resolve_device(self.device),
         )
         self.gamma_ = graph.gamma
-        if graph.unit > 1.0:
-            self._note(f"n = {graph.n} is above {self.reference_n}: ranks are counted in units of {graph.unit:.3g}")
+        if graph.whole_unit > 1.0:
+            n = graph.n if images is None else images
+            self._note(f"n = {n} is above {self.reference_n}: ranks are counted in units of {graph.whole_unit:.3g}")
         return graph
-
-    def _direction(
-        self, affinity: Affinity, direction: Direction, own: Points, buffer: Array | None
-    ) -> tuple[DirectionResult, Array | None]:
-        groups, buffer = self._group(affinity, direction, buffer)
-        rng = generator(self.random_state, "rdx", "selection", direction)
-        samples = choose_images(
-            self.selection, affinity, direction, groups.labels, own, self.num_samples, rng, within=groups.within
-        )
-        result = DirectionResult(direction, groups.labels, groups.affinities, groups.sizes, samples, groups.eigenvalues)
-        return result, buffer
-
-    def _group(
-        self, affinity: Affinity, direction: Direction, buffer: Array | None = None
-    ) -> tuple[_Groups, Array | None]:
-        """Cluster one direction; ``buffer`` is a matrix to overwrite, returned for the next call."""
-        eigenvalues = np.empty(0)
-        if affinity.largest_difference == 0.0:
-            self._note("the two representations agree on every pair: there is no difference to explain")
-            clusters = np.zeros(affinity.n, dtype=np.int64)
-        elif self.clustering == "spectral":
-            clusters, eigenvalues, buffer = self._spectral(affinity, direction, buffer)
-        else:
-            buffer = affinity.symmetric(direction, buffer, lower=True)
-            if self.clustering == "pagerank":
-                score = pagerank(buffer)
-            else:
-                score = eigenvector_centrality(buffer, generator(self.random_state, "rdx", "centrality", direction))
-            clusters = greedy_groups(affinity, direction, score, self.n_clusters, self.cluster_size)
-        within = affinity.within(direction, clusters)
-        labels, affinities, sizes = self._number(clusters, within, direction)
-        if sizes[0]:
-            if len(np.unique(clusters[labels == 0])) > 1:  # several clusters became one
-                within = affinity.within(direction, labels)
-            affinities[0] = within[labels == 0].mean()
-        return _Groups(labels, affinities, sizes, eigenvalues, within), buffer
-
-    def _spectral(
-        self, affinity: Affinity, direction: Direction, buffer: Array | None
-    ) -> tuple[np.ndarray, np.ndarray, Array]:
-        k = self.n_clusters + bool(self.null_cluster)
-        buffer = affinity.symmetric(direction, buffer)
-        embedding = spectral_embedding(buffer, k, generator(self.random_state, "rdx", "eigenvectors", direction))
-        if embedding.residual > 1e-3:
-            self._note(
-                f"direction {direction}: the eigenvectors converged only to a residual of {embedding.residual:.1g}; "
-                "the graph has no clear clusters"
-            )
-        labels = cluster(embedding.coordinates, k, integer_seed(self.random_state, "rdx", "k-means", direction))
-        if labels.max() + 1 < k:
-            self._note(f"direction {direction}: found {labels.max() + 1} distinct clusters instead of {k}")
-        return labels, embedding.eigenvalues, buffer
-
-    def _number(
-        self, labels: np.ndarray, within: np.ndarray, direction: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Give concepts the labels 1, 2, ... and everything else 0."""
-        found = int(labels.max()) + 1
-        sizes = np.bincount(labels, minlength=found)
-        means = np.bincount(labels, weights=within, minlength=found) / np.maximum(sizes, 1)
-        if self.clustering == "spectral":
-            order = np.argsort(means, kind="stable")
-            dropped = set(order[:1].tolist()) if self.null_cluster or found == 1 else set()
-        else:
-            order = np.arange(found)
-            dropped = {0}
-        if self.affinity_threshold is not None:
-            weak = {int(label) for label in order if means[label] < self.affinity_threshold} - dropped
-            if weak:
-                self._note(
-                    f"direction {direction}: {len(weak)} cluster{'s' * (len(weak) > 1)} with a mean affinity below "
-                    f"{self.affinity_threshold:g} left out"
-                )
-            dropped |= weak
-        kept = [int(label) for label in order if int(label) not in dropped]
-        numbers = np.zeros(found, dtype=np.int64)
-        numbers[kept] = np.arange(1, len(kept) + 1)
-        new = numbers[labels]
-        affinities = np.concatenate([[np.nan], means[kept]])
-        new_sizes = np.bincount(new, minlength=len(kept) + 1)
-        return new, affinities, new_sizes
 
     def _note(self, text: str) -> None:
         if text not in self.notes_:
@@ -370,7 +409,7 @@ class RDX(BaseEstimator):
             raise ValueError(f"Got clustering={self.clustering!r}, expected one of {', '.join(map(repr, CLUSTERINGS))}")
         if self.selection not in STRATEGIES:
             raise ValueError(f"Got selection={self.selection!r}, expected one of {', '.join(map(repr, STRATEGIES))}")
-        for name in ("n_clusters", "num_samples", "cluster_size", "sigma"):
+        for name in ("n_clusters", "num_samples", "cluster_size", "sigma", "landmarks"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Got {name}={value!r}, expected a positive integer")
@@ -385,3 +424,14 @@ class RDX(BaseEstimator):
             raise ValueError(
                 f"Got n_clusters={self.n_clusters} with n={n} images, expected at most as many groups as images"
             )
+
+
+def _codes(labels: ArrayLike | None) -> np.ndarray | None:
+    """Labels as whole numbers."""
+    return None if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
+
+
+def _taken(pairs: Mapping[Direction, Sides], rows: np.ndarray) -> dict[Direction, Sides]:
+    """Some rows of what is compared; sides that are shared stay shared."""
+    first = pairs["01"].take(rows)
+    return {"01": first, "10": first if pairs["10"] is pairs["01"] else pairs["10"].take(rows)}

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
+from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.resampling import Versions
@@ -131,7 +132,9 @@ class _Measure:
             affinity = self.estimator._graph(R0, R1, None, None).affinity()
         found = [0.0]
         for direction in DIRECTIONS:
-            groups, self._own.buffer = self.estimator._group(affinity, direction, self._buffer(affinity))
+            groups, self._own.buffer = group(
+                affinity, direction, self.estimator, lambda _: None, self._buffer(affinity)
+            )
             found += list(strengths(groups.affinities, groups.sizes, affinity.n)[1:])
         return float(max(found))
 

@@ -54,7 +54,20 @@ def test_names_are_escaped() -> None:
     page = _page(
         a={"name": evil, "layer": evil, "n": 60, "d": 2},
         notes=[evil],
-        concepts=[DifferenceConcept("a", 1, 2, 1.0, [0], [evil], None, None, {evil: 1.0}, [{"word": evil}])],
+        concepts=[
+            DifferenceConcept(
+                "a",
+                1,
+                2,
+                1.0,
+                [0],
+                [evil],
+                None,
+                None,
+                {evil: 1.0},
+                [{"word": evil, "kind": "word", "margin": 0.1, "effect": 1.0, "p_value": 0.01, "clear": True}],
+            )
+        ],
     )
     assert evil not in page
     assert "&lt;/script&gt;" in page

@@ -1,0 +1,231 @@
+"""Approximate RDX: landmarks are clustered exactly, all others join them, the agreement with exact is measured.
+
+See `rdxcli.methods.difference.landmarks` for the mathematics and the symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg import subspace_angles
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
+from rdxcli.methods.difference.grids import choose_images, neighbourhoods
+from rdxcli.methods.difference.grouping import Groups, Settings, group, numbered
+from rdxcli.methods.difference.landmarks import Extension, Sides, tighten
+from rdxcli.methods.difference.results import DirectionResult
+from rdxcli.numerics.seeding import generator, integer_seed
+
+EXACT_UP_TO = 20_000
+"""Above this n ``approximate="auto"`` takes landmarks: two n x n matrices would need more than 3.2 GB."""
+
+AGREEMENT_ROWS = 4000
+"""Images on which the approximation is compared with the exact method."""
+
+ANCHORS = 8
+"""Landmark neighbourhoods per concept that are looked at again among all images."""
+
+OWN: Mapping[Direction, int] = {"01": 0, "10": 1}
+"""The model that holds the images of a direction together."""
+
+
+class ApproximateSettings(Settings, Protocol):
+    """The parameters of `rdxcli.methods.difference.rdx.RDX` that matter here."""
+
+    selection: str
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """One direction of an approximate fit.
+
+    Attributes
+    ----------
+    result : DirectionResult
+    coordinates : (n, k) float64 or None
+        Of spectral clustering.
+    """
+
+    result: DirectionResult
+    coordinates: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an approximate result agrees with the exact method on a subsample, in one direction.
+
+    Attributes
+    ----------
+    rand : float
+        Adjusted Rand index of the labels, the null cluster included.
+    angle : float or None
+        Largest angle between the subspaces of the two embeddings, degrees; None without an embedding.
+    overlap : float or None
+        Mean squared cosine of all angles but that of the constant.
+    shown : float or None
+        Share of the images shown by the exact method that lie in the matching approximate concept; None when it shows
+        none.
+    """
+
+    rand: float
+    angle: float | None
+    overlap: float | None
+    shown: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return asdict(self)
+
+
+def draw_landmarks(n: int, count: int, seed: int) -> np.ndarray:
+    """Rows of the landmarks: (count,) int64, ascending."""
+    return np.sort(generator(seed, "rdx", "landmarks").permutation(n)[:count])
+
+
+def fit_landmarks(
+    sides: Sides,
+    graph: DifferenceGraph,
+    landmarks: np.ndarray,
+    directions: Sequence[Direction],
+    settings: ApproximateSettings,
+    note: Callable[[str], None],
+) -> dict[Direction, Approximate]:
+    """The concepts of some directions.
+
+    Parameters
+    ----------
+    sides : Sides
+        All n images.
+    graph : DifferenceGraph
+        Of the landmarks, ``images=n``.
+    landmarks : (m,) int array, ascending
+    directions : sequence of {"01", "10"}
+    settings : RDX
+    note : callable
+        Takes remarks.
+    """
+    affinity = graph.affinity()
+    grouped: dict[Direction, Groups] = {}
+    buffer = None
+    for direction in directions:
+        grouped[direction], buffer = group(affinity, direction, settings, note, buffer)
+    del buffer
+    rest = np.setdiff1d(np.arange(len(sides)), landmarks, assume_unique=True)
+    embedded = {
+        direction: (found.coordinates, found.eigenvalues)
+        for direction, found in grouped.items()
+        if found.coordinates is not None
+    }
+    outside = Extension(graph, sides, landmarks).coordinates(rest, embedded) if embedded else {}
+    out = {}
+    for direction, found in grouped.items():
+        coordinates: np.ndarray | None = None
+        if found.coordinates is not None:
+            coordinates = np.empty((len(sides), found.coordinates.shape[1]))
+            coordinates[landmarks], coordinates[rest] = found.coordinates, outside[direction]
+        elif affinity.largest_difference:
+            note(f"approximate: only the {len(landmarks):,} landmarks can be in a group of {settings.clustering}")
+        labels, affinities, at_landmarks, within = _all_labels(
+            affinity, direction, found, coordinates, landmarks, len(sides), settings, note
+        )
+        samples = _shown(affinity, graph, sides, direction, labels, at_landmarks, within, landmarks, settings)
+        sizes = np.bincount(labels, minlength=len(affinities))
+        result = DirectionResult(direction, labels, affinities, sizes, samples, found.eigenvalues)
+        out[direction] = Approximate(result, coordinates)
+    return out
+
+
+def _all_labels(
+    affinity: Affinity,
+    direction: Direction,
+    found: Groups,
+    coordinates: np.ndarray | None,
+    landmarks: np.ndarray,
+    n: int,
+    settings: Settings,
+    note: Callable[[str], None],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of all images, mean affinities; labels of the landmarks, and their mean affinity to them."""
+    if coordinates is None:
+        labels = np.zeros(n, dtype=np.int64)
+        labels[landmarks] = found.labels
+        return labels, found.affinities, found.labels, found.within
+    centres = np.stack(
+        [found.coordinates[found.clusters == one].mean(axis=0) for one in range(int(found.clusters.max()) + 1)]  # type: ignore[index]
+    )
+    seed = integer_seed(settings.random_state, "rdx", "k-means", "all", direction)
+    clusters = KMeans(len(centres), init=centres, n_init=1, random_state=seed).fit(coordinates).labels_
+    used, at_landmarks = np.unique(clusters[landmarks], return_inverse=True)
+    numbers, affinities, _, within = numbered(affinity, direction, at_landmarks.astype(np.int64), settings, note)
+    renumber = np.zeros(len(centres), dtype=np.int64)
+    renumber[clusters[landmarks]] = numbers
+    if len(used) < len(centres):
+        note(f"direction {direction}: {len(centres) - len(used)} clusters have no landmark and are left out")
+    return renumber[clusters], affinities, numbers, within
+
+
+def _shown(
+    affinity: Affinity,
+    graph: DifferenceGraph,
+    sides: Sides,
+    direction: Direction,
+    labels: np.ndarray,
+    at_landmarks: np.ndarray,
+    within: np.ndarray,
+    landmarks: np.ndarray,
+    settings: ApproximateSettings,
+) -> list[np.ndarray]:
+    """Images shown per label: chosen among the landmarks, for the published strategy then among all near the best."""
+    own = graph.points[OWN[direction]]
+    rng = generator(settings.random_state, "rdx", "selection", direction)
+    count = settings.num_samples
+    chosen = choose_images(settings.selection, affinity, direction, at_landmarks, own, count, rng, within=within)
+    samples = [landmarks[rows] for rows in chosen]
+    if settings.selection != "maximize_total_neighborhood_affinity" or graph.similarity != "neighborhood":
+        return samples
+    for label in range(1, len(samples)):
+        inside = np.flatnonzero(at_landmarks == label)
+        members = np.flatnonzero(labels == label)
+        _, totals = neighbourhoods(affinity, direction, own, inside, min(count, len(inside)))
+        anchors = landmarks[inside[np.argsort(-totals, kind="stable")[:ANCHORS]]]
+        samples[label] = tighten(graph, sides, OWN[direction], direction, anchors, members, min(count, len(members)))
+    return samples
+
+
+def agreement(
+    exact: DirectionResult, exact_coordinates: np.ndarray | None, ours: Approximate, rows: np.ndarray
+) -> Agreement:
+    """Compare an exact fit on some rows with an approximate one on all.
+
+    Parameters
+    ----------
+    exact : DirectionResult
+        Of the rows alone.
+    exact_coordinates : (r, k) array or None
+    ours : Approximate
+    rows : (r,) int array
+    """
+    labels = ours.result.labels[rows]
+    angle = overlap = None
+    if exact_coordinates is not None and ours.coordinates is not None:
+        angles = subspace_angles(exact_coordinates, ours.coordinates[rows])
+        angle = float(np.degrees(angles.max()))
+        overlap = float(np.mean(np.sort(np.cos(angles) ** 2)[:-1])) if len(angles) > 1 else 1.0
+    counts = np.zeros((int(exact.labels.max()) + 1, int(ours.result.labels.max()) + 1))
+    np.add.at(counts, (exact.labels, labels), 1)
+    theirs, mine = linear_sum_assignment(-counts[1:, 1:])
+    match = dict(zip(theirs + 1, mine + 1, strict=True))
+    hits = [float(np.mean(labels[concept.samples] == match.get(concept.label, -1))) for concept in exact.concepts]
+    return Agreement(
+        rand=float(adjusted_rand_score(exact.labels, labels)),
+        angle=angle,
+        overlap=overlap,
+        shown=float(np.mean(hits)) if hits else None,
+    )

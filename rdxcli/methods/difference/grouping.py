@@ -1,0 +1,139 @@
+"""Clusters of a difference graph, numbered as concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rdxcli.methods.difference.centrality import eigenvector_centrality, greedy_groups, pagerank
+from rdxcli.methods.difference.graph import Affinity, Direction
+from rdxcli.numerics.neighbours import Array
+from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.numerics.spectral import cluster, spectral_embedding
+
+CLUSTERINGS = ("spectral", "pagerank", "eigenvector")
+
+
+class Settings(Protocol):
+    """The parameters of `rdxcli.methods.difference.rdx.RDX` that matter here."""
+
+    n_clusters: int
+    clustering: str
+    null_cluster: bool
+    cluster_size: int
+    affinity_threshold: float | None
+    random_state: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Clusters of one direction before images are chosen.
+
+    Attributes
+    ----------
+    labels, affinities, sizes, eigenvalues
+        See `rdxcli.methods.difference.results.DirectionResult`.
+    within : (n,) float64
+        Mean affinity of each row to its cluster.
+    coordinates : (n, k) float64 or None
+        In which spectral clustering found the clusters.
+    clusters : (n,) int64
+        As they were found, before they were numbered.
+    """
+
+    labels: np.ndarray
+    affinities: np.ndarray
+    sizes: np.ndarray
+    eigenvalues: np.ndarray
+    within: np.ndarray
+    coordinates: np.ndarray | None
+    clusters: np.ndarray
+
+
+def group(
+    affinity: Affinity,
+    direction: Direction,
+    settings: Settings,
+    note: Callable[[str], None],
+    buffer: Array | None = None,
+) -> tuple[Groups, Array | None]:
+    """Cluster one direction; ``buffer`` is a matrix to overwrite, returned for the next call."""
+    eigenvalues = np.empty(0)
+    coordinates: np.ndarray | None = None
+    if affinity.largest_difference == 0.0:
+        note("the two representations agree on every pair: there is no difference to explain")
+        clusters = np.zeros(affinity.n, dtype=np.int64)
+    elif settings.clustering == "spectral":
+        buffer = affinity.symmetric(direction, buffer)
+        clusters, coordinates, eigenvalues = _spectral(buffer, direction, settings, note)
+    else:
+        buffer = affinity.symmetric(direction, buffer, lower=True)
+        if settings.clustering == "pagerank":
+            score = pagerank(buffer)
+        else:
+            score = eigenvector_centrality(buffer, generator(settings.random_state, "rdx", "centrality", direction))
+        clusters = greedy_groups(affinity, direction, score, settings.n_clusters, settings.cluster_size)
+    labels, affinities, sizes, within = numbered(affinity, direction, clusters, settings, note)
+    return Groups(labels, affinities, sizes, eigenvalues, within, coordinates, clusters), buffer
+
+
+def numbered(
+    affinity: Affinity, direction: Direction, clusters: np.ndarray, settings: Settings, note: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Clusters as concepts: labels, mean affinities, sizes, and the mean affinity of each row to its label."""
+    within = affinity.within(direction, clusters)
+    labels, affinities, sizes = _number(clusters, within, direction, settings, note)
+    if sizes[0]:
+        if len(np.unique(clusters[labels == 0])) > 1:  # several clusters became one
+            within = affinity.within(direction, labels)
+        affinities[0] = within[labels == 0].mean()
+    return labels, affinities, sizes, within
+
+
+def _spectral(
+    weights: Array, direction: Direction, settings: Settings, note: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    k = settings.n_clusters + bool(settings.null_cluster)
+    embedding = spectral_embedding(weights, k, generator(settings.random_state, "rdx", "eigenvectors", direction))
+    if embedding.residual > 1e-3:
+        note(
+            f"direction {direction}: the eigenvectors converged only to a residual of {embedding.residual:.1g}; "
+            "the graph has no clear clusters"
+        )
+    labels = cluster(embedding.coordinates, k, integer_seed(settings.random_state, "rdx", "k-means", direction))
+    if labels.max() + 1 < k:
+        note(f"direction {direction}: found {labels.max() + 1} distinct clusters instead of {k}")
+    return labels, embedding.coordinates, embedding.eigenvalues
+
+
+def _number(
+    labels: np.ndarray, within: np.ndarray, direction: str, settings: Settings, note: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give concepts the labels 1, 2, ... and everything else 0."""
+    found = int(labels.max()) + 1
+    sizes = np.bincount(labels, minlength=found)
+    means = np.bincount(labels, weights=within, minlength=found) / np.maximum(sizes, 1)
+    if settings.clustering == "spectral":
+        order = np.argsort(means, kind="stable")
+        dropped = set(order[:1].tolist()) if settings.null_cluster or found == 1 else set()
+    else:
+        order = np.arange(found)
+        dropped = {0}
+    if settings.affinity_threshold is not None:
+        weak = {int(label) for label in order if means[label] < settings.affinity_threshold} - dropped
+        if weak:
+            note(
+                f"direction {direction}: {len(weak)} cluster{'s' * (len(weak) > 1)} with a mean affinity below "
+                f"{settings.affinity_threshold:g} left out"
+            )
+        dropped |= weak
+    kept = [int(label) for label in order if int(label) not in dropped]
+    numbers = np.zeros(found, dtype=np.int64)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    new = numbers[labels]
+    affinities = np.concatenate([[np.nan], means[kept]])
+    new_sizes = np.bincount(new, minlength=len(kept) + 1)
+    return new, affinities, new_sizes
