@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from rdxcli.methods.neurons.choices import candidates, explained, remarks, search_units
 from rdxcli.methods.neurons.concepts import active_concepts
-from rdxcli.methods.neurons.greedy import Adam, Fit, LeastSquares, Refit, Search, greedy_search, top_fit
+from rdxcli.methods.neurons.greedy import Adam, LeastSquares, Refit
 from rdxcli.methods.neurons.preparation import check_split, check_statistics
 from rdxcli.methods.neurons.ranking import best_on_path, certificate, concept_scale, saga_weights, standardised
 from rdxcli.methods.neurons.saga import effective_lambda
@@ -246,7 +247,6 @@ class LinearExplanation(BaseEstimator):
         constant = moments.constant_y | held_out.constant_y | (spread <= 0)
         weights = self._rank(P, A, train_rows, columns, moments, held_out, spread, np.flatnonzero(~constant))
         self._explain(weights, columns, moments, held_out, constant)
-        self._remarks()
         return self
 
     def _active(self, statistics: ColumnStatistics) -> np.ndarray:
@@ -320,82 +320,38 @@ class LinearExplanation(BaseEstimator):
     def _explain(
         self, weights: np.ndarray, columns: np.ndarray, train: Moments, val: Moments, constant: np.ndarray
     ) -> None:
-        m, kept = weights.shape
-        wanted = self.window * (self.max_length + 1) if self.search == "greedy" else self.description_length
-        barred = val.constant_x if self.search == "greedy" else np.zeros(kept, dtype=bool)
+        greedy = self.search == "greedy"
+        barred = val.constant_x if greedy else np.zeros(len(columns), dtype=bool)
         if barred.any():  # they have no validation correlation and would only fill the window
             self._note(f"{int(barred.sum())} concepts do not vary on the validation rows and are no candidates")
-        order = np.argsort(np.where(barred, np.inf, -weights), axis=1, kind="stable")[:, : min(kept, wanted)]
-        self.ranking_weights_ = np.where(barred[order], 0.0, np.take_along_axis(weights, order, axis=1))
-        order = np.where(barred[order], -1, order)
-        self.ranking_ = np.where(order >= 0, columns[order], -1)
+        ranked = candidates(weights, barred, self.window * (self.max_length + 1) if greedy else self.description_length)
+        self.ranking_ = np.where(ranked.order >= 0, columns[ranked.order], -1)
+        self.ranking_weights_ = ranked.weights
         self.nonzero_ = (weights != 0).sum(axis=1)
         refit: Refit = LeastSquares(train, val) if self.refit == "least-squares" else Adam(train, val)
-        live = np.flatnonzero(~constant)
-        results: dict[int, Search] = {}
-        if self.search == "greedy":
-            for start in range(0, len(live), 256):
-                part = live[start : start + 256]
-                found = greedy_search(
-                    refit,
-                    part,
-                    order[part],
-                    max_length=self.max_length,
-                    tolerance=self.tolerance,
-                    window=self.window,
-                )
-                results |= dict(zip(part.tolist(), found, strict=True))
-        else:
-            for unit in live.tolist():
-                fit = top_fit(refit, unit, order[unit], self.description_length)
-                results[unit] = Search([fit] if fit is not None and np.isfinite(fit.correlation) else [])
+        results = search_units(
+            refit,
+            np.flatnonzero(~constant),
+            ranked.order,
+            greedy=greedy,
+            max_length=self.max_length,
+            tolerance=self.tolerance,
+            window=self.window,
+            description_length=self.description_length,
+        )
         self.explanations_: list[Explanation] = []
         self.selected_: list[np.ndarray] = []
         self.path_: list[np.ndarray] = []
-        for unit in range(m):
-            steps = results[unit].steps if unit in results else []
-            status = "constant" if constant[unit] else "explained" if steps else "no concept"
-            empty = Fit(np.empty(0, dtype=np.int64), np.empty(0), float(train.mean_y[unit]), float("nan"))
-            fit = steps[-1] if steps else empty
-            by_weight = np.argsort(-fit.weights, kind="stable")
-            picked = columns[fit.concepts[by_weight]]
+        for place, unit in enumerate(self.units_.tolist()):
+            search = results.get(place)
+            row, picked = explained(unit, search, float(train.mean_y[place]), columns, self.concept_names_)
+            self.explanations_.append(row)
             self.selected_.append(picked)
-            self.path_.append(np.array([step.correlation for step in steps]))
-            self.explanations_.append(
-                Explanation(
-                    unit=int(self.units_[unit]),
-                    concepts=tuple(self.concept_names_[column] for column in picked),
-                    weights=tuple(fit.weights[by_weight].tolist()),
-                    bias=fit.bias,
-                    scores={"val correlation": fit.correlation if steps else 0.0 if status == "no concept" else None},
-                    status=status,
-                )
-            )
+            self.path_.append(np.array([step.correlation for step in search.steps] if search is not None else []))
         self.status_ = [row.status for row in self.explanations_]
         self.val_correlation_ = np.array([row.scores["val correlation"] or 0.0 for row in self.explanations_])
-
-    def _remarks(self) -> None:
-        for status, words in (
-            ("constant", "do not vary on the training or validation rows and have no explanation"),
-            ("no concept", "have no concept with a positive validation correlation"),
-        ):
-            who = self.units_[np.array([one == status for one in self.status_])]
-            if len(who):
-                self._note(f"{len(who)} units {words}: {_some(who)}")
-        dead = self.units_[self.dead_ & np.array([one != "constant" for one in self.status_])]
-        if len(dead):
-            self._note(f"{len(dead)} units never exceed {DEAD} and are as good as dead: {_some(dead)}")
-        chosen = {int(column) for picked in self.selected_ for column in picked}
-        names = self.concept_names_
-        counts: dict[str, int] = {}
-        for column in np.flatnonzero(self.concept_mask_):
-            counts[names[column]] = counts.get(names[column], 0) + 1
-        shared = sorted({names[column] for column in chosen if counts[names[column]] > 1})
-        if shared:
-            self._note(
-                f"{len(shared)} chosen names belong to several concepts (see `selected_` for the column): "
-                f"{', '.join(f'`{name}`' for name in shared[:5])}"
-            )
+        said = remarks(self.explanations_, self.selected_, self.dead_, DEAD, self.concept_names_, self.concept_mask_)
+        self.notes_ += said
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The explanations as a table in the published layout."""
@@ -471,8 +427,3 @@ class LinearExplanation(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Got {name}={value!r}, expected a positive integer")
-
-
-def _some(units: np.ndarray) -> str:
-    shown = ", ".join(map(str, units[:10].tolist()))
-    return shown + (", ..." if len(units) > 10 else "")
