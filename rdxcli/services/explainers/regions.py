@@ -190,7 +190,9 @@ def _compare(rdr: RDR, view: record.View, against: Mapping[str, Representation])
     from rdxcli.methods.regions.uses import compare_regions
 
     source = view.source
-    first = source.layer if source.layer and source.layer not in against else source.name
+    # layers of one model go by the layer, models by their names
+    by_layer = source.layer and source.layer not in against and any(name == o.layer for name, o in against.items())
+    first = source.layer if by_layer else source.name
     sources = {str(first): source.values, **{name: other.values for name, other in against.items()}}
     found = compare_regions(sources, rdr=rdr, targets=rdr.targets_, labels=source.labels, predictions=view.predictions)
     document = found.document()

@@ -1,0 +1,240 @@
+"""Directions as a user gets them: steering, stored directions, single images, words, baselines, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import rdx_here
+from safetensors.numpy import load_file
+from tiny_models import save_clip
+
+from rdxcli.methods.directions.base import Directions
+from rdxcli.methods.directions.steering import own_strength
+
+
+def run(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
+    """The document of a command that succeeds."""
+    done = rdx_here(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def page_of(document: dict[str, Any], outputs: Path) -> str:
+    done = rdx_here("visualize", document["artifact"], "--outputs", outputs)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip()).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def learned(outputs: Path) -> dict[str, Any]:
+    """Ten directions of the embedded model."""
+    return run(
+        *("explain", "--method", "uibe", "--model", "digits-cnn", "--layer", "conv2", "--num-directions", 10),
+        *("--sample", 600, "--param", "n_starts=1", "--param", "steps=100", "--outputs", outputs),
+    )
+
+
+def features_of(document: dict[str, Any]) -> np.ndarray:
+    folder = Path(document["artifact"]).parents[1] / "activations" / "none"
+    return np.load(folder / "activations.npy").astype(np.float32)
+
+
+def logits_of(values: np.ndarray) -> np.ndarray:
+    """What the embedded model makes of its last convolution, written out."""
+    from rdxcli.models import load
+
+    module = load("digits-cnn", "cpu").module
+    fc = dict(module.named_modules())["fc"]
+    with torch.no_grad():
+        return fc(torch.as_tensor(values).mean(dim=(2, 3))).double().numpy()
+
+
+def test_steering_is_what_the_network_says(learned: dict[str, Any], outputs: Path) -> None:
+    steered = run(
+        *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--run", "steered"),
+        *("--sample", 600, "--steer", "2=-1,1.5", "--steer", "4=1x", "--param", "steer_clamp=false"),
+    )
+    steps = steered["steering"]["steps"]
+    assert [(step["direction"], step["amount"]) for step in steps[:2]] == [(2, -1.0), (2, 1.5)]
+    folder = Path(steered["artifact"])
+    arrays, stored = np.load(folder / "steering.npz"), load_file(folder / "directions.safetensors")
+    found = Directions.of(*(stored[name] for name in ("encoding", "decoding", "bias", "margin", "mean")))
+    X = features_of(steered)
+    assert steps[2]["amount"] == pytest.approx(own_strength(found, X)[4], rel=1e-6)
+    assert len(set(arrays["sample_ids"].tolist())) == len(X)
+    np.testing.assert_allclose(arrays["logits"], logits_of(X), atol=1e-4)
+    for step, index, amount in zip(arrays["steered"], arrays["direction"], arrays["amount"], strict=True):
+        moved = X + (amount * stored["encoding"][index])[:, None, None].astype(np.float32)
+        np.testing.assert_allclose(step, logits_of(moved), atol=1e-3)
+    with open(folder / "steering.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * 10
+    for row in rows[:10]:
+        k = int(row["class"])
+        assert float(row["change"]) == pytest.approx((arrays["steered"][0] - arrays["logits"]).mean(0)[k], abs=1e-4)
+        assert int(row["predicted_after"]) == (arrays["steered"][0].argmax(1) == k).sum()
+    changed = (arrays["steered"].argmax(2) != arrays["logits"].argmax(1)).mean(1)
+    assert [step["changed"] for step in steps] == pytest.approx(changed.tolist())
+    text = page_of(steered, outputs)
+    assert "What if" in text
+    assert "Direction 2 by -1" in text
+    assert "change of the logits" in text  # the curve of a direction with two amounts
+
+
+def test_steering_where_the_concept_is(learned: dict[str, Any], outputs: Path) -> None:
+    base = ["explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600]
+    parts = {
+        where: run(
+            *(*base, "--steer", "2=1", "--param", f"steer_where={where}", "--param", "steer_clamp=false"),
+            *("--run", where),
+        )
+        for where in ("all", "present", "absent")
+    }
+    change = {
+        where: {one["class"]: one["change"] for one in found["steering"]["steps"][0]["classes"]}
+        for where, found in parts.items()
+    }
+    # behind this layer the network is linear: what is done at some places and at the others adds up
+    for name, value in change["all"].items():
+        assert change["present"][name] + change["absent"][name] == pytest.approx(value, abs=1e-4)
+
+
+def test_removing_a_concept_from_single_images(learned: dict[str, Any], outputs: Path) -> None:
+    found = run(
+        *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600),
+        *("--target", "5,17", "--run", "images"),
+    )
+    assert "steering" not in found
+    X = features_of(found)
+    stored = load_file(Path(found["artifact"]) / "directions.safetensors")
+    read = Directions.of(*(stored[name] for name in ("encoding", "decoding", "bias", "margin", "mean")))
+    for image, row in zip(found["images"], (5, 17), strict=True):
+        logits = logits_of(X[[row]])[0]
+        assert image["prediction"] == str(logits.argmax())
+        assert image["logit"] == pytest.approx(logits.max(), abs=1e-3)
+        assert image["concepts"]
+        for one in image["concepts"]:
+            i = one["direction"]
+            active = read.detect(X[[row]])[:, [i]]
+            amount = read.decode(X[[row]])[:, [i]] * active
+            moved = np.maximum(X[[row]] - amount * stored["encoding"][i][:, None, None], 0).astype(np.float32)
+            assert one["contribution"] == pytest.approx(logits.max() - logits_of(moved)[0, logits.argmax()], abs=1e-3)
+            np.testing.assert_allclose(one["map"], read.concept_maps(X[[row]])[0, i], atol=1e-3)
+    text = page_of(found, outputs)
+    assert "Single images" in text
+    assert f"predicted {found['images'][0]['prediction']}" in text
+
+
+def test_stored_directions_on_other_images(learned: dict[str, Any], outputs: Path) -> None:
+    again = run(
+        *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600),
+        *("--run", "again"),
+    )
+    for one, other in zip(learned["directions"], again["directions"], strict=True):
+        assert one["sample_ids"] == other["sample_ids"]
+        for mine, theirs in zip(one["influence"], other["influence"], strict=True):
+            assert (mine["class"], mine["significant"]) == (theirs["class"], theirs["significant"])
+            assert mine["effect"] == pytest.approx(theirs["effect"], rel=1e-6)
+    whole = run("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--run", "whole")
+    assert whole["samples"]["n"] == 1797
+    assert len(whole["directions"]) == 10
+
+
+@pytest.mark.parametrize("method", ["pca", "nmf", "ica", "kmeans", "natural"])
+def test_baselines_through_the_same_interface(method: str, outputs: Path) -> None:
+    found = run(
+        *("explain", "--method", method, "--model", "digits-cnn", "--layer", "conv2", "--num-directions", 4),
+        *("--sample", 300, "--steer", "1=2", "--outputs", outputs),
+    )
+    assert len(found["directions"]) == 4
+    assert all(len(entry["influence"]) == 6 for entry in found["directions"])
+    assert found["scores"]["influence"]["pairs"] >= 1
+    assert found["steering"]["clamp"]  # the layer ends in a ReLU
+    assert found["steering"]["steps"][0]["classes"][0]["change"] != 0
+
+
+def test_a_step_without_its_network_is_refused_before_work_begins(outputs: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "acts.npy", np.random.default_rng(0).normal(size=(60, 8)))
+    base = ["explain", "--method", "pca"]
+    model = ["--model", "digits-cnn", "--sample", 200, "--num-directions", 3]
+    stored = run(*base, *model, "--outputs", outputs, "--run", "stored")
+    cases: list[tuple[list[object], str]] = [
+        ([*model, "--steer", "3=1"], "numbered 0 to 2"),
+        ([*model, "--steer", "1"], "cannot read `1`"),
+        ([*model, "--steer", "one=1"], "cannot read `one=1`"),
+        ([*model, "--steer", "1=fast"], "`fast`"),
+        ([*model, "--steer", "1=0"], "`0`"),
+        ([*model, "--steer", "1=inf"], "`inf`"),
+        ([*model, "--steer", "1=1,,2"], "is no amount"),
+        ([*model, "--steer", "1=1", "--param", "steer_where=there"], "steer_where=there"),
+        ([*model, "--steer", "1=1", "--param", "steer_clamp=3"], "steer_clamp=3"),
+        ([*model, "--steer", "1=1", "--param", "head=false"], "needs the network above"),
+        (["--activations", tmp_path / "acts.npy", "--steer", "1=1"], "needs the network above"),
+        ([*model, "--target", "9999"], "no sample `9999`"),
+        ([*model, "--target", "class:11"], "expected a label that occurs"),
+        (["--apply", stored["artifact"], "--activations", tmp_path / "acts.npy"], "got features of 8"),
+        (["--apply", stored["artifact"], "--layer", "conv1"], "is about layer `conv2`"),
+        (["--apply", stored["artifact"], "--steer", "7=1"], "there is no direction 7"),
+        (["--apply", stored["artifact"], "--num-directions", 5], "are about finding directions"),
+    ]
+    for arguments, words in cases:
+        done = rdx_here(*base, *arguments, "--outputs", outputs, "--run", "bad")
+        said = " ".join(done.stderr.split())
+        assert done.returncode in (1, 2), arguments
+        assert words in said, (arguments, said)
+        assert "unexpected" not in said
+    assert not list(outputs.rglob("bad/manifest.json"))
+    assert not list(outputs.rglob("*.partial"))
+
+
+def test_words_name_the_directions_they_follow(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    presence = (rng.random((240, 3)) < 0.3).astype(float)
+    mixing = np.linalg.qr(rng.normal(size=(12, 12)))[0][:3]
+    np.save(tmp_path / "acts.npy", 6 * presence @ mixing + 0.1 * rng.normal(size=(240, 12)))
+    words = ["wheel", "leaf", "window", "cloud", "null"]
+    scores = rng.normal(size=(240, 5))
+    scores[:, :3] += 3 * presence
+    np.save(tmp_path / "scores.npy", scores)
+    (tmp_path / "words.txt").write_text("\n".join(words) + "\n")
+    found = run(
+        *("explain", "--method", "ica", "--activations", "acts.npy", "--num-directions", 3, "--outputs", "out"),
+        *("--concepts", "scores.npy", "--concept-names", "words.txt"),
+        cwd=tmp_path,
+    )
+    best = [entry["words"][0] for entry in found["directions"]]
+    assert {one["word"] for one in best} == {"wheel", "leaf", "window"}
+    assert all(one["p_value"] <= 0.01 and one["correlation"] > 0.5 for one in best)
+    assert "words: " in page_of({"artifact": tmp_path / found["artifact"]}, tmp_path / "out")
+    # words that have nothing to do with the images are not passed off as names
+    np.save(tmp_path / "scores.npy", rng.normal(size=(240, 5)))
+    noise = run(
+        *("explain", "--method", "ica", "--activations", "acts.npy", "--num-directions", 3, "--outputs", "out"),
+        *("--concepts", "scores.npy", "--concept-names", "words.txt", "--run", "noise"),
+        cwd=tmp_path,
+    )
+    assert max(entry["words"][0]["p_value"] for entry in noise["directions"]) > 0.05
+
+
+def test_words_of_a_vision_language_model(learned: dict[str, Any], outputs: Path, tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    (tmp_path / "words.txt").write_text("dog\ncat\ntree\ncar\n")
+    found = run(
+        *("explain", "--method", "uibe", "--apply", learned["artifact"], "--sample", 60, "--outputs", outputs),
+        *("--vlm", f"hf:{folder}", "--concept-set", tmp_path / "words.txt", "--run", "vlm"),
+    )
+    for entry in found["directions"]:
+        assert {one["word"] for one in entry["words"]} == {"dog", "cat", "tree", "car"}
+        correlations = [one["correlation"] for one in entry["words"]]
+        assert correlations == sorted(correlations, reverse=True)
