@@ -55,6 +55,8 @@ def explain(options: ExplainOptions) -> Outcome:
     RdxError, ValueError
         Missing or contradictory inputs.
     """
+    from rdxcli.methods.surrogate.evaluation import published_line
+
     check_parameters(options.method, options.parameters, KNOWN)
     model, encodings, names = surrogate.trained(options)
     given = _teacher(options, encodings)
@@ -87,6 +89,9 @@ def explain(options: ExplainOptions) -> Outcome:
     lines = [f"note: {note}" for note in document["notes"]]
     if (own := document["scoreboard"][0].get("teacher_accuracy")) is not None:
         lines.append(f"accuracy of the teacher itself: {own:.3f}")
+    for row in document["scoreboard"]:
+        if row.get("accuracy") is not None:
+            lines.append(f"{row['method']} as published {published_line(row)}")
     for pair in document["paired"]:
         lines.append(
             f"{pair['a']} against {pair['b']}: {pair['only_a']} and {pair['only_b']} images on which only one of them "

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rdxcli.artifacts import Request, create, fingerprint_array, fingerprint_json, write_json
 from rdxcli.artifacts.layout import dataset_folder, slug
 from rdxcli.errors import InputError, UnknownNameError, UsageError, near_matches
-from rdxcli.progress import track
 from rdxcli.services.encode_concepts import details_of, load_encodings
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters
 from rdxcli.services.explainers.embedding_inputs import gather
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from rdxcli.methods.surrogate.encoding import Encodings
 
 CODE = "2"
-BLOCK = 2048  # images whose class scores are held at once
 KNOWN = ("top", "bias", "contrast", "edit")
 
 
@@ -296,16 +294,9 @@ def _towards_classes(
     entries: list[dict[str, Any]],
 ) -> Any:
     """Scores of every image towards the class it is predicted as; fills ``entries`` with predictions and concepts."""
-    import numpy as np
+    from rdxcli.methods.surrogate.attribution import best_texts, describe, text_scores
 
-    from rdxcli.methods.surrogate.attribution import class_scores, describe, text_scores
-
-    labels = np.zeros(len(entries), dtype=np.int64)
-    with track("class scores", len(entries), "images") as advance:
-        for start in range(0, len(entries), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(entries)))
-            labels[rows] = class_scores(surrogate, encodings.take(rows), texts).predictions
-            advance(len(rows))
+    labels = best_texts(surrogate, encodings, texts)
     own = text_scores(surrogate, encodings, texts[labels], bias=str(parameters["bias"]))
     for i, best in enumerate(own.top(int(parameters["top"]))):
         entries[i]["prediction"] = classes[int(labels[i])]
@@ -370,22 +361,18 @@ def _effect(
     """What an edit did: how far each embedding turned, and which predictions changed; fills the document's images."""
     import numpy as np
 
-    from rdxcli.methods.surrogate.attribution import Affine, class_scores
-    from rdxcli.methods.surrogate.evaluation import cosine_matrix
+    from rdxcli.methods.surrogate.attribution import Affine, best_texts
+    from rdxcli.methods.surrogate.splice import unit
 
-    old, new = (Affine.of(surrogate).embed(encodings) for encodings in (before, after))
-    turned = [1.0 - float(cosine_matrix(a[None], b[None])[0, 0]) for a, b in zip(old, new, strict=True)]
+    old, new = (unit(Affine.of(surrogate).embed(encodings)) for encodings in (before, after))
+    turned = 1.0 - np.einsum("nd,nd->n", old, new)
     changed = 0
     for i, entry in enumerate(document["images"]):
-        entry["turned"] = turned[i]
+        entry["turned"] = float(turned[i])
     if texts is not None:
-        for start in range(0, len(turned), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(turned)))
-            labels = class_scores(surrogate, before.take(rows), texts).predictions
-            for row, label in zip(rows, labels, strict=True):
-                entry = document["images"][row]
-                entry["before"] = document["classes"][int(label)]
-                changed += entry["before"] != entry["prediction"]
+        for entry, label in zip(document["images"], best_texts(surrogate, before, texts), strict=True):
+            entry["before"] = document["classes"][int(label)]
+            changed += entry["before"] != entry["prediction"]
     told = (
         f"edited: {document['parameters']['edit']}; the embeddings turn by a mean of 1 - cosine = {np.mean(turned):.3g}"
     )
