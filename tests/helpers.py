@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -38,6 +39,8 @@ def rdx_here(*arguments: object, cwd: Path | None = None, stdin: str = "") -> su
 
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv, sys.stdin, Path.cwd()
+    logger = logging.getLogger("rdxcli")
+    logging_before = logger.propagate, logger.level, list(logger.handlers)
     code: object = 0
     try:
         sys.argv, sys.stdin = ["rdx", *map(str, arguments)], io.StringIO(stdin)
@@ -50,6 +53,7 @@ def rdx_here(*arguments: object, cwd: Path | None = None, stdin: str = "") -> su
     finally:
         sys.argv, sys.stdin = before[:2]
         os.chdir(before[2])
+        logger.propagate, logger.level, logger.handlers[:] = logging_before  # other tests read the log
     return subprocess.CompletedProcess(list(map(str, arguments)), int(str(code)), out.getvalue(), err.getvalue())
 
 
