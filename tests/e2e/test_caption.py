@@ -244,7 +244,7 @@ def test_from_pictures_to_words(
     # classes by name, and the teacher that the surrogate remembers
     (tmp_path / "classes.txt").write_text("dog\ncat\nbig house\n")
     classes = ("--file", f"class_names={tmp_path}/classes.txt")
-    why = ("--vlm", vlm, *classes, "--param", "contrast=dog,big house", "--run", "why")
+    why = (*classes, "--param", "contrast=dog,big house", "--run", "why")
     found = json.loads((Path(step("explain", "--method", "surrogate", *trained, *why).strip()) / "attributions.json")
                        .read_text("utf-8"))  # fmt: skip
     assert {image["prediction"] for image in found["images"]} <= {"dog", "cat", "big house"}

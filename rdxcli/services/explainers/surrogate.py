@@ -46,7 +46,9 @@ def explain(options: ExplainOptions) -> Outcome:
     check_parameters(options.method, options.parameters, KNOWN)
     surrogate, encodings, names = trained(options)
     before, encodings = encodings, _edited(options, encodings, names)
-    given = gather(options, images=False, words=None)
+    asked = "contrast" in options.parameters or "class_names" in options.files
+    teacher = details_of(str(options.surrogate), options.outputs, "surrogate").get("teacher") if asked else None
+    given = gather(options, images=False, words=None, teacher=None if "text_embeddings" in options.files else teacher)
     classes, texts = given.class_names, given.classes
     top = int(options.parameters.get("top", 10))
     bias = str(options.parameters.get("bias", "separate" if classes else "rescaled"))
