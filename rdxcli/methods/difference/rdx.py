@@ -28,7 +28,7 @@ from rdxcli.methods.difference.approximate import (
     draw_landmarks,
     fit_landmarks,
 )
-from rdxcli.methods.difference.graph import DIRECTIONS, DifferenceGraph, Direction
+from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import STRATEGIES, choose_images
 from rdxcli.methods.difference.grouping import CLUSTERINGS, group
 from rdxcli.methods.difference.inputs import check_pair
@@ -282,14 +282,16 @@ class RDX(BaseEstimator):
             raise ValueError(f"Got landmarks={self.landmarks}, expected at least {LEAST_LANDMARKS}")
         return True
 
-    def _fit_exactly(self, pairs: Mapping[Direction, Sides]) -> None:
+    def _fit_exactly(self, pairs: Mapping[Direction, Sides], images: int | None = None) -> None:
         sides: Sides | None = None
+        affinity: Affinity | None = None
+        buffer: Array | None = None
         for direction in DIRECTIONS:
-            if pairs[direction] is not sides:
+            if affinity is None or pairs[direction] is not sides:
                 sides = pairs[direction]
-                graph = self._graph(sides.first, sides.second, sides.first_labels, sides.second_labels)
+                affinity = buffer = None  # freed before the next ones are made
+                graph = self._graph(sides.first, sides.second, sides.first_labels, sides.second_labels, images)
                 affinity = graph.affinity()
-                buffer: Array | None = None
             self._graphs[direction] = graph
             groups, buffer = group(affinity, direction, self, self._note, buffer)
             samples = choose_images(
@@ -331,7 +333,7 @@ class RDX(BaseEstimator):
         exact = clone(self).set_params(approximate="never", gamma=self.gamma_)
         exact.n_, exact.notes_, exact._graphs, exact._coordinates, exact.directions_ = len(rows), [], {}, {}, {}
         try:
-            exact._fit_exactly(_taken(pairs, rows))
+            exact._fit_exactly(_taken(pairs, rows), images=self.n_)
         except ValueError as error:
             self._note(f"the agreement with the exact method could not be measured: {error}")
             return

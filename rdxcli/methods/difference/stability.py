@@ -91,7 +91,7 @@ def concept_stability(
 
 def _refit(estimator: RDX, R0: np.ndarray, R1: np.ndarray, options: Mapping[str, np.ndarray]) -> RDX | None:
     """The estimator on a resample, or None when the resample cannot be clustered (tiny or constant)."""
-    fresh = clone(estimator).set_params(gamma=estimator.gamma_)
+    fresh = clone(estimator).set_params(gamma=estimator.gamma_, approximate="never")
     try:
         return fresh.fit(R0, R1, **options)
     except ValueError:
