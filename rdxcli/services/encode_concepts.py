@@ -17,9 +17,11 @@ from rdxcli.services.inputs import SelectionOptions
 
 if TYPE_CHECKING:
     from rdxcli.methods.surrogate.encoding import Encodings
+    from rdxcli.methods.surrogate.vocabulary import ConceptCounts
 
 CODE = "1"
-CHUNK = 500  # images whose captions are read between two steps of the progress bar
+CHUNK = 500  # images that are lost when the program is killed
+PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,13 @@ def encode_concepts(options: EncodeOptions) -> Outcome:
         code=CODE,
     )
     folder = concepts_folder(options.outputs, name, options.run or "encodings")
-    with create(folder, request, force=options.force) as draft:
+    with create(folder, request, force=options.force, resume=True) as draft:
         if not draft.reused:
             import numpy as np
 
-            encodings, vocabulary = _encode(options, captions, extractor, terms, stop)
+            counts = _counted(captions, extractor, draft.path / PARTS)
+            draft.discard_at_end(PARTS)
+            encodings, vocabulary = _encode(options, counts, terms, stop)
             np.savez_compressed(draft.path / "encodings.npz", **encodings.arrays())  # type: ignore[arg-type]
             _write_vocabulary(draft.path / "vocabulary.csv", vocabulary.rows())
             write_json(draft.path / "samples.json", list(encodings.ids))
@@ -182,24 +186,35 @@ def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
     return [(row["lemma"], row["pos"]) for row in rows]
 
 
-def _encode(
-    options: EncodeOptions,
-    captions: Mapping[str, Sequence[str]],
-    extractor: Any,
-    terms: list[str] | None,
-    stop: list[str],
-) -> tuple[Encodings, Any]:
-    from rdxcli.methods.surrogate.encoding import encode
-    from rdxcli.methods.surrogate.vocabulary import count_concepts, fit_vocabulary, given_vocabulary, merge_counts
+def _counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path) -> ConceptCounts:
+    """Concepts of every image. Chunks that are finished lie in ``folder``, where an interrupted run finds them."""
+    from rdxcli.methods.surrogate.vocabulary import count_concepts, merge_counts
+    from rdxcli.services.concept_parts import load_counts, save_counts
 
-    ids = list(captions)
-    parts = []
+    ids, parts, found = list(captions), [], 0
+    folder.mkdir(exist_ok=True)
     with track("read captions", len(ids), "images") as advance:
         for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            parts.append(count_concepts({key: captions[key] for key in chunk}, extractor))
+            chunk, path = ids[start : start + CHUNK], folder / f"{start:09d}.npz"
+            part = load_counts(path)
+            if part is None or list(part.ids) != chunk:
+                part = count_concepts({key: captions[key] for key in chunk}, extractor)
+                save_counts(path, part)
+            else:
+                found += len(chunk)
+            parts.append(part)
             advance(len(chunk))
-    counts = merge_counts(parts)
+    if found:
+        log.info("%d of %d images were done before", found, len(ids))
+    return merge_counts(parts)
+
+
+def _encode(
+    options: EncodeOptions, counts: ConceptCounts, terms: list[str] | None, stop: list[str]
+) -> tuple[Encodings, Any]:
+    from rdxcli.methods.surrogate.encoding import encode
+    from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
+
     if terms is not None:
         vocabulary = given_vocabulary(counts, terms)
     else:

@@ -84,6 +84,41 @@ def test_the_vocabulary_is_what_the_captions_say(world: Path, encodings: str) ->
     assert again["concepts"] == len(lines) - 1
 
 
+def test_an_interrupted_encoding_goes_on(world: Path, encodings: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the third of five chunks: the first two are found again, and the files are those of one run."""
+    from rdxcli.methods.surrogate import vocabulary
+    from rdxcli.services import encode_concepts
+
+    count, seen = vocabulary.count_concepts, []
+
+    def stops(captions: dict, extractor: object) -> vocabulary.ConceptCounts:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(captions))
+        return count(captions, extractor)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encode_concepts, "CHUNK", 50)
+    monkeypatch.setattr(vocabulary, "count_concepts", stops)
+    given = ("encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1")
+    given = (*given, "--outputs", world / "outputs", "--run", "stopped")
+    stopped = rdx_here(*given, cwd=world)
+    assert stopped.returncode == 130
+    parts = sorted((world / "outputs" / "caps" / "concepts").glob("stopped.partial/parts/*.npz"))
+    assert [path.name for path in parts] == ["000000000.npz", "000000050.npz"]
+    parts[1].write_bytes(parts[1].read_bytes()[:100])
+    monkeypatch.setattr(vocabulary, "count_concepts", count)
+    done = rdx_here(*given, cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert "50 of 240 images were done before" in done.stderr
+    assert "is damaged and made again" in done.stderr
+    folder = Path(world, done.stdout.strip())
+    assert not (folder / "parts").exists()
+    assert (folder / "vocabulary.csv").read_bytes() == (Path(encodings) / "vocabulary.csv").read_bytes()
+    one, other = np.load(folder / "encodings.npz"), np.load(Path(encodings) / "encodings.npz")
+    for name in other.files:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
 def test_the_surrogate_agrees_with_its_teacher(surrogate: str) -> None:
     document = json.loads((Path(surrogate) / "surrogate.json").read_text("utf-8"))
     held_out = document["scores"]["validation"]
