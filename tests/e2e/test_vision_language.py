@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +255,48 @@ def test_bad_vlm_options_are_one_clear_error(units: Path, tmp_path: Path, argume
     assert done.returncode in (1, 2)
     assert words in " ".join(done.stderr.split())
     assert "unexpected" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path: Path) -> None:
+    """Killed while images and then words are embedded, and before the explanation is stored: the same bytes."""
+    (tmp_path / "words.txt").write_text("".join(f"red {i}\n" for i in range(300)))
+    arguments = [
+        *("explain", "--method", "le-siglip", "--model", "digits-cnn", "--dataset", "digits", "--units", "0-3"),
+        *("--vlm", f"hf:{siglip_folder}", "--concept-set", str(tmp_path / "words.txt"), "--param", "min_top=0.1"),
+        *("--param", "a=8", "--param", "b=0.1", "--limit", "700", "--json", "--outputs"),
+    ]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = rdx_here(*arguments, whole)
+    assert done.returncode == 0, done.stderr
+    stages = (
+        lambda: any(cut.glob("digits*/image-text/*.partial/shards/*.done")),
+        lambda: any(cut.glob("texts/image-text/*/*.partial")),
+        lambda: any(cut.glob("texts/image-text/*/*/manifest.json")),
+    )
+    kills = 0
+    for reached in stages:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rdxcli.cli.app", *arguments, str(cut)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not reached() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2  # the last stage may be over before the signal comes
+    done = rdx_here(*arguments, cut)
+    assert done.returncode == 0, done.stderr
+
+    def files(root: Path) -> dict[str, bytes]:
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes().replace(str(root).encode(), b"")
+            for path in root.rglob("*")
+            if path.suffix in (".npy", ".csv", ".json", ".txt") and path.name != "manifest.json"
+        }
+
+    assert len(files(whole)) >= 5
+    assert files(cut) == files(whole)
+    assert not list(cut.rglob("*.partial"))
