@@ -113,6 +113,15 @@ def compare(
         bool,
         typer.Option("--align", help="First take away what a linear map can explain.", rich_help_panel=METHOD_PANEL),
     ] = False,
+    approximate: Annotated[
+        str | None,
+        typer.Option(
+            "--approximate",
+            help="auto (above 20,000 images), never or always: landmarks are grouped exactly, the others join them; "
+            "the agreement with the exact method is measured and printed.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None,
     planted: Annotated[
         str | None,
         typer.Option(
@@ -165,7 +174,8 @@ def compare(
     from rdxcli.services.naming import NamingOptions
 
     parameters: dict[str, Any] = {"n_clusters": k, **method_parameters(param)}
-    parameters |= {name: value for name, value in (("gamma", gamma), ("beta", beta)) if value is not None}
+    given = (("gamma", gamma), ("beta", beta), ("approximate", approximate))
+    parameters |= {name: value for name, value in given if value is not None}
     options = service.CompareOptions(
         a=read_stdin(a),
         b=b,

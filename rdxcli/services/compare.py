@@ -26,6 +26,12 @@ CODE = "2"
 
 NOT_TESTED = "not tested"
 
+LIBRARIES = 700 * 2**20
+"""Memory of the process before it reads anything, PyTorch and scikit-learn included."""
+
+COPIES = 3
+"""Copies of the representations in float64 that scoring and testing hold at one time."""
+
 
 @dataclass(frozen=True)
 class CompareOptions:
@@ -326,14 +332,13 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     """What `compare` would do, without doing it (``--dry-run``)."""
     from rdxcli.datasets.arrays import is_array, load_representation
     from rdxcli.services.inputs import array_file, find_activations, open_activations
-    from rdxcli.services.listing import human_bytes
 
     if options.guidance not in GUIDANCES:
         raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
     estimators = make_estimators(options)
     named = options.naming.wanted
     document: dict[str, Any] = {}
-    sizes = []
+    sizes, widths = [], []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
         artifact = find_activations(text, options.outputs)
         file = array_file(text, options.selection.root)
@@ -341,6 +346,7 @@ def plan(options: CompareOptions) -> dict[str, Any]:
             record = open_activations(artifact) if artifact else load_representation(file)
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)
+            widths.append(record.d)
             document[side] = f"{record.name}, {record.n} rows of {record.d}"
             continue
         from rdxcli.models import resolve
@@ -361,5 +367,19 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     document["images"] = n
     if named:
         document["names"] = f"by {options.naming.model or ' and '.join(options.naming.files.values())}"
-    document["peak memory"] = f"about {human_bytes(8 * n * n)} for two n x n matrices, besides the arrays"
+    if any(getattr(estimator, "approximate_on", lambda _: False)(n) for estimator in estimators.values()):
+        document["approximate"] = "yes: landmarks are grouped exactly, the other images join them"
+    document["peak memory"] = _memory(estimators, n, sum(widths) if len(widths) == len(sizes) else None)
     return document
+
+
+def _memory(estimators: Mapping[str, Any], n: int, width: int | None) -> str:
+    """Peak memory of the process in words; ``width`` is that of both representations together, if it is known."""
+    from rdxcli.services.listing import human_bytes
+
+    matrices = max(getattr(estimator, "matrix_bytes", lambda _: 0)(n) for estimator in estimators.values())
+    if width is None:
+        return f"about {human_bytes(matrices)} for matrices over pairs of images, besides models and activations"
+    given, copies = 4 * n * width, 8 * n * width * COPIES
+    total = LIBRARIES + given + max(matrices + given, copies)
+    return f"about {human_bytes(total)} in all, of which {human_bytes(matrices)} are matrices over pairs of images"

@@ -86,9 +86,18 @@ def make_record(
         k=estimator.n_clusters,
         difference=difference,
         concepts=concepts,
-        scores=evaluation.scores(grids),
+        scores={**evaluation.scores(grids), **_approximation(estimator)},
         samples={**joined.describe(), "failed": failed},
     )
+
+
+def _approximation(estimator: Any) -> dict[str, float | int | None]:
+    """Agreement of an approximate fit with the exact method, per side; nothing for an exact one."""
+    return {
+        f"approximation_{name}_{CLOSER_IN[direction]}": value
+        for direction, found in getattr(estimator, "agreement_", {}).items()
+        for name, value in found.to_dict().items()
+    }
 
 
 def _concepts(

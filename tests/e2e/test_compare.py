@@ -118,6 +118,7 @@ def test_dry_run_touches_nothing(digits_pair: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1797" in done.stdout
     assert "peak memory" in done.stdout
+    assert "approximate:" not in done.stdout
     assert not (tmp_path / "outputs").exists()
     models = rdx_here(
         "compare", "digits-cnn", "digits-cnn-m49", "--dry-run", "--json", "--outputs", str(tmp_path / "outputs")
@@ -126,9 +127,37 @@ def test_dry_run_touches_nothing(digits_pair: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+def test_an_approximate_comparison_says_so(digits_pair: Path, tmp_path: Path) -> None:
+    arguments = [
+        "compare",
+        "a.npy",
+        "b.npy",
+        "--labels",
+        "y.npy",
+        "--approximate",
+        "always",
+        "--param",
+        "landmarks=800",
+    ]
+    planned = rdx_here(*arguments, "--dry-run", "--outputs", str(tmp_path), cwd=digits_pair)
+    assert "approximate: yes" in planned.stdout
+    quick = ["--no-test", "--bootstraps", "2", "--json", "--outputs", str(tmp_path)]
+    done = rdx_here(*arguments, *quick, cwd=digits_pair)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(_mixed(document, "a")) >= 2
+    for text in ("800 of 1,797 images are landmarks", "agreement with the exact method on 1,797 images"):
+        assert any(text in note for note in document["notes"])
+        assert text in " ".join(done.stderr.split())
+    assert 0.5 < document["scores"]["approximation_rand_a"] <= 1.0
+    assert {"approximation_shown_b", "approximation_angle_b"} <= set(document["scores"])
+
+
 @pytest.mark.parametrize(
     ("a", "b", "options", "words"),
     [
+        ("good.npy", "good.npy", ["--approximate", "perhaps"], "approximate='perhaps'"),
+        ("good.npy", "good.npy", ["--method", "pca", "--approximate", "always"], "no parameter `approximate`"),
         ("nowhere.npy", "good.npy", [], "nowhere.npy"),
         ("nan.npy", "good.npy", [], "row"),
         ("short.npy", "good.npy", [], "rows"),

@@ -239,7 +239,7 @@ class RDX(BaseEstimator):
         self._sides_of = pairs
         self._coordinates: dict[str, np.ndarray | None] = {}
         self._landmarks: np.ndarray | None = None
-        if self._approximates(n):
+        if self.approximate_on(n):
             self._fit_landmarks(pairs)
         else:
             self._fit_exactly(pairs)
@@ -271,7 +271,26 @@ class RDX(BaseEstimator):
             "10": Sides(np.asarray(mapped0), R1, first_mapped, second),
         }
 
-    def _approximates(self, n: int) -> bool:
+    def matrix_bytes(self, n: int) -> int:
+        """Bytes of all matrices that a fit on n images holds at one time, besides the representations.
+
+        Exact: the affinity and its symmetrised copy, or two wide rank matrices beside it. Approximate: the affinity
+        and the sorted distances of the landmarks, of which a third and a fourth copy exist while they are joined.
+        """
+        size = np.dtype(self.dtype).itemsize
+        if self.approximate_on(n):
+            return 4 * size * self.landmarks**2 + 8 * n * 4 * (self.n_clusters + 1)
+        wide = self.symmetrize == "ranks" and n > 2**14
+        return (2 * size + 4 * wide) * n**2
+
+    def approximate_on(self, n: int) -> bool:
+        """Whether a fit on n images is approximate.
+
+        Raises
+        ------
+        ValueError
+            Unknown ``approximate``, or too few landmarks.
+        """
         if self.approximate not in APPROXIMATE:
             raise ValueError(
                 f"Got approximate={self.approximate!r}, expected one of {', '.join(map(repr, APPROXIMATE))}"

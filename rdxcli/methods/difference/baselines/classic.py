@@ -161,6 +161,10 @@ class ConvexNMF(Baseline):
         self.max_iter = max_iter
         self.random_state = random_state
 
+    def matrix_bytes(self, n: int) -> int:
+        """Bytes of the n x n matrix that a fit holds."""
+        return 8 * n**2
+
     def _concepts(self, R: np.ndarray, model: int) -> tuple[np.ndarray, list[np.ndarray]]:
         assignment, _ = kmeans(R, self.n_clusters, integer_seed(self.random_state, "cnmf", model))
         U, _, _, _ = convex_nmf(R, assignment, self.n_clusters, self.max_iter)
