@@ -34,6 +34,7 @@ INPUTS = "Inputs of single methods"
     examples=[
         "rdx explain --method rdr --model digits-cnn --target class:3",
         "rdx explain --method rdr --activations acts.npy --target 17",
+        "rdx explain --method surrogate --surrogate outputs/coco@train/surrogates/surrogate --dataset coco",
         "rdx list methods",
     ],
 )

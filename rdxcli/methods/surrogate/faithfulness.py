@@ -27,7 +27,7 @@ from .encoding import Encodings
 from .evaluation import average_tables, classification, cosine_matrix, predict, retrieval
 from .model import Rows, Surrogate
 from .splice import SpLiCE
-from .trainer_data import chunks
+from .trainer_data import check_embeddings, chunks
 
 GALLERY = 1000
 CURVE_IMAGES = 2000
@@ -194,10 +194,16 @@ def measure(
     Raises
     ------
     ValueError
-        For unequal sizes, NaN, or a gallery below 2.
+        For unequal sizes, NaN, rows of zeros, or a gallery below 2.
     """
     target = np.asarray(teacher, dtype=np.float64)
     n = len(target)
+    check_embeddings(target, "image embeddings")
+    for what, given, rows_wanted in (("class embeddings", classes, None), ("caption embeddings", texts, n)):
+        if given is not None:
+            check_embeddings(given, what, rows_wanted)
+            if np.shape(given)[1] != target.shape[1]:
+                raise ValueError(f"Got {what} of {np.shape(given)[1]} dimensions, the images have {target.shape[1]}")
     for name, student in students.items():
         if student.embeddings.shape != target.shape:
             raise ValueError(f"Got embeddings of shape {student.embeddings.shape} from {name}, expected {target.shape}")

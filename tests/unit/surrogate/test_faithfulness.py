@@ -132,7 +132,10 @@ def test_unusable_input_is_refused() -> None:
         ({"students": {"s": Student(teacher[:5])}}, "from s"),
         ({"students": {"s": Student(teacher)}, "gallery": 1}, "gallery=1"),
         ({"students": {"s": Student(teacher)}, "curve_images": 0}, "curve_images=0"),
-        ({"students": {"s": Student(teacher)}, "classes": CLASSES[:, :3]}, "dimensions"),
+        ({"students": {"s": Student(teacher)}, "classes": CLASSES[:, :3]}, "3 dimensions"),
+        ({"students": {"s": Student(teacher)}, "classes": CLASSES * 0}, "zeros in class embeddings"),
+        ({"students": {"s": Student(teacher)}, "texts": TEXTS[:5]}, "caption embeddings"),
+        ({"students": {"s": Student(teacher)}, "texts": TEXTS * np.nan}, "NaN"),
     ):
         with pytest.raises(ValueError, match=said):
             measure(teacher=teacher, **given)  # type: ignore[arg-type]
