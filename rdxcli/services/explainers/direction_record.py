@@ -10,6 +10,7 @@ from rdxcli.artifacts import Artifact, Request
 from rdxcli.progress import log
 from rdxcli.records import Representation
 from rdxcli.services.explain import ExplainOptions, Outcome
+from rdxcli.services.explainers.placing import placer
 from rdxcli.services.explainers.samples import class_names, labels_of, names_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def document(
     masks = _mask_labels(options, source, responses, notes, scores)
     maps = directions.concept_maps(features)
     words = _word_labels(options, source, maps)
+    place = placer(options, source)
     entries = []
     for i in range(len(directions.bias_)):
         rows = np.argsort(-strongest[:, i], kind="stable")[:SHOWN]
@@ -82,7 +84,7 @@ def document(
                 "samples": rows,
                 "sample_ids": names_of(source, rows),
                 "sample_labels": labels_of(source, rows),
-                "concept_maps": maps[rows, i].round(3).tolist() if maps.ndim == 4 else None,
+                "concept_maps": [place(int(row), maps[row, i]) for row in rows] if maps.ndim == 4 else None,
                 **({} if influence is None else {"influence": influence[i]}),
                 **({} if masks is None else {"mask_label": masks[i]}),
                 **({} if words is None else {"words": words[i]}),

@@ -17,6 +17,7 @@ from rdxcli.errors import UsageError
 from rdxcli.progress import track
 from rdxcli.services.explain import ExplainOptions
 from rdxcli.services.explainers.direction_record import Case
+from rdxcli.services.explainers.placing import placer
 from rdxcli.services.explainers.samples import ids_of, labels_of, names_of, target_rows
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ def _images(
         gained = contributions[np.arange(len(rows)), :, said]
         classes = case.outputs(options, features)
     labels = labels_of(case.source, rows)
+    put = placer(options, case.source)
     found = []
     for place, sample in enumerate(names_of(case.source, rows)):
         weight = strongest[place] if gained is None else np.abs(gained[place])
@@ -302,7 +304,7 @@ def _images(
                         "direction": i,
                         "activation": float(strongest[place, i]),
                         "contribution": None if gained is None else float(gained[place, i]),
-                        "map": maps[place, i].round(3).tolist() if maps.ndim == 4 else None,
+                        "map": put(int(rows[place]), maps[place, i]) if maps.ndim == 4 else None,
                     }
                     for i in order
                 ],

@@ -1,0 +1,76 @@
+"""Directions of real networks: named by street-scene masks, steered, on CIFAR images and ImageNet weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+
+pytestmark = pytest.mark.shared
+CAMVID = "sky building pole road pavement tree sign fence car pedestrian cyclist unlabelled"
+
+
+def run(*arguments: object) -> dict[str, Any]:
+    done = rdx_here(*arguments, "--device", "cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data"
+    (tmp_path / "names.txt").write_text(CAMVID.replace(" ", "\n") + "\n")
+    weights = data / "weights" / "mobilenet_v2_imagenet1k.safetensors"
+    found = run(
+        *("explain", "--method", "uibe", "--model", f"file:{weights}?arch=torchvision:mobilenet_v2"),
+        *("--layer", "features.13", "--dataset", f"images:{data / 'camvid40' / 'images'}", "--limit", 20),
+        *("--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80", "--outputs", tmp_path),
+        *("--file", f"masks={data / 'camvid40' / 'masks'}", "--concept-names", tmp_path / "names.txt"),
+    )
+    labels = [entry["mask_label"] for entry in found["directions"]]
+    assert {label["concept"] for label in labels} <= set(CAMVID.split())
+    assert max(label["iou"] for label in labels) > 0.2  # a direction that is road or sky, found without masks
+    assert found["scores"]["masks"]["S1"] == pytest.approx(sum(label["iou"] for label in labels))
+    assert found["scores"]["masks"]["interpretable"] >= 4
+    # 224 of 256 pixels are seen: a margin of the picture has no map
+    grids = np.array(found["directions"][0]["concept_maps"])
+    assert grids.shape[1] == 16
+    assert not grids[:, [0, -1]].any()
+    assert not grids[:, :, [0, -1]].any()
+    assert grids.any()
+    page = rdx_here("visualize", found["artifact"], "--outputs", tmp_path)
+    text = Path(page.stdout.strip()).read_text("utf-8")
+    assert "Agreement with the concept masks" in text
+    assert 'class="heat"' in text
+
+
+def test_cifar_directions_move_the_classes_they_are_about(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data"
+    base = [
+        *(
+            "explain",
+            "--method",
+            "uibe",
+            "--model",
+            f"file:{data / 'weights' / 'cifar10_resnet20.th'}?arch=cifar_resnet20",
+        ),
+        *("--layer", "layer3", "--dataset", f"folder:{data / 'cifar10_test'}", "--sample", 200, "--outputs", tmp_path),
+    ]
+    found = run(*base, "--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80")
+    # the direction with the largest effect, and the class it speaks for
+    best = max(found["directions"], key=lambda entry: entry["influence"][0]["effect"])
+    moved = best["influence"][0]
+    assert moved["significant"]
+    steered = run(
+        *base, "--apply", found["artifact"], "--steer", f"{best['index']}=-1x,1x", "--target", "class:cat",
+        *("--run", "steered"),
+    )  # fmt: skip
+    less, more = steered["steering"]["steps"]
+    change = [{one["class"]: one["change"] for one in step["classes"]}[moved["class"]] for step in (less, more)]
+    assert change[0] < 0 < change[1]
+    assert more["to"].get(moved["class"], 0) > 0.3 * steered["steering"]["images"]
+    assert all(image["label"] == "cat" for image in steered["images"])
+    assert all(one["contribution"] is not None for image in steered["images"] for one in image["concepts"])
