@@ -35,6 +35,10 @@ SCORE_MEANINGS = {
     "cka": "debiased linear CKA of the two representations; 1 = alike up to rotation and scale",
     "mutual_knn": "mean overlap of the 10 nearest neighbours",
     "rsa": "rank correlation of the two distance matrices",
+    "approximation_rand": "approximate and exact groups of a subsample: adjusted Rand index",
+    "approximation_angle": "the same: largest angle between the subspaces of the two embeddings, degrees",
+    "approximation_overlap": "the same: mean squared cosine of these angles",
+    "approximation_shown": "images shown by the exact method that lie in the matching approximate group",
 }
 
 
