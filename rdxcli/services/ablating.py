@@ -283,6 +283,7 @@ def score_tables(
     concepts: Any,
     val: np.ndarray,
     test: np.ndarray,
+    bootstraps: int = 1000,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Ablation scores of several tables.
 
@@ -324,17 +325,20 @@ def score_tables(
                 judge.losses,
                 units=unit_columns(table, source.d, None),
                 right=right,
+                n_resamples=bootstraps,
+                random_state=options.seed,
                 advance=advance,
                 **fit,
             )
+            interval = found.interval
             assert found.right_scores is not None
             assert found.wrong_share is not None
             units = [
                 {
                     "unit": int(unit),
                     "score": float(found.scores[i]),
-                    "low": None,
-                    "high": None,
+                    "low": None if interval is None else float(interval.low[i]),
+                    "high": None if interval is None else float(interval.high[i]),
                     "length": len(table.rows[i].concepts),
                     "scale": float(found.scale[i]),
                     "shift": float(found.shift[i]),

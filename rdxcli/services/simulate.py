@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rdxcli.methods.neurons.tables import ExplanationTable
     from rdxcli.records import Representation
 
-CODE = "2"
+CODE = "3"
 PARTS = ("test", "val", "train", "all")
 SCORINGS = ("correlation", "ablation")
 
@@ -141,7 +141,9 @@ def _score(
         from rdxcli.services.ablating import score_tables
 
         test = np.arange(source.n) if rows is None else np.asarray(rows)
-        methods, extra = score_tables(options.source, options.variant, source, tables, concepts, val, test)
+        methods, extra = score_tables(
+            options.source, options.variant, source, tables, concepts, val, test, options.bootstraps
+        )
     else:
         methods = [_correlation(options, name, table, source, concepts, rows) for name, table in tables.items()]
     record = Simulation(
@@ -216,7 +218,7 @@ def _parameters(options: SimulateOptions) -> dict[str, Any]:
     check_known(options.scoring, options.source.parameters, known)
     if options.scoring == "correlation":
         return {"bootstraps": options.bootstraps}
-    return {"variant": options.variant, **check_parameters(options.source.parameters)}
+    return {"variant": options.variant, "bootstraps": options.bootstraps, **check_parameters(options.source.parameters)}
 
 
 def _tables(options: SimulateOptions, source: Representation) -> dict[str, ExplanationTable]:

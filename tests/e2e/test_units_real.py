@@ -128,6 +128,7 @@ def test_ablation_of_the_embedded_model(tmp_path: Path) -> None:
         assert document["ablation"]["temperature"] == 1.1
         scores = [unit["score"] for unit in document["methods"][0]["units"]]
         assert all(0 < score <= 1 for score in scores)
+        assert all(unit["low"] < unit["score"] < unit["high"] for unit in document["methods"][0]["units"])
         share = document["importance"]["units"][0]["share"]
         assert share == sorted(share)
         assert 0 <= share[0] <= share[-1] <= 1

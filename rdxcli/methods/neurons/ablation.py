@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from rdxcli.methods.neurons.scores import Summary, pearson, summarise
+from rdxcli.methods.neurons.scores import Interval, Summary, pearson, resamples, summarise
 from rdxcli.numerics.seeding import generator
 
 Variant = Literal["optim", "norm"]
@@ -144,6 +144,8 @@ class AblationScores:
         Scores over the test rows that the model gets right alone, with the same c and d.
     wrong_share : (m,) float64 or None
         Share of sum |L_mean - L| that the others carry.
+    interval : Interval or None
+        95 % bootstrap intervals over test images; c and d are not fitted anew.
     """
 
     units: np.ndarray
@@ -154,6 +156,7 @@ class AblationScores:
     notes: tuple[str, ...]
     right_scores: np.ndarray | None = None
     wrong_share: np.ndarray | None = None
+    interval: Interval | None = None
 
 
 def ablation_scores(
@@ -168,6 +171,8 @@ def ablation_scores(
     steps: int = 100,
     learning_rate: float = 0.01,
     right: ArrayLike | None = None,
+    n_resamples: int = 1000,
+    random_state: int = 0,
     advance: Callable[[int], None] | None = None,
 ) -> AblationScores:
     """Ablation score of each unit.
@@ -192,6 +197,8 @@ def ablation_scores(
         Of the fit.
     right : (n,) bool array-like, optional
         Rows that the model gets right; gives ``right_scores`` and ``wrong_share``.
+    n_resamples, random_state : int
+        Of the bootstrap intervals; 0 for none.
     advance : callable, optional
         Called with 1 after each unit.
 
@@ -216,6 +223,8 @@ def ablation_scores(
     good = None if right is None else np.asarray(right, dtype=bool)
     if good is not None and good.shape != (len(a),):
         raise ValueError(f"Got right {good.shape}, expected one entry for each of {len(a)} rows")
+    low, high, error = (np.full(m, np.nan) for _ in range(3))
+    counts = resamples(len(test_rows), n_resamples, random_state) if n_resamples > 1 else None
     for i, unit in enumerate(columns):
         loss = _Unit(losses, int(unit), a[:, unit])
         if variant == "optim":
@@ -228,6 +237,8 @@ def ablation_scores(
             if worst.sum() > 0:
                 found = loss.changes(scale[i] * p[test_rows, i] + shift[i], test_rows)
                 scores[i] = 1.0 - found.sum() / worst.sum()
+                if counts is not None:
+                    low[i], high[i], error[i] = _spread(counts, found, worst)
                 if good is not None:
                     of = good[test_rows]
                     wrong[i] = worst[~of].sum() / worst.sum()
@@ -241,8 +252,28 @@ def ablation_scores(
             f"no ablation score for {len(undefined)} units that have no effect or a constant prediction: "
             f"{', '.join(map(str, undefined[:10].tolist()))}"
         )
-    parts = (None, None) if good is None else (on_right, wrong)
-    return AblationScores(columns, scores, scale, shift, summarise(scores, ddof=0), tuple(notes), *parts)
+    return AblationScores(
+        columns,
+        scores,
+        scale,
+        shift,
+        summarise(scores, ddof=0),
+        tuple(notes),
+        right_scores=None if good is None else on_right,
+        wrong_share=None if good is None else wrong,
+        interval=None if counts is None else Interval(low, high, error),
+    )
+
+
+def _spread(counts: np.ndarray, found: np.ndarray, worst: np.ndarray) -> tuple[float, float, float]:
+    """2.5 and 97.5 % and standard deviation of 1 - sum found / sum worst over resampled images."""
+    top, bottom = counts @ found, counts @ worst
+    usable = bottom > 0
+    if usable.mean() < 0.9:  # too few images carry the effect
+        return float("nan"), float("nan"), float("nan")
+    scores = 1.0 - top[usable] / bottom[usable]
+    low, high = np.percentile(scores, [2.5, 97.5])
+    return float(low), float(high), float(scores.std(ddof=1))
 
 
 @dataclass(frozen=True)
@@ -290,7 +321,7 @@ def controls(
         rng = generator(random_state, "ablation-controls", str(int(unit)))
         for rows in (np.asarray(val), np.asarray(test)):
             mixed[rows, i] = a[rng.permutation(rows), unit]
-    common: dict[str, Any] = {"val": val, "test": test, "units": columns, **options}
+    common: dict[str, Any] = {"n_resamples": 0, "val": val, "test": test, "units": columns, **options}
     return Controls(ablation_scores(truth, a, losses, **common), ablation_scores(mixed, a, losses, **common))
 
 

@@ -80,8 +80,7 @@ def bootstrap_correlation(
     known = np.flatnonzero(np.isfinite(exact))
     if not len(known):
         return Interval(low, high, error)
-    rng = generator(random_state, "bootstrap", n)
-    counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_resamples)]).astype(np.float32)
+    counts = resamples(n, n_resamples, random_state)
     step = max(1, BLOCK_ELEMENTS // (5 * n))
     tail = 100.0 * (1.0 - confidence) / 2.0
     for start in range(0, len(known), step):
@@ -103,6 +102,12 @@ def bootstrap_correlation(
             low[units], high[units] = np.nanpercentile(r, [tail, 100.0 - tail], axis=0)
             error[units] = np.nanstd(r, axis=0, ddof=1)
     return Interval(low, high, error)
+
+
+def resamples(n: int, n_resamples: int, random_state: int) -> np.ndarray:
+    """How often each of n images is in each resample: (n_resamples, n) float32. They depend on these numbers alone."""
+    rng = generator(random_state, "bootstrap", n)
+    return np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_resamples)]).astype(np.float32)
 
 
 @dataclass(frozen=True)

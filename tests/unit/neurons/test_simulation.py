@@ -224,6 +224,27 @@ def test_a_prediction_of_the_true_class_fails_where_the_model_is_wrong() -> None
         ablation_scores(of_class, X, losses, right=right[:5], **parts)
 
 
+def test_intervals_of_ablation_scores() -> None:
+    X, losses, _ = planted()
+    order = np.random.default_rng(0).permutation(len(X))
+    noisy = X + 0.5 * np.random.default_rng(1).normal(size=X.shape)
+    parts = {"val": order[:400], "test": order[400:], "variant": "norm"}
+    found = ablation_scores(noisy, X, losses, n_resamples=400, **parts)
+    assert found.interval is not None
+    assert ((found.interval.low < found.scores) & (found.scores < found.interval.high)).all()
+    # the standard error over images against that of scores on disjoint tenths of the test part
+    tenths = [
+        ablation_scores(noisy, X, losses, n_resamples=0, **{**parts, "test": part}).scores
+        for part in np.array_split(order[400:], 10)
+    ]
+    spread = np.std(tenths, axis=0, ddof=1).mean() / np.sqrt(10)
+    assert found.interval.standard_error.mean() == pytest.approx(spread, rel=0.4)
+    alone = ablation_scores(noisy[:, [3]], X, losses, units=[3], n_resamples=400, **parts)
+    assert alone.interval is not None
+    assert alone.interval.low[0] == found.interval.low[3]
+    assert ablation_scores(noisy, X, losses, n_resamples=0, **parts).interval is None
+
+
 def test_the_normalised_variant_does_not_depend_on_scale() -> None:
     X, W, b, y = head()
     val, test = np.arange(50), np.arange(50, N)
