@@ -266,6 +266,8 @@ def _read(text: str, options: SimulateOptions, source: Representation) -> tuple[
         return slug(path.stem), _parse(path, source.layer)
     from rdxcli.artifacts import resolve_artifact
 
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        raise MissingDataError(f"there is no file {path}", "--explanations takes a CSV file or an explain artifact")
     artifact = resolve_artifact(text, options.source.outputs, "explanations")
     return artifact.path.name, _parse(artifact.path / "explanations.csv", source.layer)
 

@@ -175,7 +175,7 @@ def test_bad_input_is_one_clear_error(planted: Path, tmp_path: Path, arguments: 
     ("arguments", "words"),
     [
         ([], "--explanations"),
-        (["--explanations", "nowhere.csv"], "nowhere.csv"),
+        (["--explanations", "nowhere.csv"], "there is no file nowhere.csv"),
         (["--explanations", "names.txt"], "unit"),
         (["--explanations", "other.csv"], "zebra"),
         (["--method", "le-label"], "rdx explain"),
