@@ -20,6 +20,7 @@ def run(*arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> None:
     data = shared / "data"
     (tmp_path / "names.txt").write_text(CAMVID.replace(" ", "\n") + "\n")
@@ -47,6 +48,7 @@ def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> No
     assert 'class="heat"' in text
 
 
+@pytest.mark.slow
 def test_cifar_directions_move_the_classes_they_are_about(shared: Path, tmp_path: Path) -> None:
     data = shared / "data"
     base = [
@@ -57,7 +59,7 @@ def test_cifar_directions_move_the_classes_they_are_about(shared: Path, tmp_path
             "--model",
             f"file:{data / 'weights' / 'cifar10_resnet20.th'}?arch=cifar_resnet20",
         ),
-        *("--layer", "layer3", "--dataset", f"folder:{data / 'cifar10_test'}", "--sample", 200, "--outputs", tmp_path),
+        *("--layer", "layer3", "--dataset", f"folder:{data / 'cifar10_test'}", "--sample", 120, "--outputs", tmp_path),
     ]
     found = run(*base, "--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80")
     # the direction with the largest effect, and the class it speaks for

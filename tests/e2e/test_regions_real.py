@@ -81,9 +81,7 @@ def test_errors_of_a_cifar_network_and_what_its_units_do(shared: Path, tmp_path:
     # a cat taken for something sits among more of that than chance has (a tenth)
     lifts = [region["cause"]["lift"] for region in causes["regions"] if region["cause"]["lift"] is not None]
     assert np.median(lifts) > 1.5
-    ablated = run(
-        *base, "--target", "class:ship", "--classes", "ship,truck", "--param", "ablate=flip", "--run", "ablated"
-    )
+    ablated = run(*base, "--target", "ship/0003.jpg,ship/0041.jpg", "--param", "ablate=flip", "--run", "ablated")
     effects = [region["scores"]["ablation"] for region in ablated["regions"] if "ablation" in region["scores"]]
     assert effects
     assert all(0 < effect["p_value"] <= 1 for effect in effects)
