@@ -28,10 +28,11 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     sections = [Section("Directions", cards, f"{_TEXT} {bars}")]
     if len(found) > MOST:
         facts += f", the first {MOST} are shown"
+    names = {entry["index"]: _name(entry) for entry in found}
     if document.get("images"):
-        sections.insert(0, Section("Single images", [_image(image) for image in document["images"]], _IMAGES))
+        sections.insert(0, Section("Single images", [_image(image, names) for image in document["images"]], _IMAGES))
     if document.get("steering"):
-        sections.insert(0, _steering(document["steering"]))
+        sections.insert(0, _steering(document["steering"], names))
     masks = document["scores"].get("masks")
     if masks:
         rows = [[_SCORES[name], masks[name]] for name in _SCORES if name in masks]
@@ -118,7 +119,7 @@ def _signed(values: Sequence[tuple[str, float]], unit: str = "") -> list[Bar]:
     return [Bar(name, value / largest, f"{value:+.2f}{unit}") for name, value in values]
 
 
-def _steering(steering: Mapping[str, Any]) -> Section:
+def _steering(steering: Mapping[str, Any], names: Mapping[int, str]) -> Section:
     """A card for each step along a direction: what it does to the logits and to the predictions."""
     where = {"all": "at every place", "present": "where it is detected", "absent": "where it is not detected"}
     text = (
@@ -130,7 +131,7 @@ def _steering(steering: Mapping[str, Any]) -> Section:
         gained = ", ".join(f"{name} {count}" for name, count in list(step["to"].items())[:4])
         cards.append(
             Card(
-                f"Direction {step['direction']} by {step['amount']:+.3g}",
+                f"Direction {names[step['direction']].removeprefix('direction ')} by {step['amount']:+.3g}",
                 [
                     ("changed", f"{step['changed']:.1%}", "Share of the images whose prediction changes"),
                     ("own strength", step["own_strength"], "Mean signal where it is detected minus where it is not"),
@@ -162,20 +163,26 @@ def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
     return drawn
 
 
-def _image(image: Mapping[str, Any]) -> Card:
+def _name(entry: Mapping[str, Any]) -> str:
+    """The number of a direction, with its name where it has a clear one."""
+    mask, words = entry.get("mask_label"), entry.get("words") or []
+    said = mask["concept"] if mask and mask["interpretable"] else ""
+    if not said and words and words[0]["p_value"] < 0.05:
+        said = words[0]["word"]
+    return f"{entry['index']}: {said}" if said else f"direction {entry['index']}"
+
+
+def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Card:
     """One image, once for each active concept, with what that does to the prediction."""
     own = Picture(image["sample_id"], "the image", strong=True)
     pictures = [
-        Picture(image["sample_id"], f"direction {one['direction']}", heat=_heat(one["map"]))
-        for one in image["concepts"]
+        Picture(image["sample_id"], names[one["direction"]], heat=_heat(one["map"])) for one in image["concepts"]
     ]
     values = [
-        (f"direction {one['direction']}", one["contribution"])
-        for one in image["concepts"]
-        if one["contribution"] is not None
+        (names[one["direction"]], one["contribution"]) for one in image["concepts"] if one["contribution"] is not None
     ]
     bars = _signed(values) or [
-        Bar(f"direction {one['direction']}", one["activation"], f"{one['activation']:.2f}") for one in image["concepts"]
+        Bar(names[one["direction"]], one["activation"], f"{one['activation']:.2f}") for one in image["concepts"]
     ]
     said = []
     if image["label"] is not None:

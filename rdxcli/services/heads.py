@@ -37,7 +37,7 @@ def head_of(options: ExplainOptions, source: Representation) -> Any:
 
     def head(batch: Any) -> Any:
         if isinstance(batch, torch.Tensor):
-            return rest(batch)
+            return rest(batch).to(batch.device)  # callers hold features on the CPU, the network may be elsewhere
         with torch.no_grad():
             return rest(torch.as_tensor(batch, dtype=torch.float32)).float().cpu().numpy()
 
