@@ -187,6 +187,9 @@ def test_a_step_without_its_network_is_refused_before_work_begins(outputs: Path,
         (["--apply", stored["artifact"], "--layer", "conv1"], "is about layer `conv2`"),
         (["--apply", stored["artifact"], "--steer", "7=1"], "there is no direction 7"),
         (["--apply", stored["artifact"], "--num-directions", 5], "are about finding directions"),
+        (["--apply", ""], "is no artifact"),
+        ([*model, "--file", f"masks={tmp_path / 'nowhere'}"], "no such folder of masks"),
+        ([*model, "--concepts", tmp_path / "nowhere.npy"], "nowhere.npy"),
     ]
     for arguments, words in cases:
         done = rdx_here(*base, *arguments, "--outputs", outputs, "--run", "bad")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rdxcli.methods.directions.base import Directions
+    from rdxcli.services.concept_inputs import Concepts
+    from rdxcli.services.masks import Masks
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
@@ -52,8 +54,46 @@ class Case:
         return class_names(self.source, count, options)
 
 
+@dataclass(frozen=True)
+class Names:
+    """What may name directions: concept masks, words. Opened before learning, so that errors come first."""
+
+    masks: Masks | None = None
+    words: Concepts | None = None
+
+
+def open_names(options: ExplainOptions, source: Representation) -> Names:
+    """Masks (given, or the data set's own) and words (given, or a vision-language model's).
+
+    Raises
+    ------
+    RdxError
+        A file or model that is missing or does not fit.
+    """
+    masks, words = None, None
+    given = bool({"masks", "broden"} & set(options.files))
+    if source.values.ndim == 4 and (given or _has_masks(source)):
+        from rdxcli.services.masks import open_masks
+
+        masks = open_masks(options, source)
+    elif given:
+        log.warning("masks name directions of maps, and these features have no places: use --pool none")
+    if options.concepts or options.vlm or "image_embeddings" in options.files:
+        from rdxcli.services.concept_inputs import gather
+        from rdxcli.services.concept_scores import open_scorer
+
+        words = gather(options, source, labels=False, scorer=open_scorer(options) if options.vlm else None)
+    return Names(masks, words)
+
+
 def document(
-    options: ExplainOptions, request: Request, directions: Directions, case: Case, features: np.ndarray, artifact: str
+    options: ExplainOptions,
+    request: Request,
+    directions: Directions,
+    case: Case,
+    names: Names,
+    features: np.ndarray,
+    artifact: str,
 ) -> dict[str, Any]:
     """The JSON document of an artifact of directions."""
     import numpy as np
@@ -68,9 +108,9 @@ def document(
     notes = list(directions.notes_)
     scores: dict[str, Any] = {"health": directions.health(features)}
     influence = _influence(options, case, directions, features, notes, scores)
-    masks = _mask_labels(options, source, responses, notes, scores)
+    masks = None if names.masks is None else _mask_labels(names.masks, responses, notes, scores)
     maps = directions.concept_maps(features)
-    words = _word_labels(options, source, maps)
+    words = None if names.words is None else _word_labels(names.words, maps, options.seed)
     place = placer(options, source)
     entries = []
     for i in range(len(directions.bias_)):
@@ -153,25 +193,14 @@ def _influence(
 
 
 def _mask_labels(
-    options: ExplainOptions,
-    source: Representation,
-    responses: np.ndarray,
-    notes: list[str],
-    scores: dict[str, Any],
-) -> list[dict[str, Any]] | None:
-    """Names of directions by their overlap with concept masks: ``--file masks=FOLDER``, or the data set's own."""
-    given = bool({"masks", "broden"} & set(options.files))
-    if responses.ndim != 4 or (not given and not _has_masks(source)):
-        if given:
-            log.warning("masks name directions of maps, and these features have no places: use --pool none")
-        return None
+    opened: Masks, responses: np.ndarray, notes: list[str], scores: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Names of directions by their overlap with concept masks."""
     import numpy as np
 
     from rdxcli.methods.directions.labelling import label_by_masks
-    from rdxcli.services.masks import open_masks
 
-    opened = open_masks(options, source)
-    masks = np.stack([opened.read(row) for row in range(source.n)])
+    masks = np.stack([opened.read(row) for row in range(len(responses))])
     is_train = np.arange(len(masks)) % 2 == 0
     found = label_by_masks(responses, masks, is_train, len(opened.names), ignore=-1 if masks.ndim == 3 else None)
     notes += opened.notes
@@ -209,22 +238,15 @@ def _has_masks(source: Representation) -> bool:
     return source.dataset is not None and open_dataset(source.dataset).mask is not None
 
 
-def _word_labels(
-    options: ExplainOptions, source: Representation, maps: np.ndarray
-) -> list[list[dict[str, Any]]] | None:
-    """Words whose image-text scores follow each direction, when concept scores or a vision-language model are given."""
-    if not (options.concepts or options.vlm or "image_embeddings" in options.files):
-        return None
+def _word_labels(concepts: Concepts, maps: np.ndarray, seed: int) -> list[list[dict[str, Any]]]:
+    """Words whose image-text scores follow each direction."""
     import numpy as np
 
     from rdxcli.methods.directions.labelling import label_by_words
-    from rdxcli.services.concept_inputs import gather
-    from rdxcli.services.concept_scores import open_scorer
 
-    concepts = gather(options, source, labels=False, scorer=open_scorer(options) if options.vlm else None)
-    scores = np.asarray(concepts.values[np.arange(source.n)])
+    scores = np.asarray(concepts.values[np.arange(len(maps))])
     activation = maps.reshape(*maps.shape[:2], -1).mean(axis=2)
-    found = label_by_words(activation, scores, random_state=options.seed)
+    found = label_by_words(activation, scores, random_state=seed)
     return [
         [
             {

@@ -12,6 +12,7 @@ from rdxcli.records import plain
 from rdxcli.services.explain import ExplainOptions, Outcome, check_parameters, folder_of, representation
 from rdxcli.services.explainers import direction_record as record
 from rdxcli.services.explainers import steering
+from rdxcli.services.explainers.samples import target_rows
 from rdxcli.services.explainers.stored import check_layer, same_place, stored_artifact
 from rdxcli.services.heads import head_of
 
@@ -92,6 +93,9 @@ def explain(options: ExplainOptions) -> Outcome:
             import numpy as np
             from safetensors.numpy import save_file
 
+            # what may be wrong with targets, masks and words is said before minutes of learning
+            rows = None if options.target is None else target_rows(options, source)
+            names = record.open_names(options, source)
             features = np.array(source.values, dtype=np.float32)
             if applied is None:
                 log.info("%s on %d samples of %s: shape %s", options.method, source.n, source.name, features.shape[1:])
@@ -111,9 +115,9 @@ def explain(options: ExplainOptions) -> Outcome:
             save_file(
                 {name: np.ascontiguousarray(a) for name, a in arrays.items()}, draft.path / "directions.safetensors"
             )
-            document = record.document(options, request, directions, case, features, folder.as_posix())
+            document = record.document(options, request, directions, case, names, features, folder.as_posix())
             document["notes"] = [*notes, *document["notes"]]
-            steering.add(draft.path, document, options, directions, case, features, steps, steer_parameters)
+            steering.add(draft.path, document, options, directions, case, features, steps, steer_parameters, rows)
             write_json(draft.path / "directions.json", plain(document))
             draft.manifest.rows = len(directions.bias_)
     return record.outcome(draft.result, f"directions of {source.name} ({source.layer or 'array'})")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN = 16  # members of a region that are listed by id, nearest first
 SIDE = 8  # the same in a comparison
+TARGETS = 48  # whose regions a comparison lists
 ROWS = 30  # of the printed table
 
 
@@ -96,11 +97,11 @@ def document(
 
 
 def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
-    """For each target, its region in every source: how many members, and the nearest of them."""
+    """For the first 48 targets, the region in every source: how many members, and the nearest of them."""
     import numpy as np
 
     found = []
-    for t, target in enumerate(comparison.targets):
+    for t, target in enumerate(comparison.targets[:TARGETS]):
         regions = []
         every = [fit.regions_[t].members for fit in comparison.fits]
         for i, name in enumerate(comparison.names):

@@ -18,7 +18,7 @@ from rdxcli.progress import track
 from rdxcli.services.explain import ExplainOptions
 from rdxcli.services.explainers.direction_record import Case
 from rdxcli.services.explainers.placing import placer
-from rdxcli.services.explainers.samples import ids_of, labels_of, names_of, target_rows
+from rdxcli.services.explainers.samples import ids_of, labels_of, names_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,6 +117,7 @@ def add(
     features: np.ndarray,
     steps: Sequence[Step],
     parameters: Mapping[str, Any],
+    rows: np.ndarray | None,
 ) -> None:
     """Put counterfactuals and single images into ``document``, and the table and arrays of steering into ``folder``.
 
@@ -126,19 +127,19 @@ def add(
     document : dict
         Of the directions; gets ``steering`` and ``images``.
     options : ExplainOptions
-        ``target`` chooses the images; without one there are no single images and up to 2,048 are steered.
     directions : Directions
     case : Case
     features : ndarray, shape (n, c, h, w) or (n, d)
     steps : sequence of Step
     parameters : mapping
         ``steer_where``, ``steer_clamp``.
+    rows : (r,) int64, optional
+        Images that are chosen; without them there are no single images, and up to 2,048 are steered.
     """
     import numpy as np
 
     # a layer whose features are never negative ends in a ReLU, so that the network never sees others
     clamp = bool(parameters.get("steer_clamp", float(features.min()) >= 0))
-    rows = None if options.target is None else target_rows(options, case.source)
     if steps:
         check(steps, len(directions.bias_))
         steered = rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, resolve_artifact
@@ -22,6 +23,8 @@ def stored_artifact(options: ExplainOptions, kind: str) -> Artifact:
     RdxError
         There is none, it holds something else, or it was made by another method than ``--method``.
     """
+    if not Path(str(options.apply)).name:
+        raise UsageError(f"--apply: `{options.apply}` is no artifact", f"`rdx list artifacts {kind}`")
     artifact = resolve_artifact(str(options.apply), options.outputs, kind)
     if artifact.kind != kind:
         raise UsageError(
