@@ -19,14 +19,17 @@ of ranks, so gamma keeps its meaning (see ``reference_n`` of `rdxcli.methods.dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from rdxcli.methods.difference.baselines.base import torch_on_one_thread
 from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
 from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks
+from rdxcli.numerics.threads import map_in_threads
+from rdxcli.progress import track
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,10 @@ class Extension:
         rows = [_tensor(points.squared(part)).to(kind).sort(1).values for part in row_blocks(points.n, points.n)]
         return torch.cat(rows)
 
-    def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, Array, Array]]:
-        """Part of ``rows`` by part: the slice, A_10[rows, S] and A_10[S, rows]^T, both (len, m)."""
-        # Rows of sorted distances are read once per part: a few hundred images at a time cost a quarter less than few.
-        for part in row_blocks(len(rows), max(1, self.graph.n // 2)):
-            forward, backward = self._differences(rows[part])
-            yield part, self._affinity(forward), self._affinity(backward)
+    def block(self, rows: np.ndarray) -> tuple[Array, Array]:
+        """A_10[rows, S] and A_10[S, rows]^T, both (len(rows), m)."""
+        forward, backward = self._differences(rows)
+        return self._affinity(forward), self._affinity(backward)
 
     def _affinity(self, difference: Array) -> Array:
         difference *= -self.graph.beta / _largest(self.graph)
@@ -153,7 +154,9 @@ class Extension:
         out: dict[Direction, np.ndarray] = {
             direction: np.empty((len(rows), values.shape[1])) for direction, (values, _) in embedded.items()
         }
-        for part, forward, backward in self.blocks(rows):
+
+        def fill(part: slice) -> None:
+            forward, backward = self.block(rows[part])
             for direction, (values, eigenvalues) in embedded.items():
                 weights = forward + backward if direction == "10" else 1.0 / forward + 1.0 / backward
                 right = np.hstack([values, np.ones((len(values), 1))])
@@ -164,6 +167,13 @@ class Extension:
                     sums = (weights @ right.astype(weights.dtype)).astype(np.float64)
                 # an eigenvalue of W near zero carries no cluster; dividing by it would only spread noise
                 out[direction][part] = sums[:, :-1] / sums[:, -1:] / np.maximum(1.0 - eigenvalues, 0.01)
+
+        # Sorted distances are read once per part: a few hundred images at a time cost a quarter less than a few. Parts
+        # run side by side, each on one thread; threads that share one part wait for each other on a busy machine.
+        parts = list(row_blocks(len(rows), max(1, self.graph.n // 2)))
+        with torch_on_one_thread(), track("join the other images to the landmarks", len(rows), "images") as advance:
+            for part, _ in zip(parts, map_in_threads(fill, parts), strict=True):
+                advance(part.stop - part.start)
         return out
 
 

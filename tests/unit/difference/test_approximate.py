@@ -91,7 +91,7 @@ def test_rows_of_the_graph_are_those_of_a_graph_with_one_image_more(
     graph = DifferenceGraph(part.first, part.second, **options)
     graph.affinity()
     others = np.setdiff1d(np.arange(N), landmarks)[:7]
-    [(_, forward, backward)] = Extension(graph, sides, landmarks).blocks(others)
+    forward, backward = Extension(graph, sides, landmarks).block(others)
     for i, other in enumerate(others):
         whole = sides.take(np.append(landmarks, other))
         options |= {"labels0": whole.first_labels, "labels1": whole.second_labels, "images": 81}
