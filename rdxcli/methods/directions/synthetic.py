@@ -208,7 +208,9 @@ def named(name: str, **changes: Any) -> SyntheticSpec:
         No case of that name.
     """
     if name not in _NAMED:
-        raise UnknownNameError("synthetic data set", name, _NAMED)
+        error = UnknownNameError("synthetic data set", name, _NAMED)
+        error.hint = "; ".join([*filter(None, [error.hint]), "there are " + ", ".join(_NAMED)])
+        raise error
     return replace(SyntheticSpec(name=name, **_NAMED[name]), **changes)
 
 
