@@ -65,7 +65,9 @@ class Artifact:
         path = Path(folder)
         if path.is_file():
             path = path.parent
-        partial = path.with_name(path.name + PARTIAL)
+        if not path.name:  # "." or "/"
+            path = path.resolve()
+        partial = path.parent / (path.name + PARTIAL)
         if not (path / MANIFEST).is_file() and partial.is_dir():
             raise ArtifactError(
                 f"{path} is not finished", "run the command that makes it again: it continues where it stopped"

@@ -188,3 +188,13 @@ def test_array_fingerprint_ignores_memory_layout() -> None:
     assert fingerprint_array(array) != fingerprint_array(array.astype(np.float32))
     assert fingerprint_array(array) != fingerprint_array(array.reshape(4, 3))
     assert fingerprint_array(np.array(["a", "bc"])) != fingerprint_array(np.array(["ab", "c"]))
+
+
+def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    for nameless in (".", "/", ""):
+        with pytest.raises(ArtifactError, match="no artifact"):
+            Artifact.open(nameless)
+    monkeypatch.chdir(tmp_path / "run")
+    assert resolve_artifact(".", tmp_path).path == tmp_path / "run"
