@@ -23,6 +23,7 @@ from rdxcli.methods.directions.alignment import PooledLinearHead
 from rdxcli.methods.directions.eddp import EDDP
 from rdxcli.methods.directions.labelling import overlaps
 from rdxcli.methods.directions.steering import ConceptCorrection, corrected, own_strength
+from rdxcli.numerics.threads import single_thread
 
 SIZE = 45
 CLASSES = ("disc", "square", "triangle")
@@ -157,9 +158,10 @@ def find(case: Poisoned, seed: int = 0) -> EDDP:
 def table(seeds: range) -> list[Correction]:
     """The whole experiment for some seeds, each a draw, a training and a search of its own."""
     found = []
-    for seed in seeds:
-        case = poisoned(seed)
-        found.append(correct(case, find(case, seed)))
+    with single_thread():
+        for seed in seeds:
+            case = poisoned(seed)
+            found.append(correct(case, find(case, seed)))
     return found
 
 
