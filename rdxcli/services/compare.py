@@ -29,7 +29,7 @@ NOT_TESTED = "not tested"
 LIBRARIES = 700 * 2**20
 """Memory of the process before it reads anything, PyTorch and scikit-learn included."""
 
-COPIES = 3
+COPIES = 4
 """Copies of the representations in float64 that scoring and testing hold at one time."""
 
 
