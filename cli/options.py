@@ -264,7 +264,9 @@ def command(
         wrapper.__annotations__ = {p.name: p.annotation for p in [*positional, *extra]}
         del wrapper.__wrapped__  # type: ignore[attr-defined]  # Typer must see the new signature, not the inner one
         epilog = "\n\n".join(["[bold]Examples[/bold]", *(f"  {example}" for example in examples)])
-        _commands[name] = Registered(name, wrapper, inspect.getdoc(function) or "", epilog, tuple(examples))
+        # the terminal breaks the lines of a paragraph, not the source
+        text = "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(function) or "").split("\n\n"))
+        _commands[name] = Registered(name, wrapper, text, epilog, tuple(examples))
         return function
 
     return decorate
