@@ -78,6 +78,15 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
             hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
             raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
     own = {"random_state": seed, "device": device}
-    return kind(
+    estimator = kind(
         **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
     )
+    for name, allowed in getattr(kind, "CHOICES", {}).items():
+        value = getattr(estimator, name)
+        if value not in allowed:
+            near = near_matches(str(value), allowed)
+            raise UsageError(
+                f"got {name} `{value}`, expected one of {', '.join(allowed)}",
+                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else None,
+            )
+    return estimator

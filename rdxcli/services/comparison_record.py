@@ -61,7 +61,7 @@ def make_record(
         )
     concepts, labels = _concepts(estimator, joined, stability)
     grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
-    notes = [*joined.notes, *estimator.notes_]
+    notes = [*joined.notes, *map(_by_side, estimator.notes_)]
     failed = failed_samples(joined)
     if failed:
         notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
@@ -98,6 +98,13 @@ def _approximation(estimator: Any) -> dict[str, float | int | None]:
         for direction, found in getattr(estimator, "agreement_", {}).items()
         for name, value in found.to_dict().items()
     }
+
+
+def _by_side(note: str) -> str:
+    """A method's remark with the sides of the document in place of the paper's directions."""
+    for direction, side in CLOSER_IN.items():
+        note = note.replace(f"direction {direction}", f"concepts of {side}")
+    return note
 
 
 def _concepts(

@@ -18,8 +18,9 @@ from sklearn.metrics import adjusted_rand_score
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import choose_images, neighbourhoods
 from rdxcli.methods.difference.grouping import Groups, Settings, group, numbered
-from rdxcli.methods.difference.landmarks import Extension, Sides, tighten
+from rdxcli.methods.difference.landmarks import Extension, tighten
 from rdxcli.methods.difference.results import DirectionResult
+from rdxcli.methods.difference.sides import Sides
 from rdxcli.numerics.seeding import generator, integer_seed
 
 EXACT_UP_TO = 20_000

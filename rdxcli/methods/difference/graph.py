@@ -44,6 +44,8 @@ Direction = Literal["01", "10"]
 
 SIMILARITIES = ("neighborhood", "max_normalized", "local_scaling")
 DIFFERENCES = ("locally_biased", "standard")
+SYMMETRIES = ("affinity", "ranks")
+DTYPES = ("float32", "float64")
 DIRECTIONS: tuple[Direction, Direction] = ("01", "10")
 
 GUIDANCE_FACTOR = 5  # pairs split by their labels get rank 5 (n - 1)
@@ -118,8 +120,8 @@ class DifferenceGraph:
     ) -> None:
         _choice("similarity", similarity, SIMILARITIES)
         _choice("difference", difference, DIFFERENCES)
-        _choice("symmetrize", symmetrize, ("affinity", "ranks"))
-        _choice("dtype", dtype, ("float32", "float64"))
+        _choice("symmetrize", symmetrize, SYMMETRIES)
+        _choice("dtype", dtype, DTYPES)
         _positive("beta", beta)
         R0, R1 = check_pair(R0, R1)
         self.n = n = len(R0)

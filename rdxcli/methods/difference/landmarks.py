@@ -20,54 +20,16 @@ of ranks, so gamma keeps its meaning (see ``reference_n`` of `rdxcli.methods.dif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from rdxcli.methods.difference.baselines.base import torch_on_one_thread
 from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
+from rdxcli.methods.difference.sides import Sides
 from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
-
-
-@dataclass(frozen=True)
-class Sides:
-    """What one graph compares, for all n images.
-
-    Attributes
-    ----------
-    first, second : (n, d) arrays
-        Representations of model 0 and model 1.
-    first_labels, second_labels : (n,) int arrays or None
-        Guidance.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    first_labels: np.ndarray | None = None
-    second_labels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def take(self, rows: np.ndarray) -> Sides:
-        """Some of the images."""
-        return Sides(
-            self.first[rows],
-            self.second[rows],
-            None if self.first_labels is None else self.first_labels[rows],
-            None if self.second_labels is None else self.second_labels[rows],
-        )
-
-    def values(self, model: int) -> np.ndarray:
-        """The representation of model 0 or 1."""
-        return (self.first, self.second)[model]
-
-    def labels(self, model: int) -> np.ndarray | None:
-        """The guidance of model 0 or 1."""
-        return (self.first_labels, self.second_labels)[model]
 
 
 class Extension:

@@ -12,7 +12,7 @@ Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Expla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,12 +28,22 @@ from rdxcli.methods.difference.approximate import (
     draw_landmarks,
     fit_landmarks,
 )
-from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, DifferenceGraph, Direction
+from rdxcli.methods.difference.graph import (
+    DIFFERENCES,
+    DIRECTIONS,
+    DTYPES,
+    SIMILARITIES,
+    SYMMETRIES,
+    Affinity,
+    DifferenceGraph,
+    Direction,
+)
 from rdxcli.methods.difference.grids import STRATEGIES, choose_images
 from rdxcli.methods.difference.grouping import CLUSTERINGS, group
 from rdxcli.methods.difference.inputs import check_pair
-from rdxcli.methods.difference.landmarks import Sides, difference_among
+from rdxcli.methods.difference.landmarks import difference_among
 from rdxcli.methods.difference.results import Concept, DirectionResult
+from rdxcli.methods.difference.sides import Sides, pair_sides, taken
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 
@@ -139,6 +149,17 @@ class RDX(BaseEstimator):
     [2, 3]
     """
 
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "similarity": SIMILARITIES,
+        "difference": DIFFERENCES,
+        "clustering": CLUSTERINGS,
+        "selection": tuple(STRATEGIES),
+        "symmetrize": SYMMETRIES,
+        "dtype": DTYPES,
+        "approximate": APPROXIMATE,
+    }
+    """Values of the parameters that are words."""
+
     def __init__(
         self,
         n_clusters: int = 3,
@@ -232,7 +253,7 @@ class RDX(BaseEstimator):
         self.notes_: list[str] = []
         if (mapped0 is None) != (mapped1 is None):
             raise ValueError("Got one mapped representation, expected both mapped0 and mapped1 or none")
-        pairs = self._sides(R0, R1, labels0, labels1, mapped0, mapped1, mapped_labels0, mapped_labels1)
+        pairs = pair_sides(R0, R1, labels0, labels1, mapped0, mapped1, mapped_labels0, mapped_labels1)
         self.directions_: dict[str, DirectionResult] = {}
         self.agreement_: dict[str, Agreement] = {}
         self._graphs: dict[str, DifferenceGraph] = {}
@@ -244,32 +265,6 @@ class RDX(BaseEstimator):
         else:
             self._fit_exactly(pairs)
         return self
-
-    def _sides(
-        self,
-        R0: np.ndarray,
-        R1: np.ndarray,
-        labels0: ArrayLike | None,
-        labels1: ArrayLike | None,
-        mapped0: ArrayLike | None,
-        mapped1: ArrayLike | None,
-        mapped_labels0: ArrayLike | None,
-        mapped_labels1: ArrayLike | None,
-    ) -> dict[Direction, Sides]:
-        """What is compared in each direction; the same object for both without a map."""
-        first, second = _codes(labels0), _codes(labels1)
-        if mapped0 is None or mapped1 is None:
-            shared = Sides(R0, R1, first, second)
-            return {"01": shared, "10": shared}
-        for name, mapped in (("mapped0", mapped0), ("mapped1", mapped1)):
-            if np.ndim(mapped) != 2 or len(np.asarray(mapped)) != len(R0):
-                raise ValueError(f"Got {name} of shape {np.shape(mapped)}, expected ({len(R0)}, d)")
-        first_mapped = first if mapped_labels0 is None else _codes(mapped_labels0)
-        second_mapped = second if mapped_labels1 is None else _codes(mapped_labels1)
-        return {
-            "01": Sides(R0, np.asarray(mapped1), first, second_mapped),
-            "10": Sides(np.asarray(mapped0), R1, first_mapped, second),
-        }
 
     def matrix_bytes(self, n: int) -> int:
         """Bytes of all matrices that a fit on n images holds at one time, besides the representations.
@@ -291,10 +286,6 @@ class RDX(BaseEstimator):
         ValueError
             Unknown ``approximate``, or too few landmarks.
         """
-        if self.approximate not in APPROXIMATE:
-            raise ValueError(
-                f"Got approximate={self.approximate!r}, expected one of {', '.join(map(repr, APPROXIMATE))}"
-            )
         if n <= self.landmarks or self.approximate == "never" or (self.approximate == "auto" and n <= EXACT_UP_TO):
             return False
         if self.landmarks < LEAST_LANDMARKS:
@@ -352,7 +343,7 @@ class RDX(BaseEstimator):
         exact = clone(self).set_params(approximate="never", gamma=self.gamma_)
         exact.n_, exact.notes_, exact._graphs, exact._coordinates, exact.directions_ = len(rows), [], {}, {}, {}
         try:
-            exact._fit_exactly(_taken(pairs, rows), images=self.n_)
+            exact._fit_exactly(taken(pairs, rows), images=self.n_)
         except ValueError as error:
             self._note(f"the agreement with the exact method could not be measured: {error}")
             return
@@ -366,7 +357,8 @@ class RDX(BaseEstimator):
             + (f", shown images in the matching concept {one.shown:.0%}" if one.shown is not None else "")
             for direction, one in self.agreement_.items()
         ]
-        self._note(f"agreement with the exact method on {len(rows):,} images drawn at random: {'; '.join(parts)}")
+        drawn = f"{len(rows):,} images drawn at random" if len(rows) < self.n_ else f"all {self.n_:,} images"
+        self._note(f"agreement with the exact method on {drawn}: {'; '.join(parts)}")
 
     def difference_rows(self, rows: np.ndarray, direction: Direction, columns: np.ndarray | None = None) -> np.ndarray:
         """The difference matrix of a direction for some rows, recomputed: float, negative where closer.
@@ -426,10 +418,9 @@ class RDX(BaseEstimator):
             self.notes_.append(text)
 
     def _check(self, n: int) -> None:
-        if self.clustering not in CLUSTERINGS:
-            raise ValueError(f"Got clustering={self.clustering!r}, expected one of {', '.join(map(repr, CLUSTERINGS))}")
-        if self.selection not in STRATEGIES:
-            raise ValueError(f"Got selection={self.selection!r}, expected one of {', '.join(map(repr, STRATEGIES))}")
+        for name, allowed in self.CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"Got {name}={getattr(self, name)!r}, expected one of {', '.join(map(repr, allowed))}")
         for name in ("n_clusters", "num_samples", "cluster_size", "sigma", "landmarks"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
@@ -445,14 +436,3 @@ class RDX(BaseEstimator):
             raise ValueError(
                 f"Got n_clusters={self.n_clusters} with n={n} images, expected at most as many groups as images"
             )
-
-
-def _codes(labels: ArrayLike | None) -> np.ndarray | None:
-    """Labels as whole numbers."""
-    return None if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
-
-
-def _taken(pairs: Mapping[Direction, Sides], rows: np.ndarray) -> dict[Direction, Sides]:
-    """Some rows of what is compared; sides that are shared stay shared."""
-    first = pairs["01"].take(rows)
-    return {"01": first, "10": first if pairs["10"] is pairs["01"] else pairs["10"].take(rows)}

@@ -9,8 +9,9 @@ from sklearn.metrics import adjusted_rand_score
 from rdxcli.methods.difference import approximate
 from rdxcli.methods.difference.graph import DifferenceGraph
 from rdxcli.methods.difference.grouping import group
-from rdxcli.methods.difference.landmarks import Extension, Sides, difference_among
+from rdxcli.methods.difference.landmarks import Extension, difference_among
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.sides import Sides
 
 N = 900
 
