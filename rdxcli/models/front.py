@@ -83,6 +83,54 @@ class Front:
         return _answered(self.module, images, self._calls, answers)
 
 
+class Rest:
+    """What follows a layer that nothing bypasses, from the layer's output alone.
+
+    Made by `rest_after`. Nothing is recorded: the calls before the layer return NaN, which the network does not read.
+    """
+
+    def __init__(self, module: nn.Module, calls: list[_Call], size: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        self.module, self.shape, self._calls, self._size = module, shape, calls, size
+
+    def __call__(self, given: Tensor) -> Tensor:
+        """The network's first output tensor for outputs (b, *shape) of the layer; gradients flow to them."""
+        images = torch.full((len(given), *self._size), float("nan"), device=given.device, dtype=given.dtype)
+        own = _filled(self._calls[-1], lambda i, shape, dtype: given)
+        return _answered(self.module, images, self._calls, [*[None] * (len(self._calls) - 1), own])
+
+
+def rest_after(module: nn.Module, layer: nn.Module, probe: Tensor) -> Rest | None:
+    """Find what follows ``layer``, so that it runs without what stands before.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode.
+    layer : nn.Module
+        One of its modules.
+    probe : Tensor of shape (k, c, h, w)
+        A few images on the network's device and in its precision. k is best a number that is no channel count.
+
+    Returns
+    -------
+    Rest or None
+        None where the layer does not run exactly once, returns more than one tensor, or something bypasses it.
+    """
+    with torch.no_grad():
+        found = _outer_calls(module, layer, probe)
+        if found is None:
+            return None
+        calls, outputs, wanted = found
+        own = first_tensor(outputs[-1])
+        if calls[-1].module is not layer or calls[-1].axes != (0,) or own is None:
+            return None
+        rest = Rest(module, calls, tuple(probe.shape[1:]), tuple(own.shape[1:]))
+        try:
+            return rest if _close(rest(own.clone()), wanted) else None
+        except (RuntimeError, ValueError):
+            return None
+
+
 def record_front(
     module: nn.Module, layer: nn.Module, images: Tensor, like: Tensor, *, most_bytes: int, batch_size: int = 32
 ) -> Front | None:
@@ -166,7 +214,8 @@ def _outer_calls(module: nn.Module, layer: nn.Module, probe: Tensor) -> tuple[li
     def leave(which: nn.Module, inputs: Any, output: Any) -> None:
         number = open_calls.pop()
         if not runs or which is layer:
-            done.append((number, which, output))
+            known = _structure(output, len(probe)) is not None
+            done.append((number, which, _copied(output) if known else output))
 
     parts = [part for part in module.modules() if part is not module]
     handles = [part.register_forward_pre_hook(enter) for part in parts]
