@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rdxcli.models.outputs import copied, structure, tensors
 from rdxcli.models.taps import first_tensor
 
 PROBES = 5  # images of the trial pass; a number that is no usual channel count, so that the batch axis is recognised
@@ -57,9 +58,9 @@ class Front:
     @property
     def nbytes(self) -> int:
         """Memory of the records."""
-        tensors = [tensor for part in self._kept if part is not None for tensor in part]
-        tensors += [self._images] if self._images is not None else []
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        kept = [tensor for part in self._kept if part is not None for tensor in part]
+        kept += [self._images] if self._images is not None else []
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
     def logits(self, which: Sequence[int], like: Tensor) -> Tensor:
         """The network's first output tensor for the images ``which``.
@@ -170,7 +171,7 @@ def record_front(
         if trial is None:
             return None
         read, needs_images = trial
-        of_probe = sum(tensor.numel() * tensor.element_size() for i in read for tensor in _tensors(outputs[i]))
+        of_probe = sum(tensor.numel() * tensor.element_size() for i in read for tensor in tensors(outputs[i]))
         if of_probe / len(probe) * len(images) > most_bytes:
             return None
         kept: list[list[Tensor] | None] = [None] * len(calls)
@@ -181,7 +182,7 @@ def record_front(
                 return None
             for i in read:
                 parts = [
-                    tensor.movedim(axis, 0).cpu() for tensor, axis in zip(_tensors(made[i]), calls[i].axes, strict=True)
+                    tensor.movedim(axis, 0).cpu() for tensor, axis in zip(tensors(made[i]), calls[i].axes, strict=True)
                 ]
                 if kept[i] is None:
                     kept[i] = [part.new_empty((len(images), *part.shape[1:])) for part in parts]
@@ -214,8 +215,8 @@ def _outer_calls(module: nn.Module, layer: nn.Module, probe: Tensor) -> tuple[li
     def leave(which: nn.Module, inputs: Any, output: Any) -> None:
         number = open_calls.pop()
         if not runs or which is layer:
-            known = _structure(output, len(probe)) is not None
-            done.append((number, which, _copied(output) if known else output))
+            known = structure(output, len(probe)) is not None
+            done.append((number, which, copied(output) if known else output))
 
     parts = [part for part in module.modules() if part is not module]
     handles = [part.register_forward_pre_hook(enter) for part in parts]
@@ -230,7 +231,7 @@ def _outer_calls(module: nn.Module, layer: nn.Module, probe: Tensor) -> tuple[li
     # calls inside the layer ended after it had started, and are not in `done`
     outer = {number for number, _, _ in done if around[number] is None or around[number] in at_layer}
     records: dict[int, tuple[Any, tuple[int, ...]] | None] = {
-        number: _structure(output, len(probe)) for number, _, output in done if number in outer
+        number: structure(output, len(probe)) for number, _, output in done if number in outer
     }
     answered = {number for number, record in records.items() if record is not None}
 
@@ -265,7 +266,7 @@ def _trial(
     nothing = torch.full_like(probe, float("nan"))
 
     def same(read: set[int], images: Tensor) -> bool:
-        answers = [_copied(output) if i in read else None for i, output in enumerate(outputs)]
+        answers = [copied(output) if i in read else None for i, output in enumerate(outputs)]
         try:
             return _close(_answered(module, images, calls, answers), wanted)
         except (RuntimeError, ValueError):
@@ -309,7 +310,7 @@ def _record(module: nn.Module, layer: nn.Module, batch: Tensor, calls: list[_Cal
             return
         i = places.pop()
         if i is not None:
-            made[i] = _copied(output)
+            made[i] = copied(output)
         if which is layer:
             raise _Finished
 
@@ -324,7 +325,7 @@ def _record(module: nn.Module, layer: nn.Module, batch: Tensor, calls: list[_Cal
         for handle in handles:
             handle.remove()
     for output, call in zip(made, calls, strict=True):
-        shape = None if output is None else _structure(output, len(batch), call.axes)
+        shape = None if output is None else structure(output, len(batch), call.axes)
         if shape is None or shape[0] != call.record:
             return None
     return made
@@ -373,58 +374,6 @@ def _patched(patches: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterato
 
 def _by_module(calls: list[_Call]) -> dict[tuple[int, int], int]:
     return {(id(call.module), call.order): i for i, call in enumerate(calls)}
-
-
-def _structure(output: Any, batch: int, axes: Sequence[int] = ()) -> tuple[Any, tuple[int, ...]] | None:
-    """The output with the shape of one image in place of each tensor, and the batch axis of each; None if unknown."""
-    found: list[int] = []
-
-    def walk(part: Any) -> Any:
-        if isinstance(part, Tensor):
-            given = axes[len(found)] if len(found) < len(axes) else None
-            axis = next((a for a in range(min(2, part.ndim)) if part.shape[a] == batch and given in (None, a)), None)
-            if axis is None:
-                raise LookupError
-            found.append(axis)
-            return tuple(part.movedim(axis, 0).shape[1:]), part.dtype
-        if type(part) in (tuple, list):
-            return type(part)(walk(one) for one in part)
-        if type(part) is dict:
-            return {key: walk(one) for key, one in part.items()}
-        if part is None:
-            return None
-        raise LookupError
-
-    try:
-        return walk(output), tuple(found)
-    except LookupError:
-        return None
-
-
-def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, tuple | list):
-        return type(output)(_mapped(one, change) for one in output)
-    if isinstance(output, dict):
-        return {key: _mapped(one, change) for key, one in output.items()}
-    return output
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    _mapped(output, note)
-    return found
-
-
-def _copied(output: Any) -> Any:
-    """A copy: networks write into what they are given."""
-    return _mapped(output, torch.clone)
 
 
 def _filled(call: _Call, fill: Callable[[int, tuple[int, ...], torch.dtype], Tensor]) -> Any:
