@@ -25,7 +25,8 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     facts += f", layer {model['layer'] or 'array'}, {len(found)} directions, method {document['method']}"
     bars = "Bars: " + (_EFFECT if any(entry.get("influence") for entry in found) else _LABELS)
     cards = [_card(entry) for entry in found[:MOST]]
-    sections = [Section("Directions", cards, f"{_TEXT} {bars}")]
+    mapped = any(picture.heat is not None for card in cards for picture in card.pictures)
+    sections = [Section("Directions", cards, f"{_TEXT}{_WHERE if mapped else '.'} {bars}")]
     if len(found) > MOST:
         facts += f", the first {MOST} are shown"
     names = {entry["index"]: _name(entry) for entry in found}
@@ -57,7 +58,8 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     )
 
 
-_TEXT = "Images in which the detector of a direction responds most; the colour over an image shows where."
+_TEXT = "Images in which the detector of a direction responds most"
+_WHERE = "; the colour over an image shows where."
 _EFFECT = "change of the logits where the concept is present; only those marked * are significant."
 _LABELS = "labels of the images in which the detector responds."
 _IMAGES = (

@@ -51,6 +51,8 @@ class Case:
 
         with torch.no_grad():
             count = self.head(as_maps(features[:1])).shape[1]
+        if self.truth is not None:
+            return [f"class {k}" for k in range(count)]  # as the labels of the case are called
         return class_names(self.source, count, options)
 
 
@@ -132,6 +134,11 @@ def document(
         )
     if case.truth is not None:
         scores["recovery"] = _recovery(directions, case.truth)
+        if not scores["recovery"]:
+            notes.append(
+                f"no recovery scores: {len(directions.bias_)} directions, and the case has {case.truth.S.shape[1]} "
+                "concepts; they compare equal numbers"
+            )
     return Record(
         method=options.method,
         parameters=request.parameters,
