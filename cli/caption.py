@@ -75,8 +75,8 @@ def caption(
 
     An interrupted run continues where it stopped. A caption depends on the image and the seed, not on the batch.
     """
+    from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.services import caption as service
-    from rdxcli.services.inputs import SelectionOptions
 
     options = service.CaptionOptions(
         model=model,

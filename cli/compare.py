@@ -169,14 +169,14 @@ def compare(
     Each side is a model, an array of shape (n, d) or the artifact of `rdx extract`. Says whether there is a difference
     at all before it explains one.
     """
-    from rdxcli.services import compare as service
-    from rdxcli.services.inputs import ArrayOptions, SelectionOptions
-    from rdxcli.services.naming import NamingOptions
+    from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+    from rdxcli.services.compare import compare as service
+    from rdxcli.services.compare.options import CompareOptions, NamingOptions
 
     parameters: dict[str, Any] = {"n_clusters": k, **method_parameters(param)}
     given = (("gamma", gamma), ("beta", beta), ("approximate", approximate))
     parameters |= {name: value for name, value in given if value is not None}
-    options = service.CompareOptions(
+    options = CompareOptions(
         a=read_stdin(a),
         b=b,
         layer_a=layer_a,
@@ -227,7 +227,7 @@ def _show(session: Session, outcome: Any) -> None:
     document = outcome.document
     a, b = document["a"]["name"], document["b"]["name"]
     if "methods" in document:
-        from rdxcli.services.scoreboard import table
+        from rdxcli.services.compare.scoreboard import table
 
         session.sink.table(f"scoreboard: {a} (a) and {b} (b), n = {document['n']:,}", *table(document))
     named = any(concept["words"] for concept in document["concepts"])

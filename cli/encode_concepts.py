@@ -54,8 +54,8 @@ def encode_concepts(
     ] = None,
 ) -> None:
     """Find the concepts in captions, choose a vocabulary, and encode every image over it."""
+    from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.services import encode_concepts as service
-    from rdxcli.services.inputs import SelectionOptions
 
     options = service.EncodeOptions(
         captions=read_stdin(captions) if captions else None,

@@ -113,13 +113,14 @@ def explain(
     param: ParamOption = None,
 ) -> None:
     """Say what a unit, a direction, a region or an embedding responds to, and how far that can be trusted."""
-    from rdxcli.services import explain as service
-    from rdxcli.services.inputs import ArrayOptions, SelectionOptions
+    from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+    from rdxcli.services.explain import dispatch as service
+    from rdxcli.services.explain.base import ExplainOptions
 
     parameters = method_parameters(param)
     if num_directions is not None:
         parameters["num_directions"] = num_directions
-    options = service.ExplainOptions(
+    options = ExplainOptions(
         method=method,
         model=model,
         layer=layer,

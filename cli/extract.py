@@ -96,9 +96,9 @@ def extract(
     An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
     code 4). Started by torchrun or as a SLURM array, every process does its share.
     """
+    from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.registry import resolve
-    from rdxcli.services import extract as service
-    from rdxcli.services.inputs import SelectionOptions
+    from rdxcli.representations import extract as service
 
     for name in model:
         resolve(name)  # a misspelt second name must not come out after the work for the first

@@ -4,7 +4,7 @@ A command is a function whose first parameter is a `Session`; `command` adds the
 
     @command("extract", examples=["rdx extract --model dino --dataset digits"])
     def extract(session: Session, model: ModelOption, ...) -> None:
-        from rdxcli.services import extract as service
+        from rdxcli.representations import extract as service
         ...
         session.sink.result(str(artifact.path), document)
 """

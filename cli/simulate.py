@@ -80,9 +80,9 @@ def simulate(
     param: ParamOption = None,
 ) -> None:
     """Score explanations of units by how well they predict the units' activations on held-out images."""
-    from rdxcli.services import simulate as service
-    from rdxcli.services.explain import ExplainOptions
-    from rdxcli.services.inputs import ArrayOptions, SelectionOptions
+    from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+    from rdxcli.services.explain.base import ExplainOptions
+    from rdxcli.services.simulate import simulate as service
 
     source = ExplainOptions(
         method="simulate",

@@ -80,8 +80,8 @@ def train_surrogate(
 
     An interrupted training continues with the same command and ends with the same weights.
     """
+    from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.services import train_surrogate as service
-    from rdxcli.services.inputs import SelectionOptions
 
     given: dict[str, Any] = {
         "epochs": epochs,

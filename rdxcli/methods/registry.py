@@ -32,6 +32,9 @@ class Method:
         One line for ``rdx list methods``.
     parameters : mapping
         Hyper-parameters that make this method out of the estimator's defaults.
+    analysis : str
+        Of the family ``explain``: what runs the estimator, ``units``, ``dissection``, ``directions``, ``regions``,
+        ``surrogate``, ``splice`` or ``embeddings``, or the dotted path of a module of another package.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Method:
     target: str
     summary: str
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    analysis: str = ""
 
     def load(self) -> Any:
         """The estimator class (or function)."""
@@ -79,58 +83,112 @@ _BUILT_IN = (
         "explain",
         "rdxcli.methods.neurons.linear:LinearExplanation",
         "linear explanations of units by class labels and superclasses",
+        analysis="units",
     ),
     Method(
         "le-siglip",
         "explain",
         "rdxcli.methods.neurons.linear:LinearExplanation",
         "linear explanations of units by vision-language scores",
+        analysis="units",
     ),
     Method(
         "clip-dissect",
         "explain",
         "rdxcli.methods.neurons.clip_dissect:ClipDissect",
         "one concept per unit by similarity over images (CLIP-Dissect)",
+        analysis="units",
     ),
     Method(
         "network-dissection",
         "explain",
         "rdxcli.methods.neurons.network_dissection:NetworkDissection",
         "one concept per unit by overlap with concept masks (Network Dissection)",
+        analysis="dissection",
     ),
-    Method("uibe", "explain", "rdxcli.methods.directions.uibe:UIBE", "orthonormal interpretable directions"),
-    Method("eddp", "explain", "rdxcli.methods.directions.eddp:EDDP", "encoding-decoding direction pairs"),
-    Method("pca", "explain", "rdxcli.methods.directions.baselines:PCADirections", "directions: principal axes"),
-    Method("nmf", "explain", "rdxcli.methods.directions.baselines:NMFDirections", "directions: non-negative factors"),
-    Method("ica", "explain", "rdxcli.methods.directions.baselines:ICADirections", "directions: independent components"),
-    Method("kmeans", "explain", "rdxcli.methods.directions.baselines:KMeansDirections", "directions: cluster centres"),
     Method(
-        "natural", "explain", "rdxcli.methods.directions.baselines:NaturalBasis", "directions: the channels themselves"
+        "uibe",
+        "explain",
+        "rdxcli.methods.directions.uibe:UIBE",
+        "orthonormal interpretable directions",
+        analysis="directions",
     ),
-    Method("rdr", "explain", "rdxcli.methods.regions.rdr:RDR", "relaxed decision regions: sets of unit states"),
+    Method(
+        "eddp",
+        "explain",
+        "rdxcli.methods.directions.eddp:EDDP",
+        "encoding-decoding direction pairs",
+        analysis="directions",
+    ),
+    Method(
+        "pca",
+        "explain",
+        "rdxcli.methods.directions.baselines:PCADirections",
+        "directions: principal axes",
+        analysis="directions",
+    ),
+    Method(
+        "nmf",
+        "explain",
+        "rdxcli.methods.directions.baselines:NMFDirections",
+        "directions: non-negative factors",
+        analysis="directions",
+    ),
+    Method(
+        "ica",
+        "explain",
+        "rdxcli.methods.directions.baselines:ICADirections",
+        "directions: independent components",
+        analysis="directions",
+    ),
+    Method(
+        "kmeans",
+        "explain",
+        "rdxcli.methods.directions.baselines:KMeansDirections",
+        "directions: cluster centres",
+        analysis="directions",
+    ),
+    Method(
+        "natural",
+        "explain",
+        "rdxcli.methods.directions.baselines:NaturalBasis",
+        "directions: the channels themselves",
+        analysis="directions",
+    ),
+    Method(
+        "rdr",
+        "explain",
+        "rdxcli.methods.regions.rdr:RDR",
+        "relaxed decision regions: sets of unit states",
+        analysis="regions",
+    ),
     Method(
         "representative",
         "explain",
         "rdxcli.methods.regions.representative:RepresentativeInterpretation",
         "regions between sampled pieces of the decision boundary (baseline of RDR)",
+        analysis="regions",
     ),
     Method(
         "surrogate",
         "explain",
         "rdxcli.methods.surrogate.attribution:image_scores",
         "words that explain an embedding, by a concept surrogate (EXPLAIN-R)",
+        analysis="surrogate",
     ),
     Method(
         "splice",
         "explain",
         "rdxcli.methods.surrogate.splice:SpLiCE",
         "embeddings as sparse sums of words (baseline of the surrogate)",
+        analysis="splice",
     ),
     Method(
         "all",
         "explain",
         "rdxcli.methods.surrogate.faithfulness:measure",
         "scoreboard of the explainers of embeddings: surrogate against splice",
+        analysis="embeddings",
     ),
 )
 

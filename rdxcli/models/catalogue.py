@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rdxcli.models.registry import ModelSpec
+from rdxcli.models.spec import ModelSpec
 
 _DIGITS = "small CNN trained here on first use: "
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_json
 from rdxcli.artifacts.layout import captions_folder, model_slug, slug
+from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.progress import log
-from rdxcli.services.inputs import SelectionOptions
 
 if TYPE_CHECKING:
     from rdxcli.artifacts import Draft
@@ -94,7 +94,7 @@ def caption(options: CaptionOptions) -> Outcome:
 def plan(options: CaptionOptions) -> dict[str, Any]:
     """What `caption` would do. Loads no weights."""
     if options.source is not None:
-        from rdxcli.services.encode_concepts import read_captions
+        from rdxcli.concepts.captions import read_captions
 
         found = read_captions(options.source)
         return {"source": options.source, "images": len(found), "captions": sum(map(len, found.values()))}
@@ -206,7 +206,7 @@ def _human(options: CaptionOptions, dataset: Dataset) -> Outcome:
 
 
 def _imported(options: CaptionOptions) -> Outcome:
-    from rdxcli.services.encode_concepts import read_captions
+    from rdxcli.concepts.captions import read_captions
 
     path = Path(str(options.source))
     captions = read_captions(path)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Artifact, Request, create, fingerprint_json, resolve_artifact, write_json
-from rdxcli.artifacts.layout import concepts_folder, slug
-from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.artifacts import Artifact, Request, create, fingerprint_json, write_json
+from rdxcli.artifacts.layout import concepts_folder
+from rdxcli.concepts.captions import load_captions
+from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.errors import InputError, MissingDataError
 from rdxcli.progress import log, track
-from rdxcli.services.inputs import SelectionOptions
 
 if TYPE_CHECKING:
     from rdxcli.methods.surrogate.encoding import Encodings
@@ -189,7 +191,6 @@ def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
 def _counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path) -> ConceptCounts:
     """Concepts of every image. Chunks that are finished lie in ``folder``, where an interrupted run finds them."""
     from rdxcli.methods.surrogate.vocabulary import count_concepts, merge_counts
-    from rdxcli.services.concept_parts import load_counts, save_counts
 
     ids, parts, found = list(captions), [], 0
     folder.mkdir(exist_ok=True)
@@ -253,99 +254,6 @@ def _document(
     )
 
 
-def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) -> tuple[str, dict[str, list[str]]]:
-    """Name of the data set and the captions of each sample id.
-
-    Parameters
-    ----------
-    text : str or None
-        ``.json``: ``{id: [caption, ...]}`` or a list of objects with an id and captions. ``.jsonl``: one object a line.
-        ``.txt``: one caption a line, each its own sample. A captions artifact. None: the captions of the data set.
-
-    Raises
-    ------
-    RdxError
-        Nothing to read, or a malformed file.
-    """
-    if text is None:
-        if selection.dataset is None:
-            raise UsageError("which captions?", "give --captions FILE, or --dataset NAME of a data set with captions")
-        dataset = selection.open()
-        if dataset.captions is None:
-            raise MissingDataError(
-                f"the data set {dataset.name} has no captions",
-                f"make them with `rdx caption --dataset {selection.dataset}`, or name them: --captions FILE",
-            )
-        return dataset.name, {
-            str(sample): list(texts) for sample, texts in zip(dataset.sample_ids, dataset.captions, strict=True)
-        }
-    path = Path(text)
-    if path.is_dir() or not path.exists():
-        artifact = resolve_artifact(text, outputs, "captions")
-        path = artifact.path / "captions.jsonl"
-        name = artifact.path.parts[-3] if len(artifact.path.parts) >= 3 else artifact.path.name
-    else:
-        name = slug(path.stem)
-    captions = read_captions(path)
-    if not captions:
-        raise InputError(f"{path} holds no captions")
-    return name, captions
-
-
-def read_captions(path: Path) -> dict[str, list[str]]:
-    """Captions of each sample id in a file; see `load_captions` for the layouts.
-
-    Raises
-    ------
-    InputError, MissingDataError
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        lines = [line.strip() for line in text.splitlines()]
-        return {str(i): [line] for i, line in enumerate(lines) if line}
-    entries: list[Any] = []
-    try:
-        if suffix == ".jsonl":
-            entries = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            content = json.loads(text)
-            if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-                content = content["annotations"]  # the layout of COCO
-            elif isinstance(content, dict) and isinstance(content.get("images"), list):
-                content = content["images"]  # Karpathy's lists
-            entries = content if isinstance(content, list) else [{"id": k, "captions": v} for k, v in content.items()]
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
-    captions: dict[str, list[str]] = {}
-    for number, entry in enumerate(entries, start=1):
-        sample, texts = _entry(entry, path, number)
-        captions.setdefault(sample, []).extend(texts)
-    return captions
-
-
-def _entry(entry: Any, path: Path, number: int) -> tuple[str, list[str]]:
-    """Sample id and captions of one object."""
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{path}: entry {number} is a {type(entry).__name__}, expected an object with id and captions")
-    sample = next((entry[key] for key in ("sample_id", "image_id", "id", "image", "filename") if key in entry), None)
-    texts = next((entry[key] for key in ("captions", "caption", "sentences", "text") if key in entry), None)
-    if sample is None or texts is None:
-        found = ", ".join(map(str, list(entry)[:6]))
-        raise InputError(f"{path}: entry {number} has {found}, expected an id and captions")
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    raw = [text["raw"] if isinstance(text, Mapping) and "raw" in text else text for text in listed]
-    words = [text for text in raw if isinstance(text, str)]
-    if len(words) < len(raw):
-        raise InputError(f"{path}: the captions of entry {number} are not text")
-    return str(sample), words
-
-
 def _lines(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -364,49 +272,52 @@ def _write_vocabulary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def load_encodings(text: str, outputs: Path) -> Encodings:
-    """Encodings of an artifact of ``encode-concepts``, or a user's matrix (dense array or SciPy CSR ``.npz``).
-
-    Raises
-    ------
-    RdxError
-        No such artifact or file, or a damaged one.
-    """
-    from rdxcli.methods.surrogate.encoding import from_arrays, from_matrix
-    from rdxcli.methods.surrogate.extraction import Concept
-
-    path = Path(text)
-    folder = path.parent if path.name == "encodings.npz" and (path.parent / "manifest.json").is_file() else path
-    if path.is_file() and folder is path:
-        from rdxcli.services.inputs import resolve_concepts
-
-        matrix = resolve_concepts(text)
-        ids = [str(i) for i in range(matrix.values.shape[0])] if matrix.sample_ids is None else list(matrix.sample_ids)
-        return from_matrix(matrix.values, ids, [Concept.parse(name) for name in matrix.names])
-    import numpy as np
-
-    artifact = resolve_artifact(str(folder), outputs, "encodings")
-    with np.load(artifact.path / "encodings.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    ids = json.loads((artifact.path / "samples.json").read_text("utf-8"))
-    with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
-        concepts = [Concept(row["lemma"], row["pos"]) for row in csv.DictReader(stream)]
-    return from_arrays(arrays, ids, concepts, method=str(artifact.manifest.request.parameters["method"]))
-
-
-def details_of(text: str, outputs: Path, kind: str) -> Mapping[str, Any]:
-    """What the manifest of an artifact notes about its making; nothing for a bare file."""
-    path = Path(text)
-    try:
-        artifact = resolve_artifact(str(path.parent if path.is_file() else path), outputs, kind)
-    except RdxError:
-        return {}
-    return artifact.manifest.details if artifact.kind == kind else {}
-
-
 def plan(options: EncodeOptions) -> dict[str, Any]:
     """What `encode_concepts` would do."""
     name, captions = load_captions(options.captions, options.selection, options.outputs)
     total = sum(map(len, captions.values()))
     log.debug("planned %d captions", total)
     return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {max(1, total // 4000)}"}
+
+
+def save_counts(path: Path, counts: ConceptCounts) -> None:
+    """Write counts in one step: a reader sees the whole file or none."""
+    import numpy as np
+
+    names = json.dumps([list(counts.ids), [list(concept) for concept in counts.concepts]], ensure_ascii=False)
+    fresh = path.with_suffix(".writing")
+    with open(fresh, "wb") as stream:
+        np.savez(
+            stream,
+            indptr=counts.matrix.indptr,
+            indices=counts.matrix.indices,
+            data=counts.matrix.data,
+            num_captions=counts.num_captions,
+            names=np.frombuffer(names.encode(), np.uint8),
+        )
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(fresh, path)
+
+
+def load_counts(path: Path) -> ConceptCounts | None:
+    """What `save_counts` wrote; None when it is not there or cannot be read."""
+    import zipfile
+
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    from rdxcli.methods.surrogate.extraction import Concept
+    from rdxcli.methods.surrogate.vocabulary import ConceptCounts
+
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ids, concepts = json.loads(file["names"].tobytes())
+            shape = (len(ids), len(concepts))
+            matrix = csr_array((file["data"], file["indices"], file["indptr"]), shape=shape)
+            return ConceptCounts(ids, [Concept(*concept) for concept in concepts], matrix, file["num_captions"])
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged and made again: %s", path, error)
+        return None

@@ -14,11 +14,12 @@ from typing import Any
 
 from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, fingerprint_json, write_json
 from rdxcli.artifacts.layout import slug, surrogates_folder
+from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.encodings import details_of, load_encodings
+from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import ArtifactError, DependencyError, InputError, RdxError, UsageError
 from rdxcli.progress import log, track
-from rdxcli.services.encode_concepts import details_of, load_captions, load_encodings
-from rdxcli.services.explain import check_parameters
-from rdxcli.services.inputs import SelectionOptions
+from rdxcli.services.base import check_parameters
 
 CODE = "1"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
@@ -195,9 +196,9 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
     """Embed images, captions and classes, or find their embeddings in the outputs."""
     import numpy as np
 
+    from rdxcli.concepts.embeddings import class_embeddings
+    from rdxcli.concepts.image_text import image_embeddings, text_embeddings
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
-    from rdxcli.services.explainers.embedding_inputs import class_embeddings
-    from rdxcli.services.image_text import image_embeddings, text_embeddings
 
     if options.image_embeddings or options.text_embeddings or options.text_offsets:
         raise UsageError("--teacher embeds images and captions itself", "leave the arrays out, or the teacher")

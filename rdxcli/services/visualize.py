@@ -136,7 +136,7 @@ def _comparison(artifact: Artifact, form: str, path: Path) -> None:
             labels = dict(zip(arrays["sample_ids"].tolist(), arrays["labels"].tolist(), strict=True))
         scoreboard = None
         if "methods" in document:
-            from rdxcli.services.scoreboard import table
+            from rdxcli.services.compare.scoreboard import table
 
             scoreboard = table(document)
         page = comparison.page(document, arrays, pictures, labels, artifact.manifest.command, scoreboard)

@@ -9,7 +9,7 @@ import yaml
 from helpers import rdx_here
 
 from rdxcli.models.registry import resolve
-from rdxcli.services.inputs import PUBLISHED_ARRAYS
+from rdxcli.representations.resolve import PUBLISHED_ARRAYS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMPARISONS = sorted(p for p in CONFIGS.glob("*.yaml") if yaml.safe_load(p.read_text())["command"] == "compare")

@@ -18,12 +18,13 @@ from safetensors.numpy import load_file
 
 from rdxcli.datasets import published
 from rdxcli.datasets.registry import describe_datasets, open_dataset
+from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.download import catalogue
 from rdxcli.download.store import checkpoint_file, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
-from rdxcli.services.compare import without
+from rdxcli.representations.resolve import resolve_representation
+from rdxcli.services.compare.compare import without
 from rdxcli.services.download import DownloadOptions, check, download, listing, plan
-from rdxcli.services.inputs import SelectionOptions, resolve_representation
 
 REAL = catalogue.RECIPES
 

@@ -9,8 +9,8 @@ import pytest
 
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError
-from rdxcli.services.extract import ExtractOptions, extract
-from rdxcli.services.inputs import (
+from rdxcli.representations.extract import ExtractOptions, extract
+from rdxcli.representations.resolve import (
     ArrayOptions,
     SelectionOptions,
     find_activations,

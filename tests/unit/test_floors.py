@@ -17,10 +17,12 @@ HEAVY = {
 }
 
 # room -> rooms it may import besides itself; root modules (errors, records, progress) and numerics are open to all
-MIDDLE = {"models", "datasets", "engines", "report", "artifacts", "download"}
+LOWER = {"methods", "numerics", "models", "datasets", "engines", "report", "artifacts", "download"}
 ALLOWED = {
-    "cli": {"services", "methods", "numerics", *MIDDLE},
-    "services": {"methods", "numerics", *MIDDLE},
+    "cli": {"services", "concepts", "representations", *LOWER},
+    "services": {"concepts", "representations", *LOWER},
+    "concepts": {"representations", *LOWER},
+    "representations": LOWER,
     "methods": {"numerics"},
     "models": {"numerics", "datasets", "artifacts", "download"},
     "datasets": {"numerics", "artifacts", "download"},
@@ -81,6 +83,52 @@ def test_the_check_sees_a_wrong_import() -> None:
     assert ("rdxcli.artifacts", True) in _imports(tree, "rdxcli.methods")
     assert ("torch", False) in _imports(tree, "rdxcli.methods")
     assert ("rdxcli.services", True) in _imports(tree, "rdxcli.methods")
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for prefix, folder in (
+        ("rdxcli", ROOT / "rdxcli"),
+        *((f"rdxcli.{room}", ROOT / room) for room in ("cli", "download")),
+    ):
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join([prefix, *(parts[:-1] if parts[-1] == "__init__" else parts)])] = path
+    return found
+
+
+def _circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
+    """Groups of modules that import each other, directly or around a corner, also inside functions."""
+    reach = {name: set(others) for name, others in graph.items()}
+    for middle in graph:
+        for others in reach.values():
+            if middle in others:
+                others |= reach[middle]
+    return sorted({tuple(sorted(b for b in reach[a] if a in reach[b])) for a in graph if a in reach[a]})
+
+
+def test_no_two_modules_import_each_other() -> None:
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        used: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base]).rstrip(".")
+                used |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base for alias in node.names}
+            elif isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+        graph[name] = (used & set(modules)) - {name}
+    assert _circles(graph) == []
+
+
+def test_the_check_sees_a_circle_around_a_corner() -> None:
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [("a", "b", "c")]
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
 def _commands() -> list[str]:

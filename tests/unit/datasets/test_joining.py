@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.images import ArrayImages
-from rdxcli.datasets.joining import join, select_rows, take
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.records import Representation
+from rdxcli.representations.joining import join, select_rows, take
 
 
 def record(

@@ -1,0 +1,53 @@
+"""Concept encodings, from artifacts and files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdxcli.artifacts import resolve_artifact
+from rdxcli.errors import RdxError
+from rdxcli.methods.surrogate.encoding import Encodings, from_arrays, from_matrix
+from rdxcli.methods.surrogate.extraction import Concept
+
+
+def load_encodings(text: str, outputs: Path) -> Encodings:
+    """Encodings of an artifact of ``encode-concepts``, or a user's matrix (dense array or SciPy CSR ``.npz``).
+
+    Raises
+    ------
+    RdxError
+        No such artifact or file, or a damaged one.
+    """
+
+    path = Path(text)
+    folder = path.parent if path.name == "encodings.npz" and (path.parent / "manifest.json").is_file() else path
+    if path.is_file() and folder is path:
+        from rdxcli.representations.resolve import resolve_concepts
+
+        matrix = resolve_concepts(text)
+        ids = [str(i) for i in range(matrix.values.shape[0])] if matrix.sample_ids is None else list(matrix.sample_ids)
+        return from_matrix(matrix.values, ids, [Concept.parse(name) for name in matrix.names])
+
+    artifact = resolve_artifact(str(folder), outputs, "encodings")
+    with np.load(artifact.path / "encodings.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    ids = json.loads((artifact.path / "samples.json").read_text("utf-8"))
+    with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
+        concepts = [Concept(row["lemma"], row["pos"]) for row in csv.DictReader(stream)]
+    return from_arrays(arrays, ids, concepts, method=str(artifact.manifest.request.parameters["method"]))
+
+
+def details_of(text: str, outputs: Path, kind: str) -> Mapping[str, Any]:
+    """What the manifest of an artifact notes about its making; nothing for a bare file."""
+    path = Path(text)
+    try:
+        artifact = resolve_artifact(str(path.parent if path.is_file() else path), outputs, kind)
+    except RdxError:
+        return {}
+    return artifact.manifest.details if artifact.kind == kind else {}

@@ -1,0 +1,192 @@
+"""Concept matrices for explaining and simulating units: labels, files, embeddings, joined to the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import fingerprint_array, fingerprint_json
+from rdxcli.concepts.labels import Concepts, label_matrix
+from rdxcli.concepts.options import ConceptOptions
+from rdxcli.concepts.scorer import Scorer, score
+from rdxcli.errors import InputError, MissingDataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.concepts.scorer import Scorer
+    from rdxcli.records import Representation
+
+
+@dataclass(frozen=True)
+class GivenEmbeddings:
+    """Image and text embeddings from files.
+
+    Attributes
+    ----------
+    images : (n, d) array
+        A row per row of the representation.
+    texts : (c, d) array
+        A row per distinct word.
+    words : list of c str
+    source : dict
+        Fingerprints.
+    notes : list of str
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    words: list[str]
+    source: dict[str, Any]
+    notes: list[str]
+
+
+def gather(
+    options: ConceptOptions, representation: Representation, *, labels: bool, scorer: Scorer | None = None
+) -> Concepts:
+    """The concept matrix that the options name.
+
+    In this order: ``--concepts FILE``; ``--file image_embeddings=FILE --file text_embeddings=FILE`` with a concept set;
+    scores by a vision-language model; the labels, when the method takes them.
+
+    Parameters
+    ----------
+    options : ConceptOptions
+    representation : Representation
+        Its rows are the rows of the result.
+    labels : bool
+        Whether class labels are concepts for this method.
+    scorer : Scorer, optional
+        Vision-language model and words (see `rdxcli.concepts.scorer.open_scorer`).
+
+    Raises
+    ------
+    RdxError
+        Nothing to take concepts from, or rows that do not fit.
+    """
+    if options.concepts is not None:
+        return _from_file(options, representation)
+    if "image_embeddings" in options.files or "text_embeddings" in options.files:
+        return _from_embeddings(options, representation)
+    if scorer is not None:
+        values, source, notes = score(options, scorer, representation)
+        return Concepts(values, list(scorer.words), source, notes)
+    if labels:
+        return label_matrix(options, representation)
+    raise UsageError(
+        f"`{options.method}` needs concept scores of the images",
+        "give --vlm NAME --concept-set FILE, or --concepts FILE --concept-names FILE, or "
+        "--file image_embeddings=FILE --file text_embeddings=FILE --concept-set FILE",
+    )
+
+
+def split_of(options: ConceptOptions, n: int) -> Any:
+    """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
+
+    Raises
+    ------
+    InputError
+        A part is missing in the file.
+    """
+    from rdxcli.methods.neurons.preparation import Split, check_split, random_split
+
+    if options.splits is None:
+        return random_split(n, options.seed)
+    import numpy as np
+
+    try:
+        with np.load(options.splits, allow_pickle=False) as archive:
+            parts = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise MissingDataError(f"no such file: {options.splits}") from None
+    missing = [name for name in ("train", "val", "test") if name not in parts]
+    if missing:
+        raise InputError(f"{options.splits} has no `{missing[0]}`", f"it holds {', '.join(parts) or 'nothing'}")
+    train, val, test = check_split(parts["train"], parts["val"], parts["test"], n)
+    assert test is not None
+    return Split(train, val, test)
+
+
+def _from_file(options: ConceptOptions, representation: Representation) -> Concepts:
+    from rdxcli.representations.resolve import resolve_concepts
+
+    matrix = resolve_concepts(str(options.concepts), names=options.concept_names)
+    rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
+    values = matrix.values if rows is None else matrix.values[rows]
+    return Concepts(values, list(matrix.names), dict(matrix.source), notes)
+
+
+def _rows(
+    ids: np.ndarray | None, n: int, representation: Representation, what: str
+) -> tuple[np.ndarray | None, list[str]]:
+    """Rows of another file that belong to the rows of the representation; None when they are in order already."""
+    import numpy as np
+
+    if ids is None or representation.sample_ids is None:
+        if n != representation.n:
+            raise InputError(
+                f"{what} has {n} rows, {representation.name} has {representation.n}, and there are no ids to match them"
+            )
+        return None, []
+    where = {str(sample): row for row, sample in enumerate(ids)}
+    wanted = [str(sample) for sample in representation.sample_ids]
+    missing = [sample for sample in wanted if sample not in where]
+    if missing:
+        raise InputError(f"{what} lacks {len(missing)} of {len(wanted)} samples, for example `{missing[0]}`")
+    return np.array([where[sample] for sample in wanted]), []
+
+
+def _from_embeddings(options: ConceptOptions, representation: Representation) -> Concepts:
+    from rdxcli.methods.neurons.concepts import Similarities
+
+    for name in ("image_embeddings", "text_embeddings"):
+        if name not in options.files:
+            raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
+    files = (options.files["image_embeddings"], options.files["text_embeddings"])
+    found = read_embeddings(*files, options.concept_set, representation, options.selection.root)
+    calibration = {name: float(options.parameters[name]) for name in ("a", "b") if name in options.parameters}
+    values = Similarities(found.images, found.texts, **calibration)
+    return Concepts(values, found.words, {**found.source, **calibration}, found.notes)
+
+
+def read_embeddings(
+    image_file: str, text_file: str, concept_set: str | None, representation: Representation, root: Path | None = None
+) -> GivenEmbeddings:
+    """Embeddings that a vision-language model made elsewhere.
+
+    Parameters
+    ----------
+    image_file, text_file : str
+        Arrays of shape (n, d) and (lines of the concept set, d).
+    concept_set : str or None
+    representation : Representation
+        Whose rows are wanted.
+    root : Path, optional
+        Where downloads are.
+
+    Raises
+    ------
+    RdxError
+        Files that cannot be read, do not fit each other, or lack samples.
+    """
+    from rdxcli.concepts.sets import read_concept_set
+    from rdxcli.datasets.arrays import load_representation
+    from rdxcli.methods.neurons.concepts import clean_concepts
+
+    if concept_set is None:
+        raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
+    images, texts = load_representation(image_file), load_representation(text_file)
+    words = [line.strip() for line in read_concept_set(concept_set, root)]
+    if len(words) != texts.n:
+        raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
+    cleaned = clean_concepts(words)
+    keep = [words.index(name) for name in cleaned.names]
+    rows, notes = _rows(images.sample_ids, images.n, representation, images.name)
+    source = {
+        "images": fingerprint_array(images.values),
+        "texts": fingerprint_array(texts.values),
+        "words": fingerprint_json(words),
+    }
+    placed = images.values if rows is None else images.values[rows]
+    return GivenEmbeddings(placed, texts.values[keep], list(cleaned.names), source, [*notes, *cleaned.notes])

@@ -1,0 +1,225 @@
+"""Embeddings of images and texts in a vision-language model's space, as artifacts that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Draft, Request, create, fingerprint_json
+from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
+from rdxcli.errors import InputError
+from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.datasets.base import Dataset
+    from rdxcli.datasets.selection import SelectionOptions
+    from rdxcli.engines.tasks import ShardTask
+    from rdxcli.models.vision_language import VisionLanguageModel
+    from rdxcli.records import Representation
+
+CODE = "1"
+FEATURES, SAMPLES, WORDS = "features.npy", "samples.parquet", "words.txt"
+TEXTS = "texts"
+"""Stands in the place of a data set for embeddings of words, which belong to none."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings with the ids of their rows.
+
+    Attributes
+    ----------
+    values : (n, d) float32
+        Not normalised; memory-mapped.
+    sample_ids : list of str
+        Of images that could be read; for texts the texts themselves.
+    folder : Path
+    fingerprint : str
+        Of what they were made from.
+    failed : int
+        Images that could not be read.
+    """
+
+    values: np.ndarray
+    sample_ids: list[str]
+    folder: Path
+    fingerprint: str
+    failed: int = 0
+
+
+def image_embeddings(
+    model: VisionLanguageModel,
+    dataset: Dataset,
+    outputs: Path,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    force: bool = False,
+) -> Embeddings:
+    """Image embeddings of a data set: ``<outputs>/<dataset>/image-text/<model>/features.npy``.
+
+    Parameters
+    ----------
+    model : VisionLanguageModel
+    dataset : Dataset
+    outputs : Path
+    batch_size, workers : int, optional
+        Chosen from the size of the inputs and the machine when not given.
+    force : bool
+        Make them again.
+
+    Raises
+    ------
+    RdxError
+        No image can be read, or the folder holds embeddings of something else.
+    """
+    from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
+    from rdxcli.models.taps import OUTPUT
+
+    images = model.images
+    kind = images.device.type
+    batch = batch_size or default_batch_size(images.input_size, kind)
+    description = dataset.description()
+    request = _request(
+        model, {"of": "images"}, {key: description[key] for key in ("name", "n", "selection", "fingerprint")}
+    )
+    folder = image_text_folder(outputs, dataset.name, model_slug(model.name))
+    with create(folder, request, force=force, resume=True) as draft:
+        if not draft.reused:
+            log.info("embedding %d images of %s with %s, device %s", len(dataset), dataset.name, model.name, kind)
+            with ActivationTask(images, dataset, [OUTPUT], "auto") as task:
+                columns = {"label": dataset.labels, "split": dataset.splits}
+                threads = default_workers(kind) if workers is None else workers
+                name = f"embed {dataset.name}"
+                _run(task, draft, OUTPUT, dataset.sample_ids, batch, threads, name, columns)
+            _describe(draft, model, {"dataset": description})
+    return _opened(folder, draft)
+
+
+def embeddings_of(
+    representation: Representation, model: VisionLanguageModel, selection: SelectionOptions, outputs: Path
+) -> tuple[np.ndarray, str]:
+    """Image embeddings of the rows of a representation, and their fingerprint.
+
+    Raises
+    ------
+    InputError
+        A row has no image in the data set.
+    """
+    import numpy as np
+
+    dataset = selection.open(representation.dataset)
+    found = image_embeddings(model, dataset, outputs)
+    if representation.sample_ids is None:
+        if found.failed or len(found.values) != representation.n:
+            raise InputError(
+                f"{representation.name} has {representation.n} rows without ids, {dataset.name} has "
+                f"{len(found.values)} images",
+                "give the ids of the rows with --sample-ids FILE",
+            )
+        return np.asarray(found.values), found.fingerprint
+    places = dataset.locate([str(sample) for sample in representation.sample_ids])
+    row = {sample: i for i, sample in enumerate(found.sample_ids)}
+    rows = np.array([row.get(dataset.sample_ids[i], -1) if i >= 0 else -1 for i in places])
+    if (rows < 0).any():
+        first = representation.sample_ids[int(np.argmax(rows < 0))]
+        raise InputError(
+            f"{int((rows < 0).sum())} samples of {representation.name} have no image in {dataset.name}, for example "
+            f"`{first}`"
+        )
+    return np.asarray(found.values)[rows], found.fingerprint
+
+
+def text_embeddings(
+    model: VisionLanguageModel,
+    texts: Sequence[str],
+    outputs: Path,
+    *,
+    name: str = "words",
+    template: str = "{}",
+    force: bool = False,
+) -> Embeddings:
+    """Text embeddings: ``<outputs>/texts/image-text/<model>/<name>-<digest of the texts>/features.npy``.
+
+    Parameters
+    ----------
+    model : VisionLanguageModel
+    texts : sequence of str
+    outputs : Path
+    name : str
+        For people; the digest tells lists of one name apart.
+    template : str
+        See `VisionLanguageModel.encode_text`.
+    """
+    from rdxcli.engines.texts import OUTPUT, TextTask
+    from rdxcli.models.vision_language import TEXT_BATCH, fill_template
+
+    prompts = fill_template(template, texts)
+    digest = fingerprint_json(prompts)
+    request = _request(model, {"of": "texts", "template": template}, {"texts": digest})
+    folder = image_text_folder(outputs, TEXTS, model_slug(model.name)) / f"{slug(name)}-{digest[:8]}"
+    with create(folder, request, force=force, resume=True) as draft:
+        if not draft.reused:
+            log.info("embedding %d texts with %s", len(texts), model.name)
+            ids = [f"{i}: {text}" for i, text in enumerate(texts)]
+            _run(TextTask(model, prompts), draft, OUTPUT, ids, TEXT_BATCH, 1, "embed texts")
+            (draft.path / WORDS).write_text("".join(f"{text}\n" for text in texts), "utf-8")
+            _describe(draft, model, {"texts": len(texts)})
+    found = _opened(folder, draft)
+    return Embeddings(found.values, list(texts), folder, found.fingerprint)
+
+
+def _request(model: VisionLanguageModel, parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> Request:
+    known = model.description()
+    shown = ("source", "options", "dtype", "untrained", "preprocessing")
+    return Request(
+        kind="image-text",
+        parameters={"model": known["name"], **{name: known[name] for name in shown}, **parameters},
+        inputs={"weights": known["weights_sha256"], **inputs},
+        code=CODE,
+    )
+
+
+def _run(
+    task: ShardTask,
+    draft: Draft,
+    output: str,
+    ids: Sequence[str],
+    batch_size: int,
+    workers: int,
+    description: str,
+    columns: Mapping[str, Any] | None = None,
+) -> None:
+    """Do the shards that are missing, join them, and note what came out."""
+    from rdxcli.engines.local import RunOptions, run_local
+    from rdxcli.engines.shards import FOLDER, ShardPlan, ShardStore, assemble
+
+    plan = ShardPlan.of(len(ids), batch_size).settle(draft.path / FOLDER)
+    store = ShardStore(draft.path / FOLDER, ids)
+    run_local(task, plan, {output: store}, RunOptions(workers=workers, description=description))
+    done = assemble(store, plan, draft.path / FEATURES, draft.path / SAMPLES, columns)
+    draft.manifest.rows = done.rows
+    draft.manifest.details = {"shape": list(done.shape), "failed": len(done.failures)}
+    draft.discard_at_end(FOLDER)
+
+
+def _describe(draft: Draft, model: VisionLanguageModel, details: Mapping[str, Any]) -> None:
+    draft.manifest.device = str(model.images.device)
+    draft.manifest.details = {**draft.manifest.details, "model": model.description(), **details}
+
+
+def _opened(folder: Path, draft: Draft) -> Embeddings:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    values = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
+    ids = pq.read_table(folder / SAMPLES, columns=["sample_id"]).slice(0, len(values))["sample_id"].to_pylist()
+    manifest = draft.result.manifest
+    failed = int(manifest.details["failed"])
+    if failed:
+        log.warning("%d images of %s could not be read and have no embedding", failed, folder)
+    return Embeddings(values, ids, folder, manifest.fingerprint, failed)

@@ -1,0 +1,302 @@
+"""The work of ``rdx extract``: what is asked for becomes a `Job`; a job's shards are run and joined."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Draft, Request
+from rdxcli.artifacts.layout import activations_folder
+from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.errors import UsageError
+from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    from rdxcli.datasets.base import Dataset
+    from rdxcli.engines.activations import ActivationTask
+    from rdxcli.engines.local import RunOptions, RunReport
+    from rdxcli.engines.ranks import Rank
+    from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore
+    from rdxcli.models.loaded import LoadedModel
+
+CODE = "1"
+"""Raised whenever the numbers of an activation artifact change."""
+
+DATA, SAMPLES = "activations.npy", "samples.parquet"
+ENGINES = ("auto", "local", "ranks", "ray")
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What to extract and how.
+
+    Parameters
+    ----------
+    model : str
+        Name; see `rdxcli.models.grammar`.
+    layers : sequence of str
+        Module paths or aliases; empty for the default layer.
+    pool : str
+        ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
+    dtype : str
+        ``float32``, ``float16`` or ``bfloat16``: of weights and computation. ``float16`` is stored as such, the others
+        as float32.
+    selection : SelectionOptions
+        Which images; without a data set the model's own default.
+    batch_size, workers : int, optional
+        Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
+    shard_rows : int, optional
+        Images that are stored at once, rounded up to whole batches.
+    device : str
+    engine : {"auto", "local", "ranks", "ray"}
+        ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``.
+    address : str, optional
+        Of a running Ray cluster.
+    strict : bool
+        The first image that fails ends the run.
+    max_errors : int, optional
+        More failed images than this end the run.
+    run : str, optional
+        Name of the last folder instead of the pooling's.
+    untrained : bool
+        Accept random weights.
+    """
+
+    model: str
+    layers: Sequence[str] = ()
+    pool: str = "auto"
+    dtype: str = "float32"
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    batch_size: int | None = None
+    workers: int | None = None
+    shard_rows: int | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    address: str | None = None
+    strict: bool = False
+    max_errors: int | None = None
+    outputs: Path = Path("outputs")
+    run: str | None = None
+    force: bool = False
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that is known before the first image is read."""
+
+    options: ExtractOptions
+    model: LoadedModel
+    dataset: Dataset
+    layers: list[str]
+    asked: list[str | None]  # the layers as they were written
+    requests: list[Request]
+    folders: list[Path]
+    batch_size: int
+    workers: int
+    description: dict[str, Any]
+
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
+
+def prepare(options: ExtractOptions, rank: Rank) -> Job:
+    from rdxcli.engines.activations import default_batch_size, default_workers
+    from rdxcli.models import load
+    from rdxcli.models.devices import pick_dtype
+    from rdxcli.models.registry import resolve
+    from rdxcli.models.taps import POOLS
+
+    for name, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
+        if number is not None and number < least:
+            raise UsageError(f"--{name}: got {number}, expected at least {least}")
+    if options.engine not in ENGINES:
+        raise UsageError(f"unknown engine: `{options.engine}`", f"expected {' or '.join(ENGINES)}")
+    if options.pool not in POOLS:
+        raise UsageError(f"unknown pooling: `{options.pool}`", f"expected {', '.join(POOLS)}")
+    if rank.count > 1 and options.force:
+        raise UsageError(f"--force cannot be used with several ranks ({rank.source})", "remove the artifact first")
+    pick_dtype(options.dtype)
+    spec = resolve(options.model)
+    dataset = options.selection.open(spec.default_dataset)
+    model = load(spec, device=_device_of(rank, options.device), dtype=options.dtype, untrained=options.untrained)
+    asked: list[str | None] = list(options.layers) or [None]
+    by_path: dict[str, str | None] = {}
+    for given in asked:
+        by_path.setdefault(model.layer(given), given)
+    description = dataset.description()
+    kind = model.device.type
+    return Job(
+        options=options,
+        model=model,
+        dataset=dataset,
+        layers=list(by_path),
+        asked=list(by_path.values()),
+        requests=[_request(options, model, layer, description) for layer in by_path],
+        folders=[
+            activations_folder(options.outputs, dataset.name, model.name, layer, options.run or options.pool)
+            for layer in by_path
+        ],
+        batch_size=options.batch_size or default_batch_size(model.input_size, kind),
+        workers=default_workers(kind) if options.workers is None else options.workers,
+        description=description,
+    )
+
+
+def _device_of(rank: Rank, device: str) -> str:
+    """Ranks on one machine take its GPUs in turn."""
+    import torch
+
+    if rank.count == 1 or device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    return f"cuda:{rank.local % torch.cuda.device_count()}"
+
+
+def _request(options: ExtractOptions, model: LoadedModel, layer: str, dataset: dict[str, Any]) -> Request:
+    known = model.description()
+    return Request(
+        kind="activations",
+        parameters={
+            "model": known["name"],
+            "source": known["source"],
+            "options": known["options"],
+            "layer": layer,
+            "pool": options.pool,
+            "dtype": options.dtype,
+            "preprocessing": known["preprocessing"],
+            "untrained": known["untrained"],
+        },
+        inputs={
+            "weights": known["weights_sha256"],
+            "dataset": {key: dataset[key] for key in ("name", "n", "selection", "fingerprint")},
+        },
+        code=CODE,
+    )
+
+
+def open_stores(job: Job, folders: dict[str, Path]) -> tuple[ShardPlan, dict[str, ShardStore]]:
+    from rdxcli.engines.shards import FOLDER, ShardPlan, ShardStore
+
+    shapes = dict(zip(job.layers, output_shapes(job), strict=True))
+    row_bytes = max(4 * count_values(shapes[layer]) for layer in folders)
+    wanted = ShardPlan.of(len(job.dataset), job.batch_size, row_bytes, job.options.shard_rows)
+    plans = {layer: wanted.settle(folder / FOLDER) for layer, folder in folders.items()}
+    plan = next(iter(plans.values()))
+    for layer, other in plans.items():
+        if other != plan:  # interrupted runs of single layers, with other batch sizes: one pass needs one plan
+            shutil.rmtree(folders[layer] / FOLDER)
+            plan.settle(folders[layer] / FOLDER)
+    return plan, {layer: ShardStore(folder / FOLDER, job.dataset.sample_ids) for layer, folder in folders.items()}
+
+
+def run_shards(
+    job: Job, layers: list[str], plan: ShardPlan, stores: dict[str, ShardStore], shards: list[int] | None = None
+) -> RunReport:
+    from rdxcli.engines.activations import ActivationTask
+    from rdxcli.engines.local import RunOptions, run_local
+
+    options = job.options
+    how = RunOptions(
+        workers=job.workers,
+        batch_size=options.batch_size,
+        strict=options.strict,
+        max_errors=options.max_errors,
+        description=f"extract {job.model.name} on {job.dataset.name}",
+    )
+    if shards is not None:
+        log.info("%d of the %d shards are this rank's", len(shards), len(plan))
+    log.info(
+        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d",
+        ", ".join(layers),
+        job.model.name,
+        len(job.dataset),
+        job.dataset.name,
+        job.device,
+        options.dtype,
+        plan.batch_size if options.batch_size is None else options.batch_size,
+        job.workers,
+    )
+    if options.engine == "ray":
+        return _run_on_ray(job, layers, plan, stores, how)
+    with ActivationTask(job.model, job.dataset, layers, options.pool) as task:
+        report = run_local(task, plan, stores, how, shards)
+    if report.computed:
+        log.info("%d images in %.1f s, %.1f images/s", report.computed, report.seconds, report.rate)
+    return report
+
+
+def _run_on_ray(
+    job: Job, layers: list[str], plan: ShardPlan, stores: dict[str, ShardStore], how: RunOptions
+) -> RunReport:
+    from rdxcli.datasets.registry import data_root
+    from rdxcli.engines.ray import run_ray
+
+    # a worker's current folder may be another one
+    root = data_root(job.options.selection.root).absolute()
+    options = replace(job.options, selection=replace(job.options.selection, dataset=job.dataset.spec, root=root))
+    folders = {layer: store.folder.resolve() for layer, store in stores.items()}
+    return run_ray(open_task, (options, tuple(layers)), plan, folders, job.dataset.sample_ids, how, options.address)
+
+
+def open_task(options: ExtractOptions, layers: Sequence[str]) -> ActivationTask:
+    """The task of ``options``, opened anew: what a worker process of another engine starts with."""
+    from rdxcli.engines.activations import ActivationTask
+    from rdxcli.models import load
+    from rdxcli.models.registry import resolve
+
+    spec = resolve(options.model)
+    dataset = options.selection.open(spec.default_dataset)
+    model = load(spec, device=options.device, dtype=options.dtype, untrained=options.untrained)
+    return ActivationTask(model, dataset, layers, options.pool)
+
+
+def finish(job: Job, layer: str, plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport | None) -> None:
+    from rdxcli.engines.shards import assemble
+
+    dataset = job.dataset
+    columns = {"label": dataset.labels, "split": dataset.splits}
+    done = assemble(store, plan, draft.path / DATA, draft.path / SAMPLES, columns)
+    manifest = draft.manifest
+    manifest.rows, manifest.device = done.rows, job.device
+    manifest.details = _details(job, layer, done, plan, report)
+
+
+def _details(job: Job, layer: str, done: Assembled, plan: ShardPlan, report: RunReport | None) -> dict[str, Any]:
+    import numpy as np
+
+    dtype = np.float16 if job.options.dtype == "float16" else np.float32
+    return {
+        "model": job.model.description(),
+        "dataset": job.description,
+        "asked_layer": job.asked[job.layers.index(layer)],
+        "shape": list(done.shape),
+        "dtype": np.dtype(dtype).name,
+        "failed": len(done.failures),
+        "run": {
+            "batch_size": report.batch_size if report is not None else plan.batch_size,
+            "workers": job.workers,
+            "engine": job.options.engine,
+            "images_per_second": round(report.rate, 2) if report is not None else None,
+            "seconds": {key: round(value, 3) for key, value in report.waits.items()} if report is not None else None,
+        },
+    }
+
+
+def output_shapes(job: Job) -> list[tuple[int, ...]]:
+    """Shape of one image's activations, per layer, from a pass over one blank input."""
+    import torch
+
+    with job.model.tap(job.layers, job.options.pool, early_stop=False) as tap:
+        example = torch.zeros(1, *job.model.input_size, device=job.model.device, dtype=job.model.dtype)
+        values = tap(example)
+    return [tuple(values[layer].shape[1:]) for layer in job.layers]
+
+
+def count_values(shape: Sequence[int]) -> int:
+    import math
+
+    return math.prod(shape)

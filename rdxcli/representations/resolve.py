@@ -1,0 +1,283 @@
+"""From what a person types to records: a model, an array file or an artifact becomes a `Representation`.
+
+`resolve_representation` and `join` (from `rdxcli.representations.joining`) are what every service starts with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
+from rdxcli.representations.joining import select_rows, take
+
+if TYPE_CHECKING:
+    from rdxcli.artifacts import Artifact
+    from rdxcli.records import ConceptMatrix, Representation
+
+
+PUBLISHED_ARRAYS = {
+    "cub-pcbm": ("rdx-checkpoints", "post-hoc-cbm/output/cub_resnet18/train-proj_*.npy"),
+}
+"""Published representations that are files of arrays: the recipe, and where the file is in it."""
+
+
+def resolve_representation(
+    text: str,
+    *,
+    layer: str | None = None,
+    pool: str = "auto",
+    selection: SelectionOptions | None = None,
+    arrays: ArrayOptions | None = None,
+    outputs: Path = Path("outputs"),
+    device: str = "auto",
+    force: bool = False,
+    spatial: bool = False,
+    untrained: bool = False,
+) -> Representation:
+    """The representation that ``text`` names.
+
+    In this order: the folder of an ``extract`` artifact, as a path or below the outputs directory; a file of arrays
+    (``PATH.npy``, ``PATH.npz:key`` ..., or the name of a published one); a model, for which
+    `rdxcli.representations.extract` is run or its artifact reused.
+
+    Parameters
+    ----------
+    text : str
+    layer, pool : str
+        Of a model; ``pool`` also reduces (n, c, h, w) arrays unless ``spatial``. For an artifact they must be its own.
+    selection : SelectionOptions
+        For arrays and artifacts: rows are taken by id from the selected data set when ``dataset`` is named, else by
+        their own labels and ids. An array without ids and as many rows as that data set takes its ids and labels.
+    arrays : ArrayOptions
+    outputs : Path
+    device : str
+    force : bool
+        Extract again.
+    spatial : bool
+        Accept (n, c, h, w).
+    untrained : bool
+        Accept a model with random weights.
+
+    Raises
+    ------
+    RdxError
+        See the message: no such file, artifact or model; unusable values; missing weights or images.
+    """
+    from rdxcli.datasets.arrays import is_array
+
+    selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
+    artifact = find_activations(text, outputs)
+    if artifact is not None:
+        representation = open_activations(artifact, layer=layer, pool=None if pool == "auto" else pool)
+        return _selected(_flat(representation, spatial, pool), selection)
+    file = array_file(text, selection.root)
+    if is_array(file):
+        record = _load_array(file, arrays, spatial, pool)
+        return _selected(record if file == text else replace(record, name=text), selection)
+    from rdxcli.representations.extract import ExtractOptions, extract
+
+    try:
+        options = ExtractOptions(
+            model=text,
+            layers=(layer,) if layer else (),
+            pool=pool,
+            selection=selection,
+            outputs=outputs,
+            device=device,
+            engine="local",
+            force=force,
+            untrained=untrained,
+        )
+        done = extract(options)
+    except UnknownNameError as error:
+        raise _with_files(error, text) from None
+    return _flat(open_activations(done[0].artifact), spatial, pool)
+
+
+def array_file(text: str, root: Path | None = None) -> str:
+    """The file behind the name of a published array, or ``text`` as it is.
+
+    Raises
+    ------
+    MissingDataError
+        It was not downloaded.
+    """
+    if text not in PUBLISHED_ARRAYS:
+        return text
+    from rdxcli.download.store import content_folder
+
+    recipe, pattern = PUBLISHED_ARRAYS[text]
+    folder = content_folder(recipe, root)
+    files = sorted(folder.glob(pattern)) if folder is not None else []
+    if not files:
+        raise MissingDataError(f"the array `{text}` is not on this machine", f"rdx download {text}")
+    return str(files[0])
+
+
+def find_activations(text: str, outputs: Path) -> Artifact | None:
+    """The ``extract`` artifact that ``text`` is: its folder, its ``activations.npy``, or its path below ``outputs``.
+
+    Raises
+    ------
+    ArtifactError
+        It is an artifact of another kind, damaged, or unfinished.
+    """
+    from rdxcli.artifacts import Artifact
+    from rdxcli.artifacts.manifest import MANIFEST
+
+    for candidate in (Path(text).expanduser(), Path(outputs) / text):
+        folder = candidate.parent if candidate.is_file() else candidate
+        if not (folder / MANIFEST).is_file() or (candidate.is_file() and candidate.name != "activations.npy"):
+            continue
+        artifact = Artifact.open(folder)
+        if artifact.kind != "activations":
+            raise ArtifactError(
+                f"{folder} holds {artifact.kind}, expected activations", "`rdx list artifacts` shows all"
+            )
+        return artifact
+    return None
+
+
+def open_activations(artifact: Artifact, layer: str | None = None, pool: str | None = None) -> Representation:
+    """The `Representation` of an ``extract`` artifact; values are memory-mapped.
+
+    Raises
+    ------
+    UsageError
+        ``layer`` or ``pool`` is given and is not the artifact's.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from rdxcli.artifacts.layout import short_name
+    from rdxcli.records import Representation
+
+    parameters = artifact.manifest.request.parameters
+    for option, wanted in (("layer", layer), ("pool", pool)):
+        if wanted is not None and wanted not in (parameters[option], artifact.manifest.details.get(f"asked_{option}")):
+            raise UsageError(f"{artifact.path} holds {option} `{parameters[option]}`, not `{wanted}`")
+    values = np.load(artifact.path / "activations.npy", mmap_mode="r", allow_pickle=False)
+    whole = pq.read_table(artifact.path / "samples.parquet")
+    table, failed = whole.slice(0, len(values)), whole["sample_id"].to_pylist()[len(values) :]
+    dataset = artifact.manifest.details.get("dataset", {})
+    return Representation(
+        values=values,
+        sample_ids=np.array(table["sample_id"].to_pylist()),
+        name=short_name(str(parameters["model"])),
+        layer=str(parameters["layer"]),
+        labels=np.array(table["label"].to_pylist()) if "label" in table.column_names else None,
+        source={
+            "activations": artifact.manifest.fingerprint,
+            "model": parameters["model"],
+            "layer": parameters["layer"],
+            "pool": parameters["pool"],
+            "dataset": dataset.get("name"),
+            **({"failed": failed} if failed else {}),
+        },
+        dataset=dataset.get("spec"),
+    )
+
+
+def resolve_concepts(text: str, *, names: Path | None = None, sample_ids: Path | None = None) -> ConceptMatrix:
+    """A file of concept scores as a `ConceptMatrix`, with its fingerprint in ``source``."""
+    import numpy as np
+
+    from rdxcli.artifacts import fingerprint_array, fingerprint_json
+    from rdxcli.datasets.arrays import load_concepts
+
+    concepts = load_concepts(text, names=names, sample_ids=sample_ids)
+    values = concepts.values
+    if isinstance(values, np.ndarray):
+        digest = fingerprint_array(values)
+    else:
+        digest = fingerprint_json([fingerprint_array(part) for part in (values.data, values.indices, values.indptr)])
+    source = {"file": Path(text).name, "sha256": digest, "names": fingerprint_json(list(concepts.names))}
+    return replace(concepts, source=source)
+
+
+def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Representation:
+    from rdxcli.artifacts import fingerprint_array
+    from rdxcli.datasets.arrays import load_representation
+
+    record = load_representation(
+        text, labels=arrays.labels, sample_ids=arrays.sample_ids, images=arrays.images, spatial=spatial, pool=pool
+    )
+    source = {
+        "file": Path(str(record.source["array"])).name,
+        "key": record.source["key"],
+        "shape": list(record.values.shape),
+        "sha256": fingerprint_array(record.values),
+        "sample_ids": fingerprint_array(record.sample_ids) if record.sample_ids is not None else None,
+    }
+    return replace(record, source=source)
+
+
+def _flat(record: Representation, spatial: bool, pool: str) -> Representation:
+    if spatial or record.values.ndim == 2:
+        return record
+    from rdxcli.datasets.arrays import check_values
+
+    return replace(record, values=check_values(record.values, record.name, pool="avg" if pool == "none" else pool))
+
+
+def _selected(record: Representation, selection: SelectionOptions) -> Representation:
+    """Rows of an array or artifact that the selection asks for; the choice is noted in ``source``."""
+    if selection.narrows or selection.dataset is not None:
+        given = {key: value for key, value in vars(selection).items() if value is not None and key != "root"}
+        record = replace(record, source={**record.source, "selection": given})
+    if selection.dataset is not None:
+        return _by_dataset(record, selection)
+    if selection.split is not None:
+        raise UsageError(f"--split: {record.name} is an array and has no splits", "name the data set with --dataset")
+    return select_rows(
+        record,
+        classes=selection.classes,
+        per_class=selection.per_class,
+        sample=selection.sample,
+        limit=selection.limit,
+        seed=selection.seed,
+    )
+
+
+def _by_dataset(record: Representation, selection: SelectionOptions) -> Representation:
+    import numpy as np
+
+    whole = SelectionOptions(dataset=selection.dataset, root=selection.root).open()
+    if record.sample_ids is None and record.n != len(whole) and selection.split is not None:
+        whole = SelectionOptions(dataset=selection.dataset, root=selection.root, split=selection.split).open()
+    if record.sample_ids is None and record.n != len(whole):
+        raise InputError(
+            f"{record.name} has {record.n} rows without ids, the data set {whole.name} has {len(whole)} images",
+            "give the ids with --sample-ids FILE",
+        )
+    wanted = selection.open() if selection.narrows else whole
+    ids = list(whole.sample_ids) if record.sample_ids is None else list(map(str, record.sample_ids))
+    record = replace(record, sample_ids=np.array(ids))
+    place = {sample: i for i, sample in enumerate(wanted.sample_ids)}
+    found = [place.get(sample, -1) for sample in ids]
+    rows = np.flatnonzero(np.array(found) >= 0)
+    if len(rows) < 2:
+        raise InputError(
+            f"{len(rows)} of the {record.n} samples of {record.name} are in {wanted.name}: ids look like "
+            f"`{ids[0]}` and `{wanted.sample_ids[0]}`"
+        )
+    if selection.narrows:
+        record, found = take(record, rows), [found[row] for row in rows]
+    if record.labels is None and wanted.labels is not None and min(found) >= 0:
+        record = replace(record, labels=np.array([wanted.labels[i] for i in found]))
+    return replace(record, dataset=record.dataset or wanted.spec)
+
+
+def _with_files(error: UnknownNameError, text: str) -> UnknownNameError:
+    """Name files and folders that look like ``text``, which may be a misspelt path."""
+    path = Path(text).expanduser()
+    if ("/" in text or path.suffix) and path.parent.is_dir():
+        near = near_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+        if near:
+            error.hint = f"did you mean the file {' or '.join(f'`{path.parent / name}`' for name in near)}?"
+        elif path.exists():
+            error.hint = "a file of arrays ends in .npy, .npz, .safetensors, .parquet, .csv or .pt"
+    return error

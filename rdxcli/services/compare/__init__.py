@@ -1,0 +1,1 @@
+"""``rdx compare``: options, estimators, scores, names, the record and the scoreboard."""

@@ -1,0 +1,136 @@
+"""The estimators that ``rdx compare --method`` names, made with the hyper-parameters given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import UsageError, near_matches
+from rdxcli.methods.difference.verdict import DifferenceTest
+from rdxcli.progress import log, track
+from rdxcli.representations.joining import Joined
+from rdxcli.services.compare.guidance import Supervision
+from rdxcli.services.compare.options import CompareOptions
+
+if TYPE_CHECKING:
+    from rdxcli.services.compare.options import CompareOptions
+
+
+def is_scoreboard(method: str) -> bool:
+    """Whether ``--method`` names several methods."""
+    return method == "all" or "," in method
+
+
+def make_estimators(options: CompareOptions) -> dict[str, Any]:
+    """The estimators that ``--method`` names, by name.
+
+    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one.
+
+    Raises
+    ------
+    UsageError
+        A parameter that no method has, or a method named twice.
+    """
+    if not is_scoreboard(options.method):
+        return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
+    from rdxcli.methods.registry import get, names
+
+    chosen = names("compare") if options.method == "all" else [name.strip() for name in options.method.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"--method names a method twice: {options.method}")
+    unused = set(options.parameters)
+    estimators = {}
+    for name in chosen:
+        known = get("compare", name).load()().get_params()
+        own, prefix = {}, name.replace("-", "_") + "."
+        for key, value in options.parameters.items():
+            if key in known:
+                own[key] = value
+                unused.discard(key)
+        for key, value in options.parameters.items():
+            if key.startswith(prefix):
+                own[key.removeprefix(prefix)] = value
+                unused.discard(key)
+        estimators[name] = make_estimator(name, own, options.seed, options.device)
+    if unused:
+        raise UsageError(f"no method of `{options.method}` has the parameter {', '.join(sorted(unused))}")
+    return estimators
+
+
+def takes_guidance(estimator: Any) -> bool:
+    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
+    return hasattr(estimator, "difference_rows")
+
+
+def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:
+    """The estimator of a comparison method with the given hyper-parameters.
+
+    Raises
+    ------
+    UnknownNameError
+        No such method.
+    UsageError
+        A hyper-parameter that the method does not have.
+    """
+    from rdxcli.methods.registry import get
+
+    registered = get("compare", method)
+    kind = registered.load()
+    known = kind().get_params()
+    for name in parameters:
+        if name not in known:
+            near = near_matches(name, known)
+            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
+            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
+    own = {"random_state": seed, "device": device}
+    estimator = kind(
+        **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
+    )
+    for name, allowed in getattr(kind, "CHOICES", {}).items():
+        value = getattr(estimator, name)
+        if value not in allowed:
+            near = near_matches(str(value), allowed)
+            raise UsageError(
+                f"got {name} `{value}`, expected one of {', '.join(allowed)}",
+                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else None,
+            )
+    return estimator
+
+
+NOT_TESTED = "not tested"
+
+
+def log_pair(joined: Joined, method: str) -> None:
+    a, b = joined.a, joined.b
+    log.info("comparing %s and %s: n = %d, d = %d and %d, method %s", a.name, b.name, a.n, a.d, b.d, method)
+
+
+def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision) -> None:
+    """Fit an estimator on the two representations."""
+    given = supervision.fit_options if takes_guidance(estimator) else {}
+    with track(f"explain with {method}", None, "steps"):
+        estimator.fit(joined.a.values, joined.b.values, **given)
+
+
+def difference_of(
+    options: CompareOptions, estimator: Any, joined: Joined, reference: Joined | None
+) -> tuple[DifferenceTest | None, dict[str, Any]]:
+    """The test and the ``difference`` entry of the document; methods other than RDX are tested with RDX's defaults."""
+    from rdxcli.methods.difference.rdx import RDX
+    from rdxcli.methods.difference.significance import difference_test
+
+    if not options.test:
+        return None, {"score": None, "verdict": NOT_TESTED}
+    pair = (reference.a.values, reference.b.values) if reference else None
+    test = difference_test(
+        joined.a.values,
+        joined.b.values,
+        reference=pair,
+        estimator=estimator if isinstance(estimator, RDX) else None,
+        device=options.device,
+        random_state=options.seed,
+    )
+    difference = test.to_dict()
+    if reference:
+        difference["reference"] |= {"a": reference.a.describe(), "b": reference.b.describe()}
+    return test, difference

@@ -1,0 +1,187 @@
+"""A fitted comparison as a record: its concepts, their make-up and stability, and the arrays that the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.services.compare.fitting import takes_guidance
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.methods.difference.verdict import DifferenceTest
+    from rdxcli.records import Comparison, DifferenceConcept
+    from rdxcli.representations.joining import Joined
+    from rdxcli.services.compare.guidance import Supervision
+    from rdxcli.services.compare.options import CompareOptions
+    from rdxcli.services.compare.scores import Evaluation
+
+CLOSER_IN = {"01": "a", "10": "b"}
+"""The paper's direction names and the side whose model holds the samples together."""
+
+MATRIX_ROWS = 240
+"""Rows of the difference matrix that are kept for drawing."""
+
+
+def failed_samples(joined: Joined) -> list[str]:
+    """Ids of the images that ``extract`` could not read, on either side."""
+    return sorted({str(sample) for side in (joined.a, joined.b) for sample in side.source.get("failed", ())})
+
+
+def make_record(
+    options: CompareOptions,
+    method: str,
+    estimator: Any,
+    joined: Joined,
+    evaluation: Evaluation,
+    supervision: Supervision,
+    test: DifferenceTest | None,
+    difference: Mapping[str, Any],
+    bootstraps: int,
+) -> Comparison:
+    """The record of a fitted estimator; the stability of concepts is measured for RDX only."""
+    from rdxcli.methods.difference.rdx import RDX
+    from rdxcli.methods.difference.significance import concept_stability
+    from rdxcli.records import Comparison
+    from rdxcli.services.compare.scores import describe_planted
+
+    a, b = joined.a, joined.b
+    given = supervision.fit_options if takes_guidance(estimator) else {}
+    stability: Mapping[str, Any] = {}
+    if isinstance(estimator, RDX):
+        stability = concept_stability(
+            estimator,
+            a.values,
+            b.values,
+            test=test,
+            bootstraps=bootstraps,
+            fit_options=given,
+            random_state=options.seed,
+        )
+    concepts, labels = _concepts(estimator, joined, stability)
+    grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
+    notes = [*joined.notes, *map(_by_side, estimator.notes_)]
+    failed = failed_samples(joined)
+    if failed:
+        notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
+    if supervision and not given:
+        notes.append("without --align and --guidance: this method describes each model on its own")
+    return Comparison(
+        method=method,
+        parameters={
+            **estimator.get_params(),
+            "guidance": options.guidance if given else "none",
+            "align": options.align and bool(given),
+            "bootstraps": bootstraps if stability else 0,
+            "planted": describe_planted(evaluation.planted),
+            **(supervision.details if given else {}),
+        },
+        seed=options.seed,
+        arrays=_arrays(estimator, joined, labels),
+        notes=notes,
+        a=a.describe(),
+        b=b.describe(),
+        n=a.n,
+        k=estimator.n_clusters,
+        difference=difference,
+        concepts=concepts,
+        scores={**evaluation.scores(grids), **_approximation(estimator)},
+        samples={**joined.describe(), "failed": failed},
+    )
+
+
+def _approximation(estimator: Any) -> dict[str, float | int | None]:
+    """Agreement of an approximate fit with the exact method, per side; nothing for an exact one."""
+    return {
+        f"approximation_{name}_{CLOSER_IN[direction]}": value
+        for direction, found in getattr(estimator, "agreement_", {}).items()
+        for name, value in found.to_dict().items()
+    }
+
+
+def _by_side(note: str) -> str:
+    """A method's remark with the sides of the document in place of the paper's directions."""
+    for direction, side in CLOSER_IN.items():
+        note = note.replace(f"direction {direction}", f"concepts of {side}")
+    return note
+
+
+def _concepts(
+    estimator: Any, joined: Joined, stability: Mapping[str, Any]
+) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
+    """Concepts of both directions, largest affinity first, and the labels renumbered in that order (0 = none)."""
+    import numpy as np
+
+    from rdxcli.records import DifferenceConcept
+
+    ids, classes = joined.a.sample_ids, joined.a.labels
+    concepts: list[DifferenceConcept] = []
+    labels: dict[str, np.ndarray] = {}
+    for direction, result in estimator.directions_.items():
+        side = CLOSER_IN[direction]
+        renumbered = np.zeros(joined.a.n, dtype=np.int32)
+        for index, found in enumerate(result.concepts, start=1):
+            members = np.flatnonzero(result.labels == found.label)
+            renumbered[members] = index
+            trust = stability.get(direction, {}).get(found.label, {})
+            concepts.append(
+                DifferenceConcept(
+                    closer_in=side,
+                    index=index,
+                    size=found.size,
+                    affinity=found.affinity,
+                    samples=[int(row) for row in found.samples],
+                    sample_ids=[str(ids[row]) if ids is not None else str(row) for row in found.samples],
+                    stability=trust.get("stability"),
+                    p_value=trust.get("p_value"),
+                    labels=make_up(classes[members]) if classes is not None else {},
+                )
+            )
+        labels[side] = renumbered
+    return sorted(concepts, key=lambda concept: concept.closer_in), labels
+
+
+def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
+    """Share of each class, largest first; past ``most`` classes the rest is one entry."""
+    import numpy as np
+
+    names, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shares = {str(names[i]): float(counts[i] / len(labels)) for i in order}
+    if len(shares) > most:
+        kept = dict(list(shares.items())[: most - 1])
+        return {**kept, f"{len(shares) - most + 1} others": 1.0 - sum(kept.values())}
+    return shares
+
+
+def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    n = joined.a.n
+    ids = joined.a.sample_ids if joined.a.sample_ids is not None else np.arange(n).astype(str)
+    arrays: dict[str, np.ndarray] = {"sample_ids": np.asarray(ids, dtype=np.str_)}
+    if joined.a.labels is not None:
+        arrays["labels"] = np.asarray(joined.a.labels, dtype=np.str_)
+    for side, values in (("a", joined.a.values), ("b", joined.b.values)):
+        arrays[f"labels_{side}"] = labels[side]
+        arrays[f"map_{side}"] = principal_axes(values)
+    for direction, result in estimator.directions_.items():
+        side = CLOSER_IN[direction]
+        if hasattr(estimator, "difference_rows"):
+            ordered = np.argsort(np.where(labels[side] == 0, 0, labels[side].max() + 1 - labels[side]), kind="stable")
+            rows = ordered[np.unique(np.linspace(0, n - 1, min(n, MATRIX_ROWS)).astype(int))]
+            block = estimator.difference_rows(rows, result.direction, rows)
+            arrays[f"matrix_{side}"] = block.astype(np.float32)
+            arrays[f"matrix_{side}_rows"] = rows
+    return arrays
+
+
+def principal_axes(values: np.ndarray) -> np.ndarray:
+    """The two main axes of the rows: (n, 2) float32; a second axis of zeros when there is only one dimension."""
+    import numpy as np
+    from sklearn.decomposition import PCA
+
+    count = min(2, *values.shape)
+    axes = PCA(count, svd_solver="randomized", random_state=0).fit_transform(np.asarray(values, dtype=np.float32))
+    return np.pad(axes, ((0, 0), (0, 2 - count))).astype(np.float32)

@@ -1,0 +1,149 @@
+"""``rdx compare --method all``: every method on the same input, one table of the same scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import InputError, RdxError
+from rdxcli.progress import log
+from rdxcli.records import plain
+
+if TYPE_CHECKING:
+    from rdxcli.records import Comparison
+    from rdxcli.representations.joining import Joined
+    from rdxcli.services.compare.options import CompareOptions
+
+LEADS = ("rdx", "rdx-v2", "rdx-pagerank")
+"""Methods whose concepts the report of a scoreboard shows, the first that ran."""
+
+STABILITY = ("rdx",)
+"""Methods whose concepts are also bootstrapped in a scoreboard."""
+
+
+def run_all(
+    options: CompareOptions, estimators: Mapping[str, Any], joined: Joined, reference: Joined | None
+) -> tuple[Comparison, dict[str, Any]]:
+    """Run every method and score it; one that cannot run says so and the others go on.
+
+    The difference test is made once, with the settings of `rdx`. Every method has its own random streams, so the order
+    and the choice of methods change nothing.
+
+    Returns
+    -------
+    record : Comparison
+        Of the leading method, with the labels of all methods among its arrays as ``labels_a.METHOD``.
+    extra : dict
+        ``methods``: a document per method, with ``seconds`` and ``error``.
+
+    Raises
+    ------
+    InputError
+        No method can run.
+    """
+    from rdxcli.services.compare.fitting import difference_of, fit, log_pair
+    from rdxcli.services.compare.guidance import supervise
+    from rdxcli.services.compare.record import make_record
+    from rdxcli.services.compare.scores import Evaluation, planted_difference
+
+    evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
+    supervision = supervise(joined, options.guidance, options.align, options.seed)
+    log_pair(joined, options.method)
+    tested = LEADS[0]
+    test, difference = difference_of(options, estimators.get(tested), joined, reference)
+    records: dict[str, Comparison] = {}
+    documents: list[dict[str, Any]] = []
+    for name, estimator in estimators.items():
+        started = time.perf_counter()
+        try:
+            fit(estimator, name, joined, supervision)
+        except (ValueError, RdxError) as error:
+            reason = " ".join(str(getattr(error, "message", error)).split())
+            log.warning("%s cannot run: %s", name, reason)
+            documents.append(_failed(name, estimator, options, reason))
+            continue
+        seconds = time.perf_counter() - started
+        bootstraps = options.bootstraps if name in STABILITY else 0
+        record = make_record(
+            options,
+            name,
+            estimator,
+            joined,
+            evaluation,
+            supervision,
+            test if name == tested else None,  # p-values of concepts belong to the method that was tested
+            difference,
+            bootstraps,
+        )
+        records[name] = record
+        documents.append({**record.to_document(), "seconds": round(seconds, 2), "error": None})
+    if not records:
+        raise InputError(
+            "no method can run on this input: " + "; ".join(f"{one['method']}: {one['error']}" for one in documents)
+        )
+    lead = next((name for name in LEADS if name in records), next(iter(records)))
+    arrays = dict(records[lead].arrays)
+    for name, record in records.items():
+        arrays |= {f"labels_{side}.{name}": record.arrays[f"labels_{side}"] for side in ("a", "b")}
+    return replace(records[lead], arrays=arrays), {"method": options.method, "lead": lead, "methods": documents}
+
+
+def _failed(name: str, estimator: Any, options: CompareOptions, reason: str) -> dict[str, Any]:
+    return plain(
+        {
+            "kind": "comparison",
+            "method": name,
+            "parameters": estimator.get_params(),
+            "seed": options.seed,
+            "concepts": [],
+            "scores": {},
+            "notes": [],
+            "seconds": None,
+            "error": reason,
+        }
+    )
+
+
+def table(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """The scoreboard of a document: names of the columns, and a row per method.
+
+    ``hit`` and ``good`` (grids) appear when the true difference is known. ``bsr`` is the share of shown pairs that are
+    closer in the right model by neighbour rank, for a and b, then the mean by Euclidean and by locally scaled distance;
+    ``ties`` and ``tsd`` belong to the first.
+    """
+    known = any("hit_a" in one["scores"] for one in document["methods"])
+    columns = ["method"]
+    if known:
+        columns += ["hit a", "hit b", "good a", "good b"]
+    columns += ["bsr a", "bsr b", "mned", "zpls", "ties", "tsd", "s", "remark"]
+    rows = []
+    for one in document["methods"]:
+        scores = one["scores"]
+        row = [one["method"]]
+        if known:
+            row += [_two(scores.get(f"hit_{side}")) for side in ("a", "b")]
+            row += [
+                f"{scores[f'good_grids_{side}']}/{scores[f'grids_{side}']}" if f"grids_{side}" in scores else "-"
+                for side in ("a", "b")
+            ]
+        row += [_two(scores.get(key)) for key in ("bsr_a", "bsr_b", "bsr_euclidean_mean", "bsr_local_mean")]
+        ties = [scores[key] for key in ("ties_a", "ties_b") if scores.get(key) is not None]
+        row += [_two(sum(ties) / len(ties) if ties else None)]
+        tsd = scores.get("tsd_mean")
+        row += ["-" if tsd is None else f"{tsd:.0f}", "-" if one["seconds"] is None else f"{one['seconds']:.1f}"]
+        row += [f"cannot run: {one['error']}" if one["error"] else "; ".join(_own_notes(one, document))]
+        rows.append(row)
+    return columns, rows
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _own_notes(one: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """Remarks of the method itself, without those that every method shares."""
+    lists = [set(other["notes"]) for other in document["methods"] if not other["error"]]
+    shared = set.intersection(*lists) if len(lists) > 1 else set()
+    return [note for note in one["notes"] if note not in shared]

@@ -1,0 +1,82 @@
+"""What the families of ``rdx explain`` share: their options, and the representation that is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdxcli.artifacts.layout import array_dataset, explanations_folder
+from rdxcli.concepts.options import ConceptOptions
+from rdxcli.errors import UsageError
+from rdxcli.representations.resolve import resolve_representation
+
+if TYPE_CHECKING:
+    from rdxcli.records import Representation
+
+
+@dataclass(frozen=True)
+class ExplainOptions(ConceptOptions):
+    """What to explain and with what, besides where concepts come from.
+
+    Parameters
+    ----------
+    layer, pool : str
+        The representation, when it comes from a model.
+    activations : str, optional
+        Array file or ``extract`` artifact in place of a model.
+    units : str, optional
+        ``0-63,70``; None means all.
+    target : str, optional
+        Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
+    apply : str, optional
+        Artifact of regions or directions that is applied to the samples, in place of finding new ones.
+    steer : sequence of str
+        ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explain.steering`.
+    surrogate, encodings : str, optional
+        Artifacts or files of a concept surrogate.
+    """
+
+    layer: str | None = None
+    pool: str = "auto"
+    activations: str | None = None
+    units: str | None = None
+    target: str | None = None
+    apply: str | None = None
+    steer: Sequence[str] = ()
+    surrogate: str | None = None
+    encodings: str | None = None
+    run: str | None = None
+    force: bool = False
+
+
+def representation(options: ExplainOptions, spatial: bool = False, pool: str | None = None) -> Representation:
+    """The representation that the options name.
+
+    Raises
+    ------
+    UsageError
+        Neither or both of ``--model`` and ``--activations`` are given.
+    """
+    if (options.model is None) == (options.activations is None):
+        raise UsageError("what is to be explained?", "give --model NAME [--layer L], or --activations FILE")
+    return resolve_representation(
+        str(options.model or options.activations),
+        layer=options.layer,
+        pool=pool or options.pool,
+        selection=options.selection,
+        arrays=options.arrays,
+        outputs=options.outputs,
+        device=options.device,
+        force=False,
+        spatial=spatial,
+    )
+
+
+def folder_of(options: ExplainOptions, source: Representation) -> Path:
+    """Where the explanation of ``source`` goes."""
+    dataset = source.source.get("dataset") or array_dataset(source.name)
+    model = str(options.model or source.source.get("model") or source.name)
+    layer = source.layer or "array"
+    return explanations_folder(options.outputs, dataset, model, layer, options.run or options.method)

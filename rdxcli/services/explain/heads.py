@@ -1,0 +1,44 @@
+"""The part of a model behind the layer that is explained, for methods that ask what a change does to the prediction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import UsageError
+from rdxcli.services.explain.base import ExplainOptions, representation
+
+if TYPE_CHECKING:
+    from rdxcli.records import Representation
+
+
+def head_of(options: ExplainOptions, source: Representation) -> Any:
+    """The rest of the model behind the layer, from arrays or tensors to logits, checked on some samples.
+
+    Raises
+    ------
+    UsageError
+        There is no model.
+    InputError
+        The layer does not determine the prediction.
+    """
+    import numpy as np
+    import torch
+
+    from rdxcli.models import load
+    from rdxcli.models.rest import RestOfNetwork
+
+    if options.model is None or source.layer is None:
+        raise UsageError("this needs the model behind the layer", "give --model and --layer")
+    rest = RestOfNetwork(load(options.model, device=options.device), source.layer)
+    logits = representation(replace(options, layer="output", pool="auto"))
+    rows = np.linspace(0, source.n - 1, min(8, source.n)).astype(int)
+    rest.check(np.asarray(source.values[rows], dtype=np.float32), np.asarray(logits.values[rows], dtype=np.float32))
+
+    def head(batch: Any) -> Any:
+        if isinstance(batch, torch.Tensor):
+            return rest(batch).to(batch.device)  # callers hold features on the CPU, the network may be elsewhere
+        with torch.no_grad():
+            return rest(torch.as_tensor(batch, dtype=torch.float32)).float().cpu().numpy()
+
+    return head

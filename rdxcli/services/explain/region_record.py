@@ -1,0 +1,166 @@
+"""The document of regions, and the table people see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.artifacts import Artifact, Request
+from rdxcli.records import Regions, Representation
+from rdxcli.services.base import Outcome
+from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.samples import labels_of, names_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.methods.regions.uses import RegionComparison
+
+SHOWN = 16  # members of a region that are listed by id, nearest first
+SIDE = 8  # the same in a comparison
+TARGETS = 48  # whose regions a comparison lists
+ROWS = 30  # of the printed table
+
+
+@dataclass(frozen=True)
+class View:
+    """What turns rows into something to look at.
+
+    Parameters
+    ----------
+    source : Representation
+    predictions : (n,) array of str, optional
+    places : tuple of int
+        Height and width of the map of units; () without places.
+    """
+
+    source: Representation
+    predictions: np.ndarray | None = None
+    places: tuple[int, ...] = ()
+
+    def shown(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Ids, labels and predictions of some samples."""
+        found: dict[str, Any] = {
+            "sample_ids": names_of(self.source, rows),
+            "sample_labels": labels_of(self.source, rows),
+        }
+        if self.predictions is not None:
+            found["sample_predictions"] = [str(self.predictions[row]) for row in rows]
+        return found
+
+    def region(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry of a region with ids and labels of the target and the nearest members, and where the units sit."""
+        rows = with_target_first(entry["target"], entry["members"])[:SHOWN]
+        return {
+            **entry,
+            "target_id": names_of(self.source, [int(entry["target"])])[0],
+            **self.shown(rows),
+            "position_map": position_map(entry, self.places),
+        }
+
+
+def with_target_first(target: int, members: Sequence[int] | np.ndarray) -> list[int]:
+    """Rows of a region, the target in front whether or not it is a member."""
+    return [int(target), *(int(row) for row in members if row != target)]
+
+
+def position_map(entry: Mapping[str, Any], places: tuple[int, ...]) -> list[list[int]] | None:
+    """How many of the chosen units sit at each place of a map of height and width ``places``; None without places."""
+    import numpy as np
+
+    if len(places) != 2:
+        return None
+    counts = np.zeros(places, dtype=int)
+    for _, row, column in np.asarray(entry["positions"], dtype=int).reshape(-1, 3):
+        counts[row, column] += 1
+    return counts.tolist()
+
+
+def document(
+    options: ExplainOptions,
+    request: Request,
+    view: View,
+    entries: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    artifact: str,
+) -> dict[str, Any]:
+    """The JSON document of an artifact of regions."""
+    return Regions(
+        method=options.method,
+        parameters=request.parameters,
+        seed=options.seed,
+        notes=list(notes),
+        model=view.source.describe(),
+        regions=[view.region(entry) for entry in entries],
+        samples={"dataset": view.source.dataset, "n": view.source.n},
+    ).to_document(artifact)
+
+
+def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
+    """For the first 48 targets, the region in every source: how many members, and the nearest of them."""
+    import numpy as np
+
+    found = []
+    for t, target in enumerate(comparison.targets[:TARGETS]):
+        regions = []
+        every = [fit.regions_[t].members for fit in comparison.fits]
+        for i, name in enumerate(comparison.names):
+            region = comparison.fits[i].regions_[t]
+            rows = with_target_first(target, region.members)[:SIDE]
+            others = np.concatenate([members for j, members in enumerate(every) if j != i])
+            regions.append(
+                {
+                    "source": name,
+                    "status": region.status,
+                    "size": len(region.members),
+                    "only_here": int((~np.isin(region.members, others)).sum()),
+                    "purity": region.scores.get("purity"),
+                    "label": region.scores.get("label"),
+                    "labels": region.true_counts,
+                    **view.shown(rows),
+                }
+            )
+        found.append({"target": int(target), "target_id": names_of(view.source, [int(target)])[0], "regions": regions})
+    return found
+
+
+def outcome(artifact: Artifact, title: str) -> Outcome:
+    """What the command prints about a finished artifact of regions."""
+    stored = artifact.document()
+    columns, rows = table(stored)
+    lines = [f"note: {note}" for note in stored["notes"]]
+    more = len(stored["regions"]) - ROWS
+    if more > 0:
+        lines.insert(0, f"and {more} more regions, in {artifact.path / 'regions.json'}")
+    for pair in stored.get("comparison", {}).get("pairs", []):
+        said = "no target has two bounded regions"
+        if pair["targets"]:
+            said = f"regions overlap by {pair['overlap']:.2f} (by chance {pair['expected']:.2f})"
+        lines.append(f"{pair['a']} and {pair['b']}: {said}")
+    return Outcome(artifact, stored, title, columns, rows, lines)
+
+
+def table(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the printed table."""
+    columns = ["target", "status", "units", "members", "coverage", "purity", "selectivity", "labels"]
+    ablated = any("ablation" in region["scores"] for region in stored["regions"])
+    rows = []
+    for region in stored["regions"][:ROWS]:
+        scores = region["scores"]
+        counts = list((region["labels"] or {}).items())[:4]
+        row = [
+            region["target_id"],
+            region["status"],
+            len(region["neurons"]),
+            scores["size"],
+            scores["coverage"],
+            scores.get("purity"),
+            scores.get("selectivity"),
+            ", ".join(f"{name} {count}" for name, count in counts) or "-",
+        ]
+        if ablated:
+            effect = scores.get("ablation")
+            row.append(f"{effect['drop']:+.3f} (p = {effect['p_value']:.2g})" if effect else "-")
+        rows.append(row)
+    return [*columns, *(["ablation: drop"] if ablated else [])], rows

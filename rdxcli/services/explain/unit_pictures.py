@@ -1,0 +1,241 @@
+"""The images that a report shows for a unit: the strongest, some from ranges of rank, and where in them it is active.
+
+Symbols: map (h, w) activations of one unit in one image, as the layer has them before pooling. Reports show the centred
+square of an image, so a mask is a grid over that square, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import RdxError, UsageError
+from rdxcli.progress import log, track
+from rdxcli.services.explain.base import ExplainOptions, representation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.records import Representation
+
+SHOWN_UNITS = 64  # units whose strongest images are listed
+SHOWN_IMAGES = 8
+RANGES = ((5, 50), (50, 500), (500, 5000))
+"""Ranks of the published figure, after the strongest images."""
+
+RANGE_IMAGES = 2
+CELLS = 14  # largest side of a mask: finer ones would make the page large and are not seen on a thumbnail
+
+
+def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
+    """The images that activate a unit most (for maps: at one position): id, activation, label."""
+    import numpy as np
+
+    values = _pooled(source, unit)
+    return [_picture(source, values, row) for row in np.argsort(-values, kind="stable")[:SHOWN_IMAGES]]
+
+
+def ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
+    """A few images from ranges of rank, as the paper shows them: the strongest images alone say little of a unit."""
+    import numpy as np
+
+    from rdxcli.numerics.seeding import generator
+
+    values = _pooled(source, unit)
+    order = np.argsort(-values, kind="stable")
+    found = []
+    for low, high in RANGES:
+        if low >= len(order):
+            break
+        rng = generator(seed, "ranges", str(unit), str(low))
+        among = order[low:high]
+        chosen = np.sort(rng.choice(len(among), size=min(RANGE_IMAGES, len(among)), replace=False))
+        pictures = [_picture(source, values, row) for row in among[chosen]]
+        found.append({"from": low, "to": min(high, len(order)), "samples": pictures})
+    return found
+
+
+def _pooled(source: Representation, unit: int) -> np.ndarray:
+    import numpy as np
+
+    values = np.asarray(source.values[:, unit], dtype=np.float64)
+    return values.max(axis=tuple(range(1, values.ndim))) if values.ndim > 1 else values
+
+
+def _picture(source: Representation, values: np.ndarray, row: int) -> dict[str, Any]:
+    return {
+        "sample_id": str(source.sample_ids[row]) if source.sample_ids is not None else str(row),
+        "activation": float(values[row]),
+        "label": None if source.labels is None else str(source.labels[row]),
+    }
+
+
+def shown_pictures(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All pictures of a unit in a document of explanations."""
+    return [*entry.get("strongest", ()), *(one for band in entry.get("ranges", ()) for one in band["samples"])]
+
+
+def add_masks(
+    record: dict[str, Any],
+    options: ExplainOptions,
+    source: Representation,
+    thresholds: Mapping[int, float] | None = None,
+) -> None:
+    """Add to each picture of each shown unit where the unit is active: ``map``, rows of numbers from 0 to 1.
+
+    Each map is scaled by itself, from 0 (or its smallest value, where that is larger or none is positive) to its
+    largest value: it says where, the activation says how much. With ``thresholds`` positions above the unit's threshold
+    go from 0.5 to 1, its largest value among the pictures, and the others are 0. Pictures get no
+    mask where the layer has no positions, the value was read at a class token, or the model or its images are not here.
+
+    Parameters
+    ----------
+    record : dict
+        Document of explanations, changed in place.
+    thresholds : mapping, optional
+        Of each unit.
+    """
+    import numpy as np
+
+    wanted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for entry in record["units"]:
+        for picture in shown_pictures(entry):
+            wanted.setdefault(picture["sample_id"], []).append((entry["unit"], picture))
+    if not wanted:
+        return
+    peak = thresholds is not None
+    try:
+        found = _maps(
+            options, source, peak, {sample: [unit for unit, _ in places] for sample, places in wanted.items()}
+        )
+    except RdxError as error:
+        log.info("no activation masks: %s", error)
+        return
+    tops: dict[int, float] = {}
+    for sample, places in wanted.items():
+        for (unit, _), one in zip(places, found.get(sample, ()), strict=False):
+            tops[unit] = max(tops.get(unit, -np.inf), float(np.nanmax(one)))
+    for sample, places in wanted.items():
+        for (unit, picture), one in zip(places, found.get(sample, ()), strict=False):
+            low, high = float(np.nanmin(one)), float(np.nanmax(one))
+            low = max(low, 0.0) if high > 0 else low
+            if thresholds is not None:
+                low, high = thresholds[unit], tops[unit]
+            if high > low:
+                scaled = np.clip((one - low) / (high - low), 0.0, 1.0)
+                if thresholds is not None:
+                    scaled = np.where(scaled > 0, 0.5 + 0.5 * scaled, 0.0)
+                picture["map"] = np.round(np.nan_to_num(scaled), 3).tolist()
+
+
+def _maps(
+    options: ExplainOptions, source: Representation, peak: bool, wanted: Mapping[str, Sequence[int]]
+) -> dict[str, list[np.ndarray]]:
+    """Maps of the wanted units of each sample, over the centred square of its image; {} where there are none."""
+    import numpy as np
+
+    name = options.model or source.source.get("model")
+    if name is None:
+        whole = source
+        if whole.values.ndim != 4:
+            whole = representation(options, spatial=True, pool="none")
+        if whole.values.ndim != 4 or min(whole.values.shape[2:]) < 2:
+            return {}
+        rows = {str(i) if whole.sample_ids is None else str(whole.sample_ids[i]): i for i in range(whole.n)}
+        return {
+            sample: [over_square(np.asarray(whole.values[rows[sample], unit]), peak=peak) for unit in units]
+            for sample, units in wanted.items()
+        }
+    return _maps_of_model(options, source, str(name), peak, wanted)
+
+
+def _maps_of_model(
+    options: ExplainOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
+) -> dict[str, list[np.ndarray]]:
+    import numpy as np
+    import torch
+
+    from rdxcli.engines.activations import default_batch_size
+    from rdxcli.models import load
+    from rdxcli.models.preprocessing import Preprocessing, seen_part
+
+    model = load(name, device=options.device)
+    if model.tokens.has_class and source.source.get("pool") in ("auto", "first", "cls"):
+        return {}
+    dataset = options.selection.open(source.dataset)
+    samples = list(wanted)
+    places = dataset.locate(samples)
+    if (places < 0).any():
+        raise UsageError(f"{dataset.name} has no image `{samples[int(np.argmin(places))]}`")
+    found: dict[str, list[np.ndarray]] = {}
+    step = default_batch_size(model.input_size, model.device.type)
+    with (
+        model.tap([str(source.layer)], "none") as tap,
+        track("activation masks", len(samples), "images") as advance,
+    ):
+        for start in range(0, len(samples), step):
+            part = range(start, min(start + step, len(samples)))
+            images = [dataset.image(int(places[i])) for i in part]
+            maps = tap(torch.stack([model.transform(image) for image in images]))[model.layer(str(source.layer))]
+            if maps.ndim != 4 or min(maps.shape[2:]) < 2:
+                return {}
+            for i, image, one in zip(part, images, maps.float().cpu().numpy(), strict=True):
+                box = None
+                if isinstance(model.transform, Preprocessing):
+                    box = seen_part(model.transform, image.height, image.width)
+                units = wanted[samples[i]]
+                size = (image.height, image.width)
+                found[samples[i]] = [over_square(one[unit], box, size, peak=peak) for unit in units]
+            advance(len(images))
+    return found
+
+
+def over_square(
+    one: np.ndarray,
+    box: tuple[float, float, float, float] | None = None,
+    size: tuple[int, int] = (1, 1),
+    *,
+    peak: bool = False,
+) -> np.ndarray:
+    """A map laid over the centred square of its image.
+
+    Parameters
+    ----------
+    one : (h, w) float
+    box : (top, left, bottom, right), optional
+        Part of the image that the map covers, in shares of its height and width; None means all of it.
+    size : (int, int)
+        Height and width of the image.
+    peak : bool
+        Finer maps are reduced to their largest values instead of means.
+
+    Returns
+    -------
+    (g, g') float64
+        NaN where the network saw nothing.
+    """
+    import numpy as np
+    import torch
+
+    grid = torch.as_tensor(np.array(one, dtype=np.float64))[None]
+    most = min(CELLS, grid.shape[1]), min(CELLS, grid.shape[2])
+    if most != tuple(grid.shape[1:]):
+        reduce = torch.nn.functional.adaptive_max_pool2d if peak else torch.nn.functional.adaptive_avg_pool2d
+        grid = reduce(grid, most)
+    small = grid[0].numpy()
+    top, left, bottom, right = box or (0.0, 0.0, 1.0, 1.0)
+    side = min(size)
+    rows = _cells(small.shape[0], top * size[0], bottom * size[0], (size[0] - side) / 2, side)
+    columns = _cells(small.shape[1], left * size[1], right * size[1], (size[1] - side) / 2, side)
+    taken = small[np.clip(rows, 0, small.shape[0] - 1)][:, np.clip(columns, 0, small.shape[1] - 1)]
+    outside = (rows < 0)[:, None] | (rows >= small.shape[0])[:, None] | (columns < 0) | (columns >= small.shape[1])
+    return np.where(outside, np.nan, taken)
+
+
+def _cells(count: int, low: float, high: float, start: float, side: float) -> np.ndarray:
+    """Cell of a map of ``count`` cells from ``low`` to ``high`` at the centres of cells over ``start`` + ``side``."""
+    import numpy as np
+
+    wanted = int(np.clip(round(count * side / (high - low)), 2, 2 * CELLS))
+    centres = start + (np.arange(wanted) + 0.5) / wanted * side
+    return np.floor((centres - low) / (high - low) * count).astype(np.int64)

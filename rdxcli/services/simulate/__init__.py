@@ -1,0 +1,1 @@
+"""``rdx simulate``: how well explanations predict the units they explain."""

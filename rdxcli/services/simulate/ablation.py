@@ -1,0 +1,383 @@
+"""What ``rdx simulate --scoring ablation`` needs besides the tables: the model's loss when one unit is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.progress import log, track
+from rdxcli.services.explain.base import ExplainOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rdxcli.methods.neurons.ablation import Losses
+    from rdxcli.methods.neurons.tables import ExplanationTable
+    from rdxcli.models.loaded import LoadedModel
+    from rdxcli.records import Representation
+
+VARIANTS = ("optim", "norm")
+PARAMETERS: Mapping[str, Any] = {"temperature": 1.1, "steps": 100, "learning_rate": 0.01, "controls": None}
+"""Of ``--param``, with the published values; ``controls``: None means where they cost little."""
+
+SHOWN_UNITS = 64  # units whose activation importance is measured
+MOST_BYTES = 4 * 2**30  # images that are kept in memory
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The model as ablation sees it.
+
+    Attributes
+    ----------
+    losses : Losses
+    logits : callable
+        ``logits(unit, values, rows)``: logits over the temperature when the unit has these values.
+    labels : (n,) int64
+    how : str
+        In words: through the linear classifier, or through a hook.
+    source : dict
+        Fingerprints.
+    cheap : bool
+        Whether a replaced unit costs no pass of a network.
+    """
+
+    losses: Losses
+    logits: Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+    labels: np.ndarray
+    how: str
+    source: dict[str, Any]
+    cheap: bool = False
+
+
+def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray, temperature: float) -> Judge:
+    """The model's loss on ``rows``.
+
+    The classifier's weights come from ``--file head=FILE`` (``weight``, ``bias`` in .npz or .safetensors); else the
+    model is loaded. Where its classifier is linear and reads just these activations, that is used; any other layer is
+    changed by a forward hook.
+
+    Raises
+    ------
+    RdxError, ValueError
+        No labels, no model, labels that are no outputs of the network, too many images.
+    """
+    if source.labels is None:
+        raise UsageError("ablation needs labels: it compares losses", "use a data set that has them, or --labels FILE")
+    if "head" in options.files:
+        weight, bias = _head_file(options.files["head"])
+        labels = class_indices(options, source, len(weight), None)
+        return _linear(source, weight, bias, labels, temperature, "a linear classifier from a file")
+    name = options.model or source.source.get("model")
+    if name is None:
+        raise UsageError(
+            "ablation needs the model: it measures what its loss does",
+            "give --model NAME, or --file head=FILE with `weight` and `bias` of a linear classifier",
+        )
+    from rdxcli.models import load
+
+    return _from_model(options, source, load(str(name), device=options.device), rows, temperature)
+
+
+def _from_model(
+    options: ExplainOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
+) -> Judge:
+    import numpy as np
+    import torch
+
+    from rdxcli.engines.activations import default_batch_size
+    from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
+    from rdxcli.models.taps import first_tensor
+
+    dataset = options.selection.open(source.dataset)
+    places = np.arange(source.n)
+    if source.sample_ids is not None:
+        places = dataset.locate([str(sample) for sample in source.sample_ids])
+    if (places[rows] < 0).any() or places.max() >= len(dataset):
+        raise InputError(f"some samples of {source.name} have no image in {dataset.name}")
+    layer = model.layer(source.layer)
+    first = preprocessed(model, [dataset.image(int(places[rows[0]]))])
+    with torch.inference_mode():
+        output = first_tensor(model.module(first.to(model.device, model.dtype)))
+    if output is None or output.ndim != 2:
+        raise InputError(f"`{model.name}` gives no logits, so it has no loss", "ablation needs a classifier")
+    labels = class_indices(options, source, output.shape[1], dataset.class_names)
+    head = linear_head(model, layer, first)
+    if head is not None and head[0].shape[1] == source.d:
+        judge = _linear(source, *head, labels, temperature, "the linear classifier behind the layer")
+        return replace(judge, source={**judge.source, "weights": model.weights_sha256})
+    needed = 4 * int(np.prod(first.shape)) * len(rows)
+    if needed > MOST_BYTES:
+        raise UsageError(
+            f"{len(rows)} images take {needed / 2**30:.1f} GiB of memory", "take fewer with --sample N or --limit N"
+        )
+    pictures = torch.empty((len(rows), *first.shape[1:]))
+    with track("read images", len(rows), "images") as advance:
+        for i, row in enumerate(rows):
+            pictures[i] = model.transform(dataset.image(int(places[row])))
+            advance(1)
+    pool = str(source.source.get("pool", "auto"))
+    pool = "avg" if pool == "none" else pool
+    batch = default_batch_size(model.input_size, model.device.type)
+    losses = HookedLosses(
+        model,
+        layer,
+        pool,
+        pictures,
+        rows,
+        labels,
+        source.values,
+        temperature=temperature,
+        batch_size=batch,
+        front_bytes=MOST_BYTES,
+    )
+    what = "the network" if losses.front is None else f"what follows {layer}"
+    log.info("replacing units of %s by a hook: each step is a pass of %s over %d images", layer, what, len(rows))
+
+    def logits(unit: int, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(wanted), losses.batch_size):
+                part = slice(start, start + losses.batch_size)
+                parts.append(losses.logits(unit, torch.as_tensor(values[part]), wanted[part]).double().cpu().numpy())
+        return np.concatenate(parts) / temperature
+
+    return Judge(losses, logits, labels, "a forward hook in the network", {"weights": model.weights_sha256})
+
+
+def _linear(
+    source: Representation, weight: np.ndarray, bias: np.ndarray, labels: np.ndarray, temperature: float, how: str
+) -> Judge:
+    import numpy as np
+
+    from rdxcli.artifacts import fingerprint_array
+    from rdxcli.methods.neurons.ablation import LinearHead
+
+    head = LinearHead(np.array(source.values, dtype=np.float64), weight, bias, labels, temperature=temperature)
+    base, columns = head.logits.cpu().numpy(), head.weight.cpu().numpy()
+
+    def logits(unit: int, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return base[rows] + (values - source.values[rows, unit])[:, None] * columns[:, unit][None, :]
+
+    prints = {"head": fingerprint_array(weight), "bias": fingerprint_array(bias)}
+    return Judge(head, logits, labels, how, prints, cheap=True)
+
+
+def class_indices(
+    options: ExplainOptions, source: Representation, outputs: int, class_names: Sequence[str] | None
+) -> np.ndarray:
+    """Output of the network that each row's label means.
+
+    In this order: the names of ``--file classes=FILE`` (one line per output; what stands before a tab or comma is
+    enough), labels that are numbers of outputs, the data set's class names when there are as many as outputs.
+
+    Raises
+    ------
+    UsageError
+        None of these.
+    """
+    import numpy as np
+
+    from rdxcli.methods.neurons.concepts import text_lines
+    from rdxcli.models.replacing import class_numbers
+
+    assert source.labels is not None
+    labels = [str(label) for label in source.labels]
+    if "classes" in options.files:
+        try:
+            lines = text_lines(Path(options.files["classes"]).read_text("utf-8"))
+        except OSError as error:
+            raise MissingDataError(f"cannot read {options.files['classes']}: {error.strerror}") from None
+        if len(lines) != outputs:
+            raise InputError(f"{options.files['classes']} has {len(lines)} lines, the network has {outputs} outputs")
+        whole = [line.strip() for line in lines]
+        short = [line.replace("\t", ",").split(",")[0].strip() for line in lines]
+        return class_numbers(labels, whole if set(labels) <= set(whole) else short)
+    if class_names is not None and len(class_names) == outputs and set(labels) <= set(class_names):
+        return class_numbers(labels, list(class_names))
+    if all(label.isdecimal() and int(label) < outputs for label in labels):
+        return np.array([int(label) for label in labels])
+    if len(set(labels)) == outputs:
+        return class_numbers(labels, sorted(set(labels)))
+    raise UsageError(
+        f"which of the network's {outputs} outputs is the class `{labels[0]}`?",
+        "give --file classes=FILE, one class name a line in the order of the outputs",
+    )
+
+
+def importance(judge: Judge, source: Representation, units: Sequence[int], rows: np.ndarray) -> dict[int, list[float]]:
+    """Share of the effect of zeroing a unit that its most activating images carry, at the published cut-offs.
+
+    Returns
+    -------
+    dict of unit to list of float
+        Empty for units where the share is not defined.
+    """
+    import numpy as np
+
+    from rdxcli.methods.neurons.inspection import classify, impact, importance_share
+
+    found: dict[int, list[float]] = {}
+    with track("activation importance", len(units), "units") as advance:
+        for unit in units:
+            activations = np.asarray(source.values[rows, unit], dtype=np.float64)
+            with_unit = classify(judge.logits(unit, activations, rows), judge.labels[rows], temperature=1.0)
+            without = classify(judge.logits(unit, np.zeros(len(rows)), rows), judge.labels[rows], temperature=1.0)
+            try:
+                effects = impact(with_unit.correct, without.correct, with_unit.loss, without.loss)
+            except ValueError:
+                found[unit] = []
+            else:
+                found[unit] = [float(share) for share in importance_share(effects, activations)]
+            advance(1)
+    return found
+
+
+def _head_file(path: str) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
+    from rdxcli.datasets.arrayfiles import read_array
+
+    weight = np.asarray(read_array(f"{path}:weight").values, dtype=np.float64)
+    return weight, np.asarray(read_array(f"{path}:bias").values, dtype=np.float64).reshape(-1)
+
+
+def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``--param`` values over the published ones.
+
+    Raises
+    ------
+    UsageError
+    """
+    values = dict(PARAMETERS)
+    for name in PARAMETERS:
+        if name in given:
+            value = given[name]
+            if name == "controls":
+                if not isinstance(value, bool):
+                    raise UsageError(f"got {name}={value}, expected true or false")
+                values[name] = value
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise UsageError(f"got {name}={value}, expected a positive number")
+            values[name] = type(PARAMETERS[name])(value)
+    return values
+
+
+def request_inputs(options: ExplainOptions, source: Representation) -> dict[str, Any]:
+    """Fingerprints of what the judge reads besides the activations, whose artifact already stands for the weights."""
+    from rdxcli.artifacts import fingerprint_array, fingerprint_file
+
+    files = {name: fingerprint_file(Path(options.files[name])) for name in ("head", "classes") if name in options.files}
+    return {"labels": None if source.labels is None else fingerprint_array(source.labels), **files}
+
+
+def score_tables(
+    options: ExplainOptions,
+    variant: str,
+    source: Representation,
+    tables: Mapping[str, ExplanationTable],
+    concepts: Any,
+    val: np.ndarray,
+    test: np.ndarray,
+    bootstraps: int = 1000,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ablation scores of several tables.
+
+    Returns
+    -------
+    methods : list of dict
+        As in the document of a simulation; units with ``scale`` and ``shift`` of their simulated activation.
+    extra : dict
+        ``ablation``: how the model was judged, which part of the effect the images that it gets wrong carry, and the
+        scores of a perfect and of a shuffled prediction; ``importance``: share of a unit's effect by cut-off.
+    """
+    import numpy as np
+
+    from rdxcli.methods.neurons.ablation import ablation_scores, controls
+    from rdxcli.methods.neurons.inspection import CUTOFFS
+    from rdxcli.methods.neurons.simulation import simulate, unit_columns
+
+    parameters = check_parameters(options.parameters)
+    rows = np.unique(np.concatenate([val, test]))
+    judge = open_judge(options, source, rows, parameters["temperature"])
+    methods: list[dict[str, Any]] = []
+    total = sum(len(table.rows) for table in tables.values())
+    right = np.zeros(source.n, dtype=bool)
+    own = np.asarray(source.values[test, 0], dtype=np.float64)
+    right[test] = judge.logits(0, own, test).argmax(axis=1) == judge.labels[test]
+    fit: dict[str, Any] = {
+        "val": val,
+        "test": test,
+        "variant": "norm" if variant == "norm" else "optim",
+        "steps": parameters["steps"],
+        "learning_rate": parameters["learning_rate"],
+    }
+    with track(f"ablation ({variant})", total, "units") as advance:
+        for name, table in tables.items():
+            predictions, notes = simulate(table, concepts.values, concepts.names)
+            found = ablation_scores(
+                predictions,
+                source.values,
+                judge.losses,
+                units=unit_columns(table, source.d, None),
+                right=right,
+                n_resamples=bootstraps,
+                random_state=options.seed,
+                advance=advance,
+                **fit,
+            )
+            interval = found.interval
+            assert found.right_scores is not None
+            assert found.wrong_share is not None
+            units = [
+                {
+                    "unit": int(unit),
+                    "score": float(found.scores[i]),
+                    "low": None if interval is None else float(interval.low[i]),
+                    "high": None if interval is None else float(interval.high[i]),
+                    "length": len(table.rows[i].concepts),
+                    "scale": float(found.scale[i]),
+                    "shift": float(found.shift[i]),
+                    "score_right": float(found.right_scores[i]),
+                    "wrong_share": float(found.wrong_share[i]),
+                }
+                for i, unit in enumerate(found.units)
+            ]
+            methods.append(
+                {
+                    "method": name,
+                    "summary": vars(found.summary),
+                    "units": units,
+                    "length_curve": [],
+                    "notes": [*notes, *found.notes, *_about_wrong(found, right[test])],
+                }
+            )
+    chosen = sorted({unit["unit"] for entry in methods for unit in entry["units"]})[:SHOWN_UNITS]
+    shares = importance(judge, source, chosen, test)
+    about: dict[str, Any] = {"wrong_images": float(1.0 - right[test].mean())}
+    if parameters["controls"] or (parameters["controls"] is None and judge.cheap):
+        ends = controls(source.values, judge.losses, units=chosen, random_state=options.seed, **fit)
+        about["controls"] = {"truth": vars(ends.truth.summary), "shuffled": vars(ends.shuffled.summary)}
+    extra = {
+        "ablation": {"variant": variant, "judge": judge.how, **parameters, **about},
+        "importance": {"cutoffs": list(CUTOFFS), "units": [{"unit": u, "share": shares[u]} for u in chosen]},
+    }
+    return methods, extra
+
+
+def _about_wrong(found: Any, right: np.ndarray) -> list[str]:
+    """What the images that the model gets wrong do to the scores."""
+    import numpy as np
+
+    share, rest = found.wrong_share[np.isfinite(found.wrong_share)], found.right_scores
+    rest = rest[np.isfinite(rest)]
+    if right.all() or not len(share) or not len(rest):
+        return []
+    return [
+        f"the model gets {1 - right.mean():.0%} of the images wrong; they carry {share.mean():.0%} of the effect on "
+        f"the loss. Over the others alone the mean score is {rest.mean():.2f}"
+    ]
