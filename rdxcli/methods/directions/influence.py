@@ -1,23 +1,31 @@
-"""How much directions influence the predictions of the network, and whether more than chance.
+"""How much directions influence the predictions of the network, and whether more than random filters do.
 
-Symbols: ``s_i`` (D,) unit encoding direction; ``f+`` the network above the layer; ``p_k`` its probability of class k;
-``g_k`` (D,) mean gradient of logit k, summed over positions; ``d_i`` (D,) mean feature where detector i fires minus
-mean where it does not.
+One definition, in logits. The influence of direction i on class k is what logit k loses when the concept is taken away
+where it is, averaged over the images where it is present: ``f_k(x) - f_k(x')`` with ``x'_p = x_p - t_i s_i`` at the
+positions p where detector i fires, ``t_i`` the concept's own strength (`steering.own_strength`, the ``1x`` of
+``--steer``; features that never are negative stay so). Positive values speak for the class. Single images and
+``--steer I=-1x`` with ``steer_where=present`` are the same intervention.
 
-* Sensitivity (RCAV; EDDP, section 3.5): ``2 share(p_k(x + alpha s_i) >= p_k(x)) - 1`` over the images of class k,
-  with the direction added at every position. In [-1, 1]; says how consistent an influence is, not how large.
-* Derivative ``s_i . g_k``: change of logit k per feature unit along the direction, at every position.
-* Effect ``(s_i . g_k) (s_i . d_i)``: change of logit k, to first order, if the concept appeared at every position the
-  way it does where it is detected, as far as that goes along its direction.
+It is computed by the intervention itself (``how="intervention"``), in closed form where the network above the layer is
+pooling and a linear map; by its first-order term ``t_i sum_p s_i . grad_p f_k`` (``how="derivative"``) where there are
+too many directions for one pass of the network each.
 
-Two nulls. For the sensitivity the published one (EDDP, appendix F): signal vectors of linear classifiers trained on
-permuted decisions of the detector; p is the share of them at least as far from zero. With N permutations the smallest
-p is 0, not 1 / (N + 1): the Bonferroni bound is far below 1 / N. It hardly ever finds anything with few classes,
-where most vectors move some class in every image. For the effect: random directions in its place, isotropic, with p =
-(1 + r) / (N + 1); this costs no pass of ``f+``, because the effect is quadratic in the direction.
+Three nulls say what is more than chance:
 
-Cost: one pass of ``f+`` over the images per direction, one backward pass, and for the published null one pass per
-null direction (all free with a pooled linear head).
+* ``"filters"``: random filters with isotropic weights, thresholds that fire as often as the detectors under test, and
+  signal vectors, strengths and influence estimated the same way. A direction counts when its largest influence on a
+  class (each class in units of the null's root mean square) is larger than nearly all of theirs.
+* ``"covariance"``: the same with filters drawn from the covariance of the features. They read the directions of large
+  variance, which usually move the logits most: harder to beat.
+* ``"published"`` (EDDP, appendix F): RCAV sensitivity against signal vectors of linear classifiers trained on permuted
+  decisions of the detector; p is the share of them at least as far from zero, Bonferroni over all pairs. With N
+  permutations the smallest p is 0, not 1 / (N + 1): the bound is far below 1 / N.
+
+For the first two, p is corrected over the classes by their maximum and Benjamini and Hochberg's rule chooses the
+directions, so that sets without influence give any significant pair with probability ``level``.
+
+Sensitivity (RCAV; EDDP, section 3.5): ``2 share(p_k(x + alpha s_i) >= p_k(x)) - 1`` over the images of class k, with
+the direction added at every position. In [-1, 1]; says how consistent an influence is, not how large.
 """
 
 from __future__ import annotations
@@ -32,10 +40,26 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from rdxcli.numerics.seeding import generator, torch_generator
 
-from .alignment import Head, PooledLinearHead
-from .base import Array, Directions
+from .alignment import Head, PooledLinearHead, pooled_linear
+from .base import Array, Directions, closed_form_signals
 from .features import as_maps, positions
-from .signals import closed_form
+from .signals import MIN_POSITIVES, closed_form
+from .steering import moved, own_strength, takes_negative
+
+NULLS = ("filters", "covariance", "published")
+HOW = ("auto", "intervention", "derivative")
+IMAGES = 512
+"""Images per direction at most."""
+PASSES = 32_768
+"""Images that go through the network above the layer for all directions together; beyond it, fewer images each."""
+FEWEST = 32
+"""Images per direction below which the derivative takes over."""
+NULL_FILTERS, NULL_FILTERS_NETWORK, NULL_IMAGES = 999, 255, 32
+"""Random filters behind a linear end and behind a network; images of each behind a network."""
+CLASSES = 20
+"""Classes with a gradient of their own, the ones predicted most often."""
+_NULL_POSITIONS = 16_384
+_CHUNK = 64
 
 
 def _logits(head: Head, X: Tensor, batch: int) -> Tensor:
@@ -119,102 +143,185 @@ def sensitivity(
     return np.stack(rows), classes
 
 
-def class_gradients(
-    head: Head, features: Array | Tensor, y: Array | None = None, images: str = "class", batch: int = 256
-) -> tuple[list[Array], Array]:
-    """Gradients of class logits, summed over positions.
+@dataclass(frozen=True)
+class Effects:
+    """What each direction gives to the logits where its concept is present.
 
-    Parameters
+    Attributes
     ----------
-    head, features, y, images, batch
-        As in `sensitivity`. With ``images="class"`` all classes together take one backward pass, otherwise one each.
-
-    Returns
-    -------
-    gradients : list of ndarray, shape (n_k, D), float64
-        For each class, one row per image it is taken over.
+    values : ndarray, shape (I, C), float64
+        In logits; NaN for a detector that fires nowhere, or everywhere.
     classes : ndarray of int, shape (C,)
+    strength : ndarray, shape (I,), float64
+        How much is taken away along the unit encoding direction, in feature units.
+    images : ndarray of int, shape (I,)
+        Images that were averaged over.
+    how : "intervention" or "derivative"
     """
-    X = as_maps(features)
-    base = _logits(head, X, batch)
-    y, classes = _of_class(y, base)
-    if images == "all":
-        classes = np.arange(base.shape[1])
-        return [_gradient(head, X, np.full(len(X), k), batch) for k in classes], classes
-    own = _gradient(head, X, y, batch)
-    return [own[y == k] for k in classes], classes
+
+    values: Array
+    classes: Array
+    strength: Array
+    images: Array
+    how: str
 
 
-def _gradient(head: Head, X: Tensor, y: Array, batch: int) -> Array:
-    """Gradient of ``logit[n, y_n]`` with respect to image n, summed over positions, (N, D)."""
-    parts = []
-    for part, of in zip(X.split(batch), torch.as_tensor(y).split(batch), strict=True):
-        part = part.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            logits = head(part)
-            total = logits.gather(1, of.long()[:, None].to(logits.device)).sum()
-            (gradient,) = torch.autograd.grad(total, part)
-        parts.append(gradient.sum((2, 3)).double())
-    return torch.cat(parts).numpy()
-
-
-def derivatives(gradients: list[Array], vectors: Array) -> tuple[Array, Array]:
-    """Mean derivative of each class logit along each direction, and its standard error over images.
+def effects(
+    directions: Directions,
+    head: Head,
+    features: Array | Tensor,
+    *,
+    how: str = "auto",
+    clamp: bool | None = None,
+    images: int = IMAGES,
+    classes: Array | None = None,
+    batch: int = 256,
+) -> Effects:
+    """Loss of each logit when a concept is taken away where it is, averaged over the images where it is present.
 
     Parameters
     ----------
-    gradients : list of ndarray, shape (n_k, D)
-        From `class_gradients`.
-    vectors : ndarray, shape (V, D)
-        Normalised here.
+    directions : Directions
+    head : callable
+        Feature maps (N, D, H, W) to logits (N, K), in evaluation mode.
+    features : array, shape (N, D, H, W) or (N, D)
+    how : "auto", "intervention" or "derivative"
+        "auto" intervenes as long as `PASSES` images leave at least `FEWEST` to each direction.
+    clamp : bool, optional
+        Keep features at or above 0; default where they never are below it (the layer ends in a ReLU).
+    images : int
+        Evenly spaced images with the concept per direction at most. A linear end of the network takes all.
+    classes : ndarray of int, optional
+        Which classes the derivative is taken for; default are the `CLASSES` predicted most often.
+    batch : int
+        Images per forward pass.
 
     Returns
     -------
-    mean, standard_error : ndarray, shape (V, C), float64
-        Per feature unit. The error of a class with one image is 0.
+    Effects
     """
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    slopes = [unit @ g.T for g in gradients]
-    mean = np.stack([slope.mean(1) for slope in slopes], axis=1)
-    error = [slope.std(1, ddof=min(1, slope.shape[1] - 1)) / np.sqrt(slope.shape[1]) for slope in slopes]
-    return mean, np.stack(error, axis=1)
+    if how not in HOW:
+        raise ValueError(f"Got how={how!r}, expected one of {HOW}")
+    X = as_maps(features)
+    clamp = not takes_negative(X) if clamp is None else clamp
+    head = pooled_linear(head, X)
+    active = np.asarray(directions.detect(X)).reshape(len(X), len(directions.bias_), -1)
+    present = np.asarray(active.any(axis=2))
+    strength = own_strength(directions, X)
+    tested = np.flatnonzero(strength != 0)
+    count = len(strength)
+    if isinstance(head, PooledLinearHead):
+        values = _linear(directions, head, X, active, present, strength, tested, clamp)
+        return Effects(values, np.arange(values.shape[1]), strength, present.sum(0), "intervention")
+    most = min(images, max(FEWEST, PASSES // max(count, 1)))
+    if how == "derivative" or (how == "auto" and count * FEWEST > PASSES):
+        return _derivative(directions, head, X, active, present, strength, classes, batch)
+    rows = {int(i): _evenly(np.flatnonzero(present[:, i]), most) for i in tested}
+    union = np.unique(np.concatenate([*rows.values(), [0]]))
+    base = _logits(head, X[union], batch).numpy()
+    values, used = np.full((count, base.shape[1]), np.nan), np.zeros(count, int)
+    for i, own in rows.items():
+        after = _logits(head, moved(directions, X[own], i, -float(strength[i]), "present", clamp), batch).numpy()
+        values[i], used[i] = (base[np.searchsorted(union, own)] - after).mean(0), len(own)
+    return Effects(values, np.arange(values.shape[1]), strength, used, "intervention")
 
 
-def detected_differences(directions: Directions, features: Array | Tensor) -> tuple[Array, Array]:
-    """Mean feature where each detector fires minus mean where it does not.
+def _evenly(rows: Array, most: int) -> Array:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]
+
+
+def _linear(
+    directions: Directions,
+    head: PooledLinearHead,
+    X: Tensor,
+    active: Array,
+    present: Array,
+    strength: Array,
+    tested: Array,
+    clamp: bool,
+) -> Array:
+    """The intervention behind pooling and a linear map: only the moved positions are touched."""
+    weight = head.weight.double().cpu().numpy()
+    values = np.full((len(strength), weight.shape[1]), np.nan)
+    x = positions(X).numpy() if clamp else None
+    for i in tested:
+        step = strength[i] * directions.encoding_[i]
+        if x is None:
+            lost = step * active[:, i].sum()
+        else:
+            # x - max(x - step, 0) is the smaller of x and step
+            lost = np.minimum(x[active[:, i].reshape(-1)], step.astype(np.float32)).sum(0, dtype=np.float64)
+        values[i] = lost @ weight / (active.shape[2] * present[:, i].sum())
+    return values
+
+
+def _derivative(
+    directions: Directions,
+    head: Head,
+    X: Tensor,
+    active: Array,
+    present: Array,
+    strength: Array,
+    classes: Array | None,
+    batch: int,
+) -> Effects:
+    """First-order influence on the classes that are predicted most, all directions from the same gradients."""
+    rows = _evenly(np.arange(len(X)), IMAGES)
+    if classes is None:
+        said = _logits(head, X[rows], batch).argmax(1).numpy()
+        found, counts = np.unique(said, return_counts=True)
+        classes = np.sort(found[np.argsort(-counts, kind="stable")[:CLASSES]])
+    fires = torch.as_tensor(active[rows]).double()  # (n, I, P)
+    S = torch.as_tensor(directions.encoding_)
+    total = torch.zeros(len(strength), len(classes), dtype=torch.float64)
+    for column, k in enumerate(classes):
+        for start in range(0, len(rows), batch):
+            part = X[rows[start : start + batch]].clone().requires_grad_()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(head(part)[:, int(k)].sum(), part)
+            slopes = torch.einsum("id,ndp->nip", S, gradient.flatten(2).double().cpu())
+            total[:, column] += (slopes * fires[start : start + batch]).sum((0, 2))
+    used = present[rows].sum(0)
+    values = strength[:, None] * total.numpy() / np.maximum(used, 1)[:, None]
+    values[(used == 0) | (strength == 0)] = np.nan
+    return Effects(values, classes, strength, used, "derivative")
+
+
+def random_filters(
+    features: Array | Tensor, shares: Array, covariance: bool = False, random_state: int = 0, name: str | int = 0
+) -> Directions:
+    """Pairs that know nothing of the network: random filters that fire on given shares of the positions.
+
+    Parameters
+    ----------
+    features : array, shape (N, D, H, W) or (N, D)
+    shares : ndarray, shape (R,)
+        Between 0 and 1, one filter each.
+    covariance : bool
+        Draw filters from the covariance of the features instead of isotropically.
+    random_state, name
+        Seed and stream.
 
     Returns
     -------
-    differences : ndarray, shape (I, D), float64
-        0 for a detector that fires everywhere or nowhere.
-    counts : ndarray of int, shape (I,)
-        Positions where it fires.
+    Directions
+        Encoding directions are the closed-form signal vectors of the filters.
     """
     X = as_maps(features)
-    x = positions(X).double().numpy() - directions.mean_
-    active = np.moveaxis(directions.detect(X), 1, -1).reshape(len(x), -1).astype(np.float64)
-    counts = active.sum(0)
-    inside = active.T @ x
-    outside = x.sum(0) - inside
-    difference = inside / np.maximum(counts, 1)[:, None] - outside / np.maximum(len(x) - counts, 1)[:, None]
-    difference[(counts == 0) | (counts == len(x))] = 0.0
-    return difference, counts.astype(int)
-
-
-def _random_effects(gradients: Array, differences: Array, effect: Array, n_random: int, seed: int) -> Array:
-    """Share ``(1 + r) / (N + 1)`` of random unit directions with an effect at least as large, (I, C)."""
-    rng = generator(seed, "random directions")
-    exceeding = np.zeros_like(effect)
-    done = 0
-    while done < n_random:
-        block = min(4096, n_random - done)
-        v = rng.standard_normal((block, gradients.shape[1]))
-        v /= np.linalg.norm(v, axis=1, keepdims=True)
-        slope, contrast = np.abs(v @ gradients.T), np.abs(v @ differences.T)
-        for i in range(len(effect)):
-            exceeding[i] += (slope * contrast[:, i, None] >= np.abs(effect[i])).sum(0)
-        done += block
-    return (1 + exceeding) / (n_random + 1)
+    x = positions(X).double()
+    mean = x.mean(0)
+    W = torch.as_tensor(generator(random_state, "null filters", name).standard_normal((len(shares), x.shape[1])))
+    if covariance:
+        values, axes = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
+        W = (W * values.clamp_min(0).sqrt()) @ axes.T
+    W = normalize(W, dim=1)
+    outputs = (x - mean) @ W.T
+    ranks = np.clip(np.round(np.asarray(shares) * len(x)).astype(int), 1, len(x) - 1)
+    edges = [np.partition(column, -rank - 1) for column, rank in zip(outputs.T.numpy(), ranks, strict=True)]
+    bias = np.array([(one[-rank - 1] + one[-rank:].min()) / 2 for one, rank in zip(edges, ranks, strict=True)])
+    bias += (W @ mean).numpy()
+    filters = W.numpy()
+    return Directions.of(closed_form_signals(X, filters, bias, mean.numpy()), filters, bias, mean=mean.numpy())
 
 
 def null_directions(
@@ -283,38 +390,46 @@ class Influence:
     Attributes
     ----------
     classes : ndarray of int, shape (C,)
-    sensitivity : ndarray, shape (I, C)
-    derivative, derivative_error : ndarray, shape (I, C)
-        Mean over images and its standard error.
     effect : ndarray, shape (I, C)
-        In units of logits.
-    p_effect : ndarray, shape (I, C)
-    p_sensitivity : ndarray, shape (I, C), or None
-        Only when the published null was asked for.
+        In logits, see `effects`; NaN where a detector fires nowhere or everywhere.
+    p_value : ndarray, shape (I, C)
+        By the null that was asked for; corrected over the classes except for the published one.
     significant : ndarray of bool, shape (I, C)
-        After Bonferroni, by the statistic that was asked for.
+    sensitivity : ndarray, shape (I, C), or None
+        Only with the published null; NaN for classes without images.
+    strength : ndarray, shape (I,)
+        In feature units.
+    images : ndarray of int, shape (I,)
+        Images behind each effect.
+    how : "intervention" or "derivative"
+    null : str
+    n_null : int
+        Random filters, or permutations for each direction.
     notes : list of str
     """
 
     classes: Array
-    sensitivity: Array
-    derivative: Array
-    derivative_error: Array
     effect: Array
-    p_effect: Array
-    p_sensitivity: Array | None
+    p_value: Array
     significant: Array
+    sensitivity: Array | None
+    strength: Array
+    images: Array
+    how: str
+    null: str
+    n_null: int
     notes: list[str]
 
-    def summary(self) -> dict[str, float | int]:
+    def summary(self) -> dict[str, float | int | str]:
         """Counts of SPEC section 8.2 on significant pairs of direction and class.
 
         ``directions`` (SDC) and ``pairs`` (SCDP); directions with any positive or negative influence; classes with
-        one; mean number of such directions per class; most classes that one direction influences.
+        one; mean number of such directions per class; most classes that one direction influences. And how: ``how``,
+        ``null``, ``n_null``.
         """
-        sign = self.effect if self.p_sensitivity is None else self.sensitivity
+        sign = self.effect if self.sensitivity is None else self.sensitivity
         up, down = self.significant & (sign > 0), self.significant & (sign < 0)
-        found: dict[str, float | int] = {
+        found: dict[str, float | int | str] = {
             "directions": int(self.significant.any(1).sum()),
             "pairs": int(self.significant.sum()),
         }
@@ -326,7 +441,7 @@ class Influence:
                 f"most_classes_{name}": int(part.sum(1).max()),
                 f"least_classes_{name}": int(part.sum(1).min()),
             }
-        return found
+        return found | {"how": self.how, "null": self.null, "n_null": self.n_null}
 
 
 def influence(
@@ -335,70 +450,154 @@ def influence(
     features: Array | Tensor,
     y: Array | None = None,
     *,
-    alpha: float = 5.0,
-    statistic: str = "effect",
-    n_permutations: int = 100,
+    null: str = "filters",
+    how: str = "auto",
     level: float = 0.05,
-    images: str = "class",
+    n_null: int | None = None,
+    alpha: float = 5.0,
     random_state: int = 0,
     batch: int = 256,
 ) -> Influence:
-    """Sensitivity, derivative and effect of every direction on every class, with significance.
+    """Influence of every direction on every class, with significance.
 
     Parameters
     ----------
     directions : Directions
-    head, features, y, alpha, images, batch
-        As in `sensitivity`. The head must be in evaluation mode.
-    statistic : "effect" or "sensitivity"
-        Which one decides what is significant; "sensitivity" runs the published permutation null.
-    n_permutations : int
-        Null directions for each direction in the published null.
+    head, features, batch
+        As in `effects`.
+    y : ndarray of int, shape (N,), optional
+        Classes of the images, for the published null; default is what the network predicts.
+    null : "filters", "covariance" or "published"
+    how : "auto", "intervention" or "derivative"
+        See `effects`.
     level : float
-        Before the Bonferroni correction by the number of pairs.
+        Chance that directions without influence give any significant pair.
+    n_null : int, optional
+        Random filters (999 behind a linear end of the network, 255 elsewhere), or permutations (100).
+    alpha : float
+        Step of the sensitivity in feature units, for the published null.
     random_state : int
-        Seed; each direction has its own stream.
+        Seed.
 
     Returns
     -------
     Influence
     """
-    if statistic not in ("effect", "sensitivity"):
-        raise ValueError(f"Got statistic={statistic!r}, expected 'effect' or 'sensitivity'")
-    if n_permutations < 1 or not 0 < level < 1 or alpha <= 0:
+    if null not in NULLS:
+        raise ValueError(f"Got null={null!r}, expected one of {NULLS}")
+    if (n_null is not None and n_null < 1) or not 0 < level < 1 or not alpha > 0:
         raise ValueError(
-            f"Got n_permutations={n_permutations}, level={level}, alpha={alpha}, "
-            "expected at least 1, in (0, 1) and positive"
+            f"Got n_null={n_null}, level={level}, alpha={alpha}, expected at least 1, in (0, 1) and positive"
         )
     X = as_maps(features)
-    encoding = directions.encoding_
-    found, classes = sensitivity(head, X, encoding, y, alpha, images, batch)
-    gradients, _ = class_gradients(head, X, y, images, batch)
-    slope, error = derivatives(gradients, encoding)
-    differences, counts = detected_differences(directions, X)
-    effect = slope * (encoding * differences).sum(1, keepdims=True)
+    head = pooled_linear(head, X)
+    if y is not None:
+        _of_class(y, _logits(head, X, batch))  # checked whatever the null
+    found = effects(directions, head, X, how=how, batch=batch)
+    active = np.moveaxis(np.asarray(directions.detect(X)), 1, -1).reshape(-1, len(directions.bias_))
+    counts = active.sum(0)
+    idle = np.minimum(counts, len(active) - counts) < MIN_POSITIVES
     notes = []
-    n_positions = len(X) * X.shape[2] * X.shape[3]
-    idle = np.flatnonzero(np.minimum(counts, n_positions - counts) < 8)
-    if idle.size:
-        notes.append(f"detectors {idle.tolist()} fire at fewer than 8 positions, or at all but 8: not tested")
-    wanted = max(9_999, int(2 * effect.size / level))
-    n_random = min(wanted, 199_999)
-    if n_random < effect.size / level:
-        notes.append(f"{effect.size} pairs are too many for {n_random} random directions: no effect can be significant")
-    p_effect = _random_effects(np.stack([g.mean(0) for g in gradients]), differences, effect, n_random, random_state)
-    p_effect[idle] = 1.0
-    p_found = None
-    if statistic == "sensitivity":
-        p_found = np.ones_like(found)
-        x = positions(X).numpy()
-        active = np.moveaxis(directions.detect(X), 1, -1).reshape(len(x), -1)
-        for i in np.setdiff1d(np.arange(len(found)), idle):
-            null = null_directions(x, active[:, i], n_permutations, random_state, int(i))
-            null_found, _ = sensitivity(head, X, null, y, alpha, images, batch)
-            p_found[i] = (np.abs(null_found) >= np.abs(found[i])).mean(0)
-    p = p_effect if p_found is None else p_found
-    return Influence(classes, found, slope, error, effect, p_effect, p_found, p < level / p.size, notes)
+    if idle.any():
+        notes.append(
+            f"detectors {np.flatnonzero(idle).tolist()} fire at fewer than {MIN_POSITIVES} positions, or at all but "
+            f"{MIN_POSITIVES}: not tested"
+        )
+    tested = np.flatnonzero(~idle & np.isfinite(found.values).all(1))
+    p = np.ones_like(found.values)
+    if null == "published":
+        n_permutations = n_null or 100
+        values, p, of_pairs = _published(
+            directions, head, X, y, found.classes, active, tested, n_permutations, alpha, random_state, batch
+        )
+        return Influence(
+            **{name: getattr(found, name) for name in ("classes", "strength", "images", "how")},
+            effect=found.values,
+            p_value=p,
+            significant=p < level / of_pairs,
+            sensitivity=values,
+            null=null,
+            n_null=n_permutations,
+            notes=notes,
+        )
+    linear = isinstance(head, PooledLinearHead)
+    n_null = n_null or (NULL_FILTERS if linear else NULL_FILTERS_NETWORK)
+    if len(tested):
+        shares = counts / len(active)
+        p[tested] = _against_filters(found, tested, shares, head, X, null == "covariance", n_null, random_state, batch)
+    strongest = np.sort(p[tested].min(1)) if len(tested) else np.ones(0)
+    passed = np.flatnonzero(strongest <= level * np.arange(1, len(strongest) + 1) / max(len(p), 1))
+    cut = strongest[passed[-1]] if len(passed) else 0.0
+    needed = int(np.ceil(len(p) / ((n_null + 1) * level)))
+    if needed > 1:
+        notes.append(
+            f"with {n_null} random filters and {len(p)} directions at least {needed} must stand out for any to be "
+            "significant"
+        )
+    return Influence(
+        found.classes, found.values, p, p <= cut, None, found.strength, found.images, found.how, null, n_null, notes
+    )
+
+
+def _against_filters(
+    found: Effects,
+    tested: Array,
+    shares: Array,
+    head: Head,
+    X: Tensor,
+    covariance: bool,
+    n_null: int,
+    seed: int,
+    batch: int,
+) -> Array:
+    """p values (len(tested), C) against random filters, corrected over the classes by the maximum."""
+    per_map = X.shape[2] * X.shape[3]
+    x = X[_evenly(np.arange(len(X)), max(128, _NULL_POSITIONS // per_map))]
+    own = np.clip(shares[tested], MIN_POSITIVES / (len(x) * per_map), 1 - MIN_POSITIVES / (len(x) * per_map))
+    drawn = own[np.arange(n_null) % len(own)]
+    values = []
+    for start in range(0, n_null, _CHUNK):
+        filters = random_filters(x, drawn[start : start + _CHUNK], covariance, seed, start)
+        one = effects(filters, head, x, how=found.how, images=NULL_IMAGES, classes=found.classes, batch=batch)
+        values.append(one.values)
+    random = np.abs(np.nan_to_num(np.concatenate(values)))
+    scale = np.maximum(np.sqrt((random**2).mean(0)), np.finfo(float).tiny)
+    random = (random / scale).max(1)
+    mine = np.abs(found.values[tested]) / scale
+    # rare detectors move more where they fire: influence is compared at equal shares
+    spread, slope = np.log(drawn), 0.0
+    if np.ptp(spread) > 0.1 and (random > 0).all():
+        slope = float(np.polyfit(spread, np.log(random), 1)[0])
+    random = random * drawn**-slope
+    mine = mine * own[:, None] ** -slope
+    ordered = np.sort(random)
+    return (1 + n_null - np.searchsorted(ordered, mine, side="left")) / (n_null + 1)
+
+
+def _published(
+    directions: Directions,
+    head: Head,
+    X: Tensor,
+    y: Array | None,
+    classes: Array,
+    active: Array,
+    tested: Array,
+    n_permutations: int,
+    alpha: float,
+    seed: int,
+    batch: int,
+) -> tuple[Array, Array, int]:
+    """Sensitivities and their p values for ``classes`` (I, C), NaN and 1 without images, and the number of pairs."""
+    x = positions(X).numpy()
+    values, with_images = sensitivity(head, X, directions.encoding_, y, alpha, batch=batch)
+    p = np.ones_like(values)
+    for i in tested:
+        null = null_directions(x, active[:, i], n_permutations, seed, int(i))
+        p[i] = (np.abs(sensitivity(head, X, null, y, alpha, batch=batch)[0]) >= np.abs(values[i])).mean(0)
+    of_all = np.full((len(p), int(max(classes.max(), with_images.max())) + 1), np.nan)
+    p_of_all = np.ones_like(of_all)
+    of_all[:, with_images], p_of_all[:, with_images] = values, p
+    return of_all[:, classes], p_of_all[:, classes], p.size
 
 
 def compare_with_pattern_cavs(

@@ -4,7 +4,8 @@ Symbols: ``x_p`` (D,) feature at position p; pair (``w_i``, ``s_i``), threshold 
 signal value relative to its mean; ``m_pi = sigmoid((w_i . x_p - b_i) / M_i)`` activation.
 
 * Steering: ``x' = x + amount s_i``, everywhere or where the concept is (EDDP's counterfactuals).
-* Explaining: change of a class logit when an active concept is removed, ``x' = x - a_pi s_i`` where it is active.
+* Explaining: loss of a class logit when an active concept is taken away, ``x' = x - t_i s_i`` where it is active,
+  ``t_i`` the concept's own strength. The mean over the images where it is present is its influence (`influence`).
 * Correcting (EDDP, appendix I): ``x' = relu(x - strength m_p s)`` at the layer, inside the running network.
 """
 
@@ -66,16 +67,38 @@ def steer(
         raise ValueError(f"Got where={where!r}, expected 'all', 'present' or 'absent'")
     if not np.isfinite(np.asarray(amounts, dtype=float)).all() or len(amounts) == 0:
         raise ValueError(f"Got amounts={list(amounts)}, expected one or more finite numbers")
-    mask = torch.ones(len(X), 1, *X.shape[2:])
+    return np.stack(
+        [_evaluate(head, moved(directions, X, index, float(amount), where, clamp), batch) for amount in amounts]
+    )
+
+
+def moved(
+    directions: Directions, X: Tensor, index: int, amount: float, where: str = "all", clamp: bool = False
+) -> Tensor:
+    """Feature maps ``X`` (N, D, H, W) a step along one encoding direction, see `steer`."""
+    step = amount * torch.as_tensor(directions.encoding_[index], dtype=torch.float32)[:, None, None]
     if where != "all":
-        present = torch.from_numpy(directions.detect(X)[:, [index]]).float()
-        mask = present if where == "present" else 1 - present
-    step = torch.as_tensor(directions.encoding_[index], dtype=torch.float32)[:, None, None] * mask
-    found = []
-    for amount in amounts:
-        moved = X + float(amount) * step
-        found.append(_evaluate(head, moved.clamp_min(0) if clamp else moved, batch))
-    return np.stack(found)
+        present = torch.from_numpy(_only(directions, index).detect(X)).float()
+        step = step * (present if where == "present" else 1 - present)
+    found = X + step
+    return found.clamp_min(0) if clamp else found
+
+
+def _only(directions: Directions, index: int) -> Directions:
+    """One of the directions."""
+    chosen = slice(index, index + 1)
+    return Directions.of(
+        directions.encoding_[chosen],
+        directions.decoding_[chosen],
+        directions.bias_[chosen],
+        directions.margin_[chosen],
+        directions.mean_,
+    )
+
+
+def takes_negative(X: Tensor) -> bool:
+    """Whether features ever are negative; a layer whose never are ends in a ReLU, and the network sees no others."""
+    return float(X.min()) < 0
 
 
 def own_strength(directions: Directions, features: Array | Tensor) -> Array:
@@ -102,7 +125,12 @@ def own_strength(directions: Directions, features: Array | Tensor) -> Array:
 
 
 def explain_predictions(
-    directions: Directions, head: Head, features: Array | Tensor, clamp: bool = False, batch: int = 256
+    directions: Directions,
+    head: Head,
+    features: Array | Tensor,
+    strength: Array | None = None,
+    clamp: bool = False,
+    batch: int = 256,
 ) -> tuple[Array, Array]:
     """What each active concept contributes to each prediction.
 
@@ -110,24 +138,25 @@ def explain_predictions(
     ----------
     directions, head, features, clamp, batch
         As in `steer`.
+    strength : ndarray, shape (I,), optional
+        How much of each concept is taken away, in feature units; default is its own strength over these features.
 
     Returns
     -------
     contributions : ndarray, shape (N, I, K), float64
-        Logits as they are minus logits with concept i removed where it is active; 0 where it is not active.
+        Logits as they are minus logits with concept i taken away where it is active; 0 where it is not active.
     logits : ndarray, shape (N, K), float64
     """
     X = as_maps(features)
     logits = _evaluate(head, X, batch)
-    values = torch.from_numpy(directions.decode(X))
+    strength = own_strength(directions, X) if strength is None else strength
     present = torch.from_numpy(directions.detect(X))
     found = np.zeros((len(X), len(directions.encoding_), logits.shape[1]))
     for i, s in enumerate(torch.as_tensor(directions.encoding_, dtype=torch.float32)):
         chosen = present[:, i].flatten(1).any(1)
         if not bool(chosen.any()):
             continue
-        amount = (values[:, i] * present[:, i])[chosen].unsqueeze(1)
-        moved = X[chosen] - amount * s[:, None, None]
+        moved = X[chosen] - float(strength[i]) * present[chosen, i].float().unsqueeze(1) * s[:, None, None]
         found[chosen.numpy(), i] = logits[chosen.numpy()] - _evaluate(
             head, moved.clamp_min(0) if clamp else moved, batch
         )
