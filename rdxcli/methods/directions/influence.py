@@ -525,9 +525,6 @@ def influence(
     if len(tested):
         shares = counts / len(active)
         p[tested] = _against_filters(found, tested, shares, head, X, null == "covariance", n_null, random_state, batch)
-    strongest = np.sort(p[tested].min(1)) if len(tested) else np.ones(0)
-    passed = np.flatnonzero(strongest <= level * np.arange(1, len(strongest) + 1) / max(len(p), 1))
-    cut = strongest[passed[-1]] if len(passed) else 0.0
     needed = int(np.ceil(len(p) / ((n_null + 1) * level)))
     if needed > 1:
         notes.append(
@@ -535,8 +532,29 @@ def influence(
             "significant"
         )
     return Influence(
-        found.classes, found.values, p, p <= cut, None, found.strength, found.images, found.how, null, n_null, notes
+        found.classes,
+        found.values,
+        p,
+        claims(p, level),
+        None,
+        found.strength,
+        found.images,
+        found.how,
+        null,
+        n_null,
+        notes,
     )
+
+
+def claims(p: Array, level: float) -> Array:
+    """Pairs that count as significant among p values (I, C) that are corrected over the classes, booleans (I, C).
+
+    Benjamini and Hochberg's rule over the smallest p of each direction: without any influence some pair is claimed with
+    probability ``level`` at most, and of many claims a share of ``level`` is expected to be chance.
+    """
+    strongest = np.sort(p.min(1))
+    passed = np.flatnonzero(strongest <= level * np.arange(1, len(p) + 1) / len(p))
+    return p <= (strongest[passed[-1]] if len(passed) else 0.0)
 
 
 def _against_filters(

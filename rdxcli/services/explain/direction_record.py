@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
-IMAGES = 512  # over which influence is taken
-MOST = 256  # directions whose influence is computed
 TABLE_SIZE = 60  # directions in the printed table
 
 
@@ -169,19 +167,14 @@ def _influence(
     notes: list[str],
     scores: dict[str, Any],
 ) -> list[list[dict[str, Any]]] | None:
-    """Per direction the classes it moves most: effect in logits, derivative, p-value, significance."""
+    """Per direction the classes it moves most: effect in logits, p-value, significance."""
     if case.head is None:
         return None
     import numpy as np
 
     from rdxcli.methods.directions.influence import influence
 
-    if len(directions.bias_) > MOST:
-        notes.append(f"no influence on the predictions: {len(directions.bias_)} directions are more than {MOST}")
-        return None
-    # as many images as a laptop takes in seconds
-    rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), IMAGES)).astype(int))
-    found = influence(directions, case.head, features[rows], random_state=options.seed)
+    found = influence(directions, case.head, features, random_state=options.seed)
     notes += [note for note in found.notes if note not in notes]
     names = case.outputs(options, features)
     scores["influence"] = found.summary()
@@ -190,12 +183,12 @@ def _influence(
             {
                 "class": names[int(label)],
                 "effect": float(found.effect[i, c]),
-                "derivative": float(found.derivative[i, c]),
-                "sensitivity": float(found.sensitivity[i, c]),
-                "p_value": float(found.p_effect[i, c]),
+                "p_value": float(found.p_value[i, c]),
                 "significant": bool(found.significant[i, c]),
+                **({} if found.sensitivity is None else {"sensitivity": float(found.sensitivity[i, c])}),
             }
             for c, label in sorted(enumerate(found.classes), key=lambda pair: -abs(found.effect[i, pair[0]]))[:MOVED]
+            if np.isfinite(found.effect[i, c])
         ]
         for i in range(len(directions.bias_))
     ]

@@ -276,7 +276,7 @@ def _images(
     """Each image's active concepts: where they are, and what the predicted class would lose without them."""
     import numpy as np
 
-    from rdxcli.methods.directions.steering import explain_predictions
+    from rdxcli.methods.directions.steering import explain_predictions, own_strength
 
     chosen = np.ascontiguousarray(features[rows])
     maps = directions.concept_maps(chosen)
@@ -284,7 +284,9 @@ def _images(
     active = directions.responses(chosen).reshape(*maps.shape[:2], -1).max(axis=2) > 0
     gained, said = None, None
     if case.head is not None:
-        contributions, logits = explain_predictions(directions, case.head, chosen, clamp)
+        # taken away as everywhere else: by the strength that a concept has over all samples
+        strength = own_strength(directions, features)
+        contributions, logits = explain_predictions(directions, case.head, chosen, strength, clamp)
         said = logits.argmax(axis=1)
         gained = contributions[np.arange(len(rows)), :, said]
         classes = case.outputs(options, features)
