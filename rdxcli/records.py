@@ -244,16 +244,28 @@ class Regions(Result):
         ``{target, neighbours, neurons, states, scores, members, ...}``.
     samples : mapping
         The data set, if known, and the number of samples.
+    comparison : mapping, optional
+        The same targets in other layers or models.
+    applied : mapping, optional
+        Where the rules were found, when they were applied to other samples.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
     regions: Sequence[Mapping[str, Any]] = ()
     samples: Mapping[str, Any] = field(default_factory=dict)
+    comparison: Mapping[str, Any] | None = None
+    applied: Mapping[str, Any] | None = None
 
     kind = "regions"
 
     def content(self) -> dict[str, Any]:
-        return {"model": self.model, "regions": list(self.regions), "samples": self.samples}
+        extra = {"comparison": self.comparison, "applied": self.applied}
+        return {
+            "model": self.model,
+            "regions": list(self.regions),
+            "samples": self.samples,
+            **{name: value for name, value in extra.items() if value is not None},
+        }
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Method:
         Hyper-parameters that make this method out of the estimator's defaults.
     analysis : str
         Of the family ``explain``: what runs the estimator, ``units``, ``dissection``, ``directions``, ``regions``,
-        ``surrogate``, ``splice`` or ``embeddings``, or the dotted path of a module of another package.
+        ``representative``, ``surrogate``, ``splice`` or ``embeddings``, or the dotted path of a
+        module of another package.
     """
 
     name: str
@@ -167,7 +168,7 @@ _BUILT_IN = (
         "explain",
         "rdxcli.methods.regions.representative:RepresentativeInterpretation",
         "regions between sampled pieces of the decision boundary (baseline of RDR)",
-        analysis="regions",
+        analysis="representative",
     ),
     Method(
         "surrogate",

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
+from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.joining import select_rows, take
 
 if TYPE_CHECKING:
     from rdxcli.artifacts import Artifact
-    from rdxcli.records import ConceptMatrix, Representation
-
 
 PUBLISHED_ARRAYS = {
     "cub-pcbm": ("rdx-checkpoints", "post-hoc-cbm/output/cub_resnet18/train-proj_*.npy"),
@@ -25,7 +24,7 @@ PUBLISHED_ARRAYS = {
 
 
 def resolve_representation(
-    text: str,
+    text: str | Representation,
     *,
     layer: str | None = None,
     pool: str = "auto",
@@ -45,7 +44,8 @@ def resolve_representation(
 
     Parameters
     ----------
-    text : str
+    text : str or Representation
+        A record is taken as it is; the selection applies to its rows.
     layer, pool : str
         Of a model; ``pool`` also reduces (n, c, h, w) arrays unless ``spatial``. For an artifact they must be its own.
     selection : SelectionOptions
@@ -69,6 +69,8 @@ def resolve_representation(
     from rdxcli.datasets.arrays import is_array
 
     selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
+    if isinstance(text, Representation):
+        return _selected(_flat(text, spatial, pool), selection)
     artifact = find_activations(text, outputs)
     if artifact is not None:
         representation = open_activations(artifact, layer=layer, pool=None if pool == "auto" else pool)
@@ -153,7 +155,6 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
     import pyarrow.parquet as pq
 
     from rdxcli.artifacts.layout import short_name
-    from rdxcli.records import Representation
 
     parameters = artifact.manifest.request.parameters
     for option, wanted in (("layer", layer), ("pool", pool)):

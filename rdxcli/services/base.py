@@ -1,13 +1,47 @@
-"""What the analyses share."""
+"""The one walk of every analysis, and what analyses share.
+
+An analysis is a class with five steps; `Analysis.run` walks them in this order, `Analysis.plan` (``--dry-run``) is the
+same walk stopped before the work::
+
+    check()            options and hyper-parameters, before anything is read     -> settings: what changes the result
+    gather()           what is read, through the gates                           -> records by name
+    folder()           where the artifact goes
+    compute(draft)     the method                                                -> a result record and its files
+    table(document)    what people see
+
+The request of the artifact is made here and nowhere else, from the settings and the identity (a fingerprint of the
+content) of every record that was gathered, and from the content of every file that an option names. An analysis that
+reads something cannot leave it out of the request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
-from rdxcli.artifacts import Artifact
-from rdxcli.errors import UsageError, near_matches
+import numpy as np
+
+from rdxcli.artifacts import (
+    Artifact,
+    Draft,
+    Request,
+    create,
+    fingerprint_array,
+    fingerprint_file,
+    fingerprint_json,
+    write_json,
+)
+from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.errors import UsageError
+from rdxcli.parameters import Parameter, checked, declared
+from rdxcli.progress import log
+from rdxcli.records import ConceptMatrix, Representation, Result
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -25,6 +59,8 @@ class Outcome:
         That table.
     lines : sequence of str
         Further words for people.
+    reused : bool
+        It had been made before.
     """
 
     artifact: Artifact
@@ -33,6 +69,254 @@ class Outcome:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     lines: Sequence[str] = ()
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What people see of a result.
+
+    Parameters
+    ----------
+    title : str
+    columns, rows : sequences
+    lines : sequence of str
+        Further words.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    lines: Sequence[str] = ()
+
+
+class Analysis(ABC, Generic[Options]):
+    """One question asked of records, as an artifact.
+
+    Attributes
+    ----------
+    options : Options
+        What was asked, as it came from a front end: a dataclass with ``outputs``, ``seed``, ``force`` and ``run``.
+    settings : mapping
+        Everything that changes the result and is not read from a file; set from `check`.
+    records : mapping
+        Everything that was read, by name; set from `gather`.
+    kind : str
+        Kind of the artifact.
+    version : str
+        Version of the computation; raised when it gives other results for the same request.
+    resumes : bool
+        Whether an interrupted run is continued.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[str] = "1"
+    resumes: ClassVar[bool] = False
+
+    def __init__(self, options: Options) -> None:
+        self.options: Any = options
+        self.settings: Mapping[str, Any] = {}
+        self.records: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def check(self) -> Mapping[str, Any]:
+        """The settings, complete with defaults. Refuses what can be refused before anything is read."""
+
+    @abstractmethod
+    def gather(self) -> Mapping[str, Any]:
+        """The records by name. What is not here is not read later."""
+
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where the artifact goes; `settings` and `records` are known."""
+
+    @abstractmethod
+    def compute(self, draft: Draft) -> Result:
+        """The result. Files beside the document are written to ``draft.path``; ``draft.manifest.rows`` is set."""
+
+    @abstractmethod
+    def table(self, document: Mapping[str, Any]) -> Table:
+        """What people see of the finished document."""
+
+    def cost(self) -> Mapping[str, Any]:
+        """What the work would take, for ``--dry-run``: rows, bytes, memory, seconds; `records` may be empty."""
+        return {}
+
+    def request(self) -> Request:
+        """The request of the artifact: settings, the identity of every record, the content of every file named."""
+        inputs = {name: identity(record) for name, record in self.records.items()}
+        files = named_files(self.options)
+        return Request(
+            kind=self.kind,
+            parameters=dict(self.settings),
+            inputs={**inputs, **({"files": files} if files else {})},
+            seed=self.options.seed,
+            code=self.version,
+        )
+
+    def run(self) -> Outcome:
+        """Make the artifact, or find it made from the same request.
+
+        Raises
+        ------
+        RdxError, ValueError
+            Unusable input or options; an artifact of the same name made from another request.
+        """
+        self.settings = self.check()
+        self.records = self.gather()
+        request = self.request()
+        folder = self.folder()
+        with create(folder, request, force=self.options.force, resume=self.resumes) as draft:
+            if not draft.reused:
+                log.info("%s", self.headline())
+                result = self.compute(draft)
+                write_json(draft.path / DOCUMENTS[self.kind], result.to_document(folder.as_posix()))
+        return self.outcome(draft.result, reused=draft.reused)
+
+    def plan(self) -> dict[str, Any]:
+        """What `run` would do: the same walk without its work and without extracting anything."""
+        self.settings = self.check()
+        return {**self.settings, **self.cost()}
+
+    def outcome(self, artifact: Artifact, reused: bool = False) -> Outcome:
+        """A finished artifact with what people see of it."""
+        document = artifact.document()
+        shown = self.table(document)
+        return Outcome(artifact, document, shown.title, shown.columns, shown.rows, shown.lines, reused)
+
+    def headline(self) -> str:
+        """The first line: what was read, and as what."""
+        return f"{self.settings.get('method', self.kind)}: " + "; ".join(
+            said for said in (described(name, record) for name, record in self.records.items()) if said
+        )
+
+
+def described(name: str, record: Any) -> str | None:
+    """A record in a few words for people; None for what is not worth a word."""
+    if isinstance(record, Representation):
+        layer = f" {record.layer}" if record.layer else ""
+        extra = [f"{len(set(map(str, record.labels)))} labels"] if record.labels is not None else ["no labels"]
+        extra.append("by ids" if record.sample_ids is not None else "by position")
+        return f"{record.name}{layer}: n = {record.n:,}, d = {record.d:,} ({', '.join(extra)})"
+    if isinstance(record, ConceptMatrix):
+        return f"{name}: {record.values.shape[1]:,} columns for {record.values.shape[0]:,} samples"
+    if isinstance(record, np.ndarray):
+        return f"{name}: {record.shape[0]:,}" if record.ndim else None
+    return None
+
+
+def identity(record: Any) -> Any:
+    """What a record is, as plain data with a fingerprint of its content, for a request.
+
+    Records are `Representation`, `ConceptMatrix`, arrays (dense or CSR), artifacts, plain data, mappings and sequences
+    of records, and objects with a method ``identity()``.
+
+    Raises
+    ------
+    TypeError
+        The object has no identity: a defect of the analysis, which must not read it.
+    """
+    if record is None or isinstance(record, str | int | float | bool):
+        return record
+    if hasattr(record, "identity"):
+        return record.identity()
+    if isinstance(record, Representation):
+        return {
+            **record.source,
+            "labels": identity(record.labels),
+            "sample_ids": identity(record.sample_ids),
+            "images": record.dataset,
+        }
+    if isinstance(record, ConceptMatrix):
+        return {
+            "values": identity(record.values),
+            "names": fingerprint_json(list(record.names)),
+            "sample_ids": identity(record.sample_ids),
+        }
+    if isinstance(record, Artifact):
+        return record.manifest.fingerprint
+    if isinstance(record, np.ndarray):
+        return fingerprint_array(record)
+    if hasattr(record, "indptr"):
+        return fingerprint_json([fingerprint_array(part) for part in (record.data, record.indices, record.indptr)])
+    if isinstance(record, Path):
+        return fingerprint_file(record)
+    if isinstance(record, Mapping):
+        return {str(name): identity(item) for name, item in record.items()}
+    if isinstance(record, list | tuple):
+        if all(isinstance(item, str | int | float | bool) for item in record) and len(record) > 32:
+            return fingerprint_json(list(record))
+        return [identity(item) for item in record]
+    raise TypeError(f"a {type(record).__name__} has no identity that a request could hold")
+
+
+def named_files(options: Any) -> dict[str, str]:
+    """Fingerprints of the content of every regular file that an option names, by the name of the option.
+
+    Parameters
+    ----------
+    options : dataclass
+        Fields that are text, paths, mappings, or dataclasses of these.
+    """
+    found: dict[str, str] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            for part in dataclasses.fields(value):
+                if not isinstance(getattr(value, part.name), Representation):
+                    visit(f"{name}.{part.name}" if name else part.name, getattr(value, part.name))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                visit(f"{name}.{key}", item)
+        elif isinstance(value, str | Path) and name.rpartition(".")[2] not in _NOT_READ:
+            path = Path(str(value).partition(".npz:")[0] + ".npz" if ".npz:" in str(value) else str(value)).expanduser()
+            if len(str(path)) < 4096 and path.is_file():
+                found[name] = fingerprint_file(path)
+
+    visit("", options)
+    return found
+
+
+_NOT_READ = ("activations", "a", "b", "model", "outputs", "run", "method", "device", "root")
+"""Options that name no file, or one that becomes a record with a fingerprint of its own."""
+
+
+def estimator_parameters(
+    method: str,
+    kind: Callable[..., Any],
+    given: Mapping[str, Any],
+    own: Mapping[str, Parameter] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hyper-parameters for the estimator and for the analysis, checked by their declarations.
+
+    Parameters
+    ----------
+    method : str
+    kind : class
+        The estimator, whose constructor declares its parameters.
+    given : mapping
+        As people wrote them.
+    own : mapping of str to Parameter, optional
+        Those of the analysis.
+    fixed : mapping, optional
+        Defaults of the registered method that differ from the estimator's.
+
+    Returns
+    -------
+    estimator : dict
+        Only what was given or is fixed.
+    analysis : dict
+        Complete with defaults.
+
+    Raises
+    ------
+    UsageError
+    """
+    theirs, mine = declared(kind), dict(own or {})
+    values = checked(method, {**theirs, **mine}, given)
+    estimator = {**(fixed or {}), **{name: value for name, value in values.items() if name not in mine}}
+    return estimator, {name: values.get(name, parameter.default) for name, parameter in mine.items()}
 
 
 def check_parameters(method: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -42,13 +326,7 @@ def check_parameters(method: str, given: Mapping[str, Any], known: Sequence[str]
     ------
     UsageError
     """
-    for name in given:
-        if name not in known:
-            near = near_matches(name, known)
-            hint = (
-                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(sorted(known))}"
-            )
-            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
+    checked(method, {name: Parameter(name, Any) for name in known}, given)
 
 
 def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:

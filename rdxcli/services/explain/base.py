@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.errors import UsageError
+from rdxcli.records import Representation
 from rdxcli.representations.resolve import resolve_representation
-
-if TYPE_CHECKING:
-    from rdxcli.records import Representation
+from rdxcli.services.base import Analysis
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class ExplainOptions(ConceptOptions):
     layer, pool : str
         The representation, when it comes from a model.
     activations : str, optional
-        Array file or ``extract`` artifact in place of a model.
+        Array file, ``extract`` artifact or record in place of a model.
     units : str, optional
         ``0-63,70``; None means all.
     target : str, optional
@@ -40,7 +39,7 @@ class ExplainOptions(ConceptOptions):
 
     layer: str | None = None
     pool: str = "auto"
-    activations: str | None = None
+    activations: str | Representation | None = None
     units: str | None = None
     target: str | None = None
     apply: str | None = None
@@ -62,7 +61,7 @@ def representation(options: ExplainOptions, spatial: bool = False, pool: str | N
     if (options.model is None) == (options.activations is None):
         raise UsageError("what is to be explained?", "give --model NAME [--layer L], or --activations FILE")
     return resolve_representation(
-        str(options.model or options.activations),
+        options.model or options.activations or "",
         layer=options.layer,
         pool=pool or options.pool,
         selection=options.selection,
@@ -80,3 +79,28 @@ def folder_of(options: ExplainOptions, source: Representation) -> Path:
     model = str(options.model or source.source.get("model") or source.name)
     layer = source.layer or "array"
     return explanations_folder(options.outputs, dataset, model, layer, options.run or options.method)
+
+
+class ExplainAnalysis(Analysis[ExplainOptions]):
+    """An analysis of one representation, stored beside its layer; the record is called ``representation``."""
+
+    @property
+    def source(self) -> Representation:
+        """The representation that is explained."""
+        return self.records["representation"]
+
+    def folder(self) -> Path:
+        return folder_of(self.options, self.source)
+
+    def plan(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "method": options.method,
+            "representation": options.model or _name(options.activations),
+            "layer": options.layer or "the penultimate one",
+            **super().plan(),
+        }
+
+
+def _name(source: str | Representation | None) -> str | None:
+    return source.name if isinstance(source, Representation) else source

@@ -16,11 +16,12 @@ ANALYSES: dict[str, str] = {
     "dissection": "rdxcli.services.explain.dissection",
     "directions": "rdxcli.services.explain.directions",
     "regions": "rdxcli.services.explain.regions",
+    "representative": "rdxcli.services.explain.representative",
     "surrogate": "rdxcli.services.explain.surrogate",
     "splice": "rdxcli.services.explain.splice",
     "embeddings": "rdxcli.services.explain.surrogate_scoreboard",
 }
-"""What a registered method names as its analysis, and the module that runs it."""
+"""What a registered method names as its analysis, and the module whose `ANALYSIS` runs it."""
 
 
 def explain(options: ExplainOptions) -> Outcome:
@@ -31,33 +32,33 @@ def explain(options: ExplainOptions) -> Outcome:
     RdxError
         See the message.
     """
-    _refuse(options)
-    return family(options).explain(options)
+    module = _module(options)
+    return module.ANALYSIS(options).run() if hasattr(module, "ANALYSIS") else module.explain(options)
 
 
 def plan(options: ExplainOptions) -> dict[str, Any]:
     """What `explain` would do, without doing it (``--dry-run``)."""
-    _refuse(options)
-    return family(options).plan(options)
+    module = _module(options)
+    return module.ANALYSIS(options).plan() if hasattr(module, "ANALYSIS") else module.plan(options)
 
 
-def _refuse(options: ExplainOptions) -> None:
-    """Options that the analysis of the method would ignore."""
-    name = get("explain", options.method).analysis
-    if options.apply is not None and name not in ("directions", "regions"):
-        raise UsageError(f"--apply: `{options.method}` has nothing to apply", "it is for stored regions and directions")
-    if options.steer and name != "directions":
-        raise UsageError(f"--steer: `{options.method}` has no directions", "use it with eddp, uibe or a baseline")
-
-
-def family(options: ExplainOptions) -> ModuleType:
+def _module(options: ExplainOptions) -> ModuleType:
     """The module that runs the method of the options.
 
     Raises
     ------
     UnknownNameError
+        No such method.
+    UsageError
+        Options that its analysis would ignore.
     """
     name = get("explain", options.method).analysis
+    if options.apply is not None and name not in ("directions", "regions", "representative"):
+        raise UsageError(f"--apply: `{options.method}` has nothing to apply", "it is for stored regions and directions")
+    if options.steer and name != "directions":
+        raise UsageError(f"--steer: `{options.method}` has no directions", "use it with eddp, uibe or a baseline")
     if name == "splice" and options.surrogate is not None:
         name = "embeddings"  # with a surrogate to compare with
+    if name == "regions" and options.apply is not None:
+        return importlib.import_module("rdxcli.services.explain.membership")
     return importlib.import_module(ANALYSES.get(name, name))

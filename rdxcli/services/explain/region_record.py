@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Request
+import numpy as np
+
+from rdxcli.methods.regions.uses import RegionComparison
 from rdxcli.records import Regions, Representation
-from rdxcli.services.base import Outcome
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.base import Table
+from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.samples import labels_of, names_of
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.regions.uses import RegionComparison
 
 SHOWN = 16  # members of a region that are listed by id, nearest first
 SIDE = 8  # the same in a comparison
@@ -67,8 +64,6 @@ def with_target_first(target: int, members: Sequence[int] | np.ndarray) -> list[
 
 def position_map(entry: Mapping[str, Any], places: tuple[int, ...]) -> list[list[int]] | None:
     """How many of the chosen units sit at each place of a map of height and width ``places``; None without places."""
-    import numpy as np
-
     if len(places) != 2:
         return None
     counts = np.zeros(places, dtype=int)
@@ -77,30 +72,8 @@ def position_map(entry: Mapping[str, Any], places: tuple[int, ...]) -> list[list
     return counts.tolist()
 
 
-def document(
-    options: ExplainOptions,
-    request: Request,
-    view: View,
-    entries: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    artifact: str,
-) -> dict[str, Any]:
-    """The JSON document of an artifact of regions."""
-    return Regions(
-        method=options.method,
-        parameters=request.parameters,
-        seed=options.seed,
-        notes=list(notes),
-        model=view.source.describe(),
-        regions=[view.region(entry) for entry in entries],
-        samples={"dataset": view.source.dataset, "n": view.source.n},
-    ).to_document(artifact)
-
-
 def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
     """For the first 48 targets, the region in every source: how many members, and the nearest of them."""
-    import numpy as np
-
     found = []
     for t, target in enumerate(comparison.targets[:TARGETS]):
         regions = []
@@ -125,23 +98,38 @@ def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
     return found
 
 
-def outcome(artifact: Artifact, title: str) -> Outcome:
+def regions(
+    analysis: ExplainAnalysis, view: View, entries: Sequence[Mapping[str, Any]], notes: Sequence[str], **extra: Any
+) -> Regions:
+    """The record of regions of an analysis, with ids and labels of what a report shows."""
+    return Regions(
+        method=analysis.options.method,
+        parameters=analysis.settings,
+        seed=analysis.options.seed,
+        notes=list(notes),
+        model=view.source.describe(),
+        regions=[view.region(entry) for entry in entries],
+        samples={"dataset": view.source.dataset, "n": view.source.n},
+        **extra,
+    )
+
+
+def table(title: str, stored: Mapping[str, Any]) -> Table:
     """What the command prints about a finished artifact of regions."""
-    stored = artifact.document()
-    columns, rows = table(stored)
+    columns, rows = _cells(stored)
     lines = [f"note: {note}" for note in stored["notes"]]
     more = len(stored["regions"]) - ROWS
     if more > 0:
-        lines.insert(0, f"and {more} more regions, in {artifact.path / 'regions.json'}")
+        lines.insert(0, f"and {more} more regions, in {stored['artifact']}/regions.json")
     for pair in stored.get("comparison", {}).get("pairs", []):
         said = "no target has two bounded regions"
         if pair["targets"]:
             said = f"regions overlap by {pair['overlap']:.2f} (by chance {pair['expected']:.2f})"
         lines.append(f"{pair['a']} and {pair['b']}: {said}")
-    return Outcome(artifact, stored, title, columns, rows, lines)
+    return Table(title, columns, rows, lines)
 
 
-def table(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+def _cells(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the printed table."""
     columns = ["target", "status", "units", "members", "coverage", "purity", "selectivity", "labels"]
     ablated = any("ablation" in region["scores"] for region in stored["regions"])

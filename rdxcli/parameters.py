@@ -1,0 +1,233 @@
+"""Hyper-parameters: declared once by the class that takes them, checked by that declaration wherever they come from.
+
+The signature of a constructor is the declaration: names, defaults and types. A type may carry bounds
+(``Annotated[int, Ge(1)]``, or one of the names below), its help text is the entry in the class' numpydoc docstring.
+The command line (``--param``), configuration files and Python all go through `checked`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from rdxcli.errors import UsageError, near_matches
+
+Count = Annotated[int, Ge(1)]
+"""A whole number of at least 1."""
+
+NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+"""A number from 0 to 1."""
+
+RESERVED: Mapping[str, str] = {"random_state": "--seed", "device": "--device"}
+"""Constructor keywords that every front sets itself, and the option that does."""
+
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyper-parameter.
+
+    Parameters
+    ----------
+    name : str
+    type : type
+        Of its values, with bounds.
+    default : object
+        `REQUIRED` when there is none.
+    help : str
+        From the docstring; empty when it says nothing.
+    """
+
+    name: str
+    type: Any
+    default: Any = REQUIRED
+    help: str = ""
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return expectation(self.type)
+
+    def check(self, value: Any) -> Any:
+        """The value as its type has it.
+
+        Raises
+        ------
+        ValueError
+            It is no such value.
+        """
+        if isinstance(value, bool) and not _takes_truth(self.type):
+            raise ValueError(self.expected)
+        try:
+            adapter = TypeAdapter(self.type, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticSchemaGenerationError:
+            return value
+        for candidate in (value, str(value) if isinstance(value, int | float) else value):
+            try:
+                return adapter.validate_python(candidate)
+            except ValidationError:
+                continue
+        raise ValueError(self.expected)
+
+    def document(self) -> dict[str, Any]:
+        """Plain fields, for ``rdx list methods --json``."""
+        default = None if self.default is REQUIRED else self.default
+        return {"name": self.name, "expected": self.expected, "default": default, "help": self.help}
+
+
+def declared(kind: Callable[..., Any], *, without: Iterable[str] = RESERVED) -> dict[str, Parameter]:
+    """The hyper-parameters of a class (or function) by name, in the order of its signature.
+
+    Parameters
+    ----------
+    kind : class or function
+        Keyword arguments of its constructor are the hyper-parameters.
+    without : iterable of str
+        Names that are not for users.
+    """
+    function = kind.__init__ if inspect.isclass(kind) else kind
+    hints, notes = _hints(function), _entries(inspect.getdoc(kind) or "")
+    left_out = {*without, "self"}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: Parameter(name, hints.get(name, Any), given.default, notes.get(name, ""))
+        for name, given in inspect.signature(function).parameters.items()
+        if name not in left_out and given.kind in named
+    }
+
+
+def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values, each as its declaration has it.
+
+    Parameters
+    ----------
+    method : str
+        For the error.
+    parameters : mapping of str to Parameter
+    given : mapping
+        Values as people write them: text, numbers, truth values.
+
+    Raises
+    ------
+    UsageError
+        A name that the method does not have, or a value that is not of its type.
+    """
+    values = {}
+    for name, value in given.items():
+        if name in RESERVED and name not in parameters:
+            raise UsageError(
+                f"--param {name}={value}: this is set by {RESERVED[name]}", f"give {RESERVED[name]} {value}"
+            )
+        if name not in parameters:
+            near = near_matches(name, parameters)
+            has = f"it has {', '.join(sorted(parameters))}" if parameters else "it has none"
+            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else has
+            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
+        try:
+            values[name] = parameters[name].check(value)
+        except ValueError as error:
+            raise UsageError(*_refusal(method, parameters[name], value, str(error))) from None
+    return values
+
+
+def _refusal(method: str, parameter: Parameter, value: Any, expected: str) -> tuple[str, str | None]:
+    near = near_matches(str(value), [str(choice) for choice in _choices(parameter.type)])
+    default = (
+        "" if parameter.default in (REQUIRED, None) else f"the default of `{method}` is {_shown(parameter.default)}"
+    )
+    hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else default or None
+    return f"--param {parameter.name}={_shown(value)}: expected {expected}", hint
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def expectation(kind: Any) -> str:
+    """What a value of a type must be, in words: ``a whole number of at least 1``."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{expectation(parts[0])}{_bounds(parts[1:])}"
+    if origin in (Union, types.UnionType):
+        words = [expectation(part) for part in parts if part is not type(None)]
+        if type(None) in parts:
+            words.append("null")
+        return " or ".join(words)
+    if origin is Literal:
+        return f"one of {', '.join(map(_shown, parts))}" if len(parts) > 1 else f"`{_shown(parts[0])}`"
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if kind in simple:
+        return simple[kind]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list of {expectation(parts[0])}" if parts else "a list"
+    return getattr(kind, "__name__", str(kind))
+
+
+def _bounds(marks: Sequence[Any]) -> str:
+    low: list[str] = []
+    for mark in marks:
+        if isinstance(mark, Interval):
+            low += [_bounds([part]).strip() for part in mark]
+        elif isinstance(mark, Ge):
+            low.append(f"of at least {mark.ge}")
+        elif isinstance(mark, Gt):
+            low.append(f"above {mark.gt}")
+        elif isinstance(mark, Le):
+            low.append(f"of at most {mark.le}")
+        elif isinstance(mark, Lt):
+            low.append(f"below {mark.lt}")
+    return " " + " and ".join(low) if low else ""
+
+
+def _choices(kind: Any) -> list[Any]:
+    """Values of every `Literal` inside a type."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
+
+
+def _takes_truth(kind: Any) -> bool:
+    if kind in (bool, Any) or isinstance(kind, str):
+        return True
+    if get_origin(kind) is Literal:
+        return any(isinstance(choice, bool) for choice in get_args(kind))
+    return any(_takes_truth(part) for part in get_args(kind) if not isinstance(part, str))
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the arguments; names that only a type checker sees stand for anything."""
+    unseen: dict[str, Any] = {}
+    while True:
+        try:
+            return get_type_hints(function, localns=unseen, include_extras=True)
+        except NameError as error:
+            if error.name is None or error.name in unseen:
+                return {}
+            unseen[error.name] = Any
+
+
+def _entries(docstring: str) -> dict[str, str]:
+    """The texts of the section *Parameters* of a numpydoc docstring by name, each as one line."""
+    match = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", docstring, re.M | re.S)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in match.group(1).splitlines() if match else []:
+        if line and not line[0].isspace():
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+            found.update(dict.fromkeys(names, ""))
+        else:
+            for name in names:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
