@@ -56,7 +56,7 @@ def search_units(
     if not greedy:
         for unit in units.tolist():
             fit = top_fit(refit, unit, order[unit], description_length)
-            results[unit] = Search([fit] if fit is not None and np.isfinite(fit.correlation) else [])
+            results[unit] = Search([fit] if fit is not None and abs(fit.correlation) > 0 else [])
         return results
     for start in range(0, len(units), TOGETHER):
         part = units[start : start + TOGETHER]

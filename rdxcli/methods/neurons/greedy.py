@@ -22,7 +22,7 @@ import numpy as np
 
 from rdxcli.numerics.moments import Moments
 
-DEPENDENT = 1e-10  # share of a concept's variance that must be new for it to count as a candidate
+DEPENDENT = 1e-4  # share of a concept's variance that must be new for it to count: its weight's variance stays bounded
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Fit:
     weights : (l,) float64
     bias : float
     correlation : float
-        On the validation rows; NaN where undefined.
+        On the validation rows; 0 where the prediction does not vary there (it follows nothing), NaN where the unit
+        does not (there is nothing to follow).
     """
 
     concepts: np.ndarray
@@ -66,21 +67,27 @@ class Refit(Protocol):
     """A way to refit: validation correlations of candidates, and the fit of a set."""
 
     def correlations(self, units: np.ndarray, selected: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """(m, q) correlations of ``selected`` (m, l) plus each of ``candidates`` (m, q); -1 candidates give NaN."""
+        """(m, q) correlations of ``selected`` (m, l) plus each of ``candidates`` (m, q).
+
+        A set whose prediction does not vary has correlation 0, as in the published trace; a candidate of which nothing
+        is new beside ``selected`` has minus infinity (it is never chosen); units that do not vary and -1 candidates
+        have NaN.
+        """
 
     def fit(self, unit: int, concepts: np.ndarray) -> Fit:
         """The fit of one unit on some concepts."""
 
 
 def correlation(moments: Moments, unit: int, concepts: np.ndarray, weights: np.ndarray) -> float:
-    """Pearson correlation of a linear prediction and a unit, from moments; NaN where either is constant."""
+    """Pearson correlation of a linear prediction and a unit, from moments; see `Fit.correlation` for constants."""
     if moments.constant_y[unit]:
         return float("nan")
+    weights = np.where(moments.constant_x[concepts], 0.0, weights)  # their moments are rounding
     inner = moments.xx[np.ix_(concepts, concepts)]
     variance = float(weights @ inner @ weights)
     scale = float(np.abs(weights) @ np.sqrt(np.maximum(np.diagonal(inner), 0.0)))
     if variance <= 1e-24 * scale**2 or variance <= 0:
-        return float("nan")
+        return 0.0
     return float(weights @ moments.xy[concepts, unit] / np.sqrt(variance * moments.yy[unit]))
 
 
@@ -101,7 +108,8 @@ class LeastSquares:
         u, v = units[:, None], np.maximum(candidates, 0)
         # one solve per unit for the chosen set, then each candidate by the Schur complement
         c_new, g_new = train.xy[v, u], train.xx[v, v]
-        cv_new, gv_new = val.xy[v, u], val.xx[v, v]
+        flat = val.constant_x[v]
+        cv_new, gv_new = np.where(flat, 0.0, val.xy[v, u]), np.where(flat, 0.0, val.xx[v, v])
         if selected.shape[1]:
             s = selected
             G_ss = train.xx[s[:, :, None], s[:, None, :]]
@@ -128,7 +136,7 @@ class LeastSquares:
         size += np.abs(beta) * np.sqrt(np.maximum(gv_new, 0.0))
         defined = (candidates >= 0) & (variance > 1e-24 * size**2) & (variance > 0) & ~val.constant_y[u]
         scale = np.sqrt(np.where(defined, variance * val.yy[u], 1.0))
-        r = np.where(defined, covariance / scale, np.nan)
+        r = np.where(defined, covariance / scale, np.where((candidates >= 0) & ~val.constant_y[u], 0.0, np.nan))
         if selected.shape[1]:  # nothing new in it: never chosen, so that the chosen set stays independent
             r[(rest <= DEPENDENT * g_new) & (candidates >= 0)] = -np.inf
         return r
@@ -224,7 +232,8 @@ def greedy_search(
     Each round tries the first ``window`` ranked concepts that are neither chosen nor rejected. A candidate whose
     validation correlation gains less than ``tolerance`` on the current set is rejected for good (not in the first
     round); of the others the best is chosen. It ends at ``max_length`` or when a round chooses nothing. The first
-    concept needs a positive correlation only. A candidate without a defined correlation is neither chosen nor rejected.
+    concept needs a positive correlation only. A candidate whose prediction does not vary has correlation 0: it is never
+    chosen, and once something is chosen it is rejected like any other that gains nothing.
 
     Parameters
     ----------

@@ -131,6 +131,31 @@ def test_degenerate_candidates_are_passed_over() -> None:
     assert all(np.isfinite(step.weights).all() and np.isfinite(step.correlation) for step in search.steps)
 
 
+def test_a_constant_candidate_follows_nothing_whatever_the_refit() -> None:
+    P, A, _ = data(3)
+    P[:, 2] = 0.7
+    P[TRAIN:, 3] = 0.4  # varies on the training rows only
+    A[TRAIN:, 1] = 3.0
+    for refit in (LeastSquares(*moments(P, A)), Adam(*moments(P, A))):
+        found = refit.correlations(np.array([0, 1]), np.empty((2, 0), dtype=np.int64), np.array([[2, 3, 4, -1]] * 2))
+        assert found[0, :2].tolist() == [0.0, 0.0]
+        assert np.isfinite(found[0, 2])
+        assert np.isnan(found[0, 3])
+        assert np.isnan(found[1]).all()  # the unit does not vary: there is nothing to follow
+        assert refit.fit(0, np.array([3])).correlation == 0.0
+        trace = greedy_search(refit, [0], np.array([[2, 3, 4, 0]]), trace=True)[0].trace
+        assert [r for step, c, r in trace if step == 0 and c in (2, 3)] == [0.0, 0.0]
+
+
+def test_near_copies_do_not_cancel_each_other_out() -> None:
+    P, A, _ = data(7)
+    P[:, 1] = P[:, 0] + 1e-4 * np.random.default_rng(0).normal(size=N)  # nearly the same concept
+    A[:, 0] = P[:, 0] + 1e4 * (P[:, 1] - P[:, 0])
+    fit = greedy_search(LeastSquares(*moments(P, A)), [0], np.arange(25)[None, :], tolerance=0.001)[0].steps[-1]
+    assert not {0, 1} <= set(fit.concepts.tolist())
+    assert np.abs(fit.weights).max() < 100
+
+
 def test_top_fit_of_dependent_concepts_is_finite() -> None:
     P, A, _ = data(4)
     P[:, 1], P[:, 2] = P[:, 0], 1.0
