@@ -102,8 +102,8 @@ def proximal_gradient(
     for begin in range(0, u, chunk):
         part = slice(begin, begin + chunk)
         target = torch.as_tensor(problem.C[part], dtype=precision, device=device)
-        first = torch.zeros_like(target) if start is None else torch.as_tensor(start[part]).to(target)
-        out[part] = flow.together(target, first, steps).cpu().numpy()
+        begun = torch.zeros_like(target) if start is None else torch.as_tensor(start[part]).to(target)
+        out[part] = flow.together(target, begun, steps).cpu().numpy()
     return out
 
 
@@ -246,6 +246,7 @@ def time_matched(
     device: str = "cpu",
     dtype: str = "float64",
     chunk: int | None = None,
+    curvature: float | None = None,
 ) -> np.ndarray:
     """`proximal_gradient` from W = 0 for a fixed total time: the point an early-stopped solver reaches.
 
@@ -259,6 +260,8 @@ def time_matched(
         whole number of steps fills ``time``; None starts from that inverse.
     device, dtype, chunk
         As in `proximal_gradient`.
+    curvature : float, optional
+        `largest_eigenvalue` of G, where several calls share it.
 
     Returns
     -------
@@ -274,7 +277,7 @@ def time_matched(
         raise ValueError(f"Got time={time}, expected a number of at least 0")
     if step is not None and not step > 0:
         raise ValueError(f"Got step={step}, expected a positive number")
-    curvature = largest_eigenvalue(problem.G)
+    curvature = largest_eigenvalue(problem.G) if curvature is None else curvature
     most = 1.0 / curvature if curvature > 0 else 1.0
     longest = min(most, np.inf if step is None else step)
     W: np.ndarray | None = None

@@ -185,7 +185,7 @@ def main() -> None:
     rows = {"reference": reference, **ours}
     for name, one in rows.items():
         model = one.value
-        scores, _ = model.score_rows(P, A, split.test, n_resamples=2)
+        scores, _ = model.score_rows(P, A, split.test)
         ratio = "" if name == "reference" else f"; {wall / one.wall:.0f} x wall, {cpu / one.cpu:.0f} x CPU"
         seconds = (
             f"{wall:.0f} wall, {cpu:.0f} CPU (extrapolated)"
@@ -209,7 +209,7 @@ def compare_draws(args: argparse.Namespace) -> None:
         for name, options in {"reference": REFERENCE, **OURS}.items():
             model = LinearExplanation(epochs=args.epochs, min_top=None, **options)
             model.fit(P, A, train=split.train, val=split.val)
-            results[name].append(model.score_rows(P, A, split.test, n_resamples=2)[0])
+            results[name].append(model.score_rows(P, A, split.test)[0])
             objectives[name].append(float(model.objective_.mean()))
     print(f"against the reference, {args.draws} draws of {args.units} units:")
     for name in OURS:

@@ -5,12 +5,12 @@ Symbols: m units, k kept concepts (columns of the moments), c all concepts; weig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from rdxcli.methods.neurons.greedy import Fit, Refit, Search, greedy_search, top_fit
+from rdxcli.methods.neurons.greedy import Refit, Search, greedy_search, top_fit
 from rdxcli.methods.neurons.tables import Explanation
 
 TOGETHER = 256  # units whose searches advance together
@@ -65,33 +65,91 @@ def search_units(
     return results
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a block of m units was explained with, as plain arrays: what a run keeps of a finished block.
+
+    Attributes
+    ----------
+    order : (m, q) int64
+        Best ranked kept concepts, -1 filled.
+    order_weights : (m, q) float64
+        Their weights in the sparse fit.
+    nonzero : (m,) int64
+    objective, gap, lam : (m,) float64
+        Of the sparse fit.
+    chosen : (m, l) int64
+        Kept concepts in the order of selection, -1 filled.
+    weights : (m, l) float64
+        Of the refit.
+    bias : (m,) float64
+    path : (m, l) float64
+        Validation correlation after each selection; NaN beyond, and all NaN where nothing was chosen.
+    """
+
+    order: np.ndarray
+    order_weights: np.ndarray
+    nonzero: np.ndarray
+    objective: np.ndarray
+    gap: np.ndarray
+    lam: np.ndarray
+    chosen: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    path: np.ndarray
+
+
+def joined(blocks: Sequence[Found]) -> Found:
+    """Blocks of the same shape one below the other."""
+    return Found(*(np.concatenate([getattr(block, one.name) for block in blocks]) for one in fields(Found)))
+
+
+def searches(
+    results: Mapping[int, Search], m: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``chosen``, ``weights``, ``bias`` and ``path`` of `Found` for ``m`` units; a single refit has a path of one."""
+    chosen, weights = np.full((m, length), -1, dtype=np.int64), np.zeros((m, length))
+    bias, path = np.zeros(m), np.full((m, length), np.nan)
+    for row, search in results.items():
+        if search.steps:
+            last = search.steps[-1]
+            chosen[row, : len(last.concepts)], weights[row, : len(last.concepts)] = last.concepts, last.weights
+            bias[row] = last.bias
+            path[row, : len(search.steps)] = [step.correlation for step in search.steps]
+    return chosen, weights, bias, path
+
+
 def explained(
-    unit: int, search: Search | None, mean: float, columns: np.ndarray, names: Sequence[str]
+    unit: int,
+    chosen: np.ndarray,
+    weights: np.ndarray,
+    bias: float,
+    correlation: float,
+    status: str,
+    names: Sequence[str],
 ) -> tuple[Explanation, np.ndarray]:
     """The explanation of a unit and its concept columns, largest weight first.
 
     Parameters
     ----------
     unit : int
-    search : Search or None
-        None for a unit that is constant.
-    mean : float
-        Of the unit on the training rows: what is said of a unit without explanation.
-    columns : (k,) int64
-        Column of each kept concept.
+    chosen : (l,) int64
+        Columns of all concepts, in order of selection; empty without explanation.
+    weights : (l,) float64
+    bias : float
+    correlation : float
+        On the validation rows.
+    status : {"explained", "constant", "no concept"}
     names : sequence of str, length c
     """
-    steps = [] if search is None else search.steps
-    status = "constant" if search is None else "explained" if steps else "no concept"
-    fit = steps[-1] if steps else Fit(np.empty(0, dtype=np.int64), np.empty(0), mean, float("nan"))
-    by_weight = np.argsort(-fit.weights, kind="stable")
-    picked = columns[fit.concepts[by_weight]]
+    by_weight = np.argsort(-weights, kind="stable")
+    picked = chosen[by_weight]
     row = Explanation(
         unit=unit,
         concepts=tuple(names[column] for column in picked),
-        weights=tuple(fit.weights[by_weight].tolist()),
-        bias=fit.bias,
-        scores={"val correlation": fit.correlation if steps else 0.0 if status == "no concept" else None},
+        weights=tuple(weights[by_weight].tolist()),
+        bias=bias,
+        scores={"val correlation": {"explained": correlation, "no concept": 0.0}.get(status)},
         status=status,
     )
     return row, picked

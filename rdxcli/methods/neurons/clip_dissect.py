@@ -22,8 +22,10 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
+from rdxcli.methods.neurons.chance import Chance, against_best
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import blocks, check_rows, check_source, read, read_columns
+from rdxcli.numerics.seeding import generator
 
 Similarity = Literal["soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed"]
 SIMILARITIES: tuple[Similarity, ...] = ("soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed")
@@ -73,6 +75,11 @@ class ClipDissect(BaseEstimator):
         p(t) of wpmi and soft-wpmi. "units": the mean of p(t | B_k) over all units of the layer, as published. "images":
         the expectation of log p(t | B) for random images, which does not depend on the units. "auto": units, unless
         fewer than 32 of them vary (with a single unit the published prior cancels the score).
+    n_shuffled : int, optional
+        Units whose activations are shuffled over the images, for ``chance_``. Default 20 times the units, between 200
+        and 2,000; 0 for none. wpmi and soft-wpmi look at ranks alone, so that these stand for any unit exactly.
+    random_state : int
+        Of the shuffling.
 
     Attributes
     ----------
@@ -83,6 +90,8 @@ class ClipDissect(BaseEstimator):
         Column of the description, -1 for constant units. Ties by column.
     explanations_ : list of Explanation
         Descriptions with the score ``similarity``.
+    chance_ : Chance or None
+        The best similarity of each unit against that of shuffled units.
     notes_ : list of str
     """
 
@@ -99,10 +108,13 @@ class ClipDissect(BaseEstimator):
         p: float = 3.0,
         scale_p: float = 0.5,
         prior: Literal["auto", "units", "images"] = "auto",
+        n_shuffled: int | None = None,
+        random_state: int = 0,
     ) -> None:
         self.similarity, self.top_k, self.a, self.lam = similarity, top_k, a, lam
         self.p_start, self.p_end = p_start, p_end
         self.top_fraction, self.p, self.scale_p, self.prior = top_fraction, p, scale_p, prior
+        self.n_shuffled, self.random_state = n_shuffled, random_state
 
     def fit(
         self,
@@ -154,16 +166,32 @@ class ClipDissect(BaseEstimator):
             self.notes_.append(f"{len(constant)} units do not vary and have no description: {shown}")
         wanted = self.units_[live[self.units_]]
         self.similarity_ = np.full((len(self.units_), P.shape[1]), np.nan)
+        self.chance_: Chance | None = None
         if len(wanted):
+            count = self.n_shuffled if self.n_shuffled is not None else min(max(200, 20 * len(wanted)), 2000)
+            shuffled = self._shuffled(values[:, wanted], count)
             place = np.flatnonzero(live[self.units_])
             if self.similarity in ("soft-wpmi", "wpmi"):
-                self.similarity_[place] = self._pointwise(P, values, chosen, wanted, np.flatnonzero(live))
-            elif self.similarity == "rank-reorder":
-                self.similarity_[place] = self._reorder(P, values[:, wanted], chosen)
+                found, null = self._pointwise(P, values, chosen, wanted, np.flatnonzero(live), shuffled)
             else:
-                self.similarity_[place] = self._cosine(P, values[:, wanted], chosen)
+                of = self._reorder if self.similarity == "rank-reorder" else self._cosine
+                found, null = of(P, values[:, wanted], chosen), np.zeros(0)
+                if count:
+                    null = of(P, shuffled, chosen).max(axis=1)
+            self.similarity_[place] = found
+            if count:
+                best = self.similarity_.max(axis=1)
+                self.chance_ = against_best(best, null[np.isfinite(null)])
         self._describe(names)
         return self
+
+    def _shuffled(self, values: np.ndarray, count: int) -> np.ndarray:
+        """Columns of ``values`` in random orders: (n, count)."""
+        if not count:
+            return values[:, :0]
+        rng = generator(self.random_state, "shuffled", len(values))
+        drawn = np.concatenate([rng.permutation(values.shape[1]) for _ in range(-(-count // values.shape[1]))])
+        return np.stack([rng.permutation(values[:, column]) for column in drawn[:count]], axis=1)
 
     def _describe(self, names: Sequence[str]) -> None:
         known = np.isfinite(self.similarity_).any(axis=1)
@@ -188,8 +216,15 @@ class ClipDissect(BaseEstimator):
         return ExplanationTable("description", rows, 1, tuple(self.notes_))
 
     def _pointwise(
-        self, P: Any, values: np.ndarray, rows: np.ndarray, wanted: np.ndarray, live: np.ndarray
-    ) -> np.ndarray:
+        self,
+        P: Any,
+        values: np.ndarray,
+        rows: np.ndarray,
+        wanted: np.ndarray,
+        live: np.ndarray,
+        shuffled: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities of the wanted units, and the best of each shuffled one."""
         soft = self.similarity == "soft-wpmi"
         k = min(len(rows), self.top_k or (100 if soft else 28))
         a, lam = self.a or (10.0 if soft else 2.0), (1.0 if soft else 0.6) if self.lam is None else self.lam
@@ -208,14 +243,23 @@ class ClipDissect(BaseEstimator):
         probability = _softmax_rows(P, rows[images], a)
         inside = _log_products(probability, np.searchsorted(images, top), belief)
         own = np.searchsorted(reference, wanted)
-        if not lam:
-            return inside[own]
-        if prior == "units":
+        common: Any = 0.0
+        total: Any = None
+        if lam and prior == "units":
             highest = inside.max(axis=0)
-            common = highest + np.log(np.exp(inside - highest).mean(axis=0))
-        else:
+            total = highest + np.log(np.exp(inside - highest).sum(axis=0))
+            common = total - np.log(len(inside))
+        elif lam:
             common = _expected_log(P, rows, a, belief)
-        return inside[own] - lam * common
+        null = np.empty(shuffled.shape[1])
+        for start in range(0, len(null), 256):  # few at a time: one number of each is kept
+            part = top_images(shuffled[:, start : start + 256], k)
+            images = np.unique(part)
+            products = _log_products(_softmax_rows(P, rows[images], a), np.searchsorted(images, part), belief)
+            # like any unit of the layer, a shuffled one has its share in what is common to the layer
+            theirs = common if total is None else np.logaddexp(total, products) - np.log(len(inside) + 1)
+            null[start : start + 256] = (products - lam * theirs).max(axis=1)
+        return inside[own] - lam * common, null
 
     def _reorder(self, P: Any, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         k = max(2, int(len(rows) * self.top_fraction))

@@ -12,21 +12,32 @@ Reference: Oikarinen and Weng, "Linear Explanations for Individual Neurons", ICM
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from rdxcli.methods.neurons.choices import candidates, explained, remarks, search_units
+from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
+from rdxcli.methods.neurons.choices import (
+    Found,
+    candidates,
+    explained,
+    joined,
+    remarks,
+    search_units,
+    searches,
+)
 from rdxcli.methods.neurons.concepts import active_concepts
 from rdxcli.methods.neurons.greedy import Adam, LeastSquares, Refit
 from rdxcli.methods.neurons.preparation import check_split, check_statistics
 from rdxcli.methods.neurons.ranking import best_on_path, certificate, concept_scale, saga_weights, standardised
 from rdxcli.methods.neurons.saga import effective_lambda
-from rdxcli.methods.neurons.scores import Interval, bootstrap_correlation, pearson
+from rdxcli.methods.neurons.scores import Interval, correlation_interval, pearson
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics import elastic_net, proximal_flow
+from rdxcli.numerics.elastic_net import Problem
 from rdxcli.numerics.moments import (
     ColumnStatistics,
     Moments,
@@ -40,6 +51,8 @@ from rdxcli.numerics.neighbours import resolve_device
 
 DEAD = 0.01  # a unit whose largest activation is below this is dead (appendix C.2)
 MANY_CONCEPTS = 2000  # from here on float32 halves the time; weights of standardised data differ by less than 1e-6
+FLAT = 0.02  # a concept whose values differ by less than this share of their mean is no candidate
+BLOCK = 256  # units that are explained, and kept, together
 SOLVERS = ("matched", "exact", "saga")
 
 
@@ -85,8 +98,11 @@ class LinearExplanation(BaseEstimator):
         Units per batch of "saga" (128).
     block_rows : int, optional
         Rows per block; default about 64 MiB.
+    n_shuffled : int
+        Units whose activations are shuffled over the images and that are explained like all others (100): what the
+        search finds where there is nothing to find. See `chance`. 0 for none.
     random_state : int
-        Shuffling of "saga", bootstrap.
+        Shuffling of "saga" and of ``n_shuffled``.
 
     Attributes
     ----------
@@ -117,11 +133,16 @@ class LinearExplanation(BaseEstimator):
         Largest activation below 0.01.
     concept_mask_ : (c,) bool
         Concepts that took part.
+    shuffled_ : list of (columns, weights)
+        Explanations of the shuffled units, for `chance`.
+    shuffled_correlation_ : (n_shuffled,) float64
+        Their validation correlations, 0 where no concept was found.
     notes_ : list of str
 
     Notes
     -----
-    Moments cost O(n c (c + u)) time and O(c^2 + c u) memory, three passes over the rows. The sparse fit costs
+    Moments cost O(n c (c + u)) time and O(c^2 + c u + n N) memory for N shuffled units, three passes over the rows.
+    The sparse fit costs
     O(u s c) per step, the greedy search O(u max_length^3 window).
 
     Examples
@@ -160,6 +181,7 @@ class LinearExplanation(BaseEstimator):
         dtype: str | None = None,
         unit_batch: int = 128,
         block_rows: int | None = None,
+        n_shuffled: int = 100,
         random_state: int = 0,
     ) -> None:
         self.lam, self.alpha, self.solver = lam, alpha, solver
@@ -169,7 +191,7 @@ class LinearExplanation(BaseEstimator):
         self.statistics, self.min_top, self.min_std = statistics, min_top, min_std
         self.path_size, self.path_epsilon = path_size, path_epsilon
         self.device, self.dtype, self.unit_batch, self.block_rows = device, dtype, unit_batch, block_rows
-        self.random_state = random_state
+        self.n_shuffled, self.random_state = n_shuffled, random_state
 
     def fit(
         self,
@@ -180,6 +202,8 @@ class LinearExplanation(BaseEstimator):
         val: Any,
         concept_names: Sequence[str] | None = None,
         units: Sequence[int] | np.ndarray | None = None,
+        stored: MutableMapping[str, Found] | None = None,
+        advance: Callable[[int], None] | None = None,
     ) -> LinearExplanation:
         """Explain units.
 
@@ -195,6 +219,12 @@ class LinearExplanation(BaseEstimator):
             Default ``concept 0``, ``concept 1``, ...
         units : sequence of int, optional
             Columns of ``activations`` to explain; default all. Units do not influence each other.
+        stored : mutable mapping, optional
+            Finished blocks of 256 units by name. A block that it holds is not computed again, a finished one is put
+            in at once: with a mapping on disk a fit goes on where it was interrupted. It belongs to these inputs and
+            parameters.
+        advance : callable, optional
+            Called with the number of units after each block.
 
         Returns
         -------
@@ -225,16 +255,18 @@ class LinearExplanation(BaseEstimator):
         self._dtype = self.dtype or ("float64" if small else "float32")
         rows = np.arange(n) if self.statistics == "all" else train_rows
         of_concepts = column_statistics(P, rows, name="concepts", block_rows=self.block_rows)
-        of_units = column_statistics(A, rows, name="activations", block_rows=self.block_rows)
         columns = self._active(of_concepts)
+        both = Shuffled.of(A, self.units_, (train_rows, val_rows), self.n_shuffled, self.random_state)
+        wanted = np.concatenate([self.units_, np.arange(A.shape[1], both.shape[1])])
+        of_units = column_statistics(both, rows, name="activations", block_rows=self.block_rows)
         shared = {
-            "units": self.units_,
-            "centre_y": of_units.mean[self.units_],
+            "units": wanted,
+            "centre_y": of_units.mean[wanted],
             "device": self._device,
             "dtype": self._dtype,
             "block_rows": self.block_rows,
         }
-        moments = second_moments(P, A, train_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
+        moments = second_moments(P, both, train_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
         if moments.constant_x.any():
             keep = ~moments.constant_x
             self._note(f"left out {int((~keep).sum())} concepts that do not vary on the training rows")
@@ -243,13 +275,55 @@ class LinearExplanation(BaseEstimator):
             columns, moments = columns[keep], moments.select(keep)
         self.concept_mask_ = np.zeros(c, dtype=bool)
         self.concept_mask_[columns] = True
-        held_out = second_moments(P, A, val_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
+        held_out = second_moments(P, both, val_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
         self.dead_ = of_units.maximum[self.units_] < DEAD
-        spread = of_units.std[self.units_]
+        spread = of_units.std[wanted]
         constant = moments.constant_y | held_out.constant_y | (spread <= 0)
-        weights = self._rank(P, A, train_rows, columns, moments, held_out, spread, np.flatnonzero(~constant))
-        self._explain(weights, columns, moments, held_out, constant)
+        barred = self._barred(of_concepts, columns, held_out)
+        m = len(self.units_)
+        blocks = [np.arange(start, min(start + BLOCK, m)) for start in range(0, m, BLOCK)]
+        blocks += [np.arange(m, len(wanted))] if len(wanted) > m else []
+        problem: tuple[Problem, float] | None = None
+        finished = []
+        for block in blocks:
+            name = f"units-{block[0]}-{block[-1]}"
+            found = None if stored is None else stored.get(name)
+            if found is None:
+                problem = problem or self._problem(moments, spread, constant)
+                live = ~constant[block]
+                weights, lam, objective, gap = self._rank(
+                    P, both, train_rows, columns, wanted, moments, held_out, spread, problem, block[live]
+                )
+                full = np.zeros((len(block), len(columns)))
+                full[live] = weights
+                found = self._choose(full, live, block, barred, moments, held_out, (lam, objective, gap))
+                if stored is not None:
+                    stored[name] = found
+            finished.append(found)
+            if advance is not None and block[0] < m:
+                advance(len(block))
+        self._explain(joined(finished), columns, moments, constant)
         return self
+
+    def _barred(self, of_concepts: ColumnStatistics, columns: np.ndarray, val: Moments) -> np.ndarray:
+        """Kept concepts that are no candidates: (k,) bool."""
+        barred = np.zeros(len(columns), dtype=bool)
+        if self.refit == "least-squares":
+            # a fit to what little such a concept varies would have an enormous weight, and say nothing of the word
+            spread = of_concepts.maximum[columns] - of_concepts.minimum[columns]
+            flat = spread < FLAT * np.abs(of_concepts.mean[columns])
+            if flat.any():
+                shown = ", ".join(f"`{self.concept_names_[column]}`" for column in columns[flat][:5])
+                self._note(
+                    f"{int(flat.sum())} concepts hardly vary (by less than {FLAT:.0%} of their mean) and are no "
+                    f"candidates: {shown}"
+                )
+            barred |= flat
+        if self.search == "greedy" and val.constant_x.any():
+            # they have no validation correlation and would only fill the window
+            self._note(f"{int(val.constant_x.sum())} concepts do not vary on the validation rows and are no candidates")
+            barred |= val.constant_x
+        return barred
 
     def _active(self, statistics: ColumnStatistics) -> np.ndarray:
         lowest = -np.inf if self.min_top is None else self.min_top
@@ -264,30 +338,37 @@ class LinearExplanation(BaseEstimator):
             self._note(f"left out {int((~mask).sum())} of {len(mask)} concepts that are hardly present in the images")
         return np.flatnonzero(mask)
 
+    def _problem(self, train: Moments, spread: np.ndarray, constant: np.ndarray) -> tuple[Problem, float]:
+        """The sparse fit of all units, and its largest curvature."""
+        lam = effective_lambda(0.05 if self.lam == "path" else float(self.lam), self.alpha)
+        every = np.arange(len(spread))
+        problem = standardised(train, concept_scale(train), np.where(constant, 1.0, spread), every, lam, self.alpha)
+        return problem, proximal_flow.largest_eigenvalue(problem.G) if self.solver == "matched" else 0.0
+
     def _rank(
         self,
         P: Any,
         A: Any,
         rows: np.ndarray,
         columns: np.ndarray,
+        wanted: np.ndarray,
         train: Moments,
         val: Moments,
         spread: np.ndarray,
+        problem: tuple[Problem, float],
         live: np.ndarray,
-    ) -> np.ndarray:
-        """Weights of the sparse fit in standardised units: (m, kept concepts); rows of constant units are zero."""
-        m = len(self.units_)
-        lam = effective_lambda(0.05 if self.lam == "path" else float(self.lam), self.alpha)
-        W = np.zeros((m, len(columns)))
-        self.lam_, self.objective_, self.duality_gap_ = np.full(m, lam), np.zeros(m), np.zeros(m)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Weights of the sparse fit in standardised units (m, kept concepts), penalties, objectives, gaps, all (m,)."""
+        whole, curvature = problem
+        lams = np.full(len(live), whole.lam)
         if not len(live):
-            return W
+            return np.zeros((0, len(columns))), lams, np.zeros(0), np.zeros(0)
+        one = replace(whole, C=whole.C[live], v=whole.v[live])
         scale = concept_scale(train)
-        problem = standardised(train, scale, spread[live], live, lam, self.alpha)
         if self.lam == "path":
-            W[live], self.lam_[live] = best_on_path(
-                problem,
-                standardised(val, scale, spread[live], live, lam, self.alpha),
+            W, lams = best_on_path(
+                one,
+                standardised(val, scale, spread[live], live, whole.lam, self.alpha),
                 (val.mean_x - train.mean_x) / scale,
                 (val.mean_y - train.mean_y)[live] / spread[live],
                 size=self.path_size,
@@ -295,17 +376,19 @@ class LinearExplanation(BaseEstimator):
                 device=self._device,
             )
         elif self.solver == "exact":
-            W[live] = elastic_net.exact(problem, device=self._device)
+            W = elastic_net.exact(one, device=self._device)
         elif self.solver == "matched":
             time = proximal_flow.flow_time(self.epochs, len(rows), self.batch_size, self.learning_rate)
-            W[live] = proximal_flow.time_matched(problem, time, step=self.step, device=self._device, dtype=self._dtype)
+            W = proximal_flow.time_matched(
+                one, time, step=self.step, device=self._device, dtype=self._dtype, curvature=curvature
+            )
         else:
-            W[live] = saga_weights(
+            W = saga_weights(
                 P,
                 A,
                 rows,
                 columns=columns,
-                units=self.units_[live],
+                units=wanted[live],
                 centre=(train.mean_x, train.mean_y[live]),
                 divisor=(scale, spread[live]),
                 batch=self.unit_batch,
@@ -316,40 +399,76 @@ class LinearExplanation(BaseEstimator):
                 epochs=self.epochs,
                 random_state=self.random_state,
             )
-        self.objective_[live], self.duality_gap_[live] = certificate(problem, W[live], self.lam_[live])
-        return W
+        return W, lams, *certificate(one, W, lams)
 
-    def _explain(
-        self, weights: np.ndarray, columns: np.ndarray, train: Moments, val: Moments, constant: np.ndarray
-    ) -> None:
+    def _choose(
+        self,
+        weights: np.ndarray,
+        live: np.ndarray,
+        block: np.ndarray,
+        barred: np.ndarray,
+        train: Moments,
+        val: Moments,
+        fit: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> Found:
+        """Candidates and search of a block; ``live`` (m,) marks units that vary, ``fit`` belongs to those."""
         greedy = self.search == "greedy"
-        barred = val.constant_x if greedy else np.zeros(len(columns), dtype=bool)
-        if barred.any():  # they have no validation correlation and would only fill the window
-            self._note(f"{int(barred.sum())} concepts do not vary on the validation rows and are no candidates")
         ranked = candidates(weights, barred, self.window * (self.max_length + 1) if greedy else self.description_length)
-        self.ranking_ = np.where(ranked.order >= 0, columns[ranked.order], -1)
-        self.ranking_weights_ = ranked.weights
-        self.nonzero_ = (weights != 0).sum(axis=1)
         refit: Refit = LeastSquares(train, val) if self.refit == "least-squares" else Adam(train, val)
+        order = np.full((len(train.mean_y), ranked.order.shape[1]), -1, dtype=np.int64)
+        order[block] = ranked.order
         results = search_units(
             refit,
-            np.flatnonzero(~constant),
-            ranked.order,
+            block[live],
+            order,
             greedy=greedy,
             max_length=self.max_length,
             tolerance=self.tolerance,
             window=self.window,
             description_length=self.description_length,
         )
+        lam, objective, gap = np.full(len(block), fit[0][0] if len(fit[0]) else 0.0), *np.zeros((2, len(block)))
+        lam[live], objective[live], gap[live] = fit
+        inside = {unit - int(block[0]): search for unit, search in results.items()}
+        length = self.max_length if greedy else self.description_length
+        return Found(
+            ranked.order,
+            ranked.weights,
+            (weights != 0).sum(axis=1),
+            objective,
+            gap,
+            lam,
+            *searches(inside, len(block), length),
+        )
+
+    def _explain(self, found: Found, columns: np.ndarray, train: Moments, constant: np.ndarray) -> None:
+        """Results from finished blocks; the shuffled units come last."""
+        m = len(self.units_)
+        self.ranking_ = np.where(found.order >= 0, columns[found.order], -1)[:m]
+        self.ranking_weights_, self.nonzero_ = found.order_weights[:m], found.nonzero[:m]
+        self.objective_, self.duality_gap_, self.lam_ = found.objective[:m], found.gap[:m], found.lam[:m]
         self.explanations_: list[Explanation] = []
         self.selected_: list[np.ndarray] = []
         self.path_: list[np.ndarray] = []
-        for place, unit in enumerate(self.units_.tolist()):
-            search = results.get(place)
-            row, picked = explained(unit, search, float(train.mean_y[place]), columns, self.concept_names_)
+        self.shuffled_: list[tuple[np.ndarray, np.ndarray]] = []
+        last = []
+        for place in range(len(found.bias)):
+            used = found.chosen[place] >= 0
+            path = found.path[place][np.isfinite(found.path[place])]
+            chosen, weights = columns[found.chosen[place][used]], found.weights[place][used]
+            if place >= m:
+                self.shuffled_.append((chosen, weights))
+                last.append(float(path[-1]) if len(path) else 0.0)
+                continue
+            status = "constant" if constant[place] else "explained" if len(path) else "no concept"
+            bias = float(found.bias[place] if len(path) else train.mean_y[place])
+            r = float(path[-1]) if len(path) else 0.0
+            unit = int(self.units_[place])
+            row, picked = explained(unit, chosen, weights, bias, r, status, self.concept_names_)
             self.explanations_.append(row)
             self.selected_.append(picked)
-            self.path_.append(np.array([step.correlation for step in search.steps] if search is not None else []))
+            self.path_.append(path)
+        self.shuffled_correlation_ = np.array(last)
         self.status_ = [row.status for row in self.explanations_]
         self.val_correlation_ = np.array([row.scores["val correlation"] or 0.0 for row in self.explanations_])
         said = remarks(self.explanations_, self.selected_, self.dead_, DEAD, self.concept_names_, self.concept_mask_)
@@ -373,21 +492,25 @@ class LinearExplanation(BaseEstimator):
             The same concepts as in `fit`.
         rows : int array or mask, optional
         """
+        bias = np.array([row.bias for row in self.explanations_])
+        weights = [np.array(row.weights) for row in self.explanations_]
+        return self._linear(concepts, rows, list(zip(self.selected_, weights, strict=True))) + bias
+
+    def _linear(self, concepts: Any, rows: Any | None, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         P = check_source(concepts, "concepts")
         if P.shape[1] != len(self.concept_mask_):
             raise ValueError(f"Got {P.shape[1]} concepts, expected {len(self.concept_mask_)}")
         chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
-        used = np.array(sorted({int(column) for picked in self.selected_ for column in picked}), dtype=np.int64)
-        weights = np.zeros((len(used), len(self.explanations_)))
-        for unit, (picked, row) in enumerate(zip(self.selected_, self.explanations_, strict=True)):
-            weights[np.searchsorted(used, picked), unit] = row.weights
-        bias = np.array([row.bias for row in self.explanations_])
-        return (read_columns(P, chosen, used, "concepts") if len(used) else np.zeros((len(chosen), 0))) @ weights + bias
+        used = np.array(sorted({int(column) for picked, _ in parts for column in picked}), dtype=np.int64)
+        weights = np.zeros((len(used), len(parts)))
+        for unit, (picked, own) in enumerate(parts):
+            weights[np.searchsorted(used, picked), unit] = own
+        return (read_columns(P, chosen, used, "concepts") if len(used) else np.zeros((len(chosen), 0))) @ weights
 
     def score_rows(
-        self, concepts: Any, activations: Any, rows: Any, *, n_resamples: int = 1000
+        self, concepts: Any, activations: Any, rows: Any, *, confidence: float = 0.95
     ) -> tuple[np.ndarray, Interval]:
-        """Correlation of prediction and activation on other rows, with bootstrap intervals.
+        """Correlation of prediction and activation on other rows, with intervals.
 
         Parameters
         ----------
@@ -395,20 +518,47 @@ class LinearExplanation(BaseEstimator):
         rows : int array or mask
             Usually the test part. The concepts are the explainer's: for the paper's score use
             `rdxcli.methods.neurons.simulation.correlation_scores` with another model's.
-        n_resamples : int
+        confidence : float in (0, 1)
 
         Returns
         -------
         scores : (m,) float64
             NaN for units without explanation and constant units.
         interval : Interval
+            See `rdxcli.methods.neurons.scores.correlation_interval`.
         """
         A = check_source(activations, "activations")
         chosen = check_rows(rows, A.shape[0], "rows")
         truth = read_columns(A, chosen, self.units_, "activations")
         predictions = self.predict(concepts, chosen)
-        interval = bootstrap_correlation(predictions, truth, n_resamples=n_resamples, random_state=self.random_state)
-        return pearson(predictions, truth), interval
+        return pearson(predictions, truth), correlation_interval(predictions, truth, confidence=confidence)
+
+    def chance(self, concepts: Any, activations: Any, rows: Any) -> Chance:
+        """How often shuffled activations are predicted as well as each unit is, on rows that the fit did not see.
+
+        The shuffled units of `fit` were explained by the same search. Their explanations are scored against each
+        unit's own activations in random order on ``rows``: what a unit that has nothing to do with the images would
+        reach. Corrected over units by Benjamini and Hochberg's procedure.
+
+        Parameters
+        ----------
+        concepts, activations : row sources (n, c) and (n, u)
+        rows : int array or mask
+            Disjoint from training and validation.
+
+        Raises
+        ------
+        ValueError
+            ``n_shuffled`` is 0.
+        """
+        if not self.shuffled_:
+            raise ValueError("Got n_shuffled=0, so that there is nothing to compare with")
+        A = check_source(activations, "activations")
+        chosen = check_rows(rows, A.shape[0], "rows")
+        truth = read_columns(A, chosen, self.units_, "activations")
+        scores = pearson(self.predict(concepts, chosen), truth)
+        shuffled = self._linear(concepts, chosen, self.shuffled_)
+        return against_shuffled(scores, truth, shuffled, random_state=self.random_state)
 
     def _note(self, text: str) -> None:
         self.notes_.append(text)
@@ -429,3 +579,6 @@ class LinearExplanation(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Got {name}={value!r}, expected a positive integer")
+        count = self.n_shuffled
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"Got n_shuffled={count!r}, expected an integer of at least 0")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.methods.neurons.scores import Interval, Summary, bootstrap_correlation, pearson, summarise
+from rdxcli.methods.neurons.scores import Interval, Summary, correlation_interval, pearson, summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
 
@@ -137,7 +137,7 @@ class CorrelationScores:
     scores : (m,) float64
         NaN where undefined: the unit or its prediction does not vary.
     interval : Interval or None
-        Bootstrap over test images.
+        Over test images.
     lengths : (m,) int64
         Concepts per explanation.
     summary : Summary
@@ -162,7 +162,6 @@ def correlation_scores(
     rows: Any | None = None,
     units: Sequence[int] | np.ndarray | None = None,
     n_resamples: int = 1000,
-    random_state: int = 0,
 ) -> CorrelationScores:
     """Pearson correlation of simulated and true activations on the test images, unit by unit.
 
@@ -179,8 +178,8 @@ def correlation_scores(
     units : sequence of int, optional
         Unit number of each column of ``activations``; default 0..u-1.
     n_resamples : int
-        Bootstrap resamples; 0 for no intervals.
-    random_state : int
+        0 for no intervals. Any other number gives those of `rdxcli.methods.neurons.scores.correlation_interval`, which
+        need no resamples any more; the name has stayed.
 
     Raises
     ------
@@ -206,7 +205,7 @@ def correlation_scores(
         )
     interval = None
     if n_resamples:
-        interval = bootstrap_correlation(predictions, truth, n_resamples=n_resamples, random_state=random_state)
+        interval = correlation_interval(predictions, truth)
     lengths = np.array([len(row.concepts) for row in table.rows], dtype=np.int64)
     return CorrelationScores(table.units, scores, interval, lengths, summarise(scores), tuple(notes))
 

@@ -21,7 +21,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-SCORE_COLUMNS = ("val correlation", "similarity", "score", "iou", "p value")
+SCORE_COLUMNS = (
+    *("val correlation", "similarity", "score", "iou"),
+    *("test correlation", "test low", "test high", "chance", "p value", "q value"),
+)
 MISSING = frozenset({"", "-", "nan", "NaN", "None"})
 
 Kind = Literal["linear", "description"]
@@ -126,14 +129,32 @@ class ExplanationTable:
         return replace(self, rows=tuple(by_unit[unit] for unit in wanted))
 
 
-def format_explanation(row: Explanation, *, separator: str = "∙") -> str:
-    """One line: ``2.60∙concept j + 0.34∙concept e + 0.05``; a description is given as it is."""
+def format_explanation(row: Explanation, *, separator: str = "∙", published: bool = True) -> str:
+    """One line; a description is given as it is.
+
+    Parameters
+    ----------
+    published : bool
+        As printed by the published code, ``2.55∙concept g + -0.40∙concept b + 1.28``. Otherwise as people write sums,
+        ``2.55∙concept g - 0.40∙concept b + 1.28``, and small numbers keep two digits that count instead of becoming 0.
+    """
     if not row.concepts:
         return f"({row.status})"
     if row.weights == (1.0,) and row.bias == 0.0:
         return row.concepts[0]
-    terms = [f"{weight:.2f}{separator}{name}" for name, weight in zip(row.concepts, row.weights, strict=True)]
-    return " + ".join([*terms, f"{row.bias:.2f}"])
+    if published:
+        terms = [f"{weight:.2f}{separator}{name}" for name, weight in zip(row.concepts, row.weights, strict=True)]
+        return " + ".join([*terms, f"{row.bias:.2f}"])
+    parts = [(weight, f"{separator}{name}") for name, weight in zip(row.concepts, row.weights, strict=True)]
+    if row.bias:
+        parts.append((row.bias, ""))
+    text = "".join(f" {'-' if value < 0 else '+'} {_amount(value)}{what}" for value, what in parts)
+    return text[3:] if text.startswith(" + ") else "-" + text[3:]
+
+
+def _amount(value: float) -> str:
+    size = abs(value)
+    return f"{size:.2f}" if size >= 0.095 or size == 0 else f"{size:.2g}"
 
 
 def clean_netdissect_label(label: str) -> str:

@@ -164,7 +164,7 @@ def _correlation(
     from rdxcli.methods.neurons.simulation import correlation_scores, length_curve
 
     arguments = (table, concepts.values, concepts.names, source.values)
-    found = correlation_scores(*arguments, rows=rows, n_resamples=options.bootstraps, random_state=options.source.seed)
+    found = correlation_scores(*arguments, rows=rows, n_resamples=options.bootstraps)
     curve = length_curve(*arguments, rows=rows)
     interval = found.interval
     return {

@@ -43,7 +43,7 @@ def test_known_answer(solver: str) -> None:
     assert (np.diff(np.stack(model.path_), axis=1) > 0.02).all()
     assert model.status_ == ["explained"] * 6
     assert model.notes_ == []
-    scores, interval = model.score_rows(P, A, SPLIT.test, n_resamples=200)
+    scores, interval = model.score_rows(P, A, SPLIT.test)
     assert (scores > 0.9).all()
     assert ((interval.low < scores) & (scores < interval.high)).all()
     if solver == "exact":
@@ -180,7 +180,7 @@ def test_dead_units_and_degenerate_concepts_are_reported() -> None:
         text = format_table(model.table("layer4"))
         assert "nan" not in text.lower()
         assert parse_table(text).rows == model.table("layer4").rows
-        scores, interval = model.score_rows(P, A, SPLIT.test, n_resamples=50)
+        scores, interval = model.score_rows(P, A, SPLIT.test)
         assert np.isnan(scores[1])
         assert np.isnan(interval.low[1])
         assert np.isfinite(scores[0])
@@ -306,7 +306,7 @@ def test_computed_similarities_from_explanation_to_simulation() -> None:
     same(explain(explainer[:], A, concept_names=names), model)
     table = parse_table(format_table(model.table("fc")))
     scores = correlation_scores(table, simulator, names, A, rows=SPLIT.test, n_resamples=50)
-    own, _ = model.score_rows(explainer, A, SPLIT.test, n_resamples=2)
+    own, _ = model.score_rows(explainer, A, SPLIT.test)
     assert (scores.scores > 0.2).all()
     assert own.mean() >= scores.scores.mean() - 0.05
 
@@ -326,14 +326,14 @@ def test_real_digits_with_superclasses() -> None:
         for solver in ("matched", "exact")
     }
     for model in runs.values():
-        scores, _ = model.score_rows(P, hidden, split.test, n_resamples=2)
+        scores, _ = model.score_rows(P, hidden, split.test)
         assert np.nanmean(scores) > 0.45
         assert all(set(row.concepts) <= set(concept_names) for row in model.explanations_)
     # one-hot classes explain at most what the class means explain
     live = np.flatnonzero(np.ptp(hidden[split.test], axis=0))
     means = np.stack([hidden[split.train][digits.target[split.train] == k].mean(axis=0) for k in range(10)])
     ceiling = [np.corrcoef(means[digits.target[split.test], k], hidden[split.test, k])[0, 1] for k in live]
-    best, _ = runs["matched"].score_rows(P, hidden, split.test, n_resamples=2)
+    best, _ = runs["matched"].score_rows(P, hidden, split.test)
     assert np.nanmean(best) <= np.mean(ceiling) + 0.01
     assert np.nanmean(best) >= np.mean(ceiling) - 0.1
 

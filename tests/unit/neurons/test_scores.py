@@ -1,16 +1,19 @@
-"""Correlation, bootstrap, summaries and paired tests."""
+"""Correlation, intervals, summaries and paired tests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from rdxcli.methods.neurons.scores import (
-    bootstrap_correlation,
+    benjamini_hochberg,
     compare_methods,
+    correlation_interval,
     holm,
     pearson,
     sign_flip_p_value,
@@ -34,47 +37,63 @@ def test_pearson() -> None:
         pearson(p, y[:, :2])
 
 
-def test_bootstrap_against_resampling_by_hand() -> None:
-    p, y = pair(n=60, u=2)
-    ours = bootstrap_correlation(p, y, n_resamples=4000, random_state=3)
-    rng = np.random.default_rng(0)
-    by_hand = []
-    for _ in range(4000):
-        rows = rng.integers(0, 60, 60)
-        by_hand.append(pearson(p[rows], y[rows]))
-    low, high = np.percentile(by_hand, [2.5, 97.5], axis=0)
-    np.testing.assert_allclose(ours.low, low, atol=0.02)
-    np.testing.assert_allclose(ours.high, high, atol=0.02)
-    np.testing.assert_allclose(ours.standard_error, np.std(by_hand, axis=0), rtol=0.06)
+def heavy(n: int, u: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A rare concept and a rectified unit that fires on it, on a few images very strongly: true correlation 0.64."""
+    rng = np.random.default_rng(seed)
+    present = rng.random((n, u)) < 0.03
+    return present * 1.0, np.maximum(present * rng.exponential(1.0, (n, u)) + 0.15 * rng.normal(size=(n, u)), 0.0)
 
 
-def test_bootstrap_covers_the_truth() -> None:
-    p, y = pair(n=200, u=400, r=0.5, seed=2)
-    interval = bootstrap_correlation(p, y, n_resamples=300)
-    covered = ((interval.low <= 0.5) & (interval.high >= 0.5)).mean()
-    assert 0.9 <= covered <= 0.99
+@pytest.mark.parametrize("kind", [lambda n, u: pair(n, u, 0.5, 2), lambda n, u: heavy(n, u, 3)])
+def test_the_interval_covers_the_truth_also_where_few_images_matter(kind: Callable[..., Any]) -> None:
+    truth = float(pearson(*kind(400_000, 1))[0])
+    p, y = kind(200, 400)
+    found = correlation_interval(p, y)
+    known = np.isfinite(found.low)
+    assert known.all()
+    assert 0.93 <= ((found.low <= truth) & (found.high >= truth)).mean() <= 0.99
+    wide = correlation_interval(p, y, confidence=0.99)
+    assert (wide.low <= found.low).all()
+    assert (wide.high >= found.high).all()
 
 
-def test_bootstrap_does_not_depend_on_grouping() -> None:
+def test_the_interval_of_a_normal_pair_is_fishers() -> None:
+    p, y = pair(n=2000, u=50, r=0.6, seed=4)
+    found = correlation_interval(p, y)
+    z = np.arctanh(pearson(p, y))
+    np.testing.assert_allclose(found.low, np.tanh(z - 1.96 / np.sqrt(1997)), atol=0.006)
+    np.testing.assert_allclose(found.high, np.tanh(z + 1.96 / np.sqrt(1997)), atol=0.006)
+
+
+def test_the_interval_does_not_depend_on_grouping_scale_or_offset() -> None:
     p, y = pair(u=7)
-    whole = bootstrap_correlation(p, y, n_resamples=100, random_state=1)
+    whole = correlation_interval(p, y)
     for units in ([3], [6, 0]):
-        part = bootstrap_correlation(p[:, units], y[:, units], n_resamples=100, random_state=1)
-        np.testing.assert_allclose(part.low, whole.low[units], atol=1e-12)
-        np.testing.assert_allclose(part.high, whole.high[units], atol=1e-12)
-    other = bootstrap_correlation(p, y, n_resamples=100, random_state=2)
-    assert not np.allclose(other.low, whole.low, atol=1e-6)
+        part = correlation_interval(1e3 * p[:, units] + 5, y[:, units] - 1e4)
+        np.testing.assert_allclose(part.low, whole.low[units], atol=1e-9)
+        np.testing.assert_allclose(part.high, whole.high[units], atol=1e-9)
 
 
-def test_bootstrap_of_undefined_scores() -> None:
-    p, y = pair(n=50, u=3)
+def test_the_interval_of_undefined_and_extreme_scores() -> None:
+    p, y = pair(n=50, u=4)
     p[:, 0] = 1.0
     p[:, 1] = 0.0
-    p[7, 1] = 1.0  # a third of the resamples never see it
-    interval = bootstrap_correlation(p, y, n_resamples=200)
-    assert np.isnan(interval.low).tolist() == [True, True, False]
-    with pytest.raises(ValueError, match="n_resamples"):
-        bootstrap_correlation(p, y, n_resamples=1)
+    p[7, 1] = 1.0  # one image alone varies: nothing is known of the others
+    p[:, 2] = y[:, 2]
+    found = correlation_interval(p, y)
+    assert np.isnan(found.low).tolist() == [True, False, False, False]
+    assert found.high[1] - found.low[1] > 0.9
+    assert found.low[2] > 0.999
+    assert np.isnan(correlation_interval(p[:3], y[:3]).low).all()
+    with pytest.raises(ValueError, match="confidence"):
+        correlation_interval(p, y, confidence=95)
+
+
+def test_benjamini_hochberg_as_by_hand() -> None:
+    p = np.array([0.01, 0.5, 0.03, 0.02])
+    np.testing.assert_allclose(benjamini_hochberg(p), [0.04, 0.5, 0.04, 0.04])
+    assert benjamini_hochberg(np.array([])).shape == (0,)
+    np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p))
 
 
 def test_summary() -> None:

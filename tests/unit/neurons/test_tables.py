@@ -201,3 +201,17 @@ def test_raw_published_tables_convert_to_the_published_ones(shared: Path) -> Non
                 assert [(r.unit, r.concepts) for r in ours.rows] == [(r.unit, r.concepts) for r in theirs.rows]
                 compared += 1
     assert compared >= 5
+
+
+def test_explanations_as_people_write_sums() -> None:
+    def text(weights: tuple[float, ...], bias: float) -> str:
+        row = Explanation(0, tuple("abcd"[: len(weights)]), weights, bias)
+        return format_explanation(row, published=False)
+
+    assert text((0.75, -0.42), 1.5) == "0.75∙a - 0.42∙b + 1.50"
+    assert text((-0.42,), -0.1) == "-0.42∙a - 0.10"
+    assert text((0.0012, 2e-6), 0.0) == "0.0012∙a + 2e-06∙b"
+    assert text((2.0, 0.004), -0.0004) == "2.00∙a + 0.004∙b - 0.0004"
+    assert text((1.0,), 0.0) == "a"
+    row = Explanation(0, ("a", "b"), (0.75, -0.42), -0.001)
+    assert format_explanation(row) == "0.75∙a + -0.42∙b + -0.00"  # as published
