@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rdxcli import __version__
+from rdxcli.artifacts.contents import is_intact, sealed
 from rdxcli.errors import ArtifactError
 from rdxcli.records import SCHEMA_VERSION, plain
 
@@ -70,7 +71,16 @@ class Request(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of ``manifest.json``."""
+    """Contents of ``manifest.json``.
+
+    Attributes
+    ----------
+    files, hashes : mapping of str to int, and of str to str
+        Size in bytes and BLAKE2b of every file, by its path below the artifact's folder. Artifacts of older versions
+        have no hashes.
+    digest : str, optional
+        BLAKE2b of everything else in the manifest: it cannot be edited unnoticed.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -87,6 +97,8 @@ class Manifest(BaseModel):
     rows: int | None = None
     seconds: float | None = None
     files: dict[str, int] = Field(default_factory=dict)
+    hashes: dict[str, str] = Field(default_factory=dict)
+    digest: str | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -114,10 +126,11 @@ class Manifest(BaseModel):
         """
         path = folder / MANIFEST
         try:
-            manifest = cls.model_validate_json(path.read_text("utf-8"))
+            document = json.loads(path.read_text("utf-8"))
+            manifest = cls.model_validate(document)
         except FileNotFoundError:
             raise ArtifactError(f"no artifact at {folder}", "`rdx list artifacts` shows what there is") from None
-        except (ValidationError, UnicodeDecodeError, OSError) as error:
+        except (ValueError, RecursionError, OSError) as error:  # ValidationError among them
             raise ArtifactError(
                 f"the manifest {path} cannot be read: {str(error).splitlines()[0]}",
                 "make the artifact again with --force",
@@ -127,7 +140,16 @@ class Manifest(BaseModel):
                 f"{folder} was written by a newer rdx: schema {manifest.schema_version}, expected {SCHEMA_VERSION}",
                 "upgrade rdx-vision",
             )
+        if (manifest.digest is not None or manifest.hashes) and not is_intact(document):
+            raise ArtifactError(
+                f"the manifest {path} is not what rdx wrote: it was edited or damaged",
+                "make the artifact again with --force",
+            )
         return manifest
+
+    def document(self) -> dict[str, Any]:
+        """What is written to ``manifest.json``."""
+        return sealed(self.model_dump(mode="json", exclude={"digest"}))
 
 
 def command_line() -> str:

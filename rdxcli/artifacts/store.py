@@ -15,26 +15,33 @@ make it once. A reader sees the old folder or the new one, never a mixture.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rdxcli.artifacts.contents import check_files, digest_files, is_intact, sealed, write_stamps
+from rdxcli.artifacts.leases import WORKERS, Watch, say_workers
 from rdxcli.artifacts.manifest import MANIFEST, Manifest, Request, command_line
-from rdxcli.errors import ArtifactError
+from rdxcli.errors import ArtifactError, RdxError, near_matches
 from rdxcli.progress import log
 
 PARTIAL = ".partial"
+PLAN = "plan.json"  # how work is cut into pieces; see `rdxcli.engines.shards`
 _REQUEST = "request.json"
 _RETIRED = ".retired"
+_SCRATCH = (".tmp", ".lease", ".old")
 DOCUMENTS = {
     "comparison": "concepts.json",
     "explanations": "explanations.json",
@@ -54,13 +61,20 @@ class Artifact:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path | str) -> Artifact:
+    def open(cls, folder: Path | str, full: bool | None = None) -> Artifact:
         """The artifact in ``folder``; also accepts the path of one of its files.
+
+        Parameters
+        ----------
+        folder : Path
+        full : bool, optional
+            Read every file and compare its hash (True), look at sizes only (False), or read what may have changed since
+            it was last read (default).
 
         Raises
         ------
         ArtifactError
-            When there is no finished artifact, or files that the manifest lists are missing or have another size.
+            When there is no finished artifact, or its files are not the ones that were written.
         """
         path = Path(folder)
         if path.is_file():
@@ -73,12 +87,7 @@ class Artifact:
                 f"{path} is not finished", "run the command that makes it again: it continues where it stopped"
             )
         manifest = Manifest.read(path)
-        for name, size in manifest.files.items():
-            file = path / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise ArtifactError(
-                    f"{file} is missing or damaged (expected {size} bytes)", "make the artifact again with --force"
-                )
+        check_files(path, manifest.files, manifest.hashes, manifest.digest, full)
         return cls(path, manifest)
 
     @property
@@ -90,7 +99,10 @@ class Artifact:
         name = DOCUMENTS.get(self.kind)
         if name is None:
             raise ArtifactError(f"{self.path} holds {self.kind}, which has no JSON document")
-        return json.loads((self.path / name).read_text("utf-8"))
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.path / name} cannot be read: {error}", "make it again with --force") from None
 
 
 @dataclass
@@ -116,7 +128,8 @@ class Draft:
     reused: bool = False
     resumed: bool = False
     artifact: Artifact | None = None
-    _drop: list[str] = field(default_factory=list)
+    _drop: list[str] = field(default_factory=lambda: [_REQUEST, WORKERS])
+    _start: float = field(default_factory=time.monotonic)
 
     def discard_at_end(self, *names: str) -> None:
         """Remove these scratch files or folders of `path` before the artifact is put in place."""
@@ -130,6 +143,19 @@ class Draft:
         return self.artifact
 
 
+_waiting = {"seconds": 600.0}
+
+
+def set_wait(seconds: float) -> None:
+    """How long commands of this process wait for others that make the same artifact; ``inf`` waits for ever."""
+    _waiting["seconds"] = seconds
+
+
+def wait_time(given: float | None = None) -> float:
+    """Seconds to wait for other processes: the given ones, else what `set_wait` said, else 600."""
+    return _waiting["seconds"] if given is None else given
+
+
 @contextmanager
 def create(
     folder: Path,
@@ -137,7 +163,7 @@ def create(
     *,
     force: bool = False,
     resume: bool = False,
-    wait_seconds: float = 600.0,
+    wait_seconds: float | None = None,
 ) -> Iterator[Draft]:
     """Make the artifact of ``request`` in ``folder``, or find it there.
 
@@ -152,8 +178,8 @@ def create(
     resume : bool
         Keep the partial folder when the body raises, and continue in it next time. Without this a failed body leaves
         nothing behind.
-    wait_seconds : float
-        How long to wait for another process that is making the same artifact.
+    wait_seconds : float, optional
+        How long to wait for another process that is making the same artifact; see `wait_time`.
 
     Yields
     ------
@@ -162,32 +188,100 @@ def create(
     Raises
     ------
     ArtifactError
-        Another process holds the artifact; the folder holds something made with other parameters (the message lists the
-        differences); the place cannot be written to.
+        Another process holds the artifact; the folder holds something made with other parameters, finished or not (the
+        message lists the differences); the place cannot be written to, or its disk is full.
     """
     folder = Path(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder.parent, error) from None
-    with _lock(folder, wait_seconds):
-        _recover(folder)
-        _refuse_foreign(folder)
-        existing = None if force else check_reuse(folder, request)
-        if existing is not None:
-            log.info("reusing %s", folder)
-            yield Draft(existing.path, existing.manifest, reused=True, artifact=existing)
+    with _held(folder, wait_seconds):
+        draft = _open(folder, request, force, resume)
+        if draft.reused:
+            yield draft
             return
-        draft = _begin(folder, request, resume=resume and not force)
-        start = time.monotonic()
         try:
             yield draft
-        except BaseException:
-            if not resume:
+            draft.artifact = _commit(draft, folder)
+        except BaseException as error:
+            if not (resume and has_work(draft.path)):
                 shutil.rmtree(draft.path, ignore_errors=True)
+            trouble = disk_trouble(error, folder.parent)
+            if trouble is not None:
+                raise trouble from None
             raise
-        draft.manifest.seconds = round(time.monotonic() - start, 3)
-        draft.artifact = _commit(draft, folder)
+
+
+def join(folder: Path, request: Request, *, force: bool = False, wait_seconds: float | None = None) -> Draft:
+    """Begin the artifact of ``request`` in ``folder``, or join those who are making it, or find it there.
+
+    Unlike `create` this lets go of the artifact at once: several processes work in `Draft.path` at the same time, under
+    the leases of a `rdxcli.artifacts.leases.Worker`, and whoever sees that everything is there uses `complete`.
+
+    Parameters
+    ----------
+    folder, request, force, wait_seconds
+        As for `create`. Work that others are doing right now is not thrown away, not even with ``force``.
+
+    Raises
+    ------
+    ArtifactError
+        As for `create`.
+    """
+    folder = Path(folder)
+    with _held(folder, wait_seconds):
+        return _open(folder, request, force, resume=True)
+
+
+@contextmanager
+def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -> Iterator[Draft]:
+    """Put together what was made under `join`, alone. When the context ends the artifact is put in place.
+
+    Yields
+    ------
+    Draft
+        The same; `Draft.reused` when another process was faster: then there is nothing to do.
+
+    Raises
+    ------
+    ArtifactError
+        The work is no longer there.
+    """
+    folder = Path(folder)
+    with _held(folder, wait_seconds):
+        if _stored_fingerprint(draft.path) != draft.manifest.fingerprint:
+            found = check_reuse(folder, draft.manifest.request)
+            if found is None:
+                raise ArtifactError(f"{draft.path} has gone: somebody removed it", "run the same command again")
+            draft.path, draft.manifest, draft.artifact, draft.reused = found.path, found.manifest, found, True
+            yield draft
+            return
+        try:
+            yield draft
+            draft.artifact = _commit(draft, folder)
+        except BaseException as error:
+            trouble = disk_trouble(error, folder.parent)
+            if trouble is not None:
+                raise trouble from None
+            raise
+
+
+def abandon(folder: Path, draft: Draft) -> None:
+    """After a failure under `join`: remove the partial folder when nobody is at work in it and nothing in it is worth
+    keeping.
+    """
+    with suppress(ArtifactError), _held(Path(folder), 0.0):
+        if not draft.reused and not has_work(draft.path) and not Watch().living(draft.path):
+            shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def has_work(partial: Path) -> bool:
+    """Whether a partial folder holds anything but what every run begins with and leaves behind when it is killed."""
+    for path in partial.rglob("*"):
+        inside = path.relative_to(partial)
+        scratch = (
+            path.suffix in (".tmp", ".lease", ".old") or path.name in (_REQUEST, PLAN) or path.name.startswith(".")
+        )
+        if inside.parts[0] != WORKERS and not scratch and path.is_file():
+            return True
+    return False
 
 
 def check_reuse(folder: Path, request: Request) -> Artifact | None:
@@ -204,10 +298,8 @@ def check_reuse(folder: Path, request: Request) -> Artifact | None:
     if artifact.manifest.fingerprint == request.fingerprint():
         return artifact
     changed = request.differences(artifact.manifest.request)
-    listing = "\n".join(f"  {line}" for line in changed[:12])
-    more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
     raise ArtifactError(
-        f"{folder} was made with other parameters or inputs (stored -> asked for):\n{listing}{more}",
+        f"{folder} was made with other parameters or inputs{_told(changed)}",
         "give this one another name with --run NAME, or replace it with --force",
     )
 
@@ -227,36 +319,106 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _begin(folder: Path, request: Request, resume: bool) -> Draft:
+def _open(folder: Path, request: Request, force: bool, resume: bool) -> Draft:
+    """What `create` and `join` do once they hold the artifact."""
+    _recover(folder)
+    _refuse_foreign(folder)
+    existing = None if force else check_reuse(folder, request)
+    if existing is not None:
+        log.info("reusing %s", folder)
+        return Draft(existing.path, existing.manifest, reused=True, artifact=existing)
     partial = folder.with_name(folder.name + PARTIAL)
-    resumed = False
     try:
-        if partial.is_dir():
-            resumed = resume and _stored_fingerprint(partial) == request.fingerprint()
-            if not resumed:
-                shutil.rmtree(partial)
-        partial.mkdir(exist_ok=True)
+        resumed = partial.is_dir() and _continues(partial, request, force, resume)
         if not resumed:
-            write_json(partial / _REQUEST, {"fingerprint": request.fingerprint(), "request": request.normalised()})
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            write_json(partial / _REQUEST, _opening(request, resume))
     except OSError as error:
-        raise _unwritable(folder.parent, error) from None
-    if resumed:
+        raise disk_trouble(error, folder.parent) or _unwritable(folder.parent, error) from None
+    if resumed and has_work(partial):
         log.info("continuing the interrupted run in %s", partial)
     return Draft(partial, Manifest.of(request), resumed=resumed)
 
 
+def _opening(request: Request, resume: bool) -> dict[str, Any]:
+    return sealed(
+        {
+            "fingerprint": request.fingerprint(),
+            "request": request.normalised(),
+            "kept": resume,
+            "begun": {**_myself(), "time": datetime.now(UTC).isoformat(timespec="seconds")},
+        }
+    )
+
+
+def _continues(partial: Path, request: Request, force: bool, resume: bool) -> bool:
+    """Whether the work in a partial folder is to be continued (True) or may be thrown away (False).
+
+    Raises
+    ------
+    ArtifactError
+        It is somebody else's.
+    """
+    stored = _stored(partial)
+    same = resume and stored is not None and stored.get("fingerprint") == request.fingerprint()
+    if same and not force:
+        return True
+    working = Watch().living(partial)
+    if working and (force or not same):
+        what = "is being made" if same else "is being made from another request"
+        raise ArtifactError(
+            f"{partial} {what}, by {say_workers(working)}{_listing(stored, request)}",
+            "wait for it to end or stop it, or give this one another name with --run NAME",
+        )
+    if force or not has_work(partial) or (stored is not None and not stored.get("kept", True)):
+        return False
+    if stored is None:
+        raise ArtifactError(
+            f"{partial} holds unfinished work, and what it belongs to cannot be read from {_REQUEST}",
+            "throw it away with --force, or give this one another name with --run NAME",
+        )
+    begun = stored.get("begun")
+    by = f", begun by {say_workers([begun])}" if isinstance(begun, dict) else ""
+    raise ArtifactError(
+        f"{partial} holds the unfinished work of another request{by}{_listing(stored, request)}",
+        "finish it with its own command, give this one another name with --run NAME, or throw it away with --force",
+    )
+
+
+def _listing(stored: dict[str, Any] | None, request: Request) -> str:
+    """What differs, in lines of their own."""
+    try:
+        theirs = Request.model_validate((stored or {})["request"])
+    except (KeyError, ValueError):
+        return ""
+    return _told(request.differences(theirs))
+
+
+def _told(changed: list[str]) -> str:
+    if not changed:
+        return ""
+    more = f"\n  and {len(changed) - 12} more" if len(changed) > 12 else ""
+    listing = "\n".join(f"  {line}" for line in changed[:12])
+    return f" (stored -> asked for):\n{listing}{more}"
+
+
 def _commit(draft: Draft, folder: Path) -> Artifact:
-    for name in [_REQUEST, *draft._drop]:
-        target = draft.path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+    for name in draft._drop:
+        _drop(draft.path / name)
     files = sorted(path for path in draft.path.rglob("*") if path.is_file())
-    draft.manifest.files = {path.relative_to(draft.path).as_posix(): path.stat().st_size for path in files}
+    names = [path.relative_to(draft.path).as_posix() for path in files]
     for path in files:
         _flush(path)
-    write_json(draft.path / MANIFEST, draft.manifest.model_dump(mode="json"))
+    manifest = draft.manifest
+    manifest.seconds = round(time.monotonic() - draft._start, 3)
+    manifest.files = {name: path.stat().st_size for name, path in zip(names, files, strict=True)}
+    manifest.hashes = digest_files(draft.path, names)
+    document = manifest.document()
+    manifest.digest = document["digest"]
+    write_json(draft.path / MANIFEST, document)
+    write_stamps(draft.path, names, manifest.digest)
     retired = folder.with_name(folder.name + _RETIRED)
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
@@ -264,39 +426,70 @@ def _commit(draft: Draft, folder: Path) -> Artifact:
     os.rename(draft.path, folder)
     _flush(folder.parent)
     shutil.rmtree(retired, ignore_errors=True)
-    return Artifact(folder, draft.manifest)
+    return Artifact(folder, manifest)
+
+
+def _drop(target: Path) -> None:
+    """Remove scratch; a process that was thought dead may still write into it."""
+    if not target.is_dir():
+        target.unlink(missing_ok=True)
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
+
+
+def _stored(partial: Path) -> dict[str, Any] | None:
+    """What stands in the request file of a partial folder; None when it cannot be trusted."""
+    try:
+        document = json.loads((partial / _REQUEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and is_intact(document) else None
 
 
 def _stored_fingerprint(partial: Path) -> str | None:
-    try:
-        return json.loads((partial / _REQUEST).read_text("utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return (_stored(partial) or {}).get("fingerprint")
 
 
 @contextmanager
-def _lock(folder: Path, wait_seconds: float) -> Iterator[None]:
-    path = folder.with_name(f".{folder.name}.lock")
+def _held(folder: Path, wait_seconds: float | None) -> Iterator[None]:
+    """Hold the artifact alone."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from None
+    seconds = wait_time(wait_seconds)
     holder = folder.with_name(f".{folder.name}.holder")
-    lock = FileLock(path)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.warning("waiting for %s, which makes %s", _holder(holder), folder)
-            lock.acquire(timeout=wait_seconds)
+            if seconds > 0:
+                log.warning("waiting for %s, which makes %s", _holder(holder), folder)
+            lock.acquire(timeout=-1 if math.isinf(seconds) else seconds)
     except Timeout:
         raise ArtifactError(
-            f"{folder} is being made by {_holder(holder)}", "wait for it to end, or choose another name with --run"
+            f"{folder} is being made by {_holder(holder)}",
+            "wait for it to end (--wait SECONDS or forever), or choose another name with --run",
         ) from None
     except OSError as error:
         raise _unwritable(folder.parent, error) from None
     try:
-        write_json(holder, {"process": os.getpid(), "host": socket.gethostname(), "command": command_line()})
+        try:
+            write_json(holder, _myself())
+        except OSError as error:
+            raise disk_trouble(error, folder.parent) or _unwritable(folder.parent, error) from None
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            holder.unlink()
         lock.release()
+
+
+def _myself() -> dict[str, Any]:
+    return {"process": os.getpid(), "host": socket.gethostname(), "command": command_line()}
 
 
 def _holder(path: Path) -> str:
@@ -305,6 +498,27 @@ def _holder(path: Path) -> str:
         return f"process {entry['process']} on {entry['host']} (`{entry['command']}`)"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "os error 28", "os error 122")
+
+
+def disk_trouble(error: BaseException, folder: Path) -> ArtifactError | None:
+    """What to say when ``error`` means that the disk of ``folder`` is full or was made read-only; else None.
+
+    Libraries that write files wrap such errors into exceptions of their own, whose text is all that is left.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error).lower()
+    if number in _FULL or (not isinstance(error, RdxError) and any(words in text for words in _FULL_WORDS)):
+        return ArtifactError(
+            f"cannot write to {folder}: no space left on the disk",
+            "free some space and run the same command again, or choose another place with --outputs or RDX_OUTPUTS",
+        )
+    if number == errno.EROFS:
+        return _unwritable(folder, OSError(number, "the disk is read-only"))
+    return None
 
 
 def _unwritable(folder: Path, error: OSError) -> ArtifactError:
@@ -340,7 +554,7 @@ def find_artifacts(root: Path, kind: str | None = None) -> list[Artifact]:
         if any(part.endswith((PARTIAL, _RETIRED)) for part in path.relative_to(root).parts):
             continue
         try:
-            artifact = Artifact.open(path.parent)
+            artifact = Artifact.open(path.parent, full=False)
         except ArtifactError as error:
             log.warning("%s", error.message)
             continue
@@ -371,8 +585,6 @@ def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact
     if fitting:
         names = ", ".join(a.path.relative_to(root).as_posix() for a in fitting[:4])
         raise ArtifactError(f"`{text}` fits {len(fitting)} artifacts: {names}", "give more of the path")
-    from rdxcli.errors import near_matches
-
     known = [a.path.relative_to(root).as_posix() for a in find_artifacts(root, kind)]
     near = near_matches(text, known)
     hint = (

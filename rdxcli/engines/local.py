@@ -2,10 +2,15 @@
 
 Three stages run at once: threads decode and collate a few batches ahead (`rdxcli.engines.feed`); the caller's thread
 computes; a writer thread stores finished shards.
+
+This is also the loop of every rank and of every Ray actor: with a `Worker` it claims the next unfinished shard, does
+it, and claims another, until none is left. Shards that other workers hold are waited for, and done here when they die.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import queue
 import threading
 import time
@@ -17,14 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.artifacts.leases import Worker
 from rdxcli.engines.feed import Batch, Feed
-from rdxcli.engines.shards import Failure, ShardPlan, ShardResult, ShardStore
+from rdxcli.engines.shards import DamagedShardError, Failure, ShardPlan, ShardResult, ShardStore
 from rdxcli.engines.tasks import ShardTask, Values, batch_length, is_out_of_memory, join_outputs, split_batch
 from rdxcli.errors import RdxError
-from rdxcli.progress import log, track
+from rdxcli.progress import Advance, log, track
 
 WRITES = 2
 REPORT_AFTER = 30.0  # seconds until the rate and the bottleneck are stated
+LEAST_PAUSE, MOST_PAUSE = 0.1, 2.0  # seconds between looks at shards that others hold
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class RunOptions:
         More failed samples than this end the run.
     description : str
         For progress.
+    wait : float
+        Seconds to wait for shards that other workers hold, when nothing else is left to do.
     """
 
     workers: int = 1
@@ -50,6 +59,7 @@ class RunOptions:
     strict: bool = False
     max_errors: int | None = None
     description: str = "run"
+    wait: float = math.inf
 
 
 @dataclass
@@ -63,6 +73,10 @@ class RunReport:
     failures : list of Failure
         Of this run and of finished shards, in row order, each sample once.
     seconds : float
+    others : int
+        Rows that other workers did in the meantime.
+    left : int
+        Shards that other workers still hold.
     batch_size : int
         At the end; smaller than asked for after an out-of-memory error.
     waits : mapping of str to float
@@ -72,6 +86,8 @@ class RunReport:
 
     computed: int = 0
     resumed: int = 0
+    others: int = 0
+    left: int = 0
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
     batch_size: int = 0
@@ -94,6 +110,7 @@ def run_local(
     stores: Mapping[str, ShardStore],
     options: RunOptions = RunOptions(),
     shards: Sequence[int] | None = None,
+    worker: Worker | None = None,
 ) -> RunReport:
     """Do the shards that are not finished.
 
@@ -105,7 +122,9 @@ def run_local(
         One for each of ``task.outputs``; they may have different shards finished.
     options : RunOptions
     shards : sequence of int, optional
-        Only these; by default all.
+        Only these, in this order; by default all.
+    worker : Worker, optional
+        Under whose name shards are claimed, when others may be at work on the same stores.
 
     Returns
     -------
@@ -117,12 +136,13 @@ def run_local(
         A sample failed under ``strict``, more than ``max_errors`` failed, or one sample alone does not fit into memory.
         Finished shards stay; the next run goes on from there.
     """
-    return _Run(task, plan, stores, options).run(list(range(len(plan)) if shards is None else shards))
+    return _Run(task, plan, stores, options, worker).run(list(range(len(plan)) if shards is None else shards))
 
 
 def all_done(plan: ShardPlan, stores: Mapping[str, ShardStore]) -> bool:
     """Whether every shard of every output is finished."""
-    return all(store.done(shard) for store in stores.values() for shard in range(len(plan)))
+    shards = range(len(plan))
+    return all(store.done(shard, rows=plan.rows(shard)) for store in stores.values() for shard in shards)
 
 
 def check_failures(failures: Sequence[Failure], options: RunOptions) -> None:
@@ -139,61 +159,123 @@ def check_failures(failures: Sequence[Failure], options: RunOptions) -> None:
 
 
 class _Run:
-    def __init__(self, task: ShardTask, plan: ShardPlan, stores: Mapping[str, ShardStore], options: RunOptions) -> None:
-        self.task, self.plan, self.stores, self.options = task, plan, stores, options
+    def __init__(
+        self,
+        task: ShardTask,
+        plan: ShardPlan,
+        stores: Mapping[str, ShardStore],
+        options: RunOptions,
+        worker: Worker | None,
+    ) -> None:
+        self.task, self.plan, self.stores, self.options, self.worker = task, plan, stores, options, worker
         self.report = RunReport(batch_size=options.batch_size or plan.batch_size)
         self.ids = next(iter(stores.values())).sample_ids
         self.limit: int | None = None
         self.failed: dict[int, Failure] = {}
         self.missing: dict[int, list[str]] = {}
+        self.finished: set[int] = set()
+        self.written: set[tuple[int, str]] = set()  # shards and outputs, by this run
         self.results: dict[str, list[Values]] = {}
         self.shard_failures: dict[str, list[Failure]] = {}
+        self.advance: Advance = lambda steps: None
 
     def run(self, shards: list[int]) -> RunReport:
+        for store in self.stores.values():
+            store.folder.mkdir(parents=self.worker is None, exist_ok=True)
         for shard in shards:
-            missing = [name for name, store in self.stores.items() if not store.done(shard, retry_empty=True)]
-            if missing:
-                self.missing[shard] = missing
-            else:
+            if not self._missing(shard):
+                self.finished.add(shard)
                 self.report.resumed += len(self.plan.rows(shard))
-            for name in self.stores.keys() - set(missing):
-                self._note(self.stores[name].failures(shard, self.plan.rows(shard)))
         if self.report.resumed:
             log.info("%d of %d %s were done before", self.report.resumed, self.plan.n, self.task.unit)
-        total = sum(len(self.plan.rows(shard)) for shard in self.missing)
+        todo = [shard for shard in shards if shard not in self.finished]
+        total = sum(len(self.plan.rows(shard)) for shard in todo)
         start = time.monotonic()
         if total:
-            schedule = (
-                (shard, rows) for shard in self.missing for rows in self.plan.batches(shard, self.options.batch_size)
-            )
-            feed = Feed(self.task, schedule, self.ids, self.options.workers)
-            with (
-                track(self.options.description, total, self.task.unit) as advance,
-                self._writer() as write,
-                feed,
-            ):
-                pending: deque[tuple[Batch, Any]] = deque()
-                stated = False
-                for batch in self._timed(feed, "decoding"):
-                    self._note(batch.failures)
-                    with self._clock("computing"):
-                        pending.append((batch, self._start(batch)))
-                        ready = [pending.popleft() for _ in range(len(pending) - self.task.lookahead)]
-                        self._collect(ready, write)
-                    size = len(batch.rows) + len(batch.failures)
-                    self.report.computed += size
-                    advance(size)
-                    elapsed = time.monotonic() - start
-                    if not stated and elapsed >= REPORT_AFTER:
-                        stated = True
-                        self._state(elapsed, total)
-                with self._clock("computing"):
-                    self._collect(list(pending), write)
+            with track(self.options.description, total, self.task.unit) as self.advance:
+                self._share(todo, total, start)
         self.report.seconds = time.monotonic() - start
         self.report.failures = [self.failed[row] for row in sorted(self.failed)]
         if self.limit:
             self.report.batch_size = self.limit
         return self.report
+
+    def _share(self, todo: list[int], total: int, start: float) -> None:
+        """Claim shards and do them until all are finished, by whomever, or waiting for others takes too long."""
+        idle: float | None = None  # since when there is nothing to claim
+        while True:
+            claims = self._claims(todo)
+            first = next(claims, None)
+            if first is not None:
+                idle = None
+                self._work(itertools.chain([first], claims), total, start)
+            todo = [shard for shard in todo if shard not in self.finished]
+            if not todo:
+                return
+            if first is None:
+                idle = time.monotonic() if idle is None else idle
+                waited = time.monotonic() - idle
+                if waited >= self.options.wait:
+                    self.report.left = len(todo)
+                    return
+                time.sleep(min(MOST_PAUSE, max(LEAST_PAUSE, waited / 10), self.options.wait - waited))
+
+    def _claims(self, todo: Sequence[int]) -> Iterator[int]:
+        """Of the shards ``todo`` those that this run may do, each claimed just before it is given."""
+        for shard in todo:
+            missing = self._missing(shard)
+            if self.worker is not None and missing:
+                claimed = [name for name in missing if self.worker.claim(self.stores[name].lease(shard))]
+                # the worker that held it a moment ago may have finished it before it let go
+                missing = [name for name in self._missing(shard) if name in claimed]
+                for name in set(claimed) - set(missing):
+                    self.worker.release(self.stores[name].lease(shard))
+                if not missing and self._missing(shard):
+                    continue
+            if missing:
+                self.missing[shard] = missing
+                yield shard
+            else:
+                self.finished.add(shard)
+                self.report.others += len(self.plan.rows(shard))
+                self.advance(len(self.plan.rows(shard)))
+
+    def _missing(self, shard: int) -> list[str]:
+        """Outputs of which the shard is not finished; the failures in those that are finished are noted."""
+        rows, missing = self.plan.rows(shard), []
+        for name, store in self.stores.items():
+            if (shard, name) in self.written:
+                continue
+            if not store.done(shard, retry_empty=True, rows=rows):
+                missing.append(name)
+                continue
+            try:
+                self._note(store.failures(shard, rows))
+            except DamagedShardError as error:
+                log.warning("%s; it is done again", error.message)
+                missing.append(name)
+        return missing
+
+    def _work(self, shards: Iterator[int], total: int, start: float) -> None:
+        schedule = ((shard, rows) for shard in shards for rows in self.plan.batches(shard, self.options.batch_size))
+        with self._writer() as write, Feed(self.task, schedule, self.ids, self.options.workers) as feed:
+            pending: deque[tuple[Batch, Any]] = deque()
+            stated = False
+            for batch in self._timed(feed, "decoding"):
+                self._note(batch.failures)
+                with self._clock("computing"):
+                    pending.append((batch, self._start(batch)))
+                    ready = [pending.popleft() for _ in range(len(pending) - self.task.lookahead)]
+                    self._collect(ready, write)
+                size = len(batch.rows) + len(batch.failures)
+                self.report.computed += size
+                self.advance(size)
+                elapsed = time.monotonic() - start
+                if not stated and elapsed >= REPORT_AFTER:
+                    stated = True
+                    self._state(elapsed, total - self.report.others)
+            with self._clock("computing"):
+                self._collect(list(pending), write)
 
     # -- computing ----------------------------------------------------------------------------------------------
 
@@ -303,6 +385,12 @@ class _Run:
                         values = _joined(results.get(name, []))
                         result = ShardResult(values, failures.get(name, []))
                         self.stores[name].write(shard, self.plan.rows(shard), result)
+                        self.written.add((shard, name))
+                        if self.worker is not None:
+                            self.worker.release(self.stores[name].lease(shard))
+                    # an output that another worker holds is waited for, however soon this one is done
+                    if not self._missing(shard):
+                        self.finished.add(shard)
                 except BaseException as error:
                     errors.append(error)
 

@@ -5,14 +5,17 @@ folder:
 
 - ``00003.npy`` or ``00003.jsonl``: what the task made of the rows that went well, in order;
 - ``00003.parquet``: ``sample_id``, ``status`` (``ok`` or ``failed``), ``error`` of every row of the shard;
-- ``00003.done``: the marker, written last. A shard without it, or whose files have other sizes, does not count.
+- ``00003.done``: the marker, written last, with the request that the shard belongs to, its rows, and the size and hash
+  of its files. A shard without it, of another request or other rows, or whose files have other sizes, does not count.
 
-`assemble` joins the shards of a store into the final files. Several processes may fill one store: files are written
-under a name of the process's own and renamed, so that doing a shard twice is wasteful and harmless.
+`assemble` joins the shards of a store into the final files and compares every byte with its hash on the way. Several
+processes may fill one store: files are written under a name of the process's own and renamed, so that doing a shard
+twice is wasteful and harmless; leases (`rdxcli.artifacts.leases`) see to it that it is rare.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,16 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from rdxcli.artifacts.contents import digest_bytes, digest_file, is_intact, sealed
+from rdxcli.artifacts.store import PLAN
 from rdxcli.errors import ArtifactError
 
 OK, FAILED = "ok", "failed"
 FOLDER = "shards"
-_PLAN = "plan.json"
 
 MIN_SHARD_ROWS, MIN_SHARD_BATCHES = 256, 8
 MAX_SHARDS = 4000
 MAX_SHARD_BYTES = 64 * 2**20
+SHARDS_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -53,18 +60,24 @@ class ShardPlan:
     batch_size: int
 
     @classmethod
-    def of(cls, n: int, batch_size: int, row_bytes: int = 0, shard_rows: int | None = None) -> ShardPlan:
+    def of(
+        cls, n: int, batch_size: int, row_bytes: int = 0, shard_rows: int | None = None, workers: int = 1
+    ) -> ShardPlan:
         """The plan for ``n`` rows whose outputs take ``row_bytes`` each.
 
         Shards have ``shard_rows`` rows; by default 256 or eight batches, whichever is more; fewer when they would
-        exceed 64 MiB, more when there would be more than 4,000 of them. Whole batches in any case.
+        exceed 64 MiB or when several ``workers`` would have less than four each, more when there would be more than
+        4,000 of them. Whole batches in any case, so that the same numbers come out however the rows are cut.
         """
         batch = max(1, min(batch_size, n))
         rows = max(MIN_SHARD_ROWS, MIN_SHARD_BATCHES * batch, -(-n // MAX_SHARDS))
         if shard_rows is not None:
             rows = shard_rows
-        elif row_bytes:
-            rows = min(rows, max(1, MAX_SHARD_BYTES // row_bytes))
+        else:
+            if row_bytes:
+                rows = min(rows, max(1, MAX_SHARD_BYTES // row_bytes))
+            if workers > 1:
+                rows = max(min(rows, -(-n // (SHARDS_PER_WORKER * workers))), -(-n // MAX_SHARDS))
         return cls(n, batch * max(1, -(-rows // batch)), batch)
 
     def __len__(self) -> int:
@@ -79,32 +92,45 @@ class ShardPlan:
         rows, size = self.rows(shard), batch_size or self.batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def settle(self, folder: Path) -> ShardPlan:
+    def settle(self, folder: Path, request: str = "") -> ShardPlan:
         """The plan that work in ``folder`` follows: the stored one, else this one, which is stored.
+
+        Parameters
+        ----------
+        folder : Path
+        request : str
+            Fingerprint of what the shards belong to.
 
         Raises
         ------
         ArtifactError
-            The stored plan is for another number of rows.
+            The stored plan is damaged, or belongs to something else.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / _PLAN
-        if not path.exists():
-            temporary = folder / f"{_PLAN}.{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(asdict(self)), "utf-8")
-            try:
-                os.link(temporary, path)  # unlike a rename, this fails when another process was first
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                os.replace(temporary, path)
-            temporary.unlink(missing_ok=True)
+        path = folder / PLAN
         try:
-            stored = ShardPlan(**json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}", f"remove the folder {folder.parent}") from None
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                temporary = folder / f"{PLAN}.{os.getpid()}.tmp"
+                temporary.write_text(json.dumps(sealed({**asdict(self), "request": request})), "utf-8")
+                try:
+                    os.link(temporary, path)  # unlike a rename, this fails when another process was first
+                except FileExistsError:
+                    pass
+                except OSError:  # a file system without hard links
+                    os.replace(temporary, path)
+                temporary.unlink(missing_ok=True)
+            document = json.loads(path.read_text("utf-8"))
+            if not is_intact(document):
+                raise ValueError("it was edited, or not written to its end")
+            stored = ShardPlan(*(int(document[name]) for name in ("n", "shard_rows", "batch_size")))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path} is damaged: {error}", f"throw the unfinished work away with --force, or remove {folder.parent}"
+            ) from None
         if stored.n != self.n:
             raise ArtifactError(f"{path} is for {stored.n} rows, not {self.n}", f"remove the folder {folder.parent}")
+        if document["request"] != request:
+            raise ArtifactError(f"{path} belongs to another request", f"remove the folder {folder.parent}")
         return stored
 
 
@@ -132,6 +158,10 @@ class ShardResult:
     failures: Sequence[Failure] = ()
 
 
+class DamagedShardError(ArtifactError):
+    """A file of a finished shard is not what was written. The shard no longer counts as finished."""
+
+
 class ShardStore:
     """Finished shards of one output.
 
@@ -141,42 +171,63 @@ class ShardStore:
         Made when first written to.
     sample_ids : sequence of str
         Of all rows.
+    request : str
+        Fingerprint of what the shards belong to; shards of anything else do not count.
     """
 
-    def __init__(self, folder: Path, sample_ids: Sequence[str]) -> None:
+    def __init__(self, folder: Path, sample_ids: Sequence[str], request: str = "") -> None:
         self.folder = folder
         self.sample_ids = sample_ids
+        self.request = request
 
-    def done(self, shard: int, retry_empty: bool = False) -> bool:
-        """Whether the shard is finished and undamaged.
+    def done(self, shard: int, retry_empty: bool = False, rows: range | None = None) -> bool:
+        """Whether the shard is finished; its files are judged by their size.
 
         Parameters
         ----------
         retry_empty : bool
             Do not count a shard of which every row failed: its cause is rarely the images.
+        rows : range, optional
+            The rows that it must hold.
         """
-        marker = self.marker(shard)
+        marker = self._marker(shard)
         if marker is None or (retry_empty and not marker["ok"]):
+            return False
+        if rows is not None and marker["rows"] != [rows.start, rows.stop]:
             return False
         return all(
             (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
-            for name, size in marker["files"].items()
+            for name, (size, _) in marker["files"].items()
         )
 
     def marker(self, shard: int) -> dict[str, Any] | None:
-        """Contents of the shard's marker, or None."""
+        """What is known of a finished shard: numbers of rows ``ok`` and ``failed``, sizes of its ``files``; or None."""
+        marker = self._marker(shard)
+        if marker is None:
+            return None
+        sizes = {name: size for name, (size, _) in marker["files"].items()}
+        return {"ok": marker["ok"], "failed": marker["failed"], "files": sizes}
+
+    def _marker(self, shard: int) -> dict[str, Any] | None:
         try:
             marker = json.loads(self._path(shard, "done").read_text("utf-8"))
-            return marker if {"ok", "failed", "files"} <= marker.keys() else None
-        except (OSError, ValueError, AttributeError):
+            return marker if is_intact(marker) and marker["request"] == self.request else None
+        except (OSError, ValueError, AttributeError, KeyError):
             return None
+
+    def lease(self, shard: int) -> Path:
+        """Where the worker that does the shard says so."""
+        return self._path(shard, "lease")
 
     def write(self, shard: int, rows: range, result: ShardResult) -> None:
         """Write a whole shard: data, status table, and the marker last."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"{self.folder.parent} has gone: another process finished it or threw it away",
+                "run the same command again",
+            ) from None
         errors = {failure.row: failure.error for failure in result.failures}
         if len(result.values) != len(rows) - len(errors):
             raise RuntimeError(f"shard {shard}: {len(result.values)} results for {len(rows) - len(errors)} good rows")
@@ -187,47 +238,79 @@ class ShardStore:
                 "error": pa.array([errors.get(row) for row in rows], pa.string()),
             }
         )
-        sizes: dict[str, int] = {}
-        with _replacing(self._path(shard, "parquet"), sizes) as temporary:
+        files: dict[str, tuple[int, str]] = {}
+        with _replacing(self._path(shard, "parquet"), files) as temporary:
             pq.write_table(table, temporary)
         if isinstance(result.values, np.ndarray):
-            with _replacing(self._path(shard, "npy"), sizes) as temporary, open(temporary, "wb") as stream:
+            with _replacing(self._path(shard, "npy"), files) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(result.values), allow_pickle=False)
         else:
-            with _replacing(self._path(shard, "jsonl"), sizes) as temporary:
+            with _replacing(self._path(shard, "jsonl"), files) as temporary:
                 lines = [json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in result.values]
                 temporary.write_text("".join(lines), "utf-8")
         with _replacing(self._path(shard, "done"), {}) as temporary:
-            marker = {"ok": len(result.values), "failed": len(errors), "files": sizes}
-            temporary.write_text(json.dumps(marker), "utf-8")
+            marker = {
+                "request": self.request,
+                "rows": [rows.start, rows.stop],
+                "ok": len(result.values),
+                "failed": len(errors),
+                "files": files,
+            }
+            temporary.write_text(json.dumps(sealed(marker)), "utf-8")
 
     def failures(self, shard: int, rows: range) -> list[Failure]:
-        """Samples of a finished shard that failed."""
-        import pyarrow.parquet as pq
+        """Samples of a finished shard that failed.
 
-        marker = self.marker(shard)
+        Raises
+        ------
+        DamagedShardError
+        """
+        marker = self._marker(shard)
         if marker is None or not marker["failed"]:
             return []
-        table = pq.read_table(self._path(shard, "parquet")).to_pydict()
+        table = pq.read_table(io.BytesIO(self._content(shard, "parquet", marker))).to_pydict()
         columns = zip(rows, table["sample_id"], table["status"], table["error"], strict=True)
         return [Failure(row, sample, error) for row, sample, status, error in columns if status == FAILED]
 
     def values(self, shard: int) -> np.ndarray | list[dict[str, Any]]:
-        """Results of a finished shard; arrays are memory-mapped."""
-        path = self._path(shard, "npy")
-        if path.is_file():
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        return [json.loads(line) for line in self._path(shard, "jsonl").read_text("utf-8").splitlines()]
+        """Results of a finished shard.
+
+        Raises
+        ------
+        DamagedShardError
+        """
+        marker = self._marker(shard)
+        if marker is None:
+            raise self._damaged(shard, self._path(shard, "done"))
+        if self._path(shard, "npy").name in marker["files"]:
+            content = self._content(shard, "npy", marker)
+            return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        return [json.loads(line) for line in self._content(shard, "jsonl", marker).decode("utf-8").splitlines()]
+
+    def _content(self, shard: int, kind: str, marker: Mapping[str, Any]) -> bytes:
+        """The bytes of a file, compared with their hash."""
+        path = self._path(shard, kind)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            content = None
+        if content is None or digest_bytes(content) != marker["files"].get(path.name, (0, ""))[1]:
+            raise self._damaged(shard, path)
+        return content
+
+    def _damaged(self, shard: int, path: Path) -> DamagedShardError:
+        self._path(shard, "done").unlink(missing_ok=True)
+        return DamagedShardError(f"{path} is damaged: its bytes are not the ones that were written", "run it again")
 
     def _path(self, shard: int, kind: str) -> Path:
         return self.folder / f"{shard:05d}.{kind}"
 
 
 class _replacing:  # noqa: N801  (reads like a verb at its use)
-    """Write under a temporary name, flush to disk, rename; note the size under the final name in ``sizes``."""
+    """Write under a temporary name, flush to disk, rename; note size and hash under the final name in ``files``."""
 
-    def __init__(self, path: Path, sizes: dict[str, int]) -> None:
-        self.path, self.sizes = path, sizes
+    def __init__(self, path: Path, files: dict[str, tuple[int, str]]) -> None:
+        self.path, self.files = path, files
         self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
     def __enter__(self) -> Path:
@@ -237,12 +320,9 @@ class _replacing:  # noqa: N801  (reads like a verb at its use)
         if kind is not None:
             self.temporary.unlink(missing_ok=True)
             return
-        descriptor = os.open(self.temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self.sizes[self.path.name] = self.temporary.stat().st_size
+        with open(self.temporary, "r+b") as stream:  # a descriptor that may write: Windows flushes no other
+            os.fsync(stream.fileno())
+        self.files[self.path.name] = self.temporary.stat().st_size, digest_file(self.temporary)
         os.replace(self.temporary, self.path)
 
 
@@ -289,14 +369,13 @@ def assemble(
     ------
     ArtifactError
         A shard is missing; no sample went well; shards differ in the shape of a row.
+    DamagedShardError
+        The bytes of a shard have changed; it counts as unfinished from now on.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     counts = []
     failures: list[Failure] = []
     for shard in range(len(plan)):
-        marker = store.marker(shard)
+        marker = store.marker(shard) if store.done(shard, rows=plan.rows(shard)) else None
         if marker is None:
             raise ArtifactError(f"{store.folder}: shard {shard} is not finished", "run the same command again")
         counts.append(int(marker["ok"]))
@@ -331,19 +410,20 @@ def _join_arrays(store: ShardStore, counts: Sequence[int], total: int, target: P
     if not isinstance(pattern, np.ndarray):
         raise ArtifactError(f"{store.folder} holds rows of text, not arrays")
     shape = (total, *pattern.shape[1:])
-    joined = np.lib.format.open_memmap(target, mode="w+", dtype=pattern.dtype, shape=shape)
-    start = 0
-    for shard, count in _filled(counts):
-        values = np.asarray(store.values(shard))
-        expected = (count, *pattern.shape[1:])
-        if values.shape != expected or values.dtype != pattern.dtype:
-            raise ArtifactError(
-                f"{store.folder}: shard {shard} holds {values.shape} {values.dtype}, not {expected} {pattern.dtype}",
-                "run it again with --force",
-            )
-        joined[start : start + count] = values
-        start += count
-    joined.flush()
+    # written in a row, not through a memory map: a full disk is then an error and not the end of the process
+    with open(target, "wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(pattern.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for shard, count in _filled(counts):
+            values = np.asarray(pattern if shard == first else store.values(shard))
+            expected = (count, *pattern.shape[1:])
+            if values.shape != expected or values.dtype != pattern.dtype:
+                raise ArtifactError(
+                    f"{store.folder}: shard {shard} holds {values.shape} {values.dtype}, not {expected} "
+                    f"{pattern.dtype}",
+                    "run it again with --force",
+                )
+            stream.write(np.ascontiguousarray(values).data)
     return shape
 
 
