@@ -26,7 +26,7 @@ def complete_downloads(incomplete: str) -> list[str]:
         "rdx download imagenet --from /data/ILSVRC2012",
         "rdx download --check",
     ],
-    without=("outputs", "seed", "device", "run"),
+    without=("outputs", "seed", "device", "run", "wait"),
 )
 def download(
     session: Session,

@@ -21,6 +21,7 @@ from .options import (
 )
 
 RUN_PANEL = "How to run"
+SHARE_DONE = 5
 _SHOWN = 10
 
 
@@ -82,7 +83,12 @@ def extract(
         str | None, typer.Option("--address", help="Of a running Ray cluster.", rich_help_panel=RUN_PANEL)
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", rich_help_panel=RUN_PANEL)
+        bool,
+        typer.Option(
+            "--strict",
+            help="Stop at the first image that cannot be read; exit with 5 when other ranks still work.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = False,
     max_errors: Annotated[
         int | None, typer.Option("--max-errors", min=0, help="Stop when more images fail.", rich_help_panel=RUN_PANEL)
@@ -94,7 +100,7 @@ def extract(
     """Run images through a model and store what its layers make of them.
 
     An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
-    code 4). Started by torchrun or as a SLURM array, every process does its share.
+    code 4). Started by torchrun or as a SLURM array, every process claims images and does them until none is left.
     """
     from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.registry import resolve
@@ -132,8 +138,16 @@ def extract(
         plans = [service.plan(job) for job in jobs]
         session.sink.result("\n".join(map(_lines, plans)), {"plan": "extract", "jobs": plans})
         return
-    done = [extracted for job in jobs for extracted in service.extract(job)]
-    if not done:
+    done: list[service.Extracted] = []
+    shares = []
+    for job in jobs:
+        try:
+            done += service.extract(job)
+        except service.ShareDone as share:
+            shares.append(share)
+            session.sink.warning(share.message)
+    if shares:
+        _say_share(session, shares, strict)
         return
     documents = [extracted.document() for extracted in done]
     paths = "\n".join(str(extracted.folder) for extracted in done)
@@ -147,6 +161,25 @@ def extract(
         },
     )
     _report_failures(session, documents)
+
+
+def _say_share(session: Session, shares: list[Any], strict: bool) -> None:
+    """A rank that ends before the artifact is there prints no path, so that nobody takes it for done."""
+    rank = shares[0].rank
+    left = sum(share.left for share in shares)
+    session.sink.result(
+        None,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "share",
+            "share": "done",
+            "shards_left": left,
+            "rank": rank.index,
+            "ranks": rank.count,
+        },
+    )
+    if strict:
+        session.exit(SHARE_DONE)
 
 
 def _lines(plan: dict[str, Any]) -> str:

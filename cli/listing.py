@@ -9,7 +9,7 @@ from rdxcli.errors import UnknownNameError, UsageError
 from .options import Session, command, complete_models
 
 KINDS = ("models", "datasets", "methods", "layers", "artifacts")
-_UNUSED = ("seed", "config", "run", "force", "dry_run")
+_UNUSED = ("seed", "config", "run", "force", "dry_run", "wait")
 
 
 def _complete_kind(incomplete: str) -> list[str]:

@@ -199,6 +199,18 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
         False,
     ),
     (
+        "wait",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--wait",
+                help="Seconds to wait for others that make the same thing, or `forever`.",
+                rich_help_panel=COMMON,
+            ),
+        ],
+        None,
+    ),
+    (
         "dry_run",
         Annotated[
             bool, typer.Option("--dry-run", help="Say what would be done, touch nothing.", rich_help_panel=COMMON)
@@ -277,10 +289,26 @@ def registered() -> dict[str, Registered]:
     return _commands
 
 
+def _set_wait(given: str | None) -> None:
+    """``--wait SECONDS|forever``, for this process."""
+    if given is None:
+        return
+    from rdxcli.artifacts import set_wait
+
+    try:
+        seconds = float("inf") if given == "forever" else float(given)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise UsageError(f"--wait: got `{given}`, expected seconds, or `forever`")
+    set_wait(seconds)
+
+
 def _session(common: dict[str, Any]) -> Session:
     verbosity = -1 if common["quiet"] else 1 if common["verbose"] else 0
     sink = Sink(as_json=common["as_json"], verbosity=verbosity)
     sink.install()
+    _set_wait(common["wait"])
     return Session(
         outputs=common["outputs"],
         seed=common["seed"],

@@ -15,7 +15,7 @@ from .options import Session, command, read_stdin
         "rdx compare digits-cnn-m35 digits-cnn -q | rdx visualize - --open",
         "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf",
     ],
-    without=("seed", "device", "run", "force", "dry_run"),
+    without=("seed", "device", "run", "force", "dry_run", "wait"),
 )
 def visualize(
     session: Session,

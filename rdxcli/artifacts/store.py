@@ -143,7 +143,7 @@ class Draft:
         return self.artifact
 
 
-_waiting = {"seconds": 600.0}
+_waiting: dict[str, float] = {}
 
 
 def set_wait(seconds: float) -> None:
@@ -151,9 +151,9 @@ def set_wait(seconds: float) -> None:
     _waiting["seconds"] = seconds
 
 
-def wait_time(given: float | None = None) -> float:
-    """Seconds to wait for other processes: the given ones, else what `set_wait` said, else 600."""
-    return _waiting["seconds"] if given is None else given
+def wait_time(given: float | None = None, default: float = 600.0) -> float:
+    """Seconds to wait for other processes: the given ones, else what `set_wait` said, else ``default``."""
+    return _waiting.get("seconds", default) if given is None else given
 
 
 @contextmanager
@@ -263,12 +263,13 @@ def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -
             raise
 
 
-def abandon(folder: Path, draft: Draft) -> None:
+def abandon(folder: Path, draft: Draft, worth: bool | None = None) -> None:
     """After a failure under `join`: remove the partial folder when nobody is at work in it and nothing in it is worth
-    keeping.
+    keeping (by default: when there is nothing in it).
     """
     with suppress(ArtifactError), _held(Path(folder), 0.0):
-        if not draft.reused and not has_work(draft.path) and not Watch().living(draft.path):
+        keep = has_work(draft.path) if worth is None else worth
+        if not draft.reused and not keep and not Watch().living(draft.path):
             shutil.rmtree(draft.path, ignore_errors=True)
 
 

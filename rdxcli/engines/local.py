@@ -24,7 +24,7 @@ import numpy as np
 
 from rdxcli.artifacts.leases import Worker
 from rdxcli.engines.feed import Batch, Feed
-from rdxcli.engines.shards import DamagedShardError, Failure, ShardPlan, ShardResult, ShardStore
+from rdxcli.engines.shards import DamagedShardError, Failure, GoneError, ShardPlan, ShardResult, ShardStore
 from rdxcli.engines.tasks import ShardTask, Values, batch_length, is_out_of_memory, join_outputs, split_batch
 from rdxcli.errors import RdxError
 from rdxcli.progress import Advance, log, track
@@ -181,7 +181,8 @@ class _Run:
 
     def run(self, shards: list[int]) -> RunReport:
         for store in self.stores.values():
-            store.folder.mkdir(parents=self.worker is None, exist_ok=True)
+            if self.worker is None:
+                store.folder.mkdir(parents=True, exist_ok=True)
         for shard in shards:
             if not self._missing(shard):
                 self.finished.add(shard)
@@ -247,7 +248,9 @@ class _Run:
             if (shard, name) in self.written:
                 continue
             if not store.done(shard, retry_empty=True, rows=rows):
-                missing.append(name)
+                # without its folder the output was finished by another process: there is nothing left to do
+                if self.worker is None or store.folder.is_dir():
+                    missing.append(name)
                 continue
             try:
                 self._note(store.failures(shard, rows))
@@ -384,7 +387,12 @@ class _Run:
                     for name in self.missing[shard]:
                         values = _joined(results.get(name, []))
                         result = ShardResult(values, failures.get(name, []))
-                        self.stores[name].write(shard, self.plan.rows(shard), result)
+                        try:
+                            self.stores[name].write(shard, self.plan.rows(shard), result)
+                        except GoneError:
+                            if self.worker is None:
+                                raise
+                            log.info("shard %d of %s was done by another process as well", shard, name)
                         self.written.add((shard, name))
                         if self.worker is not None:
                             self.worker.release(self.stores[name].lease(shard))

@@ -1,7 +1,7 @@
 """Plain ranks: a scheduler starts the same command several times, and each process does its share of the shards.
 
-Ranks do not talk to each other. They share the outputs directory, and the one that finds every shard finished joins
-them.
+Ranks do not talk to each other. They share the outputs directory, claim one shard after the other, and the one that
+finds every shard finished joins them. A rank that comes late, is slow or dies costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rdxcli.errors import UsageError
+
+RANK_WAIT = 120.0
+"""Seconds that a rank waits for shards that others hold: long enough to see that one of them has died."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,16 @@ class Rank:
     source: str = ""
 
     def shards(self, total: int) -> list[int]:
-        """The shards of this rank: every ``count``-th, so that all ranks get work from everywhere in the data."""
+        """The shards this rank begins with: every ``count``-th, so that ranks that start together stay apart."""
         return list(range(self.index, total, self.count))
+
+    def order(self, total: int) -> list[int]:
+        """All shards as this rank looks for work: first `shards`, then those that the next ranks begin with."""
+        return [
+            shard
+            for step in range(self.count)
+            for shard in Rank((self.index + step) % self.count, self.count).shards(total)
+        ]
 
 
 def detect_rank(environment: Mapping[str, str] | None = None) -> Rank:

@@ -162,6 +162,10 @@ class DamagedShardError(ArtifactError):
     """A file of a finished shard is not what was written. The shard no longer counts as finished."""
 
 
+class GoneError(ArtifactError):
+    """The folder of the shards is no longer there: another process finished the artifact, or threw it away."""
+
+
 class ShardStore:
     """Finished shards of one output.
 
@@ -220,14 +224,24 @@ class ShardStore:
         return self._path(shard, "lease")
 
     def write(self, shard: int, rows: range, result: ShardResult) -> None:
-        """Write a whole shard: data, status table, and the marker last."""
+        """Write a whole shard: data, status table, and the marker last.
+
+        Raises
+        ------
+        GoneError
+        """
         try:
             self.folder.mkdir(exist_ok=True)
+            self._write(shard, rows, result)
         except FileNotFoundError:
-            raise ArtifactError(
+            if self.folder.is_dir():
+                raise
+            raise GoneError(
                 f"{self.folder.parent} has gone: another process finished it or threw it away",
                 "run the same command again",
             ) from None
+
+    def _write(self, shard: int, rows: range, result: ShardResult) -> None:
         errors = {failure.row: failure.error for failure in result.failures}
         if len(result.values) != len(rows) - len(errors):
             raise RuntimeError(f"shard {shard}: {len(result.values)} results for {len(rows) - len(errors)} good rows")

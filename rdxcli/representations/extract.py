@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Draft, Request, check_reuse, create
-from rdxcli.errors import ArtifactError, UsageError
+import psutil
+import pyarrow.parquet as pq
+
+from rdxcli.artifacts import Artifact, check_reuse, join
+from rdxcli.engines.feed import PREFETCH
+from rdxcli.engines.local import WRITES
+from rdxcli.engines.ranks import Rank, detect_rank
+from rdxcli.engines.shards import ShardPlan
+from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log
 from rdxcli.representations.extraction import (
     SAMPLES,
     ExtractOptions,
     Job,
     count_values,
-    finish,
-    open_stores,
+    make_layers,
     output_shapes,
     prepare,
-    run_shards,
 )
 
-if TYPE_CHECKING:
-    from rdxcli.engines.ranks import Rank
-
-__all__ = ["ExtractOptions", "Extracted", "extract", "plan"]
+__all__ = ["ExtractOptions", "Extracted", "ShareDone", "extract", "plan"]
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,46 @@ class Extracted:
         }
 
 
+class ShareDone(RdxError):  # noqa: N818  (no error: a rank that ends before the artifact is there)
+    """This rank has done what it could, and others still work on the rest.
+
+    Attributes
+    ----------
+    left : int
+        Shards that others hold.
+    rank : Rank
+    """
+
+    exit_code = 0
+
+    def __init__(self, left: int, rank: Rank, folder: Path) -> None:
+        super().__init__(
+            f"share done, {left} {'shard' if left == 1 else 'shards'} left, which other ranks are doing; "
+            f"the last of them makes {folder}",
+            "--wait forever waits for it",
+        )
+        self.left, self.rank = left, rank
+
+
 def extract(options: ExtractOptions) -> list[Extracted]:
     """Extract all layers in one pass, or find them in the outputs directory.
+
+    Every process that is asked for the same artifact claims shards and does them, be it a rank, a Ray actor or a second
+    command on another machine; the one that finds all finished joins them.
 
     Returns
     -------
     list of Extracted
-        One per layer, in the order asked for. Empty for a rank whose share is done while other ranks still work.
+        One per layer, in the order asked for.
 
     Raises
     ------
+    ShareDone
+        A rank waited long enough for shards that other ranks hold.
     RdxError
         Unknown names, missing weights or images, an artifact in the same place that was made from something else
         (changed weights or images included), or failed images beyond what was allowed.
     """
-    from rdxcli.engines.ranks import Rank, detect_rank
-
     rank = detect_rank() if options.engine in ("auto", "ranks") else Rank()
     if options.engine == "ranks" and not rank.source:
         raise UsageError(
@@ -93,18 +117,19 @@ def extract(options: ExtractOptions) -> list[Extracted]:
         )
     job = prepare(options, rank)
     if rank.count > 1:
-        return _as_rank(job, rank)
-    with ExitStack() as stack:
-        drafts: dict[str, Draft] = {}
-        for layer in sorted(job.layers, key=lambda name: job.folders[job.layers.index(name)]):
-            # always in the order of the folders, so that two processes cannot wait for each other
-            place = job.layers.index(layer)
-            drafts[layer] = stack.enter_context(
-                create(job.folders[place], job.requests[place], force=options.force, resume=True)
-            )
-        missing = [layer for layer in job.layers if not drafts[layer].reused]
-        if missing:
-            _make(job, missing, drafts)
+        log.info("rank %d of %d (%s)", rank.index, rank.count, rank.source)
+    drafts = {
+        layer: join(folder, request, force=options.force)
+        for layer, folder, request in zip(job.layers, job.folders, job.requests, strict=True)
+    }
+    left = make_layers(job, {layer: draft for layer, draft in drafts.items() if not draft.reused}, rank)
+    if left and rank.count > 1:
+        raise ShareDone(left, rank, job.folders[0])
+    if left:
+        raise ArtifactError(
+            f"{job.folders[0]} is being made by other processes: {left} shards left",
+            "wait for it to end, with --wait SECONDS or --wait forever",
+        )
     return [
         _opened(layer, drafts[layer].result, folder, drafts[layer].reused, job.options.strict)
         for layer, folder in zip(job.layers, job.folders, strict=True)
@@ -116,8 +141,6 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
 
     Weights are loaded, because layers and their sizes are known only then.
     """
-    from rdxcli.engines.ranks import Rank
-
     job = prepare(options, Rank())
     widths = output_shapes(job)
     states = []
@@ -154,70 +177,7 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
     }
 
 
-def _make(job: Job, layers: list[str], drafts: dict[str, Draft]) -> None:
-    """Run the shards of ``layers`` and join them inside their drafts."""
-    from rdxcli.engines.shards import FOLDER
-
-    plan, stores = open_stores(job, {layer: drafts[layer].path for layer in layers})
-    try:
-        report = run_shards(job, layers, plan, stores)
-        for layer in layers:
-            finish(job, layer, plan, stores[layer], drafts[layer], report)
-            drafts[layer].discard_at_end(FOLDER)
-    except BaseException:
-        for layer in layers:
-            if not any(stores[layer].done(shard, retry_empty=True) for shard in range(len(plan))):
-                shutil.rmtree(drafts[layer].path, ignore_errors=True)  # nothing in it is worth keeping
-        raise
-
-
-def _as_rank(job: Job, rank: Rank) -> list[Extracted]:
-    """Do this rank's share; the rank that finds all shards finished joins them."""
-    log.info("rank %d of %d (%s); --engine local does everything in one process", rank.index, rank.count, rank.source)
-    from rdxcli.engines.local import all_done
-    from rdxcli.engines.shards import FOLDER
-
-    drafts = {}
-    for layer, folder, request in zip(job.layers, job.folders, job.requests, strict=True):
-        drafts[layer] = _begun(folder, request)
-    missing = [layer for layer in job.layers if not drafts[layer].reused]
-    if missing:
-        plan, stores = open_stores(job, {layer: drafts[layer].path for layer in missing})
-        report = run_shards(job, missing, plan, stores, rank.shards(len(plan)))
-        if not all_done(plan, stores):
-            log.info("rank %d of %d has done its share; the last one joins the shards", rank.index, rank.count)
-            return []
-        for layer in missing:
-            place = job.layers.index(layer)
-            with create(job.folders[place], job.requests[place], resume=True) as draft:
-                if not draft.reused:
-                    finish(job, layer, plan, stores[layer], draft, report)
-                    draft.discard_at_end(FOLDER)
-            drafts[layer] = draft
-    return [
-        _opened(layer, drafts[layer].result, folder, drafts[layer].reused, job.options.strict)
-        for layer, folder in zip(job.layers, job.folders, strict=True)
-    ]
-
-
-class _Begun(Exception):  # noqa: N818  (leaves `create` with the partial folder in place)
-    pass
-
-
-def _begun(folder: Path, request: Request) -> Draft:
-    """Make the partial folder of ``request`` if it is not there, without holding its lock any longer than that."""
-    try:
-        with create(folder, request, resume=True) as draft:
-            if not draft.reused:
-                raise _Begun
-    except _Begun:
-        pass
-    return draft
-
-
 def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: bool) -> Extracted:
-    import pyarrow.parquet as pq
-
     details = artifact.manifest.details
     failures: list[dict[str, str]] = []
     if details["failed"]:
@@ -233,12 +193,6 @@ def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: 
 
 def _peak_memory(job: Job, row_bytes: int) -> int:
     """Bytes at the peak, roughly: this process with its weights, waiting batches, layer outputs, shards in memory."""
-    import psutil
-
-    from rdxcli.engines.feed import PREFETCH
-    from rdxcli.engines.local import WRITES
-    from rdxcli.engines.shards import ShardPlan
-
     batch = min(job.batch_size, len(job.dataset))
     inputs = (2 * PREFETCH + 2) * batch * 4 * count_values(job.model.input_size)
     largest = max(count_values(layer.shape) for layer in job.model.layers())

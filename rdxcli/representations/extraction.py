@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Draft, Request
+import numpy as np
+
+from rdxcli.artifacts import Draft, Request, wait_time
 from rdxcli.artifacts.layout import activations_folder
+from rdxcli.artifacts.leases import Worker
+from rdxcli.datasets.registry import data_root
 from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
+from rdxcli.engines.local import RunOptions, RunReport, run_local
+from rdxcli.engines.ranks import RANK_WAIT, Rank
+from rdxcli.engines.ray import count_workers, run_ray
+from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
+from rdxcli.engines.sharing import Making, make
 from rdxcli.errors import UsageError
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
-    from rdxcli.engines.activations import ActivationTask
-    from rdxcli.engines.local import RunOptions, RunReport
-    from rdxcli.engines.ranks import Rank
-    from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore
     from rdxcli.models.loaded import LoadedModel
 
 CODE = "1"
@@ -105,7 +112,6 @@ class Job:
 
 
 def prepare(options: ExtractOptions, rank: Rank) -> Job:
-    from rdxcli.engines.activations import default_batch_size, default_workers
     from rdxcli.models import load
     from rdxcli.models.devices import pick_dtype
     from rdxcli.models.registry import resolve
@@ -178,27 +184,30 @@ def _request(options: ExtractOptions, model: LoadedModel, layer: str, dataset: d
     )
 
 
-def open_stores(job: Job, folders: dict[str, Path]) -> tuple[ShardPlan, dict[str, ShardStore]]:
-    from rdxcli.engines.shards import FOLDER, ShardPlan, ShardStore
-
+def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
+    """Make the artifacts of ``drafts`` together with whoever else makes them; returns the shards others still hold."""
+    if not drafts:
+        return 0
+    options = job.options
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
-    row_bytes = max(4 * count_values(shapes[layer]) for layer in folders)
-    wanted = ShardPlan.of(len(job.dataset), job.batch_size, row_bytes, job.options.shard_rows)
-    plans = {layer: wanted.settle(folder / FOLDER) for layer, folder in folders.items()}
-    plan = next(iter(plans.values()))
-    for layer, other in plans.items():
-        if other != plan:  # interrupted runs of single layers, with other batch sizes: one pass needs one plan
-            shutil.rmtree(folders[layer] / FOLDER)
-            plan.settle(folders[layer] / FOLDER)
-    return plan, {layer: ShardStore(folder / FOLDER, job.dataset.sample_ids) for layer, folder in folders.items()}
+    row_bytes = max(4 * count_values(shapes[layer]) for layer in drafts)
+    workers = count_workers(options.address) if options.engine == "ray" else rank.count
+    wanted = ShardPlan.of(len(job.dataset), job.batch_size, row_bytes, options.shard_rows, workers)
+
+    def finish(layer: str, plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
+        columns = {"label": job.dataset.labels, "split": job.dataset.splits}
+        done = assemble(store, plan, draft.path / DATA, draft.path / SAMPLES, columns)
+        draft.manifest.rows, draft.manifest.device = done.rows, job.device
+        draft.manifest.details = _details(job, layer, done, report)
+
+    outputs = {
+        layer: Making(job.folders[job.layers.index(layer)], draft, partial(finish, layer))
+        for layer, draft in drafts.items()
+    }
+    return make(outputs, wanted, job.dataset.sample_ids, partial(_do, job, rank))
 
 
-def run_shards(
-    job: Job, layers: list[str], plan: ShardPlan, stores: dict[str, ShardStore], shards: list[int] | None = None
-) -> RunReport:
-    from rdxcli.engines.activations import ActivationTask
-    from rdxcli.engines.local import RunOptions, run_local
-
+def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], worker: Worker) -> RunReport:
     options = job.options
     how = RunOptions(
         workers=job.workers,
@@ -206,12 +215,11 @@ def run_shards(
         strict=options.strict,
         max_errors=options.max_errors,
         description=f"extract {job.model.name} on {job.dataset.name}",
+        wait=wait_time(default=RANK_WAIT if rank.count > 1 else math.inf),
     )
-    if shards is not None:
-        log.info("%d of the %d shards are this rank's", len(shards), len(plan))
     log.info(
-        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d",
-        ", ".join(layers),
+        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d, shards %d",
+        ", ".join(stores),
         job.model.name,
         len(job.dataset),
         job.dataset.name,
@@ -219,32 +227,27 @@ def run_shards(
         options.dtype,
         plan.batch_size if options.batch_size is None else options.batch_size,
         job.workers,
+        len(plan),
     )
     if options.engine == "ray":
-        return _run_on_ray(job, layers, plan, stores, how)
-    with ActivationTask(job.model, job.dataset, layers, options.pool) as task:
-        report = run_local(task, plan, stores, how, shards)
+        return _run_on_ray(job, plan, stores, how)
+    with ActivationTask(job.model, job.dataset, list(stores), options.pool) as task:
+        report = run_local(task, plan, stores, how, rank.order(len(plan)), worker)
     if report.computed:
         log.info("%d images in %.1f s, %.1f images/s", report.computed, report.seconds, report.rate)
     return report
 
 
-def _run_on_ray(
-    job: Job, layers: list[str], plan: ShardPlan, stores: dict[str, ShardStore], how: RunOptions
-) -> RunReport:
-    from rdxcli.datasets.registry import data_root
-    from rdxcli.engines.ray import run_ray
-
+def _run_on_ray(job: Job, plan: ShardPlan, stores: dict[str, ShardStore], how: RunOptions) -> RunReport:
     # a worker's current folder may be another one
     root = data_root(job.options.selection.root).absolute()
     options = replace(job.options, selection=replace(job.options.selection, dataset=job.dataset.spec, root=root))
-    folders = {layer: store.folder.resolve() for layer, store in stores.items()}
-    return run_ray(open_task, (options, tuple(layers)), plan, folders, job.dataset.sample_ids, how, options.address)
+    places = {name: ShardStore(store.folder.resolve(), (), store.request) for name, store in stores.items()}
+    return run_ray(open_task, (options, tuple(stores)), plan, places, job.dataset.sample_ids, how, options.address)
 
 
 def open_task(options: ExtractOptions, layers: Sequence[str]) -> ActivationTask:
     """The task of ``options``, opened anew: what a worker process of another engine starts with."""
-    from rdxcli.engines.activations import ActivationTask
     from rdxcli.models import load
     from rdxcli.models.registry import resolve
 
@@ -254,20 +257,7 @@ def open_task(options: ExtractOptions, layers: Sequence[str]) -> ActivationTask:
     return ActivationTask(model, dataset, layers, options.pool)
 
 
-def finish(job: Job, layer: str, plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport | None) -> None:
-    from rdxcli.engines.shards import assemble
-
-    dataset = job.dataset
-    columns = {"label": dataset.labels, "split": dataset.splits}
-    done = assemble(store, plan, draft.path / DATA, draft.path / SAMPLES, columns)
-    manifest = draft.manifest
-    manifest.rows, manifest.device = done.rows, job.device
-    manifest.details = _details(job, layer, done, plan, report)
-
-
-def _details(job: Job, layer: str, done: Assembled, plan: ShardPlan, report: RunReport | None) -> dict[str, Any]:
-    import numpy as np
-
+def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[str, Any]:
     dtype = np.float16 if job.options.dtype == "float16" else np.float32
     return {
         "model": job.model.description(),
@@ -277,11 +267,11 @@ def _details(job: Job, layer: str, done: Assembled, plan: ShardPlan, report: Run
         "dtype": np.dtype(dtype).name,
         "failed": len(done.failures),
         "run": {
-            "batch_size": report.batch_size if report is not None else plan.batch_size,
+            "batch_size": report.batch_size,
             "workers": job.workers,
             "engine": job.options.engine,
-            "images_per_second": round(report.rate, 2) if report is not None else None,
-            "seconds": {key: round(value, 3) for key, value in report.waits.items()} if report is not None else None,
+            "images_per_second": round(report.rate, 2),
+            "seconds": {key: round(value, 3) for key, value in report.waits.items()},
         },
     }
 
@@ -297,6 +287,4 @@ def output_shapes(job: Job) -> list[tuple[int, ...]]:
 
 
 def count_values(shape: Sequence[int]) -> int:
-    import math
-
     return math.prod(shape)

@@ -142,30 +142,111 @@ def test_two_processes_make_one_artifact(world: Path) -> None:
     assert sorted(document["artifacts"][0]["reused"] for document in documents) == [False, True]
 
 
-def test_ranks_share_the_work(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_comes_late_finds_it_done(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rdx_here(*arguments(world, *LAYERS, "--outputs", str(world / "whole")))
     assert whole.returncode == 0
     with monkeypatch.context() as patch:
         patch.setenv("RANK", "0")
         patch.setenv("WORLD_SIZE", "2")
         first = rdx_here(*arguments(world, *LAYERS))
-        assert (first.returncode, first.stdout) == (0, "")
-        assert "rank 0 of 2 has done its share" in first.stderr
-        assert not list((world / "outputs").rglob("manifest.json"))
+        assert first.returncode == 0, first.stderr
+        assert "rank 0 of 2" in first.stderr
         assert "--force cannot be used with several ranks" in rdx_here(*arguments(world, "--force")).stderr
-    # the other share, under a scheduler of another kind, ends the work
+    assert artifacts(world) == artifacts(world, "whole")
     for name, value in (("ID", "2"), ("MIN", "1"), ("COUNT", "2")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     second = rdx_here(*arguments(world, *LAYERS))
-    assert second.returncode == 0, second.stderr
-    assert "5 of the 10 shards are this rank's" in second.stderr
-    assert len(second.stdout.splitlines()) == 2
-    assert artifacts(world) == artifacts(world, "whole")
-    assert rdx_here(*arguments(world, *LAYERS)).stdout == second.stdout
+    assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
     monkeypatch.delenv("SLURM_ARRAY_TASK_COUNT")
     alone = rdx_here(*arguments(world, "--engine", "ranks"))
     assert alone.returncode == 2
     assert "the environment gives no rank" in alone.stderr
+
+
+@pytest.mark.slow
+def test_ranks_share_the_work_and_outlive_one_of_them(world: Path) -> None:
+    whole = rdx_here(*arguments(world, *LAYERS, "--outputs", str(world / "whole")))
+    assert whole.returncode == 0
+    ranks = [start(world, *LAYERS, SLOW="0.2", RANK=str(i), WORLD_SIZE="3") for i in range(3)]
+    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 4, ranks[0])
+    kill(ranks[1])
+    for process in (ranks[0], ranks[2]):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert len(out.splitlines()) == 2
+    assert artifacts(world) == artifacts(world, "whole")
+
+
+@pytest.mark.slow
+def test_a_share_that_is_done_says_so(world: Path) -> None:
+    """One rank holds its last shard for long; the other ends at once, and nobody takes that for the artifact."""
+    slow = start(world, "--shard-rows", "20", SLOW="1", RANK="0", WORLD_SIZE="2")
+    wait_for(lambda: list((world / "outputs").rglob("*.lease")), slow)
+    rank = {"RANK": "1", "WORLD_SIZE": "2"}
+    more = ("--shard-rows", "20", "-q", "--wait", "0")
+    plain = start(world, *more, **rank)
+    out, err = plain.communicate(timeout=60)
+    assert (plain.returncode, out) == (0, "")
+    assert "share done, 1 shard left" in err
+    strict = start(world, *more, "--strict", "--json", **rank)
+    out, err = strict.communicate(timeout=60)
+    assert strict.returncode == 5, err
+    assert json.loads(out) | {"schema_version": 1} == {
+        "schema_version": 1,
+        "kind": "share",
+        "share": "done",
+        "shards_left": 1,
+        "rank": 1,
+        "ranks": 2,
+    }
+    kill(slow)
+    alone = start(world, "--wait", "never")
+    assert "--wait: got `never`" in alone.communicate()[1]
+
+
+def test_ranks_of_another_request_are_refused(world: Path) -> None:
+    """What one rank has done is neither mixed with other work nor thrown away, while it works and after its death."""
+    first = start(world, "--shard-rows", "4", SLOW="1", RANK="0", WORLD_SIZE="2")
+    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 2, first)
+    other = start(world, "--shard-rows", "4", "--dtype", "bfloat16", RANK="1", WORLD_SIZE="2")
+    out, err = other.communicate(timeout=60)
+    assert (other.returncode, out) == (1, "")
+    assert f"is being made from another request, by process {first.pid}" in err
+    assert 'parameters.dtype: "float32" -> "bfloat16"' in err
+    kill(first)
+    kept = {path: path.read_bytes() for path in (world / "outputs").rglob("shards/*.npy")}
+    assert len(kept) >= 2
+    late = rdx_here(*arguments(world, "--dtype", "bfloat16"))
+    assert late.returncode == 1
+    assert f"unfinished work of another request, begun by process {first.pid}" in late.stderr
+    assert "parameters.dtype" in late.stderr
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert rdx_here(*arguments(world, "--dtype", "bfloat16", "--force")).returncode == 0
+    assert not list((world / "outputs").rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["00001.npy", "00001.parquet", "00001.done", "plan.json", "request.json"])
+def test_unfinished_work_that_was_damaged(world: Path, victim: str) -> None:
+    """A shard is done again; what says how the shards belong together is refused."""
+    whole = rdx_here(*arguments(world, "--shard-rows", "4", "--outputs", str(world / "whole")))
+    assert whole.returncode == 0
+    process = start(world, "--shard-rows", "4", SLOW="0.1")
+    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 3, process)
+    kill(process)
+    (path,) = (world / "outputs").rglob(victim)
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 0x40
+    path.write_bytes(content)
+    done = rdx_here(*arguments(world, "--shard-rows", "4"))
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+    if victim.endswith("n.json") or victim == "request.json":
+        assert done.returncode == 1
+        assert "--force" in done.stderr
+        done = rdx_here(*arguments(world, "--shard-rows", "4", "--force"))
+    assert done.returncode == 0, done.stderr
+    assert artifacts(world) == artifacts(world, "whole")
 
 
 def test_an_interrupt_says_that_the_work_is_kept(world: Path) -> None:
@@ -294,6 +375,9 @@ class TestStaleness:
         kill(process)
         Image.new("RGB", (20, 20), (1, 2, 3)).save(world / "images" / "a" / "000.png")
         done = rdx_here(*arguments(world, "--shard-rows", "4"))
+        assert done.returncode == 1
+        assert "inputs.dataset.fingerprint" in done.stderr
+        done = rdx_here(*arguments(world, "--shard-rows", "4", "--force"))
         assert done.returncode == 0
         assert "done before" not in done.stderr
         clean = rdx_here(*arguments(world, "--shard-rows", "4", "--outputs", str(world / "whole")))
@@ -303,8 +387,16 @@ class TestStaleness:
     def test_a_damaged_artifact_is_noticed(self, world: Path) -> None:
         rdx_here(*arguments(world))
         (path,) = (world / "outputs").rglob("activations.npy")
-        path.write_bytes(path.read_bytes()[:-4])
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-4])
         assert "missing or damaged" in rdx_here(*arguments(world)).stderr
+        path.write_bytes(bytes([*whole[:200], whole[200] ^ 1, *whole[201:]]))
+        assert "its bytes are not the ones that were written" in rdx_here(*arguments(world)).stderr
+        path.write_bytes(whole)
+        assert rdx_here(*arguments(world)).returncode == 0
+        manifest = path.with_name("manifest.json")
+        manifest.write_text(manifest.read_text().replace('"pool": "auto"', '"pool": "max"'))
+        assert "edited or damaged" in rdx_here(*arguments(world)).stderr
 
 
 class TestResults:

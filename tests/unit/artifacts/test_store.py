@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,34 @@ def test_resumable_work_is_kept_for_the_same_request_only(tmp_path: Path) -> Non
     with pytest.raises(ArtifactError, match="not finished"):
         Artifact.open(tmp_path / "run")
     other = REQUEST.model_copy(update={"seed": 1})
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(other)  # the other request starts anew
-    assert interrupted(other)
+    with pytest.raises(ArtifactError, match="unfinished work of another request") as caught:
+        interrupted(other)
+    assert "seed: 0 -> 1" in caught.value.message
+    assert f"process {os.getpid()}" in caught.value.message
+    assert "--force" in str(caught.value.hint)
+    assert (tmp_path / "run.partial" / "shard-0").exists()
+    assert interrupted(REQUEST)
+
+
+def test_unfinished_work_goes_with_force_and_when_there_is_none(tmp_path: Path) -> None:
+    def interrupted(request: Request, work: bool, **options: bool) -> bool:
+        seen = True
+        with suppress(KeyboardInterrupt), create(tmp_path / "run", request, resume=True, **options) as draft:
+            seen = (draft.path / "work").exists()
+            if work:
+                (draft.path / "work").write_text("done")
+            raise KeyboardInterrupt
+        return seen
+
+    other = REQUEST.model_copy(update={"seed": 1})
+    assert not interrupted(REQUEST, work=False)
+    assert not (tmp_path / "run.partial").exists()
+    assert not interrupted(REQUEST, work=True)
+    assert not interrupted(other, work=True, force=True)
+    assert interrupted(other, work=True)
+    (tmp_path / "run.partial" / "request.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        interrupted(other, work=True)
 
 
 def test_damage_is_noticed(tmp_path: Path) -> None:

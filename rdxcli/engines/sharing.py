@@ -1,0 +1,107 @@
+"""Making artifacts of many rows, alone or together with other processes that make the same ones.
+
+`make` walks the whole way: the shards are cut, every process claims and does some, and the one that finds all of them
+finished puts the artifact in place. Nothing has to be started in an order, and nothing has to be ended by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdxcli.artifacts import Draft, abandon, complete
+from rdxcli.artifacts.leases import Worker
+from rdxcli.artifacts.manifest import command_line
+from rdxcli.engines.local import RunReport
+from rdxcli.engines.shards import FOLDER, DamagedShardError, ShardPlan, ShardStore
+from rdxcli.progress import log
+
+MOST_ROUNDS = 3  # of doing damaged shards again: a disk that damages more than that is broken
+
+
+@dataclass(frozen=True)
+class Making:
+    """One output that becomes an artifact.
+
+    Parameters
+    ----------
+    folder : Path
+        Its final place.
+    draft : Draft
+        From `rdxcli.artifacts.join`, not reused.
+    finish : callable
+        ``finish(plan, store, draft, report)`` joins the shards and fills in the manifest; called once all are there.
+    """
+
+    folder: Path
+    draft: Draft
+    finish: Callable[[ShardPlan, ShardStore, Draft, RunReport], None]
+
+
+Do = Callable[[ShardPlan, dict[str, ShardStore], Worker], RunReport]
+
+
+def make(outputs: Mapping[str, Making], wanted: ShardPlan, sample_ids: Sequence[str], do: Do) -> int:
+    """Make the artifacts of ``outputs``, or this process's share of them.
+
+    Parameters
+    ----------
+    outputs : mapping of str to Making
+        By the names of the outputs of the task.
+    wanted : ShardPlan
+        For work that is not begun; else the plan counts that it was begun with.
+    sample_ids : sequence of str
+        Of all rows.
+    do : callable
+        ``do(plan, stores, worker)`` does shards until all are finished or waiting for others takes too long, as
+        `rdxcli.engines.local.run_local` and `rdxcli.engines.ray.run_ray` do.
+
+    Returns
+    -------
+    int
+        Shards that other processes still hold: 0 when the artifacts are in place.
+    """
+    groups: dict[ShardPlan, list[str]] = {}
+    try:
+        for name, making in outputs.items():
+            plan = wanted.settle(making.draft.path / FOLDER, making.draft.manifest.fingerprint)
+            groups.setdefault(plan, []).append(name)  # several plans: interrupted runs of single outputs
+        return sum(
+            _make(plan, {name: outputs[name] for name in names}, sample_ids, do) for plan, names in groups.items()
+        )
+    except BaseException:
+        for making in outputs.values():
+            if making.draft.artifact is None:
+                # shards of which every row failed are not worth keeping: their cause is rarely the rows
+                store = ShardStore(making.draft.path / FOLDER, sample_ids, making.draft.manifest.fingerprint)
+                worth = any(store.done(int(path.stem), retry_empty=True) for path in store.folder.glob("*.done"))
+                abandon(making.folder, making.draft, worth)
+        raise
+
+
+def _make(plan: ShardPlan, outputs: Mapping[str, Making], sample_ids: Sequence[str], do: Do) -> int:
+    drafts = {name: making.draft for name, making in outputs.items()}
+    stores = {
+        name: ShardStore(draft.path / FOLDER, sample_ids, draft.manifest.fingerprint) for name, draft in drafts.items()
+    }
+    for number in range(MOST_ROUNDS):
+        try:
+            with Worker(tuple(draft.path for draft in drafts.values()), command_line()) as worker:
+                report = do(plan, stores, worker)
+            if report.left:
+                return report.left
+            for name, making in outputs.items():
+                if making.draft.artifact is not None:
+                    continue
+                with complete(making.folder, making.draft) as draft:
+                    if not draft.reused:
+                        making.finish(plan, stores[name], draft, report)
+                        draft.discard_at_end(FOLDER)
+        except DamagedShardError as error:
+            if number + 1 == MOST_ROUNDS:
+                raise
+            log.warning("%s; it is done again", error.message)
+            continue
+        break
+    return 0
