@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,6 @@ def default_batch_size(input_size: Sequence[int], device: str) -> int:
 
 
 def default_workers(device: str) -> int:
-    """Threads that decode: on a CPU one, because computing takes the cores; beside a GPU as many as there are cores."""
-    import os
-
+    """Threads that decode: on a CPU half of the cores, for computing takes them too; beside a GPU all."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores)) if device == "cuda" else max(1, min(4, cores // 4))
+    return max(1, min(16, cores)) if device == "cuda" else min(cores, max(2, min(8, cores // 2)))
