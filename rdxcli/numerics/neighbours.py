@@ -17,13 +17,16 @@ machine. In the default mode two squared distances tie when they agree in float3
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
+
+if TYPE_CHECKING:
+    import torch
 
 Array = Any  # numpy array on the CPU, torch tensor on another device
 Rows = slice | np.ndarray
@@ -43,20 +46,37 @@ def resolve_device(device: str) -> str:
         Unknown device, or a device that has no float64 or is not there.
     """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if _cuda() else "cpu"
     kind = device.split(":")[0]
     if kind == "mps":
         return "cpu"  # no float64 there; the CPU computes the same numbers
     if kind not in {"cpu", "cuda", "torch"}:
         raise ValueError(f"Got device {device!r}, expected 'auto', 'cpu', 'cuda' or 'mps'")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not _cuda():
         raise ValueError(f"Got device {device!r}, but no CUDA device is available")
     return device
 
 
+def _cuda() -> bool:
+    """Whether torch can compute on a GPU. Torch, two seconds to load, is asked only where the system has a driver."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvhost-ctrl")  # NVIDIA, ROCm, WSL, Tegra
+    if "torch" not in sys.modules and os.name == "posix" and not any(map(os.path.exists, drivers)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def torch_device(device: str) -> torch.device:
     """Where the tensors of a device name (not ``cpu``) live."""
+    import torch
+
     return torch.device("cpu" if device == "torch" else device)
+
+
+def to_numpy(values: Array) -> np.ndarray:
+    """An array or tensor as an array on the CPU."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values.cpu().numpy())
 
 
 def row_blocks(rows: int, columns: int, block_rows: int | None = None) -> Iterator[slice]:
@@ -105,7 +125,7 @@ class Points:
         self.exact = exact
         self.n, self.d = values.shape
         self.device = device
-        self.values: Array = values if device == "cpu" else torch.as_tensor(values, device=torch_device(device))
+        self.values: Array = values if device == "cpu" else _to_tensor(values, device)
         self._norms: Array = (self.values * self.values).sum(1)
         # Rounding error of the expanded formula for two coincident points, with a margin.
         self._coincident: Array = _rounding(self.d) * self._norms
@@ -120,9 +140,7 @@ class Points:
         left = self.values[rows]
         right = self.values if columns is None else self.values[columns]
         if self.exact:
-            if self.device == "cpu":
-                return cdist(left, right, "sqeuclidean")
-            return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+            return _direct(left, right)
         norms = self._norms if columns is None else self._norms[columns]
         block = left @ right.T
         block *= -2.0
@@ -145,11 +163,9 @@ class Points:
         left: Array = (np.asarray(X, dtype=np.float64) / first - mean) / second
         right = self.values if columns is None else self.values[columns]
         if self.device != "cpu":
-            left = torch.as_tensor(left, device=torch_device(self.device))
+            left = _to_tensor(left, self.device)
         if self.exact:
-            if self.device == "cpu":
-                return cdist(left, right, "sqeuclidean")
-            return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+            return _direct(left, right)
         own = (left * left).sum(1)[:, None]
         block = left @ right.T
         block *= -2.0
@@ -164,6 +180,23 @@ class Points:
         block = np.sqrt(block, out=block) if self.device == "cpu" else block.sqrt_()
         block *= self.scale
         return block
+
+
+def _to_tensor(values: np.ndarray, device: str) -> torch.Tensor:
+    import torch
+
+    return torch.as_tensor(values, device=torch_device(device))
+
+
+def _direct(left: Array, right: Array) -> Array:
+    """Squared distances as sums of squared differences."""
+    if isinstance(left, np.ndarray):
+        from scipy.spatial.distance import cdist  # a third of a second to load, and rarely asked for
+
+        return cdist(left, right, "sqeuclidean")
+    import torch
+
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
 
 def _rounding(d: int) -> float:
@@ -197,8 +230,8 @@ def _keys(block: np.ndarray) -> np.ndarray:
 
 def _order(block: Array, exact: bool) -> Array:
     """Columns of each row by ascending distance, ties by column."""
-    if isinstance(block, torch.Tensor):
-        return torch.sort(block if exact else block.float(), dim=1, stable=True).indices
+    if not isinstance(block, np.ndarray):
+        return (block if exact else block.float()).sort(dim=1, stable=True).indices
     if exact:
         return np.argsort(block, axis=1, kind="stable")
     keys = _keys(block)
@@ -225,7 +258,9 @@ def ranks(points: Points, rows: Rows) -> Array:
     block[np.arange(len(numbers)), numbers] = -1.0
     order = _order(block, points.exact)
     kind = rank_dtype(points.n)
-    if isinstance(order, torch.Tensor):
+    if not isinstance(order, np.ndarray):
+        import torch
+
         positions = torch.arange(points.n, device=order.device, dtype=torch.int16 if kind is np.int16 else torch.int32)
         return torch.empty_like(order, dtype=positions.dtype).scatter_(1, order, positions.expand_as(order))
     out = np.empty(order.shape, dtype=kind)
@@ -248,7 +283,9 @@ def ranks_from(points: Points, squared: Array) -> Array:
     """
     order = _order(squared, points.exact)
     kind = rank_dtype(points.n + 1)
-    if isinstance(order, torch.Tensor):
+    if not isinstance(order, np.ndarray):
+        import torch
+
         positions = torch.arange(1, points.n + 1, device=order.device, dtype=torch.int32)
         return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, positions.expand_as(order))
     out = np.empty(order.shape, dtype=kind)
@@ -283,9 +320,8 @@ def nearest(points: Points, k: int, rows: Rows | None = None, *, members: np.nda
         numbers = wanted[part]
         block = points.squared(numbers if members is None else members[numbers], members)
         block[np.arange(len(numbers)), numbers] = -1.0
-        if isinstance(block, torch.Tensor) or points.exact:
-            order = _order(block, points.exact)[:, :k]
-            out[part] = order.cpu().numpy() if isinstance(order, torch.Tensor) else order
+        if not isinstance(block, np.ndarray) or points.exact:
+            out[part] = to_numpy(_order(block, points.exact)[:, :k])
             continue
         keys = _keys(block)
         if k < total:
@@ -310,8 +346,7 @@ def nth_distance(points: Points, nth: int) -> np.ndarray:
         raise ValueError(f"Got n={points.n} rows, expected at least {nth + 1} for the distance to neighbour {nth}")
     out = np.empty(points.n)
     for rows in row_blocks(points.n, points.n):
-        block = points.distances(rows)
-        block = block.cpu().numpy() if isinstance(block, torch.Tensor) else block
+        block = to_numpy(points.distances(rows))
         numbers = _row_numbers(rows, points.n)
         block[np.arange(len(numbers)), numbers] = 0.0
         value = np.partition(block, nth, axis=1)[:, nth]

@@ -46,6 +46,19 @@ def single_thread() -> Iterator[None]:
                 _limiter.restore_original_limits()
 
 
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Context in which torch's own pool has one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def workers() -> int:
     """Number of threads worth starting: the CPUs this process may use, at most 8, or ``OMP_NUM_THREADS``."""
     given = os.environ.get("OMP_NUM_THREADS", "")

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
@@ -21,7 +20,8 @@ from rdxcli.methods.difference.grouping import Groups, Settings, group, numbered
 from rdxcli.methods.difference.landmarks import Extension, tighten
 from rdxcli.methods.difference.results import DirectionResult
 from rdxcli.methods.difference.sides import Sides
-from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.numerics.seeding import generator
+from rdxcli.numerics.spectral import lloyd
 
 EXACT_UP_TO = 20_000
 """Above this n ``approximate="auto"`` takes landmarks: two n x n matrices would need more than 3.2 GB."""
@@ -161,8 +161,8 @@ def _all_labels(
     centres = np.stack(
         [found.coordinates[found.clusters == one].mean(axis=0) for one in range(int(found.clusters.max()) + 1)]  # type: ignore[index]
     )
-    seed = integer_seed(settings.random_state, "rdx", "k-means", "all", direction)
-    clusters = KMeans(len(centres), init=centres, n_init=1, random_state=seed).fit(coordinates).labels_
+    middle = coordinates.mean(axis=0)
+    clusters = lloyd(coordinates - middle, (centres - middle)[None])[0][0]
     used, at_landmarks = np.unique(clusters[landmarks], return_inverse=True)
     numbers, affinities, _, within = numbered(affinity, direction, at_landmarks.astype(np.int64), settings, note)
     renumber = np.zeros(len(centres), dtype=np.int64)

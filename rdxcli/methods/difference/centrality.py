@@ -6,10 +6,7 @@ keeps of an asymmetric matrix (later edges overwrite earlier ones).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 
 from rdxcli.methods.difference.graph import Affinity, Direction
 from rdxcli.numerics.neighbours import Array
@@ -17,7 +14,9 @@ from rdxcli.numerics.spectral import leading_eigenpairs
 
 
 def _product(weights: Array, vectors: np.ndarray) -> np.ndarray:
-    if isinstance(weights, torch.Tensor):
+    if not isinstance(weights, np.ndarray):
+        import torch
+
         right = torch.as_tensor(vectors, device=weights.device).to(weights.dtype)
         return (weights @ right).cpu().numpy().astype(np.float64)
     return (weights @ vectors.astype(weights.dtype)).astype(np.float64)
@@ -58,9 +57,7 @@ def eigenvector_centrality(weights: Array, rng: np.random.Generator, tolerance: 
     norm = float(_product(weights, np.ones((n, 1))).max())  # bounds the largest eigenvalue
     if tolerance is None:
         tolerance = 1e-5 if weights.itemsize == 4 else 1e-11
-    pairs: Any = leading_eigenpairs(
-        lambda block: _product(weights, block) / norm, n, 1, rng, tolerance=tolerance, guard=min(3, n - 1)
-    )
+    pairs = leading_eigenpairs(lambda block: _product(weights, block) / norm, n, 1, rng, tolerance=tolerance)
     vector = pairs.vectors[:, 0]
     return np.abs(vector) / np.linalg.norm(vector)
 

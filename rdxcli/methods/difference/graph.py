@@ -18,10 +18,9 @@ Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Expla
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.difference.inputs import check_pair
@@ -35,8 +34,12 @@ from rdxcli.numerics.neighbours import (
     ranks,
     resolve_device,
     row_blocks,
+    to_numpy,
     torch_device,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 Similarity = Literal["neighborhood", "max_normalized", "local_scaling"]
 Difference = Literal["locally_biased", "standard"]
@@ -177,7 +180,11 @@ class DifferenceGraph:
             return largest_distance(points)
         if self.similarity == "local_scaling":
             scales = nth_distance(points, self.sigma)
-            return scales if self.device == "cpu" else torch.as_tensor(scales, device=torch_device(self.device))
+            if self.device == "cpu":
+                return scales
+            import torch
+
+            return torch.as_tensor(scales, device=torch_device(self.device))
         return None
 
     def blocks(self) -> Any:
@@ -197,7 +204,9 @@ class DifferenceGraph:
             if self._labels is not None:
                 labels = self._labels[model]
                 split = labels[rows][:, None] != labels
-                if isinstance(block, torch.Tensor):
+                if not isinstance(block, np.ndarray):
+                    import torch
+
                     block = block.to(torch.int32)
                     block[torch.as_tensor(split, device=block.device)] = GUIDANCE_FACTOR * (self.n - 1)
                 else:
@@ -222,13 +231,10 @@ class DifferenceGraph:
                 # Sums reach 2 (n - 1), or 10 (n - 1) with guidance.
                 largest = (2 if self._labels is None else 2 * GUIDANCE_FACTOR) * (self.n - 1)
                 kind = rank_dtype(largest + 1)
-                if self.device == "cpu":
-                    full: Any = np.empty((self.n, self.n), dtype=kind)
-                else:
-                    full = torch.empty((self.n, self.n), dtype=_torch_type(kind), device=torch_device(self.device))
+                full = self._square(kind)
                 for rows in self.blocks():
                     block = self._row_distances(m, rows)
-                    full[rows] = block if isinstance(full, torch.Tensor) else block.astype(kind, copy=False)
+                    full[rows] = block.astype(kind, copy=False) if isinstance(block, np.ndarray) else block
                 for i in range(0, self.n, TILE):
                     for j in range(i, self.n, TILE):
                         rows, columns = slice(i, i + TILE), slice(j, j + TILE)
@@ -256,7 +262,7 @@ class DifferenceGraph:
             q -= p
             q /= unit
             return q
-        xp: Any = torch if isinstance(p, torch.Tensor) else np
+        xp = _library(p)
         floor = xp.minimum(p, q)
         floor += unit
         q -= p
@@ -265,9 +271,17 @@ class DifferenceGraph:
         return xp.tanh(q, out=q)
 
     def _as_float(self, block: Array) -> Array:
-        if isinstance(block, torch.Tensor):
-            return block.to(_torch_type(self.dtype), copy=True)
-        return block.astype(self.dtype)
+        if isinstance(block, np.ndarray):
+            return block.astype(self.dtype)
+        return block.to(_torch_type(self.dtype), copy=True)
+
+    def _square(self, kind: Any) -> Array:
+        """An n x n matrix of no particular content, where this graph computes."""
+        if self.device == "cpu":
+            return np.empty((self.n, self.n), dtype=kind)
+        import torch
+
+        return torch.empty((self.n, self.n), dtype=_torch_type(kind), device=torch_device(self.device))
 
     def difference(self, rows: Rows, direction: Direction = "10") -> Array:
         """The difference matrix of a direction for some rows: (len(rows), n) in ``dtype``.
@@ -292,11 +306,7 @@ class DifferenceGraph:
         ValueError
             exp(beta diff) would overflow (differences of ranks that were not normalised).
         """
-        shape = (self.n, self.n)
-        if self.device == "cpu":
-            matrix: Any = np.empty(shape, dtype=self.dtype)
-        else:
-            matrix = torch.empty(shape, dtype=_torch_type(self.dtype), device=torch_device(self.device))
+        matrix = self._square(self.dtype)
         largest = 0.0
         limit = 80.0 if self.dtype == np.float32 else 700.0
         for rows in self.blocks():
@@ -341,7 +351,9 @@ class Affinity:
 
     def take(self, direction: Direction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Single entries A[rows, columns] with NumPy's broadcasting, float64."""
-        if isinstance(self.matrix, torch.Tensor):
+        if not isinstance(self.matrix, np.ndarray):
+            import torch
+
             index = [torch.as_tensor(one, device=self.matrix.device) for one in (rows, columns)]
             values = self.matrix[index[0], index[1]].cpu().numpy().astype(np.float64)
         else:
@@ -361,7 +373,7 @@ class Affinity:
             diagonal kept, which is what a graph library makes of A when later edges overwrite earlier ones.
         """
         if out is None:
-            out = torch.empty_like(self.matrix) if isinstance(self.matrix, torch.Tensor) else np.empty_like(self.matrix)
+            out = _library(self.matrix).empty_like(self.matrix)
         for i in range(0, self.n, TILE):
             for j in range(0, i + 1, TILE):
                 rows, columns = slice(i, i + TILE), slice(j, j + TILE)
@@ -370,7 +382,7 @@ class Affinity:
                     below = 1.0 / below
                 if lower:
                     if i == j:
-                        xp: Any = torch if isinstance(below, torch.Tensor) else np
+                        xp = _library(below)
                         below = xp.tril(below) + xp.tril(below, -1).T
                     mean = below
                 else:
@@ -390,13 +402,15 @@ class Affinity:
         onehot[np.arange(self.n), labels] = 1.0
         sizes = onehot.sum(axis=0)
         out = np.empty(self.n)
-        if isinstance(self.matrix, torch.Tensor):
-            right: Any = torch.as_tensor(onehot, device=self.matrix.device).to(self.matrix.dtype)
-        else:
+        right: Any = onehot
+        if isinstance(self.matrix, np.ndarray):
             right = onehot.astype(self.matrix.dtype)
+        else:
+            import torch
+
+            right = torch.as_tensor(onehot, device=self.matrix.device).to(self.matrix.dtype)
         for rows in row_blocks(self.n, self.n):
-            sums = self.rows(direction, rows) @ right
-            sums = sums.cpu().numpy() if isinstance(sums, torch.Tensor) else sums
+            sums = to_numpy(self.rows(direction, rows) @ right)
             mine = labels[rows]
             out[rows] = sums[np.arange(len(mine)), mine] / sizes[mine]
         return out
@@ -405,15 +419,25 @@ class Affinity:
 def _exponential(block: Array, factor: float) -> None:
     """``block = exp(factor * block)`` in place."""
     block *= factor
-    xp: Any = torch if isinstance(block, torch.Tensor) else np
-    xp.exp(block, out=block)
+    _library(block).exp(block, out=block)
 
 
 def _largest_magnitude(block: Array) -> float:
     return max(float(block.max()), -float(block.min()))
 
 
+def _library(block: Array) -> Any:
+    """NumPy or torch, whichever computes with ``block``."""
+    if isinstance(block, np.ndarray):
+        return np
+    import torch
+
+    return torch
+
+
 def _torch_type(kind: Any) -> torch.dtype:
+    import torch
+
     return {"int16": torch.int16, "int32": torch.int32, "float32": torch.float32, "float64": torch.float64}[
         np.dtype(kind).name
     ]

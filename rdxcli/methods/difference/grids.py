@@ -7,10 +7,9 @@ Distances are Euclidean in its unmapped representation. A is the unsymmetrised a
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from rdxcli.methods.difference.graph import Affinity, Direction
-from rdxcli.numerics.neighbours import Points, nearest
+from rdxcli.numerics.neighbours import Points, nearest, to_numpy
 
 STRATEGIES = (
     "maximize_total_neighborhood_affinity",
@@ -133,7 +132,7 @@ def _tightest_neighbourhood(
 
 def _to_mean(own: Points, members: np.ndarray, pool: np.ndarray) -> np.ndarray:
     """Positions in ``pool`` by ascending distance to the mean of ``members``."""
-    values = own.values.cpu().numpy() if isinstance(own.values, torch.Tensor) else own.values
+    values = to_numpy(own.values)
     offset = values[pool] - values[members].mean(axis=0)
     return np.argsort((offset * offset).sum(axis=1), kind="stable")
 

@@ -20,16 +20,18 @@ of ranks, so gamma keeps its meaning (see ``reference_n`` of `rdxcli.methods.dif
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from rdxcli.methods.difference.baselines.base import torch_on_one_thread
 from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
 from rdxcli.methods.difference.sides import Sides
-from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks
-from rdxcli.numerics.threads import map_in_threads
+from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks, to_numpy
+from rdxcli.numerics.threads import map_in_threads, torch_on_one_thread
 from rdxcli.progress import track
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Extension:
@@ -52,11 +54,13 @@ class Extension:
 
     def _sorted_distances(self, points: Points) -> torch.Tensor:
         """Distances of every landmark to all landmarks, ascending, itself first: (m, m)."""
+        import torch
+
         double = points.exact
         rows = []
         for part in row_blocks(points.n, points.n):
             block = points.squared(part)
-            if isinstance(block, torch.Tensor):
+            if not isinstance(block, np.ndarray):
                 rows.append(block.to(torch.float64 if double else torch.float32).sort(1).values)
             else:  # NumPy sorts several times faster
                 rows.append(torch.from_numpy(np.sort(block.astype(np.float64 if double else np.float32), axis=1)))
@@ -69,7 +73,7 @@ class Extension:
 
     def _affinity(self, difference: Array) -> Array:
         difference *= -self.graph.beta / _largest(self.graph)
-        return difference.exp_() if isinstance(difference, torch.Tensor) else np.exp(difference, out=difference)
+        return np.exp(difference, out=difference) if isinstance(difference, np.ndarray) else difference.exp_()
 
     def _differences(self, rows: np.ndarray) -> tuple[Array, Array]:
         if self.graph.similarity != "neighborhood":  # these distances are symmetric
@@ -85,24 +89,26 @@ class Extension:
 
     def _ranks(self, model: int, rows: np.ndarray) -> tuple[Array, Array]:
         """D_m from ``rows`` to the landmarks, and from the landmarks to ``rows``, in the graph's type."""
+        import torch
+
         points = self.graph.points[model]
         squared = points.squared_from(self.sides.values(model)[rows])
         forward = self._float(ranks_from(points, squared))
         ascending = self._sorted[model]
         queries = _tensor(squared).T.contiguous().to(ascending.dtype)
         found = torch.searchsorted(ascending, queries).clamp_(min=1).T
-        backward = self._float(found if isinstance(forward, torch.Tensor) else found.numpy())
+        backward = self._float(found.numpy() if isinstance(forward, np.ndarray) else found)
         labels = self.sides.labels(model)
         if labels is not None:
             split = labels[rows][:, None] != labels[self.landmarks]
             for block in (forward, backward):
-                far = torch.as_tensor(split, device=block.device) if isinstance(block, torch.Tensor) else split
+                far = split if isinstance(block, np.ndarray) else torch.as_tensor(split, device=block.device)
                 block[far] = GUIDANCE_FACTOR * (self.graph.n - 1)
         return forward, backward
 
     def _float(self, block: Array) -> Array:
-        if isinstance(block, torch.Tensor):
-            return block.to(torch.float32 if self.graph.dtype == np.float32 else torch.float64).contiguous()
+        if not isinstance(block, np.ndarray):
+            return (block.float() if self.graph.dtype == np.float32 else block.double()).contiguous()
         return np.ascontiguousarray(block, dtype=self.graph.dtype)
 
     def coordinates(
@@ -128,7 +134,9 @@ class Extension:
             for direction, (values, eigenvalues) in embedded.items():
                 weights = forward + backward if direction == "10" else 1.0 / forward + 1.0 / backward
                 right = np.hstack([values, np.ones((len(values), 1))])
-                if isinstance(weights, torch.Tensor):
+                if not isinstance(weights, np.ndarray):
+                    import torch
+
                     right_there = torch.as_tensor(right, device=weights.device).to(weights.dtype)
                     sums = (weights @ right_there).cpu().numpy().astype(np.float64)
                 else:
@@ -209,7 +217,7 @@ def _local_scales(points: Points, values: np.ndarray, sigma: int) -> np.ndarray:
     """Distance of other points to their ``sigma``-th landmark, themselves not counted."""
     out = np.empty(len(values))
     for part in row_blocks(len(values), points.n):
-        distances = np.sqrt(_numpy(points.squared_from(values[part]))) * points.scale
+        distances = np.sqrt(to_numpy(points.squared_from(values[part]))) * points.scale
         itself = (distances.min(axis=1) == 0.0).astype(int)  # a landmark, or its twin
         ascending = np.partition(distances, (sigma - 1, sigma), axis=1)
         found = ascending[np.arange(len(distances)), sigma - 1 + itself]
@@ -219,6 +227,8 @@ def _local_scales(points: Points, values: np.ndarray, sigma: int) -> np.ndarray:
 
 def _counted_ranks(points: Points, values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Ranks of ``columns`` among all images as seen from ``rows``: how many are strictly nearer, itself included."""
+    import torch
+
     some = Points(values[rows], exact=points.exact)
     limits = some.squared_from(values[columns]).T.astype(np.float32)
     limits[rows[:, None] == columns] = 0.0
@@ -281,12 +291,10 @@ def tighten(
 
 
 def _tensor(block: Array) -> torch.Tensor:
-    return block if isinstance(block, torch.Tensor) else torch.from_numpy(block)
+    import torch
 
-
-def _numpy(block: Array) -> np.ndarray:
-    return block.cpu().numpy() if isinstance(block, torch.Tensor) else np.asarray(block)
+    return torch.from_numpy(block) if isinstance(block, np.ndarray) else block
 
 
 def _copy(block: Array) -> Array:
-    return block.clone() if isinstance(block, torch.Tensor) else block.copy()
+    return block.copy() if isinstance(block, np.ndarray) else block.clone()

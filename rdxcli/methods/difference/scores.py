@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.difference.inputs import check_pair
-from rdxcli.numerics.neighbours import Array, Points, Rows, largest_distance, nth_distance, ranks, row_blocks
+from rdxcli.numerics.neighbours import Points, Rows, largest_distance, nth_distance, ranks, row_blocks, to_numpy
 
 Distance = Literal["silb", "mned", "zplsed"]
 DISTANCES: tuple[Distance, ...] = ("silb", "mned", "zplsed")
@@ -78,8 +77,8 @@ class EvaluationDistances:
         """D_model for some rows: (len(rows), n), int64 for ``silb``, else float64."""
         points = self.points[model]
         if self.distance == "silb":
-            return _numpy(ranks(points, rows)).astype(np.int64) + 1
-        block = _numpy(points.distances(rows))
+            return to_numpy(ranks(points, rows)).astype(np.int64) + 1
+        block = to_numpy(points.distances(rows))
         scale = self._scales[model]
         if self.distance == "mned":
             return block / scale
@@ -94,10 +93,6 @@ class EvaluationDistances:
             total = sum(float(self.rows(model, part).sum()) for part in row_blocks(self.n, self.n))
             self._means[model] = total / self.n**2
         return self._means[model]
-
-
-def _numpy(values: Array) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 @dataclass(frozen=True)

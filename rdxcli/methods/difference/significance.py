@@ -90,7 +90,7 @@ def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array |
                 image = (W @ W.new_tensor(block)).cpu().numpy().astype(np.float64)
             return (image - block.sum(axis=0) + block) / n
 
-        values = leading_eigenpairs(product, n, 1, rng, tolerance=1e-3, max_products=40).values
+        values = leading_eigenpairs(product, n, 1, rng, tolerance=1e-3, dtype=buffer.dtype).values
         strongest = max(strongest, float(values[0]))
     assert buffer is not None
     return strongest, buffer

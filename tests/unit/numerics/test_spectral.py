@@ -1,14 +1,14 @@
-"""The Krylov eigensolver against a dense one, and the clustering against scikit-learn's."""
+"""The eigensolver against a dense one, and the clustering against scikit-learn's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import SpectralClustering
+from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
-from rdxcli.numerics.spectral import DENSE_BELOW, cluster, leading_eigenpairs, spectral_embedding
+from rdxcli.numerics.spectral import DENSE_BELOW, cluster, leading_eigenpairs, lloyd, spectral_embedding
 from rdxcli.numerics.threads import map_in_threads, single_thread
 
 
@@ -43,25 +43,8 @@ def test_leading_eigenpairs_match_a_dense_solver(n, k):
     assert found.residual <= 1e-8
 
 
-def test_restarts_converge_to_the_same_pairs():
-    M = symmetric(400, seed=1)
-    found = leading_eigenpairs(
-        lambda block: M @ block, 400, 3, np.random.default_rng(0), tolerance=1e-8, max_basis=30, max_products=2000
-    )
-    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(M)[::-1][:3], atol=1e-8)
-
-
-def test_known_vectors_are_left_out():
-    M = symmetric(250, seed=2)
-    values, vectors = np.linalg.eigh(M)
-    found = leading_eigenpairs(
-        lambda block: M @ block, 250, 2, np.random.default_rng(0), known=vectors[:, -1:], tolerance=1e-9
-    )
-    np.testing.assert_allclose(found.values, values[::-1][1:3], atol=1e-8)
-
-
 def test_degenerate_and_low_rank_operators():
-    """All eigenvalues equal, or all but one zero: the Krylov space stops growing and the answer is still right."""
+    """All eigenvalues equal, or all but one zero: the answer is still right."""
     identity = leading_eigenpairs(lambda block: block, 300, 4, np.random.default_rng(0))
     np.testing.assert_allclose(identity.values, np.ones(4))
     direction = np.ones((300, 1)) / np.sqrt(300)
@@ -106,6 +89,25 @@ def test_a_node_without_weight_is_refused():
     W[3] = W[:, 3] = 0.0
     with pytest.raises(ValueError, match="expected a connected graph"):
         spectral_embedding(W, 2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_k_means_reaches_the_optimum_of_scikit_learn(spread):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(400, 3)) + spread * rng.normal(size=(4, 3))[rng.integers(0, 4, 400)]
+    labels = cluster(X, 4, seed=0)
+    inertia = sum(float(np.square(X[labels == one] - X[labels == one].mean(0)).sum()) for one in range(4))
+    theirs = KMeans(4, n_init=30, random_state=0).fit(X).inertia_
+    assert inertia <= 1.005 * theirs
+    assert (cluster(X, 4, seed=0) == labels).all()
+
+
+def test_k_means_from_given_centres_is_lloyds():
+    X = np.random.default_rng(4).normal(size=(200, 2))
+    labels, inertia = lloyd(X, X[None, :3])
+    theirs = KMeans(3, init=X[:3], n_init=1, tol=0.0).fit(X)
+    assert (labels[0] == theirs.labels_).all()
+    assert inertia[0] == pytest.approx(theirs.inertia_)
 
 
 def test_coincident_points_give_fewer_clusters():

@@ -9,30 +9,16 @@ Baselines have no null concept: they do not look for differences, they describe 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from rdxcli.methods.difference.graph import DIRECTIONS, Direction
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.results import DirectionResult
-from rdxcli.numerics.threads import single_thread
-
-
-@contextmanager
-def torch_on_one_thread() -> Iterator[None]:
-    """Context in which torch's own pool has one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from rdxcli.numerics.threads import single_thread, torch_on_one_thread
 
 
 class Baseline(BaseEstimator):
