@@ -240,6 +240,26 @@ def _order(block: Array, exact: bool) -> Array:
     return keys
 
 
+def _first(block: np.ndarray, k: int) -> np.ndarray:
+    """The first k columns of each row in the order of `_order`.
+
+    Partial sorts of float32 are twice as fast as of keys, which only settle ties.
+    """
+    if k < block.shape[1]:
+        limit = np.partition(block, k - 1, axis=1)[:, k - 1 : k]
+        inside, columns = np.nonzero(block <= limit)
+        if len(inside) == len(block) * k:  # no two columns tie for the last place
+            chosen = columns.reshape(-1, k)
+            order = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1, kind="stable")
+            return np.take_along_axis(chosen, order, axis=1)
+    keys = _keys(block)
+    if k < block.shape[1]:
+        keys = np.partition(keys, k - 1, axis=1)[:, :k]
+    keys.sort(axis=1)
+    keys &= 0xFFFFFFFF
+    return keys
+
+
 def rank_dtype(n: int) -> type[np.int16] | type[np.int32]:
     """The smallest of int16 and int32 that holds ranks 0 .. n - 1."""
     return np.int16 if n <= 2**15 else np.int32
@@ -323,11 +343,7 @@ def nearest(points: Points, k: int, rows: Rows | None = None, *, members: np.nda
         if not isinstance(block, np.ndarray) or points.exact:
             out[part] = to_numpy(_order(block, points.exact)[:, :k])
             continue
-        keys = _keys(block)
-        if k < total:
-            keys = np.partition(keys, k - 1, axis=1)[:, :k]
-        keys.sort(axis=1)
-        out[part] = keys & 0xFFFFFFFF
+        out[part] = _first(block.astype(np.float32), k)
     return out
 
 

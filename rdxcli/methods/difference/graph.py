@@ -349,6 +349,15 @@ class Affinity:
         block = self.matrix[rows]
         return block if direction == "10" else 1.0 / block
 
+    def restricted(self, rows: np.ndarray) -> Affinity:
+        """The same for some nodes only: a copy."""
+        if isinstance(self.matrix, np.ndarray):
+            return Affinity(self.matrix[np.ix_(rows, rows)], self.largest_difference)
+        import torch
+
+        places = torch.as_tensor(rows, device=self.matrix.device)
+        return Affinity(self.matrix[places][:, places], self.largest_difference)
+
     def take(self, direction: Direction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Single entries A[rows, columns] with NumPy's broadcasting, float64."""
         if not isinstance(self.matrix, np.ndarray):

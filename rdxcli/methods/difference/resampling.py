@@ -1,4 +1,4 @@
-"""Versions of one model, for a null distribution: resampled read-outs plus a little noise.
+"""Versions and runs of one model, for null distributions: resampled read-outs, or rounding noise.
 
 Symbols: X (n, d) a representation, centred; Q (d, d) a random rotation; w (d,) random weights of mean 1; e noise.
 
@@ -59,3 +59,40 @@ class Versions:
         weights = rng.standard_gamma(units / self.d, size=self.d)
         weights /= max(float(weights.mean()), np.finfo(float).tiny)
         return values * np.sqrt(weights) + self._sigma * rng.standard_normal((self.n, self.d))
+
+
+class Copies:
+    """Draws two runs of one model, which differ by rounding: the same features with a little noise in each run.
+
+    Parameters
+    ----------
+    X : (n, d) array
+    noise : float
+        Standard deviation of the noise, relative to the spread of each feature.
+    """
+
+    def __init__(self, X: np.ndarray, noise: float) -> None:
+        values = np.asarray(X, dtype=np.float64)
+        values = values / np.abs(values).max()
+        self._values = values - values.mean(axis=0)
+        self._sigma = noise * self._values.std(axis=0)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One run: (n, d) float64."""
+        return self._values + self._sigma * rng.standard_normal(self._values.shape)
+
+
+def same_features(R0: np.ndarray, R1: np.ndarray) -> bool:
+    """Whether dimension j means the same in both, as in two runs or two edits of one network.
+
+    True when the widths agree and more than half of the dimensions that vary correlate by more than 0.5 with their
+    counterpart. Networks that were trained apart, and rotated copies, have no such order.
+    """
+    if R0.shape[1] != R1.shape[1]:
+        return False
+    first, second = (R.astype(np.float64) - R.mean(axis=0, dtype=np.float64) for R in (R0, R1))
+    scale = np.sqrt(np.square(first).sum(axis=0) * np.square(second).sum(axis=0))
+    vary = scale > 0.0
+    if not vary.any():
+        return False
+    return bool(np.median((first * second).sum(axis=0)[vary] / scale[vary]) > 0.5)

@@ -1,5 +1,4 @@
-"""Is there a difference at all? Two statistics with a null distribution, a reference pair, and trust in single
-concepts.
+"""Is there a difference at all? Two statistics with null distributions, a reference pair, and trust in single concepts.
 
 RDX always shows k clusters. Whether they mean something is decided here, by two numbers that need no clustering:
 
@@ -12,25 +11,46 @@ RDX always shows k clusters. Whether they mean something is decided here, by two
     so it bounds what any clustering could find. 0 when the affinity is 1 everywhere.
 
 The first sees any reordering of neighbours, the second only reordering that holds a group of images together. Both
-are compared with the same numbers between two versions of one model (`rdxcli.methods.difference.resampling`).
+are compared with the same numbers between two runs of one model (where dimension j means the same in both
+representations: "changed at all") and between two versions of one model ("more than two read-outs"), see
+`rdxcli.methods.difference.resampling`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from rdxcli.methods.difference.change import (
+    belonging,
+    common_neighbours,
+    detectable,
+    kind_of_change,
+    neighbour_lists,
+    shared,
+)
 from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
 from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
-from rdxcli.methods.difference.resampling import Versions
+from rdxcli.methods.difference.resampling import Copies, Versions, same_features
 from rdxcli.methods.difference.stability import concept_stability
-from rdxcli.methods.difference.verdict import DifferenceTest, ReferenceTest, Statistic, exceedance, strengths
-from rdxcli.numerics.neighbours import Array, Points, nearest, resolve_device
+from rdxcli.methods.difference.verdict import (
+    Answer,
+    DifferenceTest,
+    Outcome,
+    Question,
+    ReferenceTest,
+    Statistic,
+    exceedance,
+    strengths,
+)
+from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs
 from rdxcli.numerics.threads import map_in_threads
@@ -46,10 +66,17 @@ __all__ = [
 ]
 
 MAX_SCORE_ROWS = 2000  # images on which neighbours are compared
-MAX_GRAPH_ROWS = 1000  # images on which graphs are built
-MAX_QUERIES = 500  # images whose neighbours are looked up per version
-HALF_SAMPLES = 49  # resamplings of images for the comparison with a reference pair
+MAX_GRAPH_ROWS = 500  # images on which a graph is built
+OBSERVED_GRAPHS = 4  # graphs over which the observed strength is averaged when one cannot hold all images
+MAX_QUERIES = 250  # images whose neighbours are looked up per null pair
+HALF_SAMPLES = 99  # resamplings of images for the comparison with a reference pair
 MINIMUM_ROWS = 5
+
+LEAST_DRAWS = 20  # null pairs in any case
+BATCH = 10  # null pairs between two looks at whether more are needed
+ENOUGH_ABOVE = 5  # null values above the observed one, of both numbers, after which the answer is no
+CLEAR = 8.0  # standard deviations of the null above all of it, after which the answer is yes
+CLEAR_AFTER = 49  # null pairs before that
 
 GRAPH_SETTINGS = (
     "similarity", "difference", "gamma", "reference_n", "beta", "normalize", "symmetrize", "sigma", "compat", "dtype",
@@ -70,10 +97,7 @@ def neighbour_disagreement(
         Images whose neighbours are looked up; default all.
     device : str
     """
-    every = np.arange(len(R0)) if queries is None else queries
-    lists = [nearest(Points(R, device=device), k + 1, every)[:, 1:] for R in (R0, R1)]
-    both = np.sort(np.concatenate(lists, axis=1), axis=1)
-    return float(1.0 - np.count_nonzero(both[:, 1:] == both[:, :-1]) / (len(every) * k))
+    return float(1.0 - common_neighbours(R0, R1, k, queries, device).mean())
 
 
 def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array | None = None) -> tuple[float, Array]:
@@ -84,13 +108,12 @@ def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array |
         buffer = affinity.symmetric(direction, buffer)
 
         def product(block: np.ndarray, W: Array = buffer) -> np.ndarray:
-            if isinstance(W, np.ndarray):
-                image = (W @ block.astype(W.dtype)).astype(np.float64)
-            else:
-                image = (W @ W.new_tensor(block)).cpu().numpy().astype(np.float64)
-            return (image - block.sum(axis=0) + block) / n
+            image = W @ block if isinstance(W, np.ndarray) else (W @ W.new_tensor(block)).cpu().numpy()
+            return np.asarray((image - block.sum(axis=0) + block) / n, dtype=block.dtype)
 
-        values = leading_eigenpairs(product, n, 1, rng, tolerance=1e-3, dtype=buffer.dtype).values
+        values = leading_eigenpairs(
+            product, n, 1, rng, tolerance=1e-3, dtype="float32" if buffer.itemsize == 4 else "float64"
+        ).values
         strongest = max(strongest, float(values[0]))
     assert buffer is not None
     return strongest, buffer
@@ -154,14 +177,16 @@ def difference_test(
     *,
     reference: tuple[ArrayLike, ArrayLike] | None = None,
     estimator: RDX | None = None,
+    paired: bool | None = None,
     replicates: int = 99,
     noise: float = 0.05,
+    rounding: float = 0.02,
     alpha: float = 0.05,
     neighbours: int = 10,
     random_state: int = 0,
     device: str = "auto",
 ) -> DifferenceTest:
-    """Test whether two models differ by more than two versions of one model would.
+    """Test whether two models differ at all, and by more than two versions of one model would.
 
     Parameters
     ----------
@@ -170,12 +195,18 @@ def difference_test(
         A pair that sets the scale, for example one model under two seeds: is (R0, R1) more different than these?
     estimator : RDX, optional
         It is run on the versions too, to know how strong its concepts get by chance (for `concept_stability`).
+    paired : bool, optional
+        Whether dimension j means the same in both, as in two edits of one network; default: see
+        `rdxcli.methods.difference.resampling.same_features`. The verdict then says whether the model changed at all.
     replicates : int, default 99
-        Pairs of versions, half of them of each model.
+        At most so many null pairs per question, half of them of each model. Fewer are drawn where the answer is clear.
     noise : float, default 0.05
-        Differences that Gaussian noise of this size, relative to the spread of the features, could make do not count.
+        Versions: differences that Gaussian noise of this size, relative to the spread of the features, could make do
+        not count.
+    rounding : float, default 0.02
+        Runs: the same, relative to the spread of each feature. Whole networks in bfloat16 are off by 0.014 to 0.017.
     alpha : float, default 0.05
-        The verdict is "difference found" when ``p_value <= alpha``.
+        A question is answered with yes when its p-value is at most alpha.
     neighbours : int, default 10
         At most a quarter of the images.
     random_state : int, default 0
@@ -188,15 +219,17 @@ def difference_test(
     Raises
     ------
     ValueError
-        Unusable input (see `check_pair`), fewer than five images, or a reference with another number of rows.
+        Unusable input (see `check_pair`), fewer than five images, a reference with another number of rows, or
+        ``paired`` with different widths.
 
     Notes
     -----
-    At most 2,000 images drawn at random are used for the score (500 of them as query points in null pairs) and 1,000
-    for the strength; ``notes`` says so. Time O(replicates * 1000^2 (d0 + d1)).
+    At most 2,000 images drawn at random are used for the score (250 of them as query points in null pairs) and four
+    times 500 for the strength; ``notes`` says so. Time O(replicates * 500^2 (d0 + d1)).
 
-    The null hypothesis: both representations are read-outs of one representation through d0 and d1 random linear units,
-    up to noise. See docs/methods/significance.md for what it can and cannot tell.
+    Null pairs are drawn until both numbers have been exceeded five times (no), until one lies 8 standard deviations
+    above all of 50 or more (yes), or ``replicates`` times. Five of 99 already mean no, so the first rule changes no
+    answer; see docs/methods/significance.md for the second, and for what the nulls can and cannot tell.
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=MINIMUM_ROWS)
     n = len(R0)
@@ -205,8 +238,13 @@ def difference_test(
         raise ValueError(f"Got alpha={alpha!r}, expected a number between 0 and 1")
     if replicates < least:
         raise ValueError(f"Got replicates={replicates}, expected at least {least} to reach alpha={alpha:g}")
-    if not noise >= 0.0:
-        raise ValueError(f"Got noise={noise!r}, expected a number of at least 0")
+    for name, value in (("noise", noise), ("rounding", rounding)):
+        if not value >= 0.0:
+            raise ValueError(f"Got {name}={value!r}, expected a number of at least 0")
+    if paired and R0.shape[1] != R1.shape[1]:
+        raise ValueError(
+            f"Got paired=True with {R0.shape[1]} and {R1.shape[1]} dimensions, expected the same dimensions in both"
+        )
     pair = None
     if reference is not None:
         pair = check_pair(*reference, names=("reference[0]", "reference[1]"), minimum_rows=MINIMUM_ROWS)
@@ -220,61 +258,151 @@ def difference_test(
     graph_rows = min(n, MAX_GRAPH_ROWS)
     if len(rows) < n:
         notes.append(f"the difference test uses {len(rows):,} of the {n:,} images")
-    subsets = [np.sort(rng.permutation(rows)[:graph_rows]) for _ in range(1 if graph_rows == n else 3)]
+    subsets = [np.sort(rng.permutation(rows)[:graph_rows]) for _ in range(1 if graph_rows == n else OBSERVED_GRAPHS)]
+    queries = np.sort(rng.permutation(len(rows))[:MAX_QUERIES])
 
-    def observe(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    def observed_strength(first: np.ndarray, second: np.ndarray) -> float:
         rng = generator(random_state, "significance", "start")
-        strengths = [measure.strength(measure.affinity(first[part], second[part]), rng) for part in subsets]
-        return measure.score(first[rows], second[rows]), float(np.mean(strengths))
+        return float(np.mean([measure.strength(measure.affinity(first[part], second[part]), rng) for part in subsets]))
 
-    score, strength = observe(R0, R1)
-    null = _null(measure, (R0[rows], R1[rows]), replicates, noise, graph_rows, random_state)
-    statistics = Statistic(score, null[0]), Statistic(strength, null[1])
-    p_value = min(1.0, 2.0 * min(one.p_value for one in statistics))
+    first, second = R0[rows], R1[rows]
+    lists = neighbour_lists(first, second, k, device=measure.device)
+    agreement = shared(*lists) / k
+    score, strength = float(1.0 - agreement.mean()), observed_strength(R0, R1)
+    sampler = _Sampler(measure, (first, second), (score, strength), replicates, alpha, graph_rows, random_state)
+    versions = sampler.versions(noise, all_of_them=pair is not None)
+    answers = [Answer(Question.READOUTS, Statistic(score, versions[0]), Statistic(strength, versions[1]), alpha)]
+    if same_features(first, second) if paired is None else paired:
+        runs = sampler.runs(rounding)
+        answers.insert(0, Answer(Question.CHANGED, Statistic(score, runs[0]), Statistic(strength, runs[1]), alpha))
     against = None
     if pair is not None:
-        against = _against(measure, (R0, R1), pair, statistics, observe(*pair), alpha, random_state)
-    concepts_null = None if estimator is None else null[2]
-    return DifferenceTest(*statistics, p_value, alpha, concepts_null, against, k, len(rows), graph_rows, notes)
+        of_pair = measure.score(pair[0][rows], pair[1][rows]), observed_strength(*pair)
+        against = _against(measure, (R0, R1), pair, answers[-1], of_pair, alpha, random_state)
+    margin = 1.96 * float(agreement.std()) / np.sqrt(len(rows))
+    test = DifferenceTest(
+        tuple(answers),
+        (max(0.0, score - margin), min(1.0, score + margin)),
+        None if estimator is None else versions[2],
+        against,
+        k,
+        len(rows),
+        graph_rows,
+        belonging(*lists, random_state),
+        notes=notes,
+    )
+    if test.outcome is Outcome.FOUND:
+        changed = kind_of_change(first, second, k, queries, measure.device)
+        return replace(test, kind=changed)
+    if test.outcome is Outcome.NONE:
+        planted = detectable(first, second, k, queries, test.score, alpha, random_state, measure.device)
+        return replace(test, detectable=planted)
+    return test
 
 
-def _null(
-    measure: _Measure,
-    pair: tuple[np.ndarray, np.ndarray],
-    replicates: int,
-    noise: float,
-    graph_rows: int,
-    random_state: int,
-) -> np.ndarray:
-    """Scores, strengths and strongest concepts between two versions of one model: (3, replicates)."""
-    widths = tuple(R.shape[1] for R in pair)
-    sources = [Versions(R, noise, generator(random_state, "significance", "basis", m)) for m, R in enumerate(pair)]
-    n = len(pair[0])
+class _Sampler:
+    """Null distributions of the score, the strength and the strongest concept, drawn as far as the answer needs them.
 
-    def replicate(b: int) -> tuple[float, float, float]:
-        rng = generator(random_state, "significance", "version", b)
-        first, second = (sources[b % 2].draw(width, rng) for width in widths)
-        score = measure.score(first, second, np.sort(rng.permutation(n)[:MAX_QUERIES]))
-        part = np.sort(rng.permutation(n)[:graph_rows])
-        first, second = first[part], second[part]
-        affinity = measure.affinity(first, second)
-        strength = measure.strength(affinity, rng)
-        concept = np.nan if measure.estimator is None else measure.strongest_concept(first, second, affinity)
-        return score, strength, concept
+    Parameters
+    ----------
+    measure : _Measure
+    pair : two arrays
+        The images used for the score.
+    observed : (score, strength)
+    replicates : int
+    alpha : float
+    graph_rows : int
+    random_state : int
+    """
 
-    found = []
-    with track("versions of one model", replicates, "pairs") as advance:
-        for values in map_in_threads(replicate, range(replicates)):
-            found.append(values)
-            advance(1)
-    return np.array(found).T
+    def __init__(
+        self,
+        measure: _Measure,
+        pair: tuple[np.ndarray, np.ndarray],
+        observed: tuple[float, float],
+        replicates: int,
+        alpha: float,
+        graph_rows: int,
+        random_state: int,
+    ) -> None:
+        self.measure, self.pair, self.observed = measure, pair, np.array(observed)
+        self.replicates, self.graph_rows, self.random_state = replicates, graph_rows, random_state
+        # So few null values above the observed one would still be significant after all replicates.
+        self.allowed = int(np.floor(alpha / 2.0 * (replicates + 1))) - 1
+
+    def versions(self, noise: float, all_of_them: bool) -> np.ndarray:
+        """Between two versions of one model: (3, m), the last row NaN without an estimator."""
+        widths = tuple(R.shape[1] for R in self.pair)
+        sources = [
+            Versions(R, noise, generator(self.random_state, "significance", "basis", m))
+            for m, R in enumerate(self.pair)
+        ]
+
+        def draw(b: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            return sources[b % 2].draw(widths[0], rng), sources[b % 2].draw(widths[1], rng)
+
+        return self._draws("version", "versions of one model", draw, concepts=True, all_of_them=all_of_them)
+
+    def runs(self, rounding: float) -> np.ndarray:
+        """Between two runs of one model: (3, m), the last row NaN."""
+        sources = [Copies(R, rounding) for R in self.pair]
+
+        def draw(b: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            return sources[b % 2].draw(rng), sources[b % 2].draw(rng)
+
+        return self._draws("run", "runs of one model", draw, concepts=False, all_of_them=False)
+
+    def _draws(
+        self,
+        stream: str,
+        title: str,
+        draw: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]],
+        *,
+        concepts: bool,
+        all_of_them: bool,
+    ) -> np.ndarray:
+        n, measure = len(self.pair[0]), self.measure
+
+        def replicate(b: int) -> tuple[float, float, float]:
+            rng = generator(self.random_state, "significance", stream, b)
+            first, second = draw(b, rng)
+            score = measure.score(first, second, np.sort(rng.permutation(n)[:MAX_QUERIES]))
+            part = np.sort(rng.permutation(n)[: self.graph_rows])
+            first, second = first[part], second[part]
+            affinity = measure.affinity(first, second)
+            strength = measure.strength(affinity, rng)
+            if measure.estimator is None or not concepts:
+                return score, strength, np.nan
+            return score, strength, measure.strongest_concept(first, second, affinity)
+
+        found: list[tuple[float, float, float]] = []
+        with track(title, self.replicates, "pairs") as advance:
+            while len(found) < self.replicates:
+                batch = range(len(found), min(self.replicates, len(found) + BATCH))
+                for values in map_in_threads(replicate, batch):
+                    found.append(values)
+                    advance(1)
+                if not all_of_them and self._enough(np.array(found).T[:2]):
+                    break
+        return np.array(found).T
+
+    def _enough(self, null: np.ndarray) -> bool:
+        if null.shape[1] < LEAST_DRAWS:
+            return False
+        above = (null >= self.observed[:, None]).sum(axis=1)
+        if (above >= max(ENOUGH_ABOVE, self.allowed + 1)).all():
+            return True
+        if null.shape[1] < CLEAR_AFTER:
+            return False
+        limits = null.max(axis=1) + CLEAR * null.std(axis=1)
+        return bool((self.observed > limits).any())
 
 
 def _against(
     measure: _Measure,
     pair: tuple[np.ndarray, np.ndarray],
     reference: tuple[np.ndarray, np.ndarray],
-    observed: tuple[Statistic, Statistic],
+    observed: Answer,
     reference_values: tuple[float, float],
     alpha: float,
     random_state: int,
@@ -299,7 +427,7 @@ def _against(
             advance(1)
     gaps = np.array(found).T
     p_values = []
-    for one, other, differences in zip(observed, reference_values, gaps, strict=True):
+    for one, other, differences in zip((observed.score, observed.strength), reference_values, gaps, strict=True):
         images = exceedance(0.0, -differences)
         between = one.null[:, None] - one.null[None, :]
         models = exceedance(one.value - other, between[~np.eye(len(one.null), dtype=bool)])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, Direction
+from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.sides import pair_sides
 from rdxcli.methods.difference.verdict import DifferenceTest, exceedance, strengths
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
+
+GRAPHS = 5  # of different images, over which the resamples of a large set are spread
 
 
 def concept_stability(
@@ -24,7 +30,7 @@ def concept_stability(
     test: DifferenceTest | None = None,
     bootstraps: int = 20,
     fit_options: Mapping[str, ArrayLike] | None = None,
-    max_rows: int = 1500,
+    max_rows: int = 1000,
     random_state: int = 0,
 ) -> dict[str, dict[int, dict[str, float | None]]]:
     """How far single concepts can be trusted.
@@ -40,8 +46,8 @@ def concept_stability(
         Resamplings of the images; 0 leaves the stability out.
     fit_options : mapping, optional
         Keyword arguments of ``estimator.fit`` (labels, mapped representations), resampled along.
-    max_rows : int, default 1500
-        Largest resample.
+    max_rows : int, default 1000
+        Images of one graph; above, every fifth of the resamples has images of its own.
     random_state : int, default 0
 
     Returns
@@ -61,19 +67,17 @@ def concept_stability(
         for direction, result in estimator.directions_.items()
     }
 
-    def resample(b: int) -> tuple[np.ndarray, RDX | None]:
-        rng = generator(random_state, "stability", b)
-        part = np.unique(rng.integers(0, n, size=n))
-        if len(part) > max_rows:
-            part = np.sort(rng.permutation(part)[:max_rows])
-        return part, _refit(estimator, R0[part], R1[part], {name: value[part] for name, value in options.items()})
-
+    graphs = GRAPHS if n > max_rows else 1
     with track("bootstrap of the images", bootstraps, "samples") as advance:
-        for part, refit in map_in_threads(resample, range(bootstraps)):
-            for direction, result in estimator.directions_.items():
-                if refit is not None:
-                    _overlap(result.labels[part], refit.directions_[direction].labels, overlaps[direction])
-            advance(1)
+        for g in range(min(graphs, bootstraps)):
+            base = np.sort(generator(random_state, "stability", "graph", g).permutation(n)[:max_rows])
+            affinities = _affinities(estimator, R0[base], R1[base], {name: one[base] for name, one in options.items()})
+            draws = range(g, bootstraps, graphs)
+            resample = partial(_resample, estimator, affinities, len(base), random_state)
+            for part, labels in map_in_threads(resample, draws):
+                for side, found in labels.items():
+                    _overlap(estimator.directions_[side].labels[base[part]], found, overlaps[side])
+                advance(1)
     null = None if test is None else test.concepts_null
     out: dict[str, dict[int, dict[str, float | None]]] = {}
     for direction, result in estimator.directions_.items():
@@ -89,13 +93,46 @@ def concept_stability(
     return out
 
 
-def _refit(estimator: RDX, R0: np.ndarray, R1: np.ndarray, options: Mapping[str, np.ndarray]) -> RDX | None:
-    """The estimator on a resample, or None when the resample cannot be clustered (tiny or constant)."""
-    fresh = clone(estimator).set_params(gamma=estimator.gamma_, approximate="never")
+def _affinities(
+    estimator: RDX, R0: np.ndarray, R1: np.ndarray, options: Mapping[str, np.ndarray]
+) -> dict[Direction, Affinity]:
+    """The graph of some images in both directions; empty when they cannot be compared (tiny or constant)."""
+    fresh = clone(estimator).set_params(gamma=estimator.gamma_)
+    fresh.notes_ = []
+    names = ("labels0", "labels1", "mapped0", "mapped1", "mapped_labels0", "mapped_labels1")
+    pairs = pair_sides(R0, R1, *(options.get(name) for name in names))
+    affinities: dict[Direction, Affinity] = {}
     try:
-        return fresh.fit(R0, R1, **options)
+        for direction in DIRECTIONS:
+            sides = pairs[direction]
+            if affinities and pairs["10"] is pairs["01"]:
+                affinities[direction] = next(iter(affinities.values()))
+                continue
+            graph = fresh._graph(sides.first, sides.second, sides.first_labels, sides.second_labels)
+            affinities[direction] = graph.affinity()
     except ValueError:
-        return None
+        return {}
+    return affinities
+
+
+def _resample(
+    estimator: RDX, affinities: Mapping[Direction, Affinity], n: int, random_state: int, b: int
+) -> tuple[np.ndarray, dict[Direction, np.ndarray]]:
+    """Images drawn with replacement, each kept once, and the labels that clustering them anew gives.
+
+    The graph of the images drawn is that of all of them, restricted: the difference is a ratio of ranks, and both ranks
+    of a pair shrink alike when images are left out.
+    """
+    part = np.unique(generator(random_state, "stability", b).integers(0, n, size=n))
+    labels: dict[Direction, np.ndarray] = {}
+    buffer = None
+    for direction, affinity in affinities.items():
+        try:
+            groups, buffer = group(affinity.restricted(part), direction, estimator, lambda _: None, buffer)
+        except ValueError:
+            continue
+        labels[direction] = groups.labels
+    return part, labels
 
 
 def _overlap(ours: np.ndarray, theirs: np.ndarray, lists: dict[int, list[float]]) -> None:

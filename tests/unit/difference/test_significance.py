@@ -18,6 +18,7 @@ from rdxcli.methods.difference.significance import (
     group_strength,
     neighbour_disagreement,
 )
+from rdxcli.methods.difference.verdict import MEASURES, Answer, Belonging, Question, Statistic
 
 REPLICATES = 39  # the fewest that reach 0.05 with two statistics
 
@@ -132,7 +133,7 @@ def test_false_alarms_on_disguised_copies_and_power_on_planted_differences():
     for seed in range(20):
         merged, apart = merged_pair(seed, n=120)
         copy = disguised(apart, [0.01, 0.02, 0.05, 0.1][seed % 4], seed)
-        alarms += difference_test(apart, copy, replicates=REPLICATES, random_state=seed).different
+        alarms += difference_test(apart, copy, replicates=REPLICATES, random_state=seed, paired=False).different
         found += difference_test(merged, apart, replicates=REPLICATES, random_state=seed).different
     assert alarms <= 1
     assert found == 20
@@ -158,7 +159,7 @@ def test_models_of_different_width(widths):
     assert difference_test(*pair, replicates=REPLICATES).verdict == "no difference found"
     unrelated = rng.normal(size=(150, 200))
     pair = (base, unrelated) if widths[0] == 3 else (unrelated, base)
-    assert difference_test(*pair, replicates=REPLICATES).verdict == "difference found"
+    assert difference_test(*pair, replicates=REPLICATES).verdict == "undecided"  # nothing in common, as if permuted
 
 
 def test_result_as_a_document():
@@ -282,3 +283,125 @@ def test_identical_models_have_no_concepts_to_trust():
     test = difference_test(X, X, estimator=rdx, replicates=REPLICATES)
     assert isinstance(test, DifferenceTest)
     assert concept_stability(rdx, X, X, test=test, bootstraps=2) == {"01": {}, "10": {}}
+
+
+def network(n: int = 240, d: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features after a ReLU, as a network's last layer has them, and classes."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 8, n)
+    hidden = 2.0 * rng.normal(size=(8, 24))[label] + rng.normal(size=(n, 24))
+    return np.maximum(hidden @ rng.normal(size=(24, d)) / np.sqrt(24), 0.0), label
+
+
+def shuffled(X: np.ndarray, label: np.ndarray, dimensions: int, seed: int = 0) -> np.ndarray:
+    """Two classes exchange their images in some dimensions."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.flatnonzero(label < 2), rng.permutation(X.shape[1])[:dimensions]
+    out = X.copy()
+    out[np.ix_(rows, columns)] = X[np.ix_(rng.permutation(rows), columns)]
+    return out
+
+
+EDITS = {
+    "5 bits": lambda X, label: np.round(X / X.max() * 15) / 15,
+    "pruned": lambda X, label: X * (np.random.default_rng(0).random(X.shape[1]) > 0.1),
+    "noise of 10 %": lambda X, label: X + 0.1 * X.std(0) * np.random.default_rng(0).normal(size=X.shape),
+    "2 of 64": lambda X, label: shuffled(X, label, 2),
+    "4 of 64": lambda X, label: shuffled(X, label, 4),
+    "16 of 64": lambda X, label: shuffled(X, label, 16),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edits_of_the_same_weights_are_changes_though_no_more_than_two_readouts(edit):
+    X, label = network()
+    test = difference_test(X, EDITS[edit](X, label))
+    assert test.deciding.question == Question.CHANGED
+    assert test.verdict == "difference found"
+    readouts = test.answers[1]
+    assert readouts.question == Question.READOUTS
+    assert not readouts.yes
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "noise"])
+def test_runs_of_the_same_weights_are_no_change(kind):
+    X, _ = network(seed=1)
+    rng = np.random.default_rng(0)
+    copies = {
+        "float16": X.astype(np.float16),
+        "bfloat16": X * (1 + 2.0**-8 * rng.uniform(-1, 1, X.shape)),
+        "float32": X.astype(np.float32),
+        "noise": X + 0.015 * X.std(0) * rng.normal(size=X.shape),
+    }
+    test = difference_test(X, copies[kind].astype(np.float64))
+    assert test.deciding.question == Question.CHANGED
+    assert test.verdict == "no difference found"
+    assert test.detectable is not None
+    assert test.detectable.changes[0][1] <= 0.2
+    assert "would have been found" in test.sentences()[-1]
+
+
+def test_rows_in_another_order_are_said_first_and_decide_nothing():
+    X, _ = network(seed=2)
+    test = difference_test(X, X[np.random.default_rng(0).permutation(len(X))])
+    assert test.verdict == "undecided"
+    assert not test.different
+    assert test.sentences()[0].startswith("These rows do not seem to be the same images")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda X: X / np.linalg.norm(X, axis=1, keepdims=True), "scale of rows"),
+        (lambda X: X * np.geomspace(0.2, 5.0, X.shape[1]), "scale of dimensions"),
+        (lambda X: X @ (np.eye(64) + 0.1 * np.random.default_rng(1).normal(size=(64, 64))), "linear map"),
+        (lambda X: X + 0.3 * X.std(0) * np.random.default_rng(1).normal(size=X.shape), "more than a linear map"),
+    ],
+)
+def test_the_kind_of_change_is_named(change, name):
+    X = np.random.default_rng(0).normal(size=(400, 64)) * np.geomspace(1, 3, 64) + 1
+    test = difference_test(X, change(X))
+    assert test.kind is not None
+    assert test.kind.name == name
+    assert (test.kind.sentence() in test.sentences()) == (name != "more than a linear map")
+
+
+def test_pairing_needs_the_same_dimensions():
+    with pytest.raises(ValueError, match="Got paired=True with 3 and 4 dimensions"):
+        difference_test(np.eye(9)[:, :3], np.eye(9)[:, :4], paired=True)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_verdict_sentence_document_and_p_agree(seed):
+    """Whatever the numbers, everything that is read off a test says the same."""
+    rng = np.random.default_rng(seed)
+
+    def statistic() -> Statistic:
+        null = rng.normal(size=rng.integers(20, 100))
+        return Statistic(float(rng.normal() * rng.choice([0.5, 3.0])), null)
+
+    questions = [Question.CHANGED, Question.READOUTS][rng.integers(0, 2) :]
+    doubt = Belonging(0.01, 0.01, float(rng.random())) if rng.random() < 0.3 else None
+    answers = tuple(Answer(question, statistic(), statistic(), 0.05) for question in questions)
+    test = DifferenceTest(answers, (0.0, 1.0), None, None, 10, 100, 100, doubt)
+    document = json.loads(json.dumps(test.to_dict()))
+    said = [line for line in document["sentences"] if line.startswith(tuple(MEASURES.values()))]
+    found = any(": more (p" in line for line in said)
+    assert len(said) == 2
+    assert document["question"] == questions[0]
+    assert found == bool(document["found_by"]) == (document["null_p"] <= 0.05)
+    assert (document["verdict"] != "no difference found") == found
+    assert (document["verdict"] == "undecided") == (found and test.doubtful)
+    assert test.doubtful == document["sentences"][0].startswith("These rows do not seem")
+    assert said[0].startswith(MEASURES["strength" if document["found_by"] == ["strength"] else "score"])
+    for name, key in (("score", "disagreement"), ("strength", "strength")):
+        assert (name in document["found_by"]) == (2 * document[key]["p_value"] <= 0.05)
+
+
+def test_null_pairs_are_drawn_only_as_far_as_the_answer_needs_them():
+    X, label = network(seed=3)
+    same, changed = difference_test(X, X), difference_test(X, shuffled(X, label, 16))
+    assert len(same.score.null) == 20
+    assert len(changed.score.null) == 50
+    borderline = difference_test(X, X + 0.021 * X.std(0) * np.random.default_rng(1).normal(size=X.shape))
+    assert len(borderline.score.null) >= 20
