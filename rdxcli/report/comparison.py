@@ -116,9 +116,10 @@ def _view(
         "method": document["method"],
         "dataset": document["samples"].get("dataset"),
         "found": difference.get("verdict") != "no difference found",
+        "question": difference.get("question"),
         "verdict": difference.get("verdict", "no test was made"),
         "verdict_lines": verdict_lines(document),
-        "strip": _strip(difference),
+        "strips": _strips(difference),
         "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
         "notes": [*document["notes"], *difference.get("notes", [])],
         "directions": directions,
@@ -145,21 +146,17 @@ def _view(
 
 
 def verdict_lines(document: Mapping[str, Any]) -> list[str]:
-    """What the test says, in sentences; also printed by ``rdx compare``."""
+    """What the test says, in its own sentences; also printed by ``rdx compare``."""
     difference = document["difference"]
-    if difference.get("score") is None:
-        return []
-    lines = [
-        f"Difference score {difference['score']:.3f}; two versions of one model score {difference['null_mean']:.3f} "
-        f"(p = {_p(difference['null_p'])})."
-    ]
+    lines = list(difference.get("sentences", []))
     reference = difference.get("reference")
     if reference:
         relation = "more" if reference["exceeded"] else "not more"
         names = " and ".join(reference[side]["name"] for side in ("a", "b"))
         lines.append(
-            f"The reference pair ({names}) scores {reference['score']:.3f}: "
-            f"these two are {relation} different than that pair (p = {_p(reference['p_value'])})."
+            f"The reference pair ({names}) has a score of {reference['score']:.3f} and a strength of "
+            f"{reference['strength']:.3f}: these two are {relation} different than that pair "
+            f"(p = {_p(reference['p_value'])})."
         )
     return lines
 
@@ -203,22 +200,34 @@ def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:
     return ", ".join(clear[:most]) if clear else NO_NAME if words else ""
 
 
-def _strip(difference: Mapping[str, Any]) -> dict[str, float | None] | None:
-    score, null = difference.get("score"), difference.get("disagreement")
-    if score is None or null is None:
-        return None
-    low, high = null["null_mean"] - 2 * null["null_sd"], null["null_max"]
+def _strips(difference: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Both numbers beside their nulls; those that found the difference first."""
+    strips = []
+    found_by = difference.get("found_by", [])
+    for name, key, title in (("score", "disagreement", "score"), ("strength", "strength", "strength")):
+        null = difference.get(key)
+        if null is None:
+            continue
+        reference = (difference.get("reference") or {}).get(name)
+        value, low, high = null["value"], null["null_mean"] - 2 * null["null_sd"], null["null_max"]
+        limit = 1.0 if name == "score" else max(1e-12, 1.15 * max(value, high, reference or 0.0))
 
-    def percent(value: float) -> float:
-        return round(100 * min(max(value, 0.0), 1.0), 2)
+        def percent(number: float, limit: float = limit) -> float:
+            return round(100 * min(max(number / limit, 0.0), 1.0), 2)
 
-    reference = (difference.get("reference") or {}).get("score")
-    return {
-        "score": percent(score),
-        "low": percent(low),
-        "width": round(percent(high) - percent(low), 2),
-        "reference": None if reference is None else percent(reference),
-    }
+        strips.append(
+            {
+                "title": title,
+                "found": name in found_by,
+                "at": percent(value),
+                "low": percent(low),
+                "width": round(percent(high) - percent(low), 2),
+                "reference": None if reference is None else percent(reference),
+                "left": "0 the same neighbours" if name == "score" else "0 no group",
+                "right": "1 no neighbour in common" if name == "score" else f"{limit:.2g}",
+            }
+        )
+    return sorted(strips, key=lambda strip: not strip["found"])
 
 
 def _map_data(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:

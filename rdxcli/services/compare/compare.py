@@ -22,7 +22,7 @@ from rdxcli.services.compare.record import make_record
 if TYPE_CHECKING:
     from rdxcli.records import Comparison, Representation
 
-CODE = "2"
+CODE = "3"
 """Raised whenever the numbers of a comparison change."""
 
 LIBRARIES = 700 * 2**20
