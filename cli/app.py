@@ -9,8 +9,9 @@ import typer
 from rdxcli import __version__
 from rdxcli.errors import RdxError
 
+from . import streams
 from .console import Sink
-from .options import registered
+from .options import INTERRUPTED, registered
 
 # The modules that hold the commands. A module registers its commands when it is imported.
 _MODULES = (
@@ -64,11 +65,18 @@ _register()
 
 def main() -> None:
     """Entry point of the console script: errors raised while options are read become one line too."""
+    streams.prepare()
     try:
         app()
     except RdxError as error:
         Sink().error(error.message, error.hint)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt as stop:  # before a command had begun
+        sys.exit(streams.TERMINATED if isinstance(stop, streams.Terminated) else INTERRUPTED)
+    finally:
+        failed = streams.close()
+        if failed is not None:
+            sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rdxcli.errors import RdxError
 from rdxcli.progress import Advance, set_tracker
 from rdxcli.records import plain
 
@@ -46,7 +47,11 @@ class Sink:
             from rich.console import Console
 
             self._console = Console(
-                stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(), width=_width(sys.stderr)
+                stderr=True,
+                highlight=False,
+                emoji=False,  # a name between colons is a name
+                soft_wrap=not sys.stderr.isatty(),
+                width=_width(sys.stderr),
             )
         return self._console
 
@@ -67,8 +72,13 @@ class Sink:
             text = line
         else:
             return
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RdxError(f"cannot write to the standard output: {error.strerror or error}") from None
 
     def message(self, text: str) -> None:
         """A line for people, on stderr, unless quiet."""
@@ -84,7 +94,7 @@ class Sink:
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(highlight=False, width=_width(sys.stdout)) if to_stdout else self.stderr
+        console = Console(highlight=False, emoji=False, width=_width(sys.stdout)) if to_stdout else self.stderr
         table = Table(
             title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
         )

@@ -9,11 +9,13 @@ A command is a function whose first parameter is a `Session`; `command` adds the
         session.sink.result(str(artifact.path), document)
 """
 
+import errno
 import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +25,7 @@ import typer
 from rdxcli.errors import RdxError, UsageError, near_matches
 
 from .console import Sink
+from .streams import TERMINATED, Terminated
 
 COMMON = "Common"
 FAILED, SAMPLES_FAILED, INTERRUPTED = 1, 4, 130
@@ -345,28 +348,39 @@ def with_errors(session: Session, action: Callable[[], None]) -> None:
     except RdxError as error:
         session.sink.error(error.message, error.hint)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        ended = isinstance(stop, Terminated)
         session.sink.error(
-            "interrupted", "the same command continues where it stopped, where the work can be continued"
+            "asked to end (SIGTERM)" if ended else "interrupted",
+            "the same command continues where it stopped, where the work can be continued",
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if ended else INTERRUPTED) from None
     except BrokenPipeError:
         # the reader of our output has gone: nothing is left to be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
     except MemoryError:
         session.sink.error("out of memory", "use fewer samples with --sample N, or a machine with more memory")
         raise typer.Exit(FAILED) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        session.sink.error(f"{error.strerror or error}{where}")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        session.sink.error(
+            f"{error.strerror or error}{where}",
+            "free some space, or choose another place with --outputs" if full else None,
+        )
         raise typer.Exit(FAILED) from None
     except ValueError as error:
         session.sink.error(" ".join(str(error).split()))
         raise typer.Exit(FAILED) from None
     except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        if isinstance(error, RuntimeError) and "home directory" in text:  # a path that begins with `~`
+            session.sink.error(text, "set HOME, or give the path without `~`")
+            raise typer.Exit(FAILED) from None
         session.sink.error(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+            f"unexpected {type(error).__name__}: {text}",
             "this is a defect of rdx: run it again with --debug and report the traceback",
         )
         raise typer.Exit(FAILED) from None

@@ -25,7 +25,7 @@ from rdxcli.progress import track
 from .catalogue import Hub, Recipe
 from .planning import Settings
 from .responses import describe
-from .transfer import Expected, TransferError, client, digests, fetch, probe
+from .transfer import Expected, TransferError, client, digests, fetch, probe, proxies_of_the_environment
 
 # what each library reads besides the weights, and the weights, best form first
 _SMALL = {
@@ -172,24 +172,25 @@ def _hugging_face(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
             f"{recipe.name}: HF_HUB_OFFLINE is set, and {hub.repo} is not in the cache", "unset it to download"
         )
     try:
-        info = library.HfApi(endpoint=endpoint).model_info(
-            hub.repo, files_metadata=True, timeout=settings.policy.connect
-        )
-        sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or []}
-        chosen = choose_files(hub, list(sizes))
-        with track(f"download {recipe.name}", sum(sizes[name] for name in chosen), "B") as advance:
-            counted = 0
+        with proxies_of_the_environment():
+            info = library.HfApi(endpoint=endpoint).model_info(
+                hub.repo, files_metadata=True, timeout=settings.policy.connect
+            )
+            sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or []}
+            chosen = choose_files(hub, list(sizes))
+            with track(f"download {recipe.name}", sum(sizes[name] for name in chosen), "B") as advance:
+                counted = 0
 
-            def count(steps: int) -> None:
-                nonlocal counted
-                counted += steps
-                advance(steps)
+                def count(steps: int) -> None:
+                    nonlocal counted
+                    counted += steps
+                    advance(steps)
 
-            for name in chosen:
-                extra = _reporting(library.hf_hub_download, count)
-                path = library.hf_hub_download(
-                    hub.repo, name, endpoint=endpoint, force_download=settings.force, **extra
-                )
+                for name in chosen:
+                    extra = _reporting(library.hf_hub_download, count)
+                    path = library.hf_hub_download(
+                        hub.repo, name, endpoint=endpoint, force_download=settings.force, **extra
+                    )
     except GatedRepoError:
         raise TransferError(
             f"{recipe.name}: {hub.repo} asks for an agreement with its owner",

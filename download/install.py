@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
-from rdxcli.errors import RdxError
+from rdxcli.errors import RdxError, without_passwords
 from rdxcli.progress import log, track
 
 from . import store
 from .archives import ArchiveError, Entry, unpack
-from .catalogue import Item, Recipe
+from .catalogue import UNKNOWN, Item, Recipe
 from .converters import convert
 from .parallel import TaskError, TooSlow, gather
 from .planning import Plan, Settings, addresses, check_disk, expectation, make_plan, needs
@@ -277,7 +278,14 @@ def _place_item(home: Home, item: Item, fetched: Fetched, certain: bool) -> None
         home.write(receipt, current)
     store.place(tree, current)
     count, size = store.write_listing(current, item, placed)
-    facts = {"sha256": fetched.sha256, "size": fetched.size, "url": fetched.url}
+    facts = {"sha256": fetched.sha256, "size": fetched.size, "url": without_passwords(fetched.url)}
+    if UNKNOWN == item.sha256 == item.md5 and urlsplit(fetched.url).scheme == "http":
+        log.warning(
+            "%s came over plain HTTP, and no hash of the published file is known: anybody on the way could have "
+            "changed it (SHA-256 %s)",
+            item.name,
+            fetched.sha256,
+        )
     receipt.items[item.name] = {
         **facts,
         "md5": fetched.md5,

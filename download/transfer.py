@@ -13,7 +13,8 @@ import os
 import random
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from rdxcli import __version__
-from rdxcli.errors import RdxError
+from rdxcli.errors import RdxError, without_passwords
 from rdxcli.progress import log
 
 from .responses import content_range, describe, length, retry_after, validator
@@ -134,16 +135,44 @@ class Expected:
 
 
 def client(policy: Policy) -> httpx.Client:
-    """A client for many transfers at once; proxies are taken from the environment."""
-    return httpx.Client(
-        verify=_certificates(),
-        follow_redirects=True,
-        max_redirects=policy.redirects,
-        timeout=httpx.Timeout(policy.stall, connect=policy.connect, pool=None),
-        limits=httpx.Limits(max_connections=32),
-        # the bytes of the file itself are wanted: no server may compress them again
-        headers={"User-Agent": f"rdx/{__version__}", "Accept-Encoding": "identity"},
-    )
+    """A client for many transfers at once; proxies are taken from the environment.
+
+    Raises
+    ------
+    TransferError
+        The environment names a proxy of a kind that is not known.
+    """
+    with proxies_of_the_environment():
+        return httpx.Client(
+            verify=_certificates(),
+            follow_redirects=True,
+            max_redirects=policy.redirects,
+            timeout=httpx.Timeout(policy.stall, connect=policy.connect, pool=None),
+            limits=httpx.Limits(max_connections=32),
+            # the bytes of the file itself are wanted: no server may compress them again
+            headers={"User-Agent": f"rdx/{__version__}", "Accept-Encoding": "identity"},
+        )
+
+
+@contextmanager
+def proxies_of_the_environment() -> Iterator[None]:
+    """Say in one line what is wrong with the proxies that the environment names; their passwords are not repeated."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        names = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+        if not names or not any(word in str(error).lower() for word in ("proxy", "socks", "url", "port")):
+            raise
+        given = ", ".join(f"{name}={without_passwords(os.environ[name])}" for name in sorted(names))
+        hint = (
+            "pip install 'httpx[socks]'"
+            if isinstance(error, ImportError)
+            else "expected http://, https:// or socks5://"
+        )
+        raise TransferError(f"the proxy of the environment cannot be used: {given}", f"{hint}; or unset it") from None
+
+
+_PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 
 
 @cache
@@ -304,7 +333,7 @@ def _transfer(
         if failures >= (policy.tries if connected else policy.connect_tries):
             raise _Refused(f"{reason} ({failures} attempts)")
         pause = min(after if after is not None else wait * random.uniform(0.75, 1.25), policy.longest_wait)
-        log.debug("%s: %s at byte %d; again in %.1f s", url, reason, progress.offset, pause)
+        log.debug("%s: %s at byte %d; again in %.1f s", without_passwords(url), reason, progress.offset, pause)
         if stop.wait(pause):
             raise Stopped
         wait = min(wait * 2, policy.longest_wait)
@@ -321,7 +350,7 @@ class _Progress:
         self.complete = False
         self.offset = part.stat().st_size if part.is_file() else 0
         notes = _read_notes(part) if self.offset else {}
-        here = notes.get("url") == url
+        here = notes.get("url") == without_passwords(url)
         # without a hash or a validator nothing would tell a changed file: bytes of an earlier run are not trusted
         if self.offset and (expected.certain or (here and notes.get("validator"))):
             self.validator = notes.get("validator") if here else None
@@ -343,7 +372,9 @@ class _Progress:
         """Write down what the bytes that follow are a part of."""
         self.total, self.validator = total, validator
         draft = _notes(self.part).with_suffix(".tmp")
-        draft.write_text(json.dumps({"url": self.url, "total": total, "validator": validator}), "utf-8")
+        draft.write_text(
+            json.dumps({"url": without_passwords(self.url), "total": total, "validator": validator}), "utf-8"
+        )
         os.replace(draft, _notes(self.part))
 
 
@@ -433,7 +464,7 @@ def _discard(part: Path) -> None:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc or url
+    return urlsplit(url).netloc.rpartition("@")[2] or without_passwords(url)
 
 
 def _unreachable(urls: Sequence[str], failures: Sequence[str]) -> TransferError:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s?#]+@")
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with the names and passwords left out that web addresses in it carry."""
+    return _CREDENTIALS.sub("", text)
 
 
 class RdxError(Exception):
@@ -25,9 +33,10 @@ class RdxError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message = without_passwords(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = without_passwords(hint) if hint is not None else None
 
 
 class UsageError(RdxError):

@@ -26,7 +26,7 @@ def slug(name: str) -> str:
     if simple.split(".")[0].lower() in _RESERVED:
         simple, faithful = f"_{simple}", False
     if not faithful or len(simple) > _MAX_SLUG:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
         simple = f"{simple[: _MAX_SLUG - 7]}-{digest}"
     return simple
 
@@ -48,7 +48,11 @@ def short_name(name: str) -> str:
 def model_slug(name: str) -> str:
     """`slug` of a model; a shortened name gets six hexadecimal digits of the whole name's SHA-256."""
     short = short_name(name)
-    return slug(name) if short == name else f"{slug(short)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return (
+        slug(name)
+        if short == name
+        else f"{slug(short)}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    )
 
 
 def outputs_root(given: Path | str | None = None) -> Path:

@@ -147,12 +147,9 @@ class Watch:
         """Whether the worker of ``file`` lives."""
         try:
             beat = file.stat().st_mtime_ns
-            facts = json.loads(file.read_text("utf-8"))
         except OSError:
             return False
-        except ValueError:
-            facts = {}
-        if _died_here(facts):
+        if _died_here(_facts(file)):
             return False
         before, since = self._seen.get(file, (None, 0.0))
         if before != beat:
@@ -163,14 +160,7 @@ class Watch:
 
     def living(self, folder: Path) -> list[dict[str, Any]]:
         """The workers that live below the partial folder ``folder``: ``{process, host, command}``."""
-        found = []
-        for file in sorted((folder / WORKERS).glob("*.json")):
-            if self.alive(file):
-                try:
-                    found.append(json.loads(file.read_text("utf-8")))
-                except (OSError, ValueError):
-                    continue
-        return found
+        return [_facts(file) for file in sorted((folder / WORKERS).glob("*.json")) if self.alive(file)]
 
 
 def say_workers(workers: Iterable[dict[str, Any]]) -> str:
@@ -179,6 +169,15 @@ def say_workers(workers: Iterable[dict[str, Any]]) -> str:
     first = listed[0]
     more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
     return f"process {first.get('process')} on {first.get('host')} (`{first.get('command')}`){more}"
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    """What a worker wrote of itself; nothing when that cannot be read."""
+    try:
+        facts = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _holder_of(path: Path) -> str | None:

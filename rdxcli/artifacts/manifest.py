@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rdxcli import __version__
 from rdxcli.artifacts.contents import is_intact, sealed
-from rdxcli.errors import ArtifactError
+from rdxcli.errors import ArtifactError, without_passwords
 from rdxcli.records import SCHEMA_VERSION, plain
 
 MANIFEST = "manifest.json"
@@ -153,11 +154,9 @@ class Manifest(BaseModel):
 
 
 def command_line() -> str:
-    """The command that is running, as a shell would take it."""
-    import shlex
-
+    """The command that is running, as a shell would take it, without the passwords in its addresses."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    return shlex.join([program, *sys.argv[1:]])
+    return shlex.join(map(without_passwords, [program, *sys.argv[1:]]))
 
 
 def package_versions() -> dict[str, str]:
@@ -174,7 +173,7 @@ def package_versions() -> dict[str, str]:
 def fingerprint_json(value: Any) -> str:
     """SHA-256 of the canonical JSON form of ``value``."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def fingerprint_file(path: Path) -> str:

@@ -538,14 +538,22 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write ``document`` as UTF-8 JSON, atomically: a sibling file is renamed over ``path``."""
+    """Write ``document`` as UTF-8 JSON, atomically: a sibling file is renamed over ``path``.
+
+    Bytes of a file name that are no UTF-8 are written as JSON writes them and come back as they were.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=2, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            json.dump(document, stream, indent=2, ensure_ascii=False, allow_nan=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def find_artifacts(root: Path, kind: str | None = None) -> list[Artifact]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -224,3 +225,102 @@ def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             Artifact.open(nameless)
     monkeypatch.chdir(tmp_path / "run")
     assert resolve_artifact(".", tmp_path).path == tmp_path / "run"
+
+
+def _edit(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+class TestContent:
+    @pytest.fixture
+    def artifact(self, tmp_path: Path) -> Artifact:
+        with create(tmp_path / "run", REQUEST) as draft:
+            np.save(draft.path / "a.npy", np.arange(100.0))
+            (draft.path / "deep").mkdir()
+            (draft.path / "deep" / "concepts.json").write_text("{}")
+        return draft.result
+
+    def test_a_flipped_byte_is_noticed_whatever_the_times_say(self, artifact: Artifact) -> None:
+        for name in ("a.npy", "deep/concepts.json"):
+            path = artifact.path / name
+            stat, content = path.stat(), path.read_bytes()
+            _edit(path)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            with pytest.raises(ArtifactError, match="not the ones that were written"):
+                Artifact.open(artifact.path)
+            path.write_bytes(content)
+            assert Artifact.open(artifact.path).manifest == artifact.manifest
+
+    def test_files_are_read_once(self, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from rdxcli.artifacts import contents
+
+        read: list[str] = []
+        plain = contents.digest_file
+        monkeypatch.setattr(contents, "digest_file", lambda path: read.append(path.name) or plain(path))
+        Artifact.open(artifact.path)
+        assert not read  # who wrote it has read it
+        shutil.copytree(artifact.path, tmp_path / "copy")
+        Artifact.open(tmp_path / "copy")
+        assert sorted(read) == ["a.npy", "concepts.json"]
+        Artifact.open(tmp_path / "copy")
+        assert len(read) == 2
+        Artifact.open(tmp_path / "copy", full=True)
+        assert len(read) == 4
+        Artifact.open(tmp_path / "copy", full=False)
+        assert len(read) == 4
+
+    def test_a_manifest_edited_by_hand(self, artifact: Artifact) -> None:
+        path = artifact.path / "manifest.json"
+        whole = json.loads(path.read_text())
+        for change in (
+            {"rows": 7},
+            {"hashes": {}},
+            {"fingerprint": "0" * 64},
+            {"extra": 1},
+            {"request": {**whole["request"], "seed": 1}},
+            {"digest": None},
+        ):
+            path.write_text(json.dumps(whole | change))
+            with pytest.raises(ArtifactError, match="edited or damaged"):
+                Artifact.open(artifact.path)
+        for text in ("", "[]", "7", '"x"', "[" * 100_000, path.read_text()[:-40], "\x00\x01"):
+            path.write_text(text)
+            with pytest.raises(ArtifactError, match="cannot be read"):
+                Artifact.open(artifact.path)
+
+    def test_artifacts_of_older_versions_have_no_hashes(self, artifact: Artifact) -> None:
+        path = artifact.path / "manifest.json"
+        old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("hashes", "digest")}
+        path.write_text(json.dumps(old))
+        assert Artifact.open(artifact.path).manifest.files == artifact.manifest.files
+
+
+def test_names_that_are_no_utf8_are_kept(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    request = Request(kind="comparison", parameters={"file": name})
+    assert _make(tmp_path / "run", request).manifest.request == request
+    assert _make(tmp_path / "run", request, text="never written").document() == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        RuntimeError("SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(ArtifactError, match="no space left") as caught, create(tmp_path / "run", REQUEST):
+        raise error
+    assert "--outputs" in str(caught.value.hint)
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["rdx", "extract", "--dataset", "https://user:secret@host/a.tar"])
+    artifact = _make(tmp_path / "run")
+    assert "https://host/a.tar" in artifact.manifest.command
+    assert "secret" not in str(ArtifactError("cannot read s3://me:secret@host/x", "see http://me:secret@host"))
