@@ -120,12 +120,7 @@ def train_surrogate(
         session.plan("train a surrogate", service.plan(options))
         return
     outcome = service.train_surrogate(options)
-    found = outcome.document
-    names = [name for name, value in found["scores"]["validation"].items() if isinstance(value, int | float)]
-    rows = [(name, found["scores"]["train"].get(name), found["scores"]["validation"].get(name)) for name in names]
-    size = f"{found['concepts']} concepts to {found['dimensions']} dimensions"
-    title = f"{size}, best of {found['epochs']} epochs: {found['best_epoch']}"
-    session.sink.table(title, ("score", "training images", "held-out images"), rows)
-    for note in found["notes"]:
-        session.sink.message(f"note: {note}")
-    session.sink.result(str(outcome.artifact.path), found)
+    session.sink.table(outcome.title, outcome.columns, outcome.rows)
+    for line in outcome.lines:
+        session.sink.message(line)
+    session.sink.result(str(outcome.artifact.path), outcome.document)

@@ -352,6 +352,96 @@ class Simulation(Result):
         return {"model": self.model, "summary": summary, "methods": list(self.methods), "pairs": list(self.pairs)}
 
 
+@dataclass(frozen=True)
+class Attributions(Result):
+    """Which words explain embeddings, image by image.
+
+    Parameters
+    ----------
+    images : sequence of mapping
+        ``{sample_id, concepts: [{concept, score}], ...}``.
+    samples : mapping
+        The data set, if known, and the number of samples.
+    classes : sequence of str, optional
+    summary : mapping
+        Mean scores of the data set, of classes, of a contrast.
+    more : mapping
+        Scoreboard, curves, ranks, the effect of an edit.
+    """
+
+    images: Sequence[Mapping[str, Any]] = ()
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "attributions"
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "n": len(self.images),
+            "samples": self.samples,
+            "classes": None if self.classes is None else list(self.classes),
+            "summary": self.summary,
+            **self.more,
+            "images": list(self.images),
+        }
+
+
+@dataclass(frozen=True)
+class Surrogate(Result):
+    """A trained concept surrogate.
+
+    Parameters
+    ----------
+    n, concepts, dimensions : int
+        Images, columns of the encodings, size of the embedding.
+    best_epoch, epochs : int
+    scores : mapping
+        ``train``, ``validation`` and ``test``.
+    """
+
+    n: int = 0
+    concepts: int = 0
+    dimensions: int = 0
+    best_epoch: int = 0
+    epochs: int = 0
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "surrogate"
+
+    def content(self) -> dict[str, Any]:
+        names = ("n", "concepts", "dimensions", "best_epoch", "epochs", "scores")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class ConceptEncodings(Result):
+    """Concepts found in captions, and images encoded over them.
+
+    Parameters
+    ----------
+    n, concepts : int
+    concepts_per_image : float
+    images_without_concepts : int
+    most_frequent, cut : sequence of mapping
+        Rows of the vocabulary: kept ones, and the most frequent of those left out with the reason.
+    """
+
+    n: int = 0
+    concepts: int = 0
+    concepts_per_image: float = 0.0
+    images_without_concepts: int = 0
+    most_frequent: Sequence[Mapping[str, Any]] = ()
+    cut: Sequence[Mapping[str, Any]] = ()
+
+    kind = "encodings"
+
+    def content(self) -> dict[str, Any]:
+        names = ("n", "concepts", "concepts_per_image", "images_without_concepts", "most_frequent", "cut")
+        return {name: getattr(self, name) for name in names}
+
+
 def plain(value: Any) -> Any:
     """Reduce ``value`` to what JSON holds: NumPy scalars and arrays unwrapped, non-finite numbers as None."""
     if isinstance(value, Mapping):

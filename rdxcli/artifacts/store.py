@@ -50,6 +50,7 @@ DOCUMENTS = {
     "simulation": "summary.json",
     "surrogate": "surrogate.json",
     "attributions": "attributions.json",
+    "encodings": "encodings.json",
 }
 
 

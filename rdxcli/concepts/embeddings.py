@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rdxcli.artifacts import fingerprint_array, fingerprint_json
+from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.image_text import image_embeddings, text_embeddings
 from rdxcli.concepts.options import ConceptOptions
+from rdxcli.concepts.sets import read_concept_set
+from rdxcli.datasets.arrayfiles import read_array
+from rdxcli.datasets.arrays import check_values, load_representation
 from rdxcli.errors import InputError, MissingDataError, UsageError, near_matches
+from rdxcli.methods.surrogate.encoding import entries_of
+from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
+from rdxcli.methods.surrogate.splice import unit
+from rdxcli.progress import log
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rdxcli.models.vision_language import VisionLanguageModel
 
 FILES = (
@@ -51,6 +61,8 @@ class Inputs:
         Mean unit image embedding of the teacher over many images.
     name : str
         Of the images.
+    dataset : bool
+        Whether that is a data set, and not a file of arrays.
     notes : list of str
     """
 
@@ -64,17 +76,24 @@ class Inputs:
     word_embeddings: np.ndarray | None = None
     image_mean: np.ndarray | None = None
     name: str = "embeddings"
+    dataset: bool = False
     notes: list[str] = field(default_factory=list)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Of every array and list, for the artifact's request."""
-        import numpy as np
+    def said(self) -> str:
+        """What was read, in a line."""
+        if self.images is None:
+            return f"{0 if self.classes is None else len(self.classes)} classes"
+        parts = [f"{len(self.images):,} images of {self.name}, {'by ids' if self.ids else 'by position'}"]
+        for value, what in ((self.captions, "captions"), (self.classes, "classes"), (self.word_embeddings, "words")):
+            if value is not None:
+                parts.append(f"{len(value):,} {what}")
+        return ", ".join(parts)
 
-        from rdxcli.artifacts import fingerprint_array, fingerprint_json
-
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of every array and list, for the artifact's request."""
         out: dict[str, Any] = {}
         for key, value in vars(self).items():
-            if key in ("notes", "name") or value is None:
+            if key in ("notes", "name", "dataset") or value is None:
                 continue
             out[key] = fingerprint_array(value) if isinstance(value, np.ndarray) else fingerprint_json(value)
         return out
@@ -132,8 +151,6 @@ def gather(options: ConceptOptions, *, images: bool, words: Sequence[str] | None
 
 def _remarked(found: Inputs) -> Inputs:
     """Adds what a reader must know about the classes."""
-    import numpy as np
-
     if found.classes is not None:
         alike = len(found.classes) - len(np.unique(found.classes, axis=0))
         if alike:
@@ -156,40 +173,62 @@ def read_lines(path: str) -> list[str]:
         raise InputError(f"{path} is not UTF-8 text") from None
 
 
-def _array(options: ConceptOptions, name: str) -> np.ndarray | None:
-    from rdxcli.datasets.arrays import load_representation
-
+def _array(options: ConceptOptions, name: str) -> tuple[np.ndarray | None, list[str] | None]:
+    """Embeddings of texts, and the ids of their rows."""
     if name not in options.files:
-        return None
-    import numpy as np
+        return None, None
+    found = load_representation(options.files[name])
+    ids = None if found.sample_ids is None else [str(sample) for sample in found.sample_ids]
+    return np.array(found.values), ids  # a copy: torch warns about read-only memory
 
-    return np.array(load_representation(options.files[name]).values)  # a copy: torch warns about read-only memory
 
-
-def _named(path: str | None, embeddings: np.ndarray | None, what: str) -> list[str] | None:
-    """One name per row of ``embeddings``."""
+def _named(
+    names: list[str] | None, path: str | None, embeddings: np.ndarray | None, ids: list[str] | None, what: str
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Embeddings and one name per row; rows that carry the names as their ids are joined by them."""
     if embeddings is None:
-        return None
-    if path is None:
-        return [f"{what} {i}" for i in range(len(embeddings))]
-    names = read_lines(path)
-    if len(names) != len(embeddings):
-        raise InputError(f"{path} has {len(names)} names, the embeddings have {len(embeddings)} rows")
-    return names
+        return None, None
+    if names is None:
+        return embeddings, ids or [f"{what} {i}" for i in range(len(embeddings))]
+    if ids is None:
+        if len(names) != len(embeddings):
+            raise InputError(f"{path} has {len(names)} names, the embeddings have {len(embeddings)} rows")
+        return embeddings, names
+    row = {sample: i for i, sample in enumerate(ids)}
+    if missing := [name for name in names if name not in row]:
+        raise InputError(
+            f"{len(missing)} of the {len(names)} names in {path} are no ids of the {what} embeddings, for example "
+            f"`{missing[0]}`",
+            f"the embeddings have `{ids[0]}`; rows that have ids are matched by them",
+        )
+    return embeddings[[row[name] for name in names]], names
+
+
+def _words(options: ConceptOptions) -> list[str] | None:
+    """Words that a method explains by: what ``--concept-set`` means everywhere, a file or a published set."""
+    return None if options.concept_set is None else read_concept_set(options.concept_set, options.selection.root)
+
+
+def _class_names(options: ConceptOptions, words: bool) -> list[str] | None:
+    """Names of classes: ``--file class_names=FILE``; of a method without words of its own also ``--concept-set``."""
+    if "class_names" in options.files:
+        return read_lines(options.files["class_names"])
+    if not words and options.concept_set is not None:
+        log.warning("--concept-set is read as the names of classes; write --file class_names=%s", options.concept_set)
+        return _words(options)
+    return None
 
 
 def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:
-    import numpy as np
-
-    from rdxcli.datasets.arrays import load_representation
-
-    found = Inputs(classes=_array(options, "text_embeddings"), image_mean=_vector(options))
-    # --concept-set names what the method is about: words where it explains by words, else classes
-    named = options.files.get("class_names", None if words else options.concept_set)
-    found.class_names = _named(named, found.classes, "class")
+    found = Inputs(image_mean=_vector(options))
+    file = options.files.get("class_names")
+    classes = _class_names(options, words)
+    found.classes, found.class_names = _named(classes, file, *_array(options, "text_embeddings"), "class")
     if words:
-        found.word_embeddings = _array(options, "word_embeddings")
-        found.words = _named(options.concept_set, found.word_embeddings, "word")
+        listed = _words(options)
+        found.word_embeddings, found.words = _named(
+            listed, options.concept_set, *_array(options, "word_embeddings"), "word"
+        )
     if not images or "image_embeddings" not in options.files:
         return found
     record = load_representation(
@@ -198,51 +237,114 @@ def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:
     found.images, found.name = np.array(record.values), record.name
     found.ids = None if record.sample_ids is None else [str(sample) for sample in record.sample_ids]
     found.labels = None if record.labels is None else [str(label) for label in record.labels]
-    texts = _array(options, "caption_embeddings")
-    if texts is not None:
-        first = _offsets(options, len(found.images), len(texts))
-        found.captions = texts[first]
+    if "caption_embeddings" in options.files:
+        file, starts = options.files["caption_embeddings"], options.files.get("caption_offsets")
+        texts, offsets = caption_embeddings(file, starts, found.ids, len(found.images), "--file caption_offsets")
+        keep = np.flatnonzero(np.diff(offsets))
+        found.captions = texts[np.minimum(offsets[:-1], len(texts) - 1)]
+        if len(keep) < len(found.images):
+            found.notes.append(f"{len(found.images) - len(keep)} images without a caption are left out")
+            found.take(keep.tolist())
+    if found.ids is not None:
+        found.take(np.argsort(np.array(found.ids), kind="stable").tolist())  # the file's order has no influence
     return found
+
+
+def caption_embeddings(
+    text: str, offsets: str | None, images: Sequence[str] | None, n: int, option: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Caption embeddings in the order of n images, and where each image's captions begin.
+
+    Parameters
+    ----------
+    text : str
+        File of arrays. With ids, one per row and as often as the image has captions, rows are joined by them.
+    offsets : str, optional
+        File of an array (n + 1,): captions of image i are rows ``offsets[i]:offsets[i + 1]``. Without ids and offsets
+        there is one caption per image.
+    images : sequence of str, length n, optional
+        Ids of the images.
+    n : int
+    option : str
+        That names the offsets, for messages.
+
+    Returns
+    -------
+    values : (t, d)
+    starts : (n + 1,) int64
+        Equal neighbours for an image without captions, which only ids allow.
+
+    Raises
+    ------
+    RdxError
+        Ids or offsets that do not fit the images or each other.
+    """
+    file = read_array(text)
+    values = check_values(file.values, file.path.stem, minimum=1)
+    starts = None if offsets is None else _starts(offsets, None if file.sample_ids is not None else n, len(values))
+    if file.sample_ids is None:
+        if starts is None and len(values) != n:
+            raise InputError(
+                f"got {len(values)} caption embeddings for {n} images",
+                f"say where each image's begin ({option}), or give every row the id of its image",
+            )
+        return np.array(values), np.arange(n + 1) if starts is None else starts
+    ids = [str(sample) for sample in file.sample_ids]
+    if images is None:
+        raise InputError(
+            f"{file.path.name} has ids, the images have none",
+            "rows with ids are joined by them: give the ids of the images (--sample-ids FILE, or in their file)",
+        )
+    if starts is not None:
+        mixed = [i for i in range(len(starts) - 1) if len(set(ids[starts[i] : starts[i + 1]])) > 1]
+        if mixed:
+            raise InputError(
+                f"the offsets put rows of different ids together: block {mixed[0]} of {file.path.name}",
+                f"leave out {option}: rows that have ids are joined by them",
+            )
+    rows: dict[str, list[int]] = {}
+    for row, sample in enumerate(ids):
+        rows.setdefault(sample, []).append(row)
+    blocks = [rows.get(sample, []) for sample in images]
+    if not any(blocks):
+        raise InputError(
+            f"none of the {n} images has a caption embedding in {file.path.name}",
+            f"the images have `{images[0]}`, the embeddings `{ids[0]}`",
+        )
+    order = [row for block in blocks for row in block]
+    return np.array(values[order]), np.cumsum([0, *map(len, blocks)])
+
+
+def take_captions(values: np.ndarray, starts: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Captions of some images, in their order: values and starts as of `caption_embeddings`."""
+    entries, selected = entries_of(starts.astype(np.int64), np.asarray(rows, dtype=np.int64))
+    return values[entries], selected
 
 
 def _vector(options: ConceptOptions) -> np.ndarray | None:
     """``--file image_mean=PATH``: (d,)."""
     if "image_mean" not in options.files:
         return None
-    import numpy as np
-
-    from rdxcli.datasets.arrayfiles import read_array
-
     values = np.asarray(read_array(options.files["image_mean"]).values, dtype=np.float64).ravel()
     if not np.all(np.isfinite(values)):
         raise InputError(f"{options.files['image_mean']} holds NaN or infinite values")
     return values
 
 
-def _offsets(options: ConceptOptions, n: int, texts: int) -> np.ndarray:
-    """Row of each image's first caption."""
-    import numpy as np
-
-    if "caption_offsets" not in options.files:
-        if texts != n:
-            raise InputError(
-                f"got {texts} caption embeddings for {n} images", "say where each image's begin: --file caption_offsets"
-            )
-        return np.arange(n)
+def _starts(path: str, n: int | None, texts: int) -> np.ndarray:
+    """Row of each image's first caption, and the number of captions."""
     try:
-        offsets = np.load(options.files["caption_offsets"], allow_pickle=False)
+        offsets = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--file caption_offsets: cannot read it: {error}") from None
-    if offsets.shape != (n + 1,) or offsets[0] != 0 or offsets[-1] != texts or (np.diff(offsets) < 1).any():
-        raise InputError(f"got caption offsets of shape {offsets.shape}, expected ({n + 1},) rising from 0 to {texts}")
-    return offsets[:-1].astype(np.int64)
+        raise UsageError(f"cannot read the caption offsets {path}: {error}") from None
+    right = offsets.ndim == 1 and len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == texts
+    if not right or (n is not None and len(offsets) != n + 1) or (np.diff(offsets) < 1).any():
+        expected = "(n + 1,)" if n is None else f"({n + 1},)"
+        raise InputError(f"got caption offsets of shape {offsets.shape}, expected {expected} rising from 0 to {texts}")
+    return offsets.astype(np.int64)
 
 
 def _from_model(options: ConceptOptions, vlm: str, images: bool, words: Sequence[str] | None) -> Inputs:
-    import numpy as np
-
-    from rdxcli.concepts.image_text import image_embeddings, text_embeddings
-    from rdxcli.methods.surrogate.prompts import clean
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     model = load_vision_language(resolve_vision_language(vlm), options.device)
@@ -250,23 +352,25 @@ def _from_model(options: ConceptOptions, vlm: str, images: bool, words: Sequence
     if images and dataset is None:
         raise UsageError(f"`{vlm}` embeds the images of a data set", "give --dataset NAME")
     found = Inputs(image_mean=_vector(options))
-    if "class_names" in options.files:
-        found.class_names = read_lines(options.files["class_names"])
-    elif words is None and options.concept_set is not None:
-        found.class_names = read_lines(options.concept_set)
-    elif dataset is not None and dataset.class_names is not None and len(dataset.class_names) > 1:
+    found.class_names = _class_names(options, words is not None)
+    if (
+        found.class_names is None
+        and dataset is not None
+        and dataset.class_names is not None
+        and len(dataset.class_names) > 1
+    ):
         found.class_names = list(dataset.class_names)
     name = dataset.name if dataset is not None else "list"
     if found.class_names is not None:
         found.classes = class_embeddings(model, found.class_names, (), options.outputs, name)[0]
     if words is not None:
-        listed = read_lines(options.concept_set) if options.concept_set is not None else list(words)
-        found.words = list(dict.fromkeys(clean(word) for word in listed))
+        found.words = list(dict.fromkeys(clean(word) for word in _words(options) or words))
         embedded = text_embeddings(model, found.words, options.outputs, name="words")
         found.word_embeddings = np.array(embedded.values)
     if images and dataset is not None:
         seen = image_embeddings(model, dataset, options.outputs)
         found.images, found.ids, found.name = np.array(seen.values), list(seen.sample_ids), dataset.name
+        found.dataset = True
         if dataset.labels is not None:
             by_id = dict(zip(dataset.sample_ids, dataset.labels, strict=True))
             found.labels = [str(by_id[sample]) for sample in found.ids]
@@ -289,12 +393,6 @@ def class_embeddings(
     dataset : str
         For the folder's name.
     """
-    import numpy as np
-
-    from rdxcli.concepts.image_text import text_embeddings
-    from rdxcli.methods.surrogate.prompts import TEMPLATE, prompts
-    from rdxcli.methods.surrogate.splice import unit
-
     parts, folders = [], []
     for template in templates or (TEMPLATE,):
         found = text_embeddings(model, prompts(names, template), outputs, name=f"classes-{dataset}")
@@ -307,11 +405,6 @@ def class_embeddings(
 
 def _captions(options: ConceptOptions, found: Inputs, model: VisionLanguageModel) -> None:
     """The first caption of each image, embedded; images without a caption leave."""
-    import numpy as np
-
-    from rdxcli.concepts.captions import load_captions
-    from rdxcli.concepts.image_text import text_embeddings
-
     given = options.files.get("captions")
     try:
         _, captions = load_captions(given, options.selection, options.outputs)

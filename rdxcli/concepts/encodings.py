@@ -10,10 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.artifacts import resolve_artifact
+from rdxcli.artifacts import Artifact, resolve_artifact
 from rdxcli.errors import RdxError
 from rdxcli.methods.surrogate.encoding import Encodings, from_arrays, from_matrix
 from rdxcli.methods.surrogate.extraction import Concept
+
+KEPT = "kept"
+"""Status of a concept that has a column; the others stand below it in the table with the reason."""
+
+
+def cut_concepts(artifact: Artifact) -> dict[str, str]:
+    """Why concepts of the captions have no column: ``lemma/pos`` -> reason."""
+    with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("status", KEPT) != KEPT]
+    return {str(Concept(row["lemma"], row["pos"])): row["reason"] for row in rows}
+
+
+def dataset_of(artifact: Artifact) -> str:
+    """Name of the data set whose captions or encodings an artifact holds, as its manifest tells."""
+    told = artifact.manifest.details.get("dataset")
+    name = told.get("name") if isinstance(told, Mapping) else told
+    return str(name) if name else artifact.path.parents[1].name
 
 
 def load_encodings(text: str, outputs: Path) -> Encodings:
@@ -39,7 +56,8 @@ def load_encodings(text: str, outputs: Path) -> Encodings:
         arrays = {name: archive[name] for name in archive.files}
     ids = json.loads((artifact.path / "samples.json").read_text("utf-8"))
     with open(artifact.path / "vocabulary.csv", encoding="utf-8", newline="") as stream:
-        concepts = [Concept(row["lemma"], row["pos"]) for row in csv.DictReader(stream)]
+        rows = [row for row in csv.DictReader(stream) if row.get("status", KEPT) == KEPT]
+    concepts = [Concept(row["lemma"], row["pos"]) for row in rows]
     return from_arrays(arrays, ids, concepts, method=str(artifact.manifest.request.parameters["method"]))
 
 

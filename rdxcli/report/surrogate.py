@@ -34,7 +34,7 @@ def page(document: Mapping[str, Any], history: Sequence[Mapping[str, float]], co
         The rows of ``metrics.csv``; missing numbers are left out.
     command : str
     """
-    train, held_out = document["scores"]["train"], document["scores"]["validation"]
+    train, held_out = document["scores"]["train"], document["scores"].get("test", document["scores"]["validation"])
     rows = [[words, train.get(key), held_out.get(key)] for key, words in SCORES.items() if key in held_out]
     curves = [
         chart

@@ -12,17 +12,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, fingerprint_json, write_json
-from rdxcli.artifacts.layout import slug, surrogates_folder
+import numpy as np
+
+from rdxcli.artifacts import Draft, resolve_artifact, write_json
+from rdxcli.artifacts.layout import array_dataset, slug, surrogates_folder
 from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.embeddings import caption_embeddings, class_embeddings, take_captions
 from rdxcli.concepts.encodings import details_of, load_encodings
+from rdxcli.concepts.image_text import image_embeddings, text_embeddings
+from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import ArtifactError, DependencyError, InputError, RdxError, UsageError
 from rdxcli.progress import log, track
-from rdxcli.services.base import check_parameters
+from rdxcli.records import Surrogate
+from rdxcli.services.base import Analysis, Outcome, Table, estimator_parameters
 
-CODE = "1"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+COMMAND = "train-surrogate"
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,157 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A trained surrogate."""
+class Source:
+    """The teacher's embeddings of the images in the order of their ids.
 
-    artifact: Artifact
-    document: Mapping[str, Any]
+    Parameters
+    ----------
+    name : str
+        Of the data set, as a folder.
+    ids : list of str, length n
+    images : ndarray (n, d)
+    texts : ndarray (t, d)
+    offsets : ndarray (n + 1,)
+        Where each image's captions begin.
+    classes : ndarray (J, d), optional
+    details : mapping
+        For the manifest: folders of the embeddings, the captions, the teacher.
+    """
+
+    name: str
+    ids: list[str]
+    images: np.ndarray
+    texts: np.ndarray
+    offsets: np.ndarray
+    classes: np.ndarray | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of the content."""
+        from rdxcli.services.base import identity
+
+        return {name: identity(getattr(self, name)) for name in ("ids", "images", "texts", "offsets", "classes")}
+
+
+class TrainAnalysis(Analysis[TrainOptions]):
+    """One surrogate, from encodings and a teacher's embeddings; an interrupted training goes on."""
+
+    kind = "surrogate"
+    version = "2"
+    resumes = True
+
+    def check(self) -> Mapping[str, Any]:
+        from rdxcli.methods.surrogate.training import SurrogateTrainer
+        from rdxcli.models.devices import pick_device
+
+        options = self.options
+        if options.tensorboard and find_spec("tensorboard") is None:
+            raise DependencyError("tensorboard", "tensorboard")
+        given, _ = estimator_parameters(COMMAND, SurrogateTrainer, options.parameters)
+        device = str(pick_device(options.device))
+        self.trainer = SurrogateTrainer(**given, random_state=options.seed, device=device)
+        self.trainer.check()
+        return {name: value for name, value in self.trainer.get_params().items() if name != "device"}
+
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        self.encodings = load_encodings(options.encodings, options.outputs)
+        take = _from_teacher if options.teacher else _from_arrays
+        self.source = take(options, list(map(str, self.encodings.ids)))
+        return {
+            "encodings": self.encodings.arrays(),
+            "samples": list(map(str, self.encodings.ids)),
+            "concepts": list(map(str, self.encodings.concepts)),
+            "teacher": self.source,
+        }
+
+    def folder(self) -> Path:
+        options = self.options
+        return surrogates_folder(options.outputs, options.name or self.source.name, options.run or "surrogate")
+
+    def compute(self, draft: Draft) -> Surrogate:
+        from safetensors.torch import save_file
+
+        trainer, source, options = self.trainer, self.source, self.options
+        with (
+            track("train the surrogate", trainer.epochs, "epochs") as advance,
+            _tensorboard(draft.path / TENSORBOARD, options.tensorboard) as board,
+        ):
+
+            def told(row: Mapping[str, Any]) -> None:
+                advance(1)
+                board(row)
+
+            trainer.fit(
+                self.encodings,
+                source.images,
+                source.texts,
+                text_offsets=source.offsets,
+                class_embeddings=source.classes,
+                sample_ids=source.ids,
+                checkpoint=draft.path / CHECKPOINTS,
+                checkpoint_seconds=options.checkpoint_seconds,
+                callback=told,
+            )
+        if trainer.resumed_at_ is not None:
+            log.info("took up the training at epoch %d, step %d", *trainer.resumed_at_)
+        save_file(_state(trainer), draft.path / "surrogate.safetensors")
+        _write_metrics(draft.path / "metrics.csv", trainer.history_)
+        write_json(draft.path / "vocabulary.json", [[c.lemma, c.pos] for c in self.encodings.concepts])
+        write_json(draft.path / "samples.json", _split(trainer, source.ids))
+        draft.manifest.rows = len(source.images)
+        draft.manifest.details = {"teacher": options.teacher, "encodings": options.encodings, **source.details}
+        draft.discard_at_end(CHECKPOINTS)
+        return Surrogate(
+            method="surrogate",
+            parameters=self.settings,
+            seed=options.seed,
+            notes=trainer.notes_,
+            n=len(source.ids),
+            concepts=len(self.encodings.concepts),
+            dimensions=trainer.surrogate_.dim,
+            best_epoch=trainer.best_epoch_,
+            epochs=len(trainer.history_),
+            scores=trainer.scores_,
+        )
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        scores = document["scores"]
+        size = f"{document['concepts']} concepts to {document['dimensions']} dimensions"
+        title = f"{size}, best of {document['epochs']} epochs: {document['best_epoch']}"
+        names = [name for name, value in scores["test"].items() if isinstance(value, int | float)]
+        rows = [[name, *(scores[part].get(name) for part in ("train", "validation", "test"))] for name in names]
+        columns = ["score", "training images", "images that chose the epoch", "untouched images"]
+        return Table(title, columns, rows, [f"note: {note}" for note in document["notes"]])
+
+    def headline(self) -> str:
+        images, concepts = self.encodings.shape
+        return (
+            f"{COMMAND}: {len(self.source.ids):,} images with {len(self.source.texts):,} captions of the teacher, "
+            f"joined by ids with {images:,} encodings over {concepts:,} concepts"
+        )
+
+    def plan(self) -> dict[str, Any]:
+        """What `run` would do. Embeds nothing and loads no weights."""
+        options = self.options
+        settings = self.check()
+        steps = {name: settings[name] for name in ("epochs", "batch_size", "loss")} | {"device": options.device}
+        name = options.name or _planned_name(options)
+        document: dict[str, Any] = {"teacher": options.teacher or "arrays", "encodings": options.encodings}
+        try:
+            encodings = load_encodings(options.encodings, options.outputs)
+        except ArtifactError as error:
+            return document | {"missing": f"{error.message}; make it with `rdx encode-concepts`", **steps}
+        images, concepts = encodings.shape
+        # weights, gradients and three moments of the optimiser, for embeddings of 512 dimensions; similarities
+        memory = (20 * 512 * concepts + 12 * settings["batch_size"] ** 2) / 2**20
+        return document | {
+            "images": images,
+            "concepts": concepts,
+            **steps,
+            "memory": f"about {memory:.0f} MiB beside the embeddings",
+            "artifact": surrogates_folder(options.outputs, name, options.run or "surrogate"),
+        }
 
 
 def train_surrogate(options: TrainOptions) -> Outcome:
@@ -89,115 +241,50 @@ def train_surrogate(options: TrainOptions) -> Outcome:
     RdxError, ValueError
         Unusable inputs or parameters.
     """
-    from rdxcli.methods.surrogate.training import SurrogateTrainer
-    from rdxcli.models.devices import pick_device
-
-    if options.tensorboard and find_spec("tensorboard") is None:
-        raise DependencyError("tensorboard", "tensorboard")
-    known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
-    check_parameters("train-surrogate", options.parameters, known)
-    trainer = SurrogateTrainer(**options.parameters, random_state=options.seed, device=str(pick_device(options.device)))
-    trainer.check()
-    encodings = load_encodings(options.encodings, options.outputs)
-    source = _from_teacher(options, encodings.ids) if options.teacher else _from_arrays(options, encodings)
-    request = Request(
-        kind="surrogate",
-        parameters={name: value for name, value in trainer.get_params().items() if name != "device"},
-        inputs={
-            "encodings": fingerprint_json({name: fingerprint_array(a) for name, a in encodings.arrays().items()}),
-            "samples": fingerprint_json(list(map(str, encodings.ids))),
-            "concepts": fingerprint_json(list(map(str, encodings.concepts))),
-            "images": fingerprint_array(source.images),
-            "texts": fingerprint_array(source.texts),
-            "offsets": None if source.offsets is None else fingerprint_array(source.offsets),
-            "classes": None if source.classes is None else fingerprint_array(source.classes),
-        },
-        seed=options.seed,
-        code=CODE,
-    )
-    folder = surrogates_folder(options.outputs, options.name or source.name, options.run or "surrogate")
-    with create(folder, request, force=options.force, resume=True) as draft:
-        if not draft.reused:
-            from safetensors.torch import save_file
-
-            with (
-                track("train the surrogate", trainer.epochs, "epochs") as advance,
-                _tensorboard(draft.path / TENSORBOARD, options.tensorboard) as board,
-            ):
-
-                def told(row: Mapping[str, Any]) -> None:
-                    advance(1)
-                    board(row)
-
-                trainer.fit(
-                    encodings,
-                    source.images,
-                    source.texts,
-                    text_offsets=source.offsets,
-                    class_embeddings=source.classes,
-                    sample_ids=source.ids,
-                    checkpoint=draft.path / CHECKPOINTS,
-                    checkpoint_seconds=options.checkpoint_seconds,
-                    callback=told,
-                )
-            if trainer.resumed_at_ is not None:
-                log.info("took up the training at epoch %d, step %d", *trainer.resumed_at_)
-            save_file(_state(trainer), draft.path / "surrogate.safetensors")
-            _write_metrics(draft.path / "metrics.csv", trainer.history_)
-            write_json(draft.path / "vocabulary.json", [[c.lemma, c.pos] for c in encodings.concepts])
-            write_json(draft.path / "surrogate.json", _document(options, request, trainer, encodings, folder))
-            draft.manifest.rows = len(source.images)
-            write_json(draft.path / "samples.json", _split(trainer, source.ids or list(map(str, encodings.ids))))
-            draft.manifest.details = {
-                "teacher": options.teacher,
-                "encodings": options.encodings,
-                "captions": source.captions,
-                "embeddings": source.origin,
-                "teacher_model": source.teacher,
-            }
-            draft.discard_at_end(CHECKPOINTS)
-    document = json.loads((draft.result.path / "surrogate.json").read_text("utf-8"))
-    return Outcome(draft.result, document)
+    return TrainAnalysis(options).run()
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The teacher's embeddings: images (n, d), texts (t, d), where each image's texts begin, classes (J, d)."""
-
-    name: str
-    images: Any
-    texts: Any
-    offsets: Any
-    classes: Any
-    ids: list[str] | None
-    origin: list[str]
-    captions: str | None = None
-    teacher: Mapping[str, Any] = field(default_factory=dict)
+def plan(options: TrainOptions) -> dict[str, Any]:
+    """What `train_surrogate` would do."""
+    return TrainAnalysis(options).plan()
 
 
-def _from_arrays(options: TrainOptions, encodings: Any) -> _Source:
-    from rdxcli.datasets.arrays import load_representation
-
+def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Source:
+    """Arrays of embeddings; rows with ids are joined by them, images without ids stand in the encodings' order."""
     if options.image_embeddings is None or options.text_embeddings is None:
         raise UsageError("what did the teacher say?", "give --teacher and --dataset, or arrays of its embeddings")
     images = load_representation(options.image_embeddings)
-    texts = load_representation(options.text_embeddings)
-    if images.sample_ids is None and images.n != len(encodings.ids):
+    if images.sample_ids is None and images.n != len(encoded):
         raise InputError(
-            f"{images.name} has {images.n} rows, the encodings have {len(encodings.ids)}, and there are no ids to match"
+            f"{images.name} has {images.n} rows, the encodings have {len(encoded)}, and there are no ids to match"
         )
-    ids = None if images.sample_ids is None else [str(sample) for sample in images.sample_ids]
-    classes, offsets = _classes(options.class_embeddings), _offsets(options.text_offsets)
+    ids = list(encoded) if images.sample_ids is None else [str(sample) for sample in images.sample_ids]
+    texts, offsets = caption_embeddings(options.text_embeddings, options.text_offsets, ids, images.n, "--text-offsets")
+    known = set(encoded)
+    keep = [i for i, sample in enumerate(ids) if sample in known and offsets[i] < offsets[i + 1]]
+    if not keep:
+        raise InputError(
+            f"no image of {images.name} has both an encoding and a caption embedding",
+            f"the embeddings have `{ids[0]}`, the encodings `{encoded[0]}`" if encoded else None,
+        )
+    if len(keep) < len(ids):
+        log.warning("%d of %d images have no encoding or no caption embedding", len(ids) - len(keep), len(ids))
+    keep.sort(key=ids.__getitem__)  # the order of the files has no influence
+    texts, offsets = take_captions(texts, offsets, keep)
     origin = [options.image_embeddings, options.text_embeddings]
-    return _Source(slug(images.name), images.values, texts.values, offsets, classes, ids, origin)
+    return Source(
+        array_dataset(slug(images.name)),
+        [ids[i] for i in keep],
+        np.array(images.values[keep]),
+        texts,
+        offsets,
+        _classes(options.class_embeddings),
+        {"captions": None, "embeddings": origin, "teacher_model": {}},
+    )
 
 
-def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
+def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> Source:
     """Embed images, captions and classes, or find their embeddings in the outputs."""
-    import numpy as np
-
-    from rdxcli.concepts.embeddings import class_embeddings
-    from rdxcli.concepts.image_text import image_embeddings, text_embeddings
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     if options.image_embeddings or options.text_embeddings or options.text_offsets:
@@ -211,7 +298,7 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
     _, captions = load_captions(told, options.selection, options.outputs)
     teacher = load_vision_language(spec, options.device)
     images = image_embeddings(teacher, dataset, options.outputs)
-    known = set(map(str, encoded))
+    known = set(encoded)
     keep = [i for i, sample in enumerate(images.sample_ids) if sample in known and captions.get(sample)]
     if not keep:
         raise InputError(
@@ -220,6 +307,7 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
         )
     if len(keep) < len(dataset):
         log.warning("%d of %d images have no encoding, caption or embedding", len(dataset) - len(keep), len(dataset))
+    keep.sort(key=images.sample_ids.__getitem__)
     ids = [images.sample_ids[i] for i in keep]
     texts = [text for sample in ids for text in captions[sample]]
     offsets = np.cumsum([0, *(len(captions[sample]) for sample in ids)])
@@ -231,9 +319,9 @@ def _from_teacher(options: TrainOptions, encoded: Sequence[str]) -> _Source:
             teacher, dataset.class_names, options.class_prompts, options.outputs, dataset.name
         )
         origin += folders
+    details = {"captions": told, "embeddings": origin, "teacher_model": teacher.description()}
     embedded = np.array(images.values[keep])
-    texts_of, known_as = np.array(said.values), teacher.description()
-    return _Source(slug(dataset.name), embedded, texts_of, offsets, classes, ids, origin, told, known_as)
+    return Source(slug(dataset.name), ids, embedded, np.array(said.values), offsets, classes, details)
 
 
 @contextmanager
@@ -276,7 +364,6 @@ def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from rdxcli.artifacts import resolve_artifact
     from rdxcli.methods.surrogate.model import Surrogate
 
     path = Path(text)
@@ -301,29 +388,17 @@ def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
 def _classes(text: str | None) -> Any:
     if text is None:
         return None
-    import numpy as np
-
-    from rdxcli.datasets.arrays import load_representation
-
     return np.array(load_representation(text).values)  # a copy: torch warns about memory that is mapped read-only
 
 
-def _offsets(text: str | None) -> Any:
-    if text is None:
-        return None
-    import numpy as np
-
-    try:
-        return np.load(text, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--text-offsets: cannot read {text}: {error}") from None
-
-
 def _split(trainer: Any, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Sample ids on which the surrogate was trained, and those held out; the latter are none of the former."""
+    """Sample ids that trained the surrogate, those that chose its epoch, and those that did neither."""
     split = trainer.split_
-    held = [ids[row] for row in split.validation] if split.held_out else []
-    return {"train": [ids[row] for row in split.train], "held_out": held}
+    rows = {"train": split.train, "validation": [], "held_out": []}
+    if split.held_out:
+        untouched = split.test is not split.validation
+        rows |= {"validation": split.validation, "held_out": split.test if untouched else []}
+    return {name: [ids[row] for row in chosen] for name, chosen in rows.items()}
 
 
 def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
@@ -334,60 +409,11 @@ def _write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
         writer.writerows(history)
 
 
-def _document(options: TrainOptions, request: Request, trainer: Any, encodings: Any, folder: Path) -> dict[str, Any]:
-    from rdxcli.records import SCHEMA_VERSION, plain
-
-    return plain(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "surrogate",
-            "artifact": folder.as_posix(),
-            "method": "surrogate",
-            "parameters": request.parameters,
-            "seed": options.seed,
-            "notes": list(trainer.notes_),
-            "n": len(encodings.ids),
-            "concepts": len(encodings.concepts),
-            "dimensions": trainer.surrogate_.dim,
-            "best_epoch": trainer.best_epoch_,
-            "epochs": len(trainer.history_),
-            "scores": trainer.scores_,
-        }
-    )
-
-
 def _planned_name(options: TrainOptions) -> str:
     """The folder of the outputs, as far as it can be told without the images."""
     if options.image_embeddings is not None:
-        return slug(Path(options.image_embeddings).stem)
+        return array_dataset(slug(Path(options.image_embeddings).stem))
     try:
         return slug(options.selection.open().name)
     except RdxError:
         return slug(str(options.selection.dataset))
-
-
-def plan(options: TrainOptions) -> dict[str, Any]:
-    """What `train_surrogate` would do. Embeds nothing and loads no weights."""
-    from rdxcli.methods.surrogate.training import SurrogateTrainer
-
-    known = [name for name in SurrogateTrainer().get_params() if name not in ("random_state", "device")]
-    check_parameters("train-surrogate", options.parameters, known)
-    trainer = SurrogateTrainer(**options.parameters)
-    trainer.check()
-    steps = {"epochs": trainer.epochs, "batch_size": trainer.batch_size, "loss": trainer.loss, "device": options.device}
-    name = options.name or _planned_name(options)
-    document: dict[str, Any] = {"teacher": options.teacher or "arrays", "encodings": options.encodings}
-    try:
-        encodings = load_encodings(options.encodings, options.outputs)
-    except ArtifactError as error:
-        return document | {"missing": f"{error.message}; make it with `rdx encode-concepts`", **steps}
-    images, concepts = encodings.shape
-    # weights, gradients and three moments of the optimiser, for embeddings of 512 dimensions; similarities of a batch
-    memory = (20 * 512 * concepts + 12 * trainer.batch_size**2) / 2**20
-    return document | {
-        "images": images,
-        "concepts": concepts,
-        **steps,
-        "memory": f"about {memory:.0f} MiB beside the embeddings",
-        "artifact": surrogates_folder(options.outputs, name, options.run or "surrogate"),
-    }

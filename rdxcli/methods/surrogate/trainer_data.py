@@ -62,39 +62,60 @@ def digest(*arrays: Any) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows for training and for validation.
+    """Rows for training, for the choice of the best epoch, and for the figures that are reported.
 
     Parameters
     ----------
-    train, validation : ndarray of int64
+    train, validation, test : ndarray of int64
         Ascending.
     held_out : bool
-        False when both are the same images, as published.
+        False when all three are the same images, as published.
     """
 
     train: np.ndarray
     validation: np.ndarray
+    test: np.ndarray
     held_out: bool
 
 
-def split_rows(n: int, share: float, seed: int) -> Split:
-    """Hold out a share of the images; 0 validates on the training images.
+def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Split:
+    """Hold out two shares of the images; a validation share of 0 validates on the training images.
+
+    Parameters
+    ----------
+    n : int
+    share : float
+        For the choice of the epoch.
+    seed : int
+    test : float, optional
+        For the reported figures; as large as ``share`` without it. 0 reports the validation images, which chose.
 
     Raises
     ------
     ValueError
-        When fewer than two images would be left on either side.
+        When fewer than two images would be left for one of them.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"Got validation={share}, expected a share in [0, 1)")
+    test = share if test is None else test
+    for name, value in (("validation", share), ("test", test)):
+        if not 0 <= value < 1:
+            raise ValueError(f"Got {name}={value}, expected a share in [0, 1)")
     everything = np.arange(n)
     if share == 0:
-        return Split(everything, everything, False)
+        if test > 0:
+            raise ValueError(f"Got test={test} and validation=0, expected images that choose the epoch: validation > 0")
+        return Split(everything, everything, everything, False)
     held = max(2, round(share * n))
-    if n - held < 2:
-        raise ValueError(f"Got {n} images, expected at least 4 to hold out {share:.0%} of them, or validation=0")
+    last = max(2, round(test * n)) if test else 0
+    if n - held - last < 2:
+        least = 6 if last else 4
+        raise ValueError(
+            f"Got {n} images, expected at least {least} to hold out {share + test:.0%} of them, or validation=0"
+        )
     order = generator(seed, "surrogate", "split").permutation(n)
-    return Split(np.sort(order[held:]), np.sort(order[:held]), True)
+    validation = np.sort(order[:held])
+    return Split(
+        np.sort(order[held + last :]), validation, np.sort(order[held : held + last]) if last else validation, True
+    )
 
 
 class Teacher:

@@ -27,7 +27,7 @@ from .trainer_data import Batches, Teacher, check_embeddings, digest, split_rows
 OPTIMIZERS = ("AdamW", "Adam", "SGD", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adamax")
 PRECISIONS = {"float32": None, "float64": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MLP_NOTE = "the surrogate has a hidden layer; concept scores describe its affine part only and do not sum to its output"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def make_optimizer(
@@ -84,8 +84,10 @@ class SurrogateTrainer:
     legacy_reduced : bool
         Draw the noise from reduced fractions, as published, instead of true counts.
     validation : float
-        Share of images that are held out. 0 validates on the training images, as published; the numbers then say how
-        well the surrogate describes these images, not how it does on others.
+        Share of images that choose the best epoch. 0 validates on the training images, as published; the numbers then
+        say how well the surrogate describes these images, not how it does on others.
+    test : float or None
+        Share of images that neither train nor choose: the scores to quote. None takes as many as ``validation``.
     validate_every : int
         Epochs between validations.
     patience : int or None
@@ -109,7 +111,7 @@ class SurrogateTrainer:
         One row per epoch: ``epoch, step, loss, kl, accuracy, ...`` (means over the epoch's batches) and ``val_*``.
     best_epoch_ : int
     scores_ : dict
-        ``train`` and ``validation``: see `validation.compare`.
+        ``train``, ``validation`` and ``test``: see `validation.compare`.
     split_ : Split
     batch_size_, learning_rate_ : int, float
         As used.
@@ -146,6 +148,7 @@ class SurrogateTrainer:
         noise_mass: float = 0.8,
         legacy_reduced: bool = False,
         validation: float = 0.1,
+        test: float | None = None,
         validate_every: int = 1,
         patience: int | None = 20,
         monitor: str = "kl",
@@ -161,12 +164,8 @@ class SurrogateTrainer:
         self.weight_decay, self.amsgrad = weight_decay, amsgrad
         self.batch_size, self.epochs, self.drop_last = batch_size, epochs, drop_last
         self.noise_mass, self.legacy_reduced = noise_mass, legacy_reduced
-        self.validation, self.validate_every, self.patience, self.monitor = (
-            validation,
-            validate_every,
-            patience,
-            monitor,
-        )
+        self.validation, self.test, self.validate_every = validation, test, validate_every
+        self.patience, self.monitor = patience, monitor
         self.use_key_encoder, self.mlp_dim = use_key_encoder, mlp_dim
         self.precision, self.device, self.random_state = precision, device, random_state
 
@@ -264,10 +263,13 @@ class SurrogateTrainer:
         loop.run(callback)
         loop.take_best()
         self.history_, self.best_epoch_ = loop.position.history, int(loop.position.best_epoch or 0)
-        scores = loop.compare(self.split_.validation)
+        chosen = loop.compare(self.split_.validation)
+        untouched = self.split_.test is not self.split_.validation
+        scores = loop.compare(self.split_.test) if untouched else chosen
         self.scores_ = {
-            "train": loop.compare(self.split_.train) if self.split_.held_out else scores,
-            "validation": scores,
+            "train": loop.compare(self.split_.train) if self.split_.held_out else chosen,
+            "validation": chosen,
+            "test": scores,
         }
         self.surrogate_ = loop.model.cpu()
         if scores["kl"] >= scores["uniform_kl"]:
@@ -286,7 +288,7 @@ class SurrogateTrainer:
     def _loop(self, encodings: Encodings, teacher: Teacher, classes: Any, initial: Mapping[str, Any] | None) -> Loop:
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         self.notes_: list[str] = []
-        self.split_ = split_rows(teacher.n, self.validation, self.random_state)
+        self.split_ = split_rows(teacher.n, self.validation, self.random_state, self.test)
         n_train = len(self.split_.train)
         self.batch_size_ = min(self.batch_size, n_train)
         if self.batch_size_ < self.batch_size:
@@ -298,6 +300,8 @@ class SurrogateTrainer:
         batches = Batches(encodings, self.noise_mass, self.legacy_reduced, self.random_state, dtype, self.device)
         if not self.split_.held_out:
             self.notes_.append("validated on the training images: the scores do not say how it does on other images")
+        elif self.test == 0:
+            self.notes_.append("test=0: the scores are of the images that chose the epoch, and flatter")
         if model.mlp_dim is not None:
             self.notes_.append(MLP_NOTE)
         if empty := int((~encodings.has_concepts).sum()):

@@ -4,107 +4,215 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from rdxcli.artifacts import Request, create, fingerprint_array, fingerprint_json, write_json
-from rdxcli.artifacts.layout import dataset_folder, slug
-from rdxcli.concepts.embeddings import gather
-from rdxcli.concepts.encodings import details_of, load_encodings
-from rdxcli.errors import InputError, UnknownNameError, UsageError, near_matches
-from rdxcli.services.base import Outcome, check_parameters
+import numpy as np
+
+from rdxcli.artifacts import Draft, resolve_artifact
+from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
+from rdxcli.concepts.embeddings import check_files, gather
+from rdxcli.concepts.encodings import cut_concepts, dataset_of, details_of, load_encodings
+from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, near_matches
+from rdxcli.methods.surrogate.encoding import Encodings
+from rdxcli.methods.surrogate.prompts import duplicates
+from rdxcli.methods.surrogate.splice import unit
+from rdxcli.methods.surrogate.summaries import summarise
+from rdxcli.parameters import Count, Parameter, checked
+from rdxcli.records import Attributions, plain
+from rdxcli.services.base import Analysis, Table
+from rdxcli.services.explain.attributions import listed, short, words_of
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.train_surrogate import load_surrogate
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.surrogate.encoding import Encodings
-
-CODE = "2"
-KNOWN = ("top", "bias", "contrast", "edit")
-
-
-def plan(options: ExplainOptions) -> dict[str, Any]:
-    """What `explain` would do."""
-    surrogate, encodings, names = trained(options)
-    return {
-        "method": options.method,
-        "images": encodings.shape[0],
-        "concepts": len(names),
-        "dimensions": surrogate.dim,
-        "artifact": folder_of(options),
-    }
-
-
-def explain(options: ExplainOptions) -> Outcome:
-    """Score the concepts of every image, towards its embedding or towards classes, and store them.
-
-    Raises
-    ------
-    RdxError, ValueError
-        Missing or contradictory inputs.
-    """
-    check_parameters(options.method, options.parameters, KNOWN)
-    surrogate, encodings, names = trained(options)
-    before, encodings = encodings, _edited(options, encodings, names)
-    asked = "contrast" in options.parameters or "class_names" in options.files
-    teacher = details_of(str(options.surrogate), options.outputs, "surrogate").get("teacher") if asked else None
-    given = gather(options, images=False, words=None, teacher=None if "text_embeddings" in options.files else teacher)
-    classes, texts = given.class_names, given.classes
-    top = int(options.parameters.get("top", 10))
-    bias = str(options.parameters.get("bias", "separate" if classes else "rescaled"))
-    pair = _contrast(options, classes)
-    request = Request(
-        kind="attributions",
-        parameters={
-            "method": options.method,
-            "top": top,
-            "bias": bias,
-            "contrast": options.parameters.get("contrast"),
-            "target": options.target,
-            "edit": options.parameters.get("edit"),
-        },
-        inputs={
-            **fingerprints(surrogate, encodings),
-            "classes": classes,
-            "texts": None if texts is None else fingerprint_array(texts),
-        },
-        seed=options.seed,
-        code=CODE,
+OWN = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("top", Count, 10, "Concepts listed per image."),
+        Parameter("bias", Literal["separate", "rescaled"] | None, None, "Whether the bias has a score of its own."),
+        Parameter("contrast", str | None, None, "A,B: why class A and not B."),
+        Parameter("edit", str | None, None, "CONCEPT=VALUE,...: what if every image had that share of the concept?"),
     )
-    folder = folder_of(options)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            from scipy import sparse
+}
 
-            from rdxcli.methods.surrogate.attribution import image_scores
 
-            images = image_scores(surrogate, encodings)
-            sparse.save_npz(draft.path / "attributions.npz", images.csr())
-            document, more = _document(options, request, surrogate, encodings, images, names, classes, texts, pair)
-            document["notes"] = [*given.notes, *document["notes"]]
-            if encodings is not before:
-                document |= _effect(surrogate, before, encodings, document, texts)
-            for name, scores in more.items():
-                sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
-            write_json(draft.path / "attributions.json", {**document, "artifact": folder.as_posix()})
-            draft.manifest.rows = encodings.shape[0]
-    document = draft.result.document()
-    columns, shown, lines = ["image", "prediction", "concepts"], document["images"], []
-    if "contrast" in document["summary"]:
-        found = document["summary"]["contrast"]
-        first, second = found["class"], found["rival"]
-        columns.append(f"why {first}, not {second}")
-        # those that the question is about come first
-        shown = sorted(shown, key=lambda image: {first: 0, second: 1}.get(image["prediction"], 2))
-        lines.append(f"what speaks for {first} and not {second} in {found['over']}: {listed(found['concepts'], 10)}")
-    rows = [
-        [image["sample_id"], image.get("prediction"), words_of(image)]
-        + ([listed(image["contrast"])] if "contrast" in image else [])
-        for image in shown[:15]
-    ]
-    lines += [f"note: {note}" for note in document["notes"]]
-    return Outcome(draft.result, document, "concepts of the images", columns, rows, lines)
+class SurrogateAnalysis(Analysis[ExplainOptions]):
+    """Scores of the concepts of every image, towards its embedding or towards classes."""
+
+    kind = "attributions"
+    version = "3"
+
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        check_files(options)
+        if options.surrogate is None:
+            raise UsageError("what is to be explained?", "give --surrogate and --encodings")
+        given = checked(options.method, OWN, options.parameters)
+        own = {name: given.get(name, parameter.default) for name, parameter in OWN.items()}
+        return {"method": options.method, "target": options.target, **own}
+
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        self.surrogate, self.before, self.names = trained(options)
+        self.encodings = _edited(options, self.settings["edit"], self.before, self.names)
+        asked = self.settings["contrast"] is not None or "class_names" in options.files
+        teacher = details_of(str(options.surrogate), options.outputs, "surrogate").get("teacher") if asked else None
+        own = None if "text_embeddings" in options.files else teacher
+        self.given = gather(options, images=False, words=None, teacher=own)
+        self.pair = _contrast(self.settings["contrast"], self.given.class_names)
+        bias = self.settings["bias"] or ("separate" if self.given.class_names else "rescaled")
+        self.settings = {**self.settings, "bias": bias}
+        return {**identities(self.surrogate, self.encodings), "classes": self.given}
+
+    def folder(self) -> Path:
+        return folder_of(self.options)
+
+    def headline(self) -> str:
+        n, c = self.encodings.shape
+        return f"surrogate: {n:,} images over {c:,} concepts, {self.given.said()}"
+
+    def compute(self, draft: Draft) -> Attributions:
+        from scipy import sparse
+
+        from rdxcli.methods.surrogate.attribution import image_scores
+
+        surrogate, encodings, top = self.surrogate, self.encodings, int(self.settings["top"])
+        images = image_scores(surrogate, encodings)
+        sparse.save_npz(draft.path / "attributions.npz", images.csr())
+        entries, summary, notes = self._described(images, top)
+        for name, scores in self._class_scores(entries, summary, notes, top).items():
+            sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
+        more: dict[str, Any] = {}
+        if encodings is not self.before:
+            note, more["edit"] = self._effect(entries)
+            notes = [note, *notes]
+        draft.manifest.rows = encodings.shape[0]
+        return Attributions(
+            method=self.options.method,
+            parameters=self.settings,
+            seed=self.options.seed,
+            notes=[*self.given.notes, *notes],
+            images=[plain(entry) for entry in entries],
+            samples={"dataset": self.options.selection.dataset, "n": len(entries)},
+            classes=self.given.class_names,
+            summary=summary,
+            more=more,
+        )
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        columns, shown, lines = ["image", "prediction", "cosine", "bias", "concepts"], document["images"], []
+        if "contrast" in document["summary"]:
+            found = document["summary"]["contrast"]
+            first, second = found["class"], found["rival"]
+            columns.append(f"why {first}, not {second}")
+            # those that the question is about come first
+            shown = sorted(shown, key=lambda image: {first: 0, second: 1}.get(image["prediction"], 2))
+            lines.append(
+                f"what speaks for {first} and not {second} in {found['over']}: {listed(found['concepts'], 10)}"
+            )
+        rows = [
+            [image["sample_id"], image.get("prediction"), *map(_cell, (image.get("similarity"), image.get("bias")))]
+            + [words_of(image)]
+            + ([listed(image["contrast"])] if "contrast" in image else [])
+            for image in shown[:15]
+        ]
+        if not any(image.get("prediction") for image in shown):
+            columns, rows = [columns[0], *columns[4:]], [[row[0], *row[4:]] for row in rows]
+        elif self.settings.get("bias") == "separate":
+            lines.append("the scores of all concepts and the bias sum to the cosine with the class")
+        return Table(
+            "concepts of the images", columns, rows, [*lines, *(f"note: {note}" for note in document["notes"])]
+        )
+
+    def plan(self) -> dict[str, Any]:
+        self.settings = self.check()
+        surrogate, encodings, names = trained(self.options)
+        return {
+            "method": self.options.method,
+            "images": encodings.shape[0],
+            "concepts": len(names),
+            "dimensions": surrogate.dim,
+            "artifact": self.folder(),
+        }
+
+    def _described(self, images: Any, top: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+        """Entries of the images with their concepts, the summary of the data set, and remarks."""
+        from rdxcli.methods.surrogate.attribution import describe, unstable
+
+        encodings, names = self.encodings, self.names
+        chosen, blown = images.top(top), unstable(images, self.surrogate, encodings)
+        entries: list[dict[str, Any]] = [
+            {"sample_id": str(sample), "concepts": describe(best, names)}
+            for sample, best in zip(encodings.ids, chosen, strict=True)
+        ]
+        for i in np.flatnonzero(~encodings.has_concepts):
+            entries[i]["remark"] = "no concept of the vocabulary is in its captions"
+        for i in np.flatnonzero(blown):
+            entries[i]["remark"] = "the bias makes most of the embedding: scores are unstable"
+        notes = []
+        if without := int((~encodings.has_concepts).sum()):
+            notes.append(f"{without} of {len(entries)} images have no concepts and therefore no scores")
+        if blown.any():
+            notes.append(f"{int(blown.sum())} images have unstable scores: the bias makes most of their embedding")
+        if self.surrogate.mlp_dim is not None:
+            notes.append("the surrogate has a hidden layer: concept scores describe its affine part only")
+        return entries, {"data_set": summarise(images).top(0, names, top)}, notes
+
+    def _class_scores(
+        self, entries: list[dict[str, Any]], summary: dict[str, Any], notes: list[str], top: int
+    ) -> dict[str, Any]:
+        """Further scores by the name of their file: for the predicted class, and the contrast; fills the others."""
+        from rdxcli.methods.surrogate.attribution import contrast_scores, describe
+
+        classes, texts, names = self.given.class_names, self.given.classes, self.names
+        more: dict[str, Any] = {}
+        if classes is None or texts is None:
+            return more
+        more["for_prediction"] = own = _towards_classes(
+            self.surrogate, self.encodings, names, classes, texts, self.settings, entries
+        )
+        found = summarise(own, [entry["prediction"] for entry in entries])
+        sizes = dict(zip(found.groups, found.sizes.tolist(), strict=True))
+        summary["classes"] = [
+            {
+                "class": name,
+                "images": sizes.get(name, 0),
+                "concepts": found.top(list(found.groups).index(name), names, top) if name in sizes else [],
+            }
+            for name in classes
+        ]
+        if twice := duplicates(classes):
+            notes.insert(0, f"classes of the same name, of which the later can never win: {', '.join(twice)}")
+        if self.pair is not None:
+            one, other = self.pair
+            more["contrast"] = against = contrast_scores(self.surrogate, self.encodings, texts[one], texts[other])
+            for row, best in enumerate(against.top(top)):
+                entries[row]["contrast"] = describe(best, names)
+                entries[row]["contrast_difference"] = float(against.total[row])
+                entries[row]["contrast_bias"] = float(against.bias[row])
+            summary["contrast"] = _mean_contrast(against, entries, [classes[i] for i in self.pair], names, top)
+        return more
+
+    def _effect(self, entries: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+        """What an edit did: how far each embedding turned, which predictions changed; fills the entries."""
+        from rdxcli.methods.surrogate.attribution import Affine, best_texts
+
+        old, new = (unit(Affine.of(self.surrogate).embed(rows)) for rows in (self.before, self.encodings))
+        turned = 1.0 - np.einsum("nd,nd->n", old, new)
+        changed = 0
+        for i, entry in enumerate(entries):
+            entry["turned"] = float(turned[i])
+        told = f"edited: {self.settings['edit']}; the embeddings turn by a mean of 1 - cosine = {np.mean(turned):.3g}"
+        classes, texts = self.given.class_names, self.given.classes
+        if texts is not None and classes is not None:
+            for entry, label in zip(entries, best_texts(self.surrogate, self.before, texts), strict=True):
+                entry["before"] = classes[int(label)]
+                changed += entry["before"] != entry["prediction"]
+            told += f", the prediction of {changed} of {len(turned)} images changes"
+        return told, {"mean_turned": float(np.mean(turned)), "changed": changed}
+
+
+def _cell(score: float | None) -> str | None:
+    return None if score is None else short(score)
 
 
 def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
@@ -115,9 +223,7 @@ def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
     RdxError
         One is missing, or they do not fit each other.
     """
-    if options.surrogate is None:
-        raise UsageError("what is to be explained?", "give --surrogate and --encodings")
-    surrogate, names = load_surrogate(options.surrogate, options.outputs)
+    surrogate, names = load_surrogate(str(options.surrogate), options.outputs)
     encodings = load_encodings(encodings_of(options), options.outputs)
     hint = "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary"
     if encodings.shape[1] != surrogate.num_concepts:
@@ -169,111 +275,29 @@ def _targeted(target: str, encodings: Encodings) -> Encodings:
     )
 
 
-def fingerprints(surrogate: Any, encodings: Encodings) -> dict[str, Any]:
-    """Of a surrogate and of encodings, for the artifact's request."""
-    state = {name: fingerprint_array(value.numpy()) for name, value in surrogate.published_state().items()}
-    arrays = {name: fingerprint_array(a) for name, a in encodings.arrays().items()}
+def identities(surrogate: Any, encodings: Encodings) -> dict[str, Any]:
+    """What a surrogate and encodings are, as records."""
     return {
-        "surrogate": state,
-        "encodings": fingerprint_json(arrays),
-        "samples": fingerprint_json(list(map(str, encodings.ids))),
+        "surrogate": {name: value.numpy() for name, value in surrogate.published_state().items()},
+        "encodings": encodings.arrays(),
+        "samples": list(map(str, encodings.ids)),
     }
 
 
 def folder_of(options: ExplainOptions) -> Path:
-    """Where the explanation of these encodings goes."""
-    name = Path(encodings_of(options))
-    dataset = name.parts[-3] if len(name.parts) >= 3 else slug(name.stem)
+    """Where the explanation of these encodings goes: beside the encodings, or under ``arrays`` for a bare file."""
+    told = encodings_of(options)
+    try:
+        dataset = dataset_of(resolve_artifact(told, options.outputs, "encodings"))
+    except RdxError:
+        dataset = array_dataset(slug(Path(told).stem))
     return dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
-
-
-def _document(
-    options: ExplainOptions,
-    request: Request,
-    surrogate: Any,
-    encodings: Encodings,
-    images: Any,
-    names: Sequence[str],
-    classes: list[str] | None,
-    texts: np.ndarray | None,
-    pair: tuple[int, int] | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The artifact's document, and further scores by the name of their file."""
-    import numpy as np
-
-    from rdxcli.methods.surrogate.attribution import contrast_scores, describe, unstable
-    from rdxcli.methods.surrogate.prompts import duplicates
-    from rdxcli.methods.surrogate.summaries import summarise
-    from rdxcli.records import SCHEMA_VERSION, plain
-
-    top = int(request.parameters["top"])
-    chosen = images.top(top)
-    blown = unstable(images, surrogate, encodings)
-    entries: list[dict[str, Any]] = [
-        {"sample_id": str(sample), "concepts": describe(chosen[i], names)} for i, sample in enumerate(encodings.ids)
-    ]
-    for i in np.flatnonzero(~encodings.has_concepts):
-        entries[i]["remark"] = "no concept of the vocabulary is in its captions"
-    for i in np.flatnonzero(blown):
-        entries[i]["remark"] = "the bias makes most of the embedding: scores are unstable"
-    summary: dict[str, Any] = {"data_set": summarise(images).top(0, names, top)}
-    more: dict[str, Any] = {}
-    notes = []
-    if classes is not None and texts is not None:
-        own = _towards_classes(surrogate, encodings, names, classes, texts, request.parameters, entries)
-        more["for_prediction"] = own
-        found = summarise(own, [entry["prediction"] for entry in entries])
-        sizes = dict(zip(found.groups, found.sizes.tolist(), strict=True))
-        summary["classes"] = [
-            {
-                "class": name,
-                "images": sizes.get(name, 0),
-                "concepts": found.top(list(found.groups).index(name), names, top) if name in sizes else [],
-            }
-            for name in classes
-        ]
-        if twice := duplicates(classes):
-            notes.append(f"classes of the same name, of which the later can never win: {', '.join(twice)}")
-    if pair is not None and texts is not None:
-        more["contrast"] = against = contrast_scores(surrogate, encodings, texts[pair[0]], texts[pair[1]])
-        for row, best in enumerate(against.top(top)):
-            entries[row]["contrast"] = describe(best, names)
-            entries[row]["contrast_difference"] = float(against.total[row])
-            entries[row]["contrast_bias"] = float(against.bias[row])
-        summary["contrast"] = _mean_contrast(
-            against, entries, [classes[i] for i in pair] if classes else [], names, top
-        )
-    if without := int((~encodings.has_concepts).sum()):
-        notes.append(f"{without} of {len(entries)} images have no concepts and therefore no scores")
-    if blown.any():
-        notes.append(f"{int(blown.sum())} images have unstable scores: the bias makes most of their embedding")
-    if surrogate.mlp_dim is not None:
-        notes.append("the surrogate has a hidden layer: concept scores describe its affine part only")
-    document = plain(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "attributions",
-            "artifact": None,
-            "method": options.method,
-            "parameters": request.parameters,
-            "seed": options.seed,
-            "notes": notes,
-            "n": len(entries),
-            "samples": {"dataset": options.selection.dataset, "n": len(entries)},
-            "classes": classes,
-            "summary": summary,
-            "images": entries,
-        }
-    )
-    return document, more
 
 
 def _mean_contrast(
     against: Any, entries: Sequence[Mapping[str, Any]], pair: Sequence[str], names: Sequence[str], top: int
 ) -> dict[str, Any]:
     """Mean contrast over the images predicted as the first class; over all images when there are none."""
-    from rdxcli.methods.surrogate.summaries import summarise
-
     first, second = pair
     groups = [first if entry["prediction"] == first else f"not {first}" for entry in entries]
     count = groups.count(first)
@@ -309,15 +333,14 @@ def _towards_classes(
     return own
 
 
-def _contrast(options: ExplainOptions, classes: list[str] | None) -> tuple[int, int] | None:
+def _contrast(given: str | None, classes: list[str] | None) -> tuple[int, int] | None:
     """Class numbers of ``--param contrast=A,B``: why A and not B. Names may hold commas."""
-    given = options.parameters.get("contrast")
     if given is None:
         return None
     if classes is None:
         raise UsageError(
             "--param contrast=A,B needs classes",
-            "give --vlm MODEL --dataset NAME, or --file text_embeddings=FILE --concept-set FILE",
+            "give --vlm MODEL --dataset NAME, or --file text_embeddings=FILE --file class_names=FILE",
         )
     text = str(given)
     cuts = [i for i, letter in enumerate(text) if letter == ","]
@@ -331,7 +354,7 @@ def _contrast(options: ExplainOptions, classes: list[str] | None) -> tuple[int, 
     raise UnknownNameError("class", next(part for part in parts if part not in classes), classes)
 
 
-def _edited(options: ExplainOptions, encodings: Encodings, names: Sequence[str]) -> Encodings:
+def _edited(options: ExplainOptions, given: str | None, encodings: Encodings, names: Sequence[str]) -> Encodings:
     """Encodings after ``--param edit=CONCEPT=VALUE,...``: what if every image had that share of the concept?
 
     Raises
@@ -339,7 +362,6 @@ def _edited(options: ExplainOptions, encodings: Encodings, names: Sequence[str])
     RdxError, ValueError
         Malformed text, an unknown concept, a value that is no number.
     """
-    given = options.parameters.get("edit")
     if given is None:
         return encodings
     values: dict[int, float] = {}
@@ -353,48 +375,24 @@ def _edited(options: ExplainOptions, encodings: Encodings, names: Sequence[str])
             raise UsageError(f"--param edit={given}: cannot read `{part}`", "write CONCEPT=VALUE, for example dog/n=0")
         fitting = [j for j, known in enumerate(names) if name in (known, _plain(known))]
         if not fitting:
+            why = _why_cut(options, name)
+            if why is not None:
+                raise UsageError(f"--param edit: {why}", "encode again with it: see rdx encode-concepts --help")
             raise UnknownNameError("concept", name, [*names, *map(_plain, names)])
         values |= dict.fromkeys(fitting, number)
     return encodings.with_values(values)
 
 
-def _effect(
-    surrogate: Any, before: Encodings, after: Encodings, document: dict[str, Any], texts: np.ndarray | None
-) -> dict[str, Any]:
-    """What an edit did: how far each embedding turned, and which predictions changed; fills the document's images."""
-    import numpy as np
-
-    from rdxcli.methods.surrogate.attribution import Affine, best_texts
-    from rdxcli.methods.surrogate.splice import unit
-
-    old, new = (unit(Affine.of(surrogate).embed(encodings)) for encodings in (before, after))
-    turned = 1.0 - np.einsum("nd,nd->n", old, new)
-    changed = 0
-    for i, entry in enumerate(document["images"]):
-        entry["turned"] = float(turned[i])
-    if texts is not None:
-        for entry, label in zip(document["images"], best_texts(surrogate, before, texts), strict=True):
-            entry["before"] = document["classes"][int(label)]
-            changed += entry["before"] != entry["prediction"]
-    told = (
-        f"edited: {document['parameters']['edit']}; the embeddings turn by a mean of 1 - cosine = {np.mean(turned):.3g}"
+def _why_cut(options: ExplainOptions, name: str) -> str | None:
+    """Why a concept of the captions is none of the vocabulary, as its table tells; None for unknown words."""
+    try:
+        cut = cut_concepts(resolve_artifact(encodings_of(options), options.outputs, "encodings"))
+    except RdxError:
+        return None
+    found = {key: reason for key, reason in cut.items() if name in (key, _plain(key))}
+    return (
+        None if not found else "; ".join(f"`{key}` was left out of the vocabulary: {why}" for key, why in found.items())
     )
-    if texts is not None:
-        told += f", the prediction of {changed} of {len(turned)} images changes"
-    return {"notes": [told, *document["notes"]], "edit": {"mean_turned": float(np.mean(turned)), "changed": changed}}
 
 
-def listed(entries: Sequence[Mapping[str, Any]], most: int = 5) -> str:
-    """Concepts with their scores in a line."""
-    return ", ".join(f"{entry['concept']} {short(entry['score'])}" for entry in entries[:most]) or "-"
-
-
-def short(score: float) -> str:
-    """Two decimals, or one significant digit of a small number."""
-    return f"{score:.2f}" if abs(score) >= 0.01 or score == 0 else f"{score:.1g}"
-
-
-def words_of(image: Mapping[str, Any]) -> str:
-    """An image's concepts in a line, or why there are none."""
-    entries = image.get("for_prediction") or image["concepts"]
-    return listed(entries) if entries else image.get("remark", "-")
+ANALYSIS = SurrogateAnalysis

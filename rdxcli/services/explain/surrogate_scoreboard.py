@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 
-from rdxcli.artifacts import Request, create, resolve_artifact, write_json
+import numpy as np
+from annotated_types import Ge
+
+from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.concepts.encodings import details_of
 from rdxcli.errors import InputError, UsageError
+from rdxcli.methods.surrogate.encoding import Encodings
+from rdxcli.methods.surrogate.splice import unit
+from rdxcli.methods.surrogate.summaries import summarise
+from rdxcli.parameters import Count, Parameter, checked
 from rdxcli.progress import log
-from rdxcli.services.base import Outcome, check_parameters
+from rdxcli.records import Attributions
+from rdxcli.services.base import Analysis, Table
 from rdxcli.services.explain import splice, surrogate
 from rdxcli.services.explain.base import ExplainOptions
 
-if TYPE_CHECKING:
-    from rdxcli.methods.surrogate.encoding import Encodings
-
-CODE = "1"
-KNOWN = ("l1", "tolerance", "top", "images", "gallery", "curve_images")
-CHOICES = ("held-out", "all")
+OWN = {
+    **splice.OWN,
+    **{
+        parameter.name: parameter
+        for parameter in (
+            Parameter("images", Literal["held-out", "all"] | None, None, "Images that are judged."),
+            Parameter("gallery", Annotated[int, Ge(2)], 1000, "Images and captions compared at a time."),
+            Parameter("curve_images", Count, 2000, "Most images of the curves of deletion and insertion."),
+        )
+    },
+}
 COLUMNS = (
     ("method", "method"),
     ("agreement", "agreement"),
@@ -41,65 +55,142 @@ COLUMNS = (
 """Key and title of each column of the table for people."""
 
 
-def plan(options: ExplainOptions) -> dict[str, Any]:
-    """What `explain` would do."""
-    check_files(options)
-    done = surrogate.plan(options)
-    return {**done, "methods": ["surrogate", "splice", "constant"], "teacher": options.vlm or _origin(options)[0]}
+class ScoreboardAnalysis(Analysis[ExplainOptions]):
+    """Both methods judged by the teacher, and their words for every image side by side."""
 
+    kind = "attributions"
+    version = "2"
 
-def explain(options: ExplainOptions) -> Outcome:
-    """Judge both methods by the teacher, and put their words for every image side by side.
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        check_files(options)
+        if options.surrogate is None:
+            raise UsageError("what is to be explained?", "give --surrogate and --encodings")
+        given = checked(options.method, OWN, options.parameters)
+        return {"method": options.method, **{name: given.get(name, own.default) for name, own in OWN.items()}}
 
-    Raises
-    ------
-    RdxError, ValueError
-        Missing or contradictory inputs.
-    """
-    from rdxcli.methods.surrogate.evaluation import published_line
+    def gather(self) -> Mapping[str, Any]:
+        self.model, encodings, self.names = surrogate.trained(self.options)
+        self.given = _teacher(self.options, encodings)
+        self.encodings, seen = _joined(self.options, self.settings["images"], self.given, encodings)
+        self.settings = {**self.settings, "images": "all" if seen else "held-out"}
+        return {**surrogate.identities(self.model, self.encodings), "teacher": self.given}
 
-    check_parameters(options.method, options.parameters, KNOWN)
-    model, encodings, names = surrogate.trained(options)
-    given = _teacher(options, encodings)
-    encodings, seen = _joined(options, given, encodings)
-    l1, tolerance, top = splice.settings(options)
-    request = Request(
-        kind="attributions",
-        parameters={
-            "method": options.method,
-            "l1": l1,
-            "tolerance": tolerance,
-            "top": top,
-            "images": "all" if seen else "held-out",
-            "gallery": int(options.parameters.get("gallery", 1000)),
-            "curve_images": int(options.parameters.get("curve_images", 2000)),
-        },
-        inputs={**surrogate.fingerprints(model, encodings), **given.fingerprint()},
-        seed=options.seed,
-        code=CODE,
-    )
-    folder = surrogate.folder_of(options)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            document = _document(options, request, given, model, encodings, names)
-            write_json(draft.path / "attributions.json", {**document, "artifact": folder.as_posix()})
-            draft.manifest.rows = document["n"]
-    document = draft.result.document()
-    shown = [(key, title) for key, title in COLUMNS if any(row.get(key) is not None for row in document["scoreboard"])]
-    rows = [[_cell(row.get(key)) for key, _ in shown] for row in document["scoreboard"]]
-    lines = [f"note: {note}" for note in document["notes"]]
-    if (own := document["scoreboard"][0].get("teacher_accuracy")) is not None:
-        lines.append(f"accuracy of the teacher itself: {own:.3f}")
-    for row in document["scoreboard"]:
-        if row.get("accuracy") is not None:
-            lines.append(f"{row['method']} as published {published_line(row)}")
-    for pair in document["paired"]:
-        lines.append(
-            f"{pair['a']} against {pair['b']}: {pair['only_a']} and {pair['only_b']} images on which only one of them "
-            f"agrees with the teacher (p = {pair['p']:.2g})"
+    def folder(self) -> Path:
+        return surrogate.folder_of(self.options)
+
+    def headline(self) -> str:
+        which = "images that the surrogate has not seen" if self.settings["images"] == "held-out" else "images"
+        return f"scoreboard on {len(self.encodings.ids):,} {which}: {self.given.said()}"
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        from rdxcli.methods.surrogate.evaluation import published_line
+
+        board = document["scoreboard"]
+        shown = [(key, title) for key, title in COLUMNS if any(row.get(key) is not None for row in board)]
+        rows = [[_cell(row.get(key)) for key, _ in shown] for row in board]
+        lines = [f"note: {note}" for note in document["notes"]]
+        if (own := board[0].get("teacher_accuracy")) is not None:
+            lines.append(f"accuracy of the teacher itself: {own:.3f}")
+        for row in board:
+            if row.get("accuracy") is not None:
+                lines.append(f"{row['method']} as published {published_line(row)}")
+        for pair in document["paired"]:
+            lines.append(
+                f"{pair['a']} against {pair['b']}: {pair['only_a']} and {pair['only_b']} images on which only one of "
+                f"them agrees with the teacher (p = {pair['p']:.2g})"
+            )
+        return Table(f"{document['n']} images, agreement with the teacher", [title for _, title in shown], rows, lines)
+
+    def plan(self) -> dict[str, Any]:
+        self.settings = self.check()
+        model, encodings, names = surrogate.trained(self.options)
+        return {
+            "method": self.options.method,
+            "images": encodings.shape[0],
+            "concepts": len(names),
+            "dimensions": model.dim,
+            "artifact": self.folder(),
+            "methods": ["surrogate", "splice", "constant"],
+            "teacher": self.options.vlm or _origin(self.options)[0],
+        }
+
+    def compute(self, draft: Draft) -> Attributions:
+        from rdxcli.methods.surrogate.attribution import describe, image_scores
+        from rdxcli.methods.surrogate.evaluation import predict
+        from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
+
+        given, model, encodings, names, parameters = self.given, self.model, self.encodings, self.names, self.settings
+        images = np.asarray(given.images, dtype=np.float64)
+        notes = [*given.notes]
+        top = int(parameters["top"])
+        scores = image_scores(model, encodings)
+        students = {"surrogate": surrogate_student(model, encodings)}
+        entries: list[dict[str, Any]] = [
+            {"sample_id": sample, "methods": {"surrogate": {"concepts": describe(best, names)}}}
+            for sample, best in zip(given.ids or [], scores.top(top), strict=True)
+        ]
+        summary: dict[str, Any] = {"surrogate": summarise(scores).top(0, names, top)}
+        failed = None
+        if given.word_embeddings is None or given.words is None:
+            failed = "no word embeddings: give --file word_embeddings=FILE --concept-set FILE"
+        else:
+            try:
+                fitted, weights, said = splice.decompose(given, parameters["l1"], parameters["tolerance"])
+            except InputError:
+                raise
+            except ValueError as error:
+                failed = str(error)
+            else:
+                notes += said
+                students["splice"] = splice_student(fitted, weights)
+                summary["splice"] = splice.mean_words(weights, given.words, top)
+                for entry, words in zip(entries, splice.words_per_image(weights, given.words, top), strict=True):
+                    entry["methods"]["splice"] = {"concepts": words}
+        students["constant"] = constant_student(images)
+        labels = _labels(given, notes)
+        log.info("judging %s on %d images", ", ".join(students), len(images))
+        found = measure(
+            students,
+            images,
+            classes=given.classes,
+            texts=given.captions,
+            labels=labels,
+            gallery=parameters["gallery"],
+            curve_images=parameters["curve_images"],
+            random_state=self.options.seed,
         )
-    title = f"{document['n']} images, agreement with the teacher"
-    return Outcome(draft.result, document, title, [title for _, title in shown], rows, lines)
+        if given.classes is not None and given.class_names is not None:
+            said_by = {"teacher": predict(images, given.classes)}
+            judged = {name: one for name, one in students.items() if name != "constant"}
+            said_by |= {name: predict(one.embeddings, one.keys(given.classes)) for name, one in judged.items()}
+            for i, entry in enumerate(entries):
+                entry["prediction"] = given.class_names[int(said_by["teacher"][i])]
+                for name, methods in entry["methods"].items():
+                    methods["prediction"] = given.class_names[int(said_by[name][i])]
+        board = list(found.scoreboard)
+        if failed is not None:
+            board.append({key: None for key in board[0]} | {"method": "splice"})
+            notes.append(f"splice did not run: {failed}")
+        notes += _remarks(board)
+        draft.manifest.rows = len(entries)
+        return Attributions(
+            method=self.options.method,
+            parameters=self.settings,
+            seed=self.options.seed,
+            notes=notes,
+            images=entries,
+            samples={"dataset": self.options.selection.dataset, "n": len(entries)},
+            classes=given.class_names,
+            summary={"methods": summary},
+            more={
+                "scoreboard": board,
+                "paired": found.paired,
+                "retrieval": found.retrieval,
+                "gallery": found.gallery,
+                "curves": found.curves,
+            },
+        )
 
 
 def _cell(value: Any) -> Any:
@@ -107,21 +198,22 @@ def _cell(value: Any) -> Any:
 
 
 def _origin(options: ExplainOptions) -> tuple[str | None, Any, set[str] | None]:
-    """Teacher, captions and training images of the surrogate, when its artifact tells."""
+    """Teacher, captions and images that had a say in the surrogate, when its artifact tells."""
     details = details_of(str(options.surrogate), options.outputs, "surrogate")
     if not details:
         return None, None, None  # a bare file of weights
     path = resolve_artifact(str(options.surrogate), options.outputs, "surrogate").path
     folder = path if path.is_dir() else path.parent
     split = folder / "samples.json"
-    trained = set(json.loads(split.read_text("utf-8"))["train"]) if split.is_file() else None
+    trained = None
+    if split.is_file():
+        told = json.loads(split.read_text("utf-8"))
+        trained = {*told["train"], *told.get("validation", ())}  # those that chose the epoch are not untouched
     return details.get("teacher"), details.get("captions"), trained
 
 
 def _teacher(options: ExplainOptions, encodings: Encodings) -> Inputs:
     """The teacher's embeddings; its name, and the captions, are the surrogate's own unless others are given."""
-    from dataclasses import replace
-
     teacher, captions, _ = _origin(options)
     there = captions is not None and any(path.exists() for path in (Path(captions), options.outputs / captions))
     if there and "captions" not in options.files and "image_embeddings" not in options.files:
@@ -137,13 +229,8 @@ def _teacher(options: ExplainOptions, encodings: Encodings) -> Inputs:
     return given
 
 
-def _joined(options: ExplainOptions, given: Inputs, encodings: Encodings) -> tuple[Encodings, bool]:
+def _joined(options: ExplainOptions, wanted: str | None, given: Inputs, encodings: Encodings) -> tuple[Encodings, bool]:
     """Encodings and embeddings of the same images in the same order, and whether training images are among them."""
-    import numpy as np
-
-    wanted = options.parameters.get("images")
-    if wanted not in (None, *CHOICES):
-        raise UsageError(f"--param images={wanted}: choose one of {', '.join(CHOICES)}")
     assert given.images is not None
     ids = list(map(str, encodings.ids))
     if given.ids is None:
@@ -175,103 +262,13 @@ def _joined(options: ExplainOptions, given: Inputs, encodings: Encodings) -> tup
         )
     others = sorted(set(range(len(given.images))) - set(rows))
     if given.image_mean is None and others:
-        from rdxcli.methods.surrogate.splice import unit
-
         given.image_mean = unit(np.asarray(given.images[others], dtype=np.float64)).mean(axis=0)
     given.take(rows)
     return encodings.align(given.ids), seen
 
 
-def _document(
-    options: ExplainOptions, request: Request, given: Inputs, model: Any, encodings: Encodings, names: list[str]
-) -> dict[str, Any]:
-    import numpy as np
-
-    from rdxcli.methods.surrogate.attribution import describe, image_scores
-    from rdxcli.methods.surrogate.evaluation import predict
-    from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
-    from rdxcli.methods.surrogate.summaries import summarise
-    from rdxcli.records import SCHEMA_VERSION, plain
-
-    images = np.asarray(given.images, dtype=np.float64)
-    parameters, notes = request.parameters, [*given.notes]
-    top = int(parameters["top"])
-    scores = image_scores(model, encodings)
-    students = {"surrogate": surrogate_student(model, encodings)}
-    entries: list[dict[str, Any]] = [
-        {"sample_id": sample, "methods": {"surrogate": {"concepts": describe(best, names)}}}
-        for sample, best in zip(given.ids or [], scores.top(top), strict=True)
-    ]
-    summary: dict[str, Any] = {"surrogate": summarise(scores).top(0, names, top)}
-    failed = None
-    if given.word_embeddings is None or given.words is None:
-        failed = "no word embeddings: give --file word_embeddings=FILE --concept-set FILE"
-    else:
-        try:
-            fitted, weights, said = splice.decompose(given, parameters["l1"], parameters["tolerance"])
-        except InputError:
-            raise
-        except ValueError as error:
-            failed = str(error)
-        else:
-            notes += said
-            students["splice"] = splice_student(fitted, weights)
-            summary["splice"] = splice.mean_words(weights, given.words, top)
-            for entry, words in zip(entries, splice.words_per_image(weights, given.words, top), strict=True):
-                entry["methods"]["splice"] = {"concepts": words}
-    students["constant"] = constant_student(images)
-    labels = _labels(given, notes)
-    log.info("judging %s on %d images", ", ".join(students), len(images))
-    found = measure(
-        students,
-        images,
-        classes=given.classes,
-        texts=given.captions,
-        labels=labels,
-        gallery=parameters["gallery"],
-        curve_images=parameters["curve_images"],
-        random_state=options.seed,
-    )
-    if given.classes is not None and given.class_names is not None:
-        said_by = {"teacher": predict(images, given.classes)}
-        judged = {name: one for name, one in students.items() if name != "constant"}
-        said_by |= {name: predict(one.embeddings, one.keys(given.classes)) for name, one in judged.items()}
-        for i, entry in enumerate(entries):
-            entry["prediction"] = given.class_names[int(said_by["teacher"][i])]
-            for name, methods in entry["methods"].items():
-                methods["prediction"] = given.class_names[int(said_by[name][i])]
-    board = list(found.scoreboard)
-    if failed is not None:
-        board.append({key: None for key in board[0]} | {"method": "splice"})
-        notes.append(f"splice did not run: {failed}")
-    notes += _remarks(board)
-    return plain(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "attributions",
-            "artifact": None,
-            "method": options.method,
-            "parameters": parameters,
-            "seed": options.seed,
-            "notes": notes,
-            "n": len(entries),
-            "samples": {"dataset": options.selection.dataset, "n": len(entries)},
-            "classes": given.class_names,
-            "summary": {"methods": summary},
-            "scoreboard": board,
-            "paired": found.paired,
-            "retrieval": found.retrieval,
-            "gallery": found.gallery,
-            "curves": found.curves,
-            "images": entries,
-        }
-    )
-
-
 def _labels(given: Inputs, notes: list[str]) -> Any:
     """True classes as numbers; None, with a note, when labels are no class names."""
-    import numpy as np
-
     if given.labels is None or given.class_names is None:
         return None
     number = {name: i for i, name in reversed(list(enumerate(given.class_names)))}
@@ -296,3 +293,6 @@ def _remarks(board: list[dict[str, Any]]) -> list[str]:
             f"{'denser with a smaller' if other < one else 'sparser with a larger'} X"
         )
     return notes
+
+
+ANALYSIS = ScoreboardAnalysis

@@ -90,6 +90,32 @@ def test_held_out_images_do_not_matter(unbroken: SurrogateTrainer) -> None:
     assert unbroken.scores_["validation"] != other.scores_["validation"]
 
 
+def test_reported_images_neither_train_nor_choose(unbroken: SurrogateTrainer) -> None:
+    encodings, arrays = teacher()
+    split = unbroken.split_
+    parts = [set(rows.tolist()) for rows in (split.train, split.validation, split.test)]
+    assert sorted(map(len, parts)) == [16, 16, 128]
+    assert len(set.union(*parts)) == 160
+    starts = arrays["text_offsets"]
+    noise = np.random.default_rng(6)
+    arrays["image_embeddings"][split.test] = noise.normal(size=(16, 12))
+    for row in split.test:
+        arrays["text_embeddings"][starts[row] : starts[row + 1]] = noise.normal(size=(2, 12))
+    other = SurrogateTrainer(**SETTINGS).fit(encodings, **arrays)
+    assert same(other, unbroken)  # weights and the choice of the epoch
+    assert other.scores_["validation"] == unbroken.scores_["validation"]
+    assert other.scores_["test"]["kl"] > unbroken.scores_["test"]["kl"]
+
+
+def test_a_test_share_of_zero_says_so() -> None:
+    encodings, arrays = teacher()
+    found = SurrogateTrainer(**{**SETTINGS, "epochs": 1}, test=0.0).fit(encodings, **arrays)
+    assert found.scores_["test"] == found.scores_["validation"]
+    assert any("flatter" in note for note in found.notes_)
+    with pytest.raises(ValueError, match="choose the epoch"):
+        SurrogateTrainer(**SETTINGS, validation=0.0, test=0.1).fit(encodings, **arrays)
+
+
 def test_seeds_and_global_state(unbroken: SurrogateTrainer) -> None:
     torch.manual_seed(123)
     np.random.seed(7)  # noqa: NPY002
