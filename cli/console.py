@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import RdxError
 from rdxcli.progress import Advance, set_tracker
-from rdxcli.records import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +66,8 @@ class Sink:
     def result(self, line: str | None, document: Any = None) -> None:
         """Print the result: ``document`` with ``--json``, else ``line``."""
         if self.as_json and document is not None:
+            from rdxcli.records import plain  # loads NumPy, which `--help` does without
+
             text = json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
         elif line is not None:
             text = line

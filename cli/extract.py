@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rdxcli.records import SCHEMA_VERSION
-
 from .options import (
     SAMPLES_FAILED,
     ClassesOption,
@@ -104,6 +102,7 @@ def extract(
     """
     from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.registry import resolve
+    from rdxcli.records import SCHEMA_VERSION
     from rdxcli.representations import extract as service
 
     for name in model:

@@ -9,20 +9,23 @@ A command is a function whose first parameter is a `Session`; `command` adds the
         session.sink.result(str(artifact.path), document)
 """
 
+import dataclasses
 import errno
 import functools
 import inspect
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from rdxcli.errors import RdxError, UsageError, near_matches
+from rdxcli.options import Option
 
 from .console import Sink
 from .streams import TERMINATED, Terminated
@@ -132,8 +135,21 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
             )
         name = spellings[spelling]
         values[name] = _config_value(path, str(key), value, params[name])
+        try:
+            params[name].process_value(ctx, values[name])
+        except typer.BadParameter as error:
+            given = json.dumps(value, ensure_ascii=False, default=str)
+            raise UsageError(f"{path}: `{key}`: got {given}: {error.message}") from None
     ctx.default_map = {**(ctx.default_map or {}), **values}
     return path
+
+
+_NESTED = ("param", "file")
+
+
+def _scalar(value: Any) -> str:
+    """A value of YAML as the command line would have it."""
+    return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
 
 
 def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
@@ -141,6 +157,12 @@ def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
     if isinstance(value, list):
         # a comma-separated option may be written as a YAML list
         return [str(item) for item in value] if multiple else ",".join(map(str, value))
+    if isinstance(value, dict) and key.replace("-", "_") in _NESTED:
+        # `param:` and `file:` may be written as a mapping
+        return [
+            f"{name}={json.dumps(item) if isinstance(item, list | dict) else _scalar(item)}"
+            for name, item in value.items()
+        ]
     if isinstance(value, dict):
         raise UsageError(f"{path}: `{key}` has nested values, expected one value or a list")
     if getattr(param, "is_flag", False):
@@ -241,11 +263,92 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
     ),
 ]
 
+_OF_SESSION = ("outputs", "run", "seed", "device", "force")
+"""Fields of options classes that the common options fill."""
+
+
+def declared_options(kind: type, left_out: Sequence[str] = ()) -> list[inspect.Parameter]:
+    """The options of a command that an options class declares (see `rdxcli.options`), nested classes included."""
+    unseen: dict[str, Any] = {"Representation": str}  # what only Python passes
+    hints = get_type_hints(kind, localns=unseen, include_extras=True)
+    found = []
+    for part in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[part.name]):
+            found += declared_options(hints[part.name], left_out)
+        elif "option" in part.metadata and part.name not in left_out:
+            found.append(_declared(part, hints[part.name]))
+    return found
+
+
+def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    shown: Option = part.metadata["option"]
+    multiple = shown.read in ("pairs", "parameters") or hint == Sequence[str]
+    default = None if multiple or part.default in (dataclasses.MISSING, "") else part.default
+    kind: Any = list[str] | None if multiple else hint
+    if shown.type is not None:
+        kind = shown.type if shown.argument else shown.type | None
+    more: dict[str, Any] = {"help": shown.help, "rich_help_panel": shown.panel}
+    if shown.complete is not None:
+        more["autocompletion"] = _completion(shown.complete)
+    if shown.low is not None:
+        more["min"] = shown.low
+    if shown.argument:
+        annotation: Any = Annotated[kind, typer.Argument(show_default=False, **more)]
+        return inspect.Parameter(part.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    names = shown.names or (f"--{part.name.replace('_', '-')}",)
+    name = _field_name(part)
+    annotation = Annotated[kind, typer.Option(*names, **more)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _field_name(part: dataclasses.Field[Any]) -> str:
+    """Name of the option's variable: that of its first spelling, as ``--config`` files have it."""
+    shown: Option = part.metadata["option"]
+    first = shown.names[0].partition("/")[0] if shown.names else part.name
+    return first.lstrip("-").replace("-", "_")
+
+
+def build(kind: type, values: Mapping[str, Any], session: Session) -> Any:
+    """An options class from what the command line gave, the common options and standard input."""
+    hints = get_type_hints(kind, localns={"Representation": str})
+    given: dict[str, Any] = {}
+    for part in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[part.name]):
+            given[part.name] = build(hints[part.name], values, session)
+        elif part.name in _OF_SESSION:
+            given[part.name] = getattr(session, part.name)
+        elif "option" in part.metadata:
+            shown: Option = part.metadata["option"]
+            name = part.name if shown.argument else _field_name(part)
+            if name in values:
+                given[part.name] = _read(shown.read, values[name], part)
+    return kind(**given)
+
+
+def _read(how: str | None, value: Any, part: dataclasses.Field[Any]) -> Any:
+    if how == "pairs":
+        return file_pairs(value)
+    if how == "parameters":
+        return method_parameters(value)
+    if how == "stdin":
+        return read_stdin(value) if value is not None else None
+    return tuple(value or ()) if part.default == () else value
+
+
+def _completion(what: str) -> Callable[..., list[str]]:
+    name, _, family = what.partition(":")
+    return complete_methods(family) if name == "methods" else _COMPLETIONS[name]
+
+
 _commands: dict[str, Registered] = {}
 
 
 def command(
-    name: str, examples: Sequence[str], without: Sequence[str] = ()
+    name: str,
+    examples: Sequence[str],
+    without: Sequence[str] = (),
+    options: type | None = None,
+    own: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command and give it the common options.
 
@@ -257,11 +360,20 @@ def command(
         Two or three complete command lines that end its ``--help``.
     without : sequence of str
         Common options that mean nothing to this command, for example ``("run", "force")``.
+    options : type, optional
+        Options class (see `rdxcli.options`) whose fields are options of the command; an instance is passed as
+        ``options``.
+    own : sequence of str
+        Fields of it that the function takes itself, or that the command does not have.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(function, eval_str=True)
-        parameters = [p for p in own.parameters.values() if p.annotation is not Session]
+        signature = inspect.signature(function, eval_str=True)
+        parameters = [p for p in signature.parameters.values() if p.annotation is not Session and p.name != "options"]
+        if options is not None:
+            parameters = [*parameters, *declared_options(options, own)]
+            # arguments come first, and what must be given before what may
+            parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)
         taken = {p.name for p in parameters}
         extra = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -273,7 +385,14 @@ def command(
         @functools.wraps(function)
         def wrapper(**values: Any) -> None:
             session = _session({key: values.pop(key, default) for key, _, default in _COMMON_PARAMETERS})
-            with_errors(session, lambda: function(session, **values))
+
+            def run() -> None:
+                if options is None:
+                    return function(session, **values)
+                mine = {key: values[key] for key in signature.parameters if key in values}
+                return function(session, options=build(options, values, session), **mine)
+
+            with_errors(session, run)
 
         wrapper.__signature__ = inspect.Signature([*positional, *extra])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in [*positional, *extra]}
@@ -422,6 +541,13 @@ def complete_layers(ctx: typer.Context, incomplete: str) -> list[str]:
     except RdxError:
         return []
     return [layer.path for layer in layers if layer.path.startswith(incomplete)]
+
+
+_COMPLETIONS: dict[str, Callable[..., list[str]]] = {
+    "models": complete_models,
+    "datasets": complete_datasets,
+    "layers": complete_layers,
+}
 
 
 def file_pairs(given: list[str] | None) -> dict[str, str]:

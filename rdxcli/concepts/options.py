@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+from rdxcli.options import WithShortcuts, option
+
+INPUTS = "Inputs of single methods"
 
 
 @dataclass(frozen=True)
-class ConceptOptions:
+class ConceptOptions(WithShortcuts):
     """Where concepts come from.
 
     Parameters
@@ -40,17 +43,29 @@ class ConceptOptions:
         Hyper-parameters of the method.
     """
 
-    method: str
-    model: str | None = None
-    concepts: str | None = None
-    concept_names: Path | None = None
-    concept_set: str | None = None
-    vlm: str | None = None
-    splits: Path | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
+    method: str = option("See `rdx list methods`.", default="", complete="methods:explain")
+    model: str | None = option("Model.", complete="models")
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     arrays: ArrayOptions = field(default_factory=ArrayOptions)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concepts: str | None = option("File of an (n, concepts) matrix.", panel=INPUTS)
+    concept_names: Path | None = option("Its column names, one a line.", panel=INPUTS)
+    concept_set: str | None = option("Concept words: a text file or a published set.", panel=INPUTS)
+    vlm: str | None = option("Vision-language model.", panel=INPUTS)
+    splits: Path | None = option(".npz with train, val and test row numbers.", panel=INPUTS)
+    files: Mapping[str, str] = option(
+        "NAME=PATH of a further input of the method; may be repeated.",
+        "--file",
+        factory=dict,
+        read="pairs",
+        panel=INPUTS,
+    )
+    parameters: Mapping[str, Any] = option(
+        "NAME=VALUE of a parameter of the method; may be repeated.",
+        "--param",
+        factory=dict,
+        read="parameters",
+        panel="Method",
+    )
     outputs: Path = Path("outputs")
     seed: int = 0
     device: str = "auto"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rdxcli.datasets.base import Dataset
-from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import UsageError
+from rdxcli.options import option
+
+if TYPE_CHECKING:
+    from rdxcli.datasets.base import Dataset
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,12 @@ class SelectionOptions:
         Where downloads are.
     """
 
-    dataset: str | None = None
-    split: str | None = None
-    classes: str | Sequence[str] | None = None
-    per_class: int | None = None
-    sample: int | None = None
-    limit: int | None = None
+    dataset: str | None = option("Data set: a name, folder:PATH or images:PATH.", complete="datasets")
+    split: str | None = option("Split of the data set.")
+    classes: str | Sequence[str] | None = option("Only these classes, comma-separated; #5 is the sixth.", type=str)
+    per_class: int | None = option("Only N samples of each class, drawn with the seed.", low=1)
+    sample: int | None = option("Only N samples, drawn with the seed.", low=1)
+    limit: int | None = option("Only the first N samples.", low=1)
     seed: int = 0
     root: Path | None = None
 
@@ -47,6 +50,7 @@ class SelectionOptions:
         UsageError
             Neither is given.
         """
+        from rdxcli.datasets.registry import open_dataset  # options are made before anything is loaded
 
         spec = self.dataset or default
         if spec is None:
@@ -68,6 +72,6 @@ class SelectionOptions:
 class ArrayOptions:
     """What belongs to the rows of arrays: ``--labels``, ``--sample-ids``, ``--images``."""
 
-    labels: Path | None = None
-    sample_ids: Path | None = None
-    images: Path | None = None
+    labels: Path | None = option("Labels of the rows of arrays: .npy, .txt, .csv or .json.")
+    sample_ids: Path | None = option("Ids of the rows of arrays.")
+    images: Path | None = option("Folder with the images of the rows, by id or in order.")

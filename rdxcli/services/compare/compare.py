@@ -11,6 +11,7 @@ from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, write
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.errors import GateError, InputError, UsageError
 from rdxcli.progress import log
+from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.resolve import resolve_representation
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, log_pair, make_estimators, takes_guidance
@@ -20,7 +21,7 @@ from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.record import make_record
 
 if TYPE_CHECKING:
-    from rdxcli.records import Comparison, Representation
+    from rdxcli.records import Comparison
 
 CODE = "3"
 """Raised whenever the numbers of a comparison change."""
@@ -168,7 +169,7 @@ def _like(reference: Joined, joined: Joined) -> Joined:
     return replace(reference, a=first.b, b=second.b)
 
 
-def _resolve(options: CompareOptions, text: str, layer: str | None) -> Representation:
+def _resolve(options: CompareOptions, text: str | Representation, layer: str | None) -> Representation:
     return resolve_representation(
         text,
         layer=layer,
@@ -246,10 +247,13 @@ def plan(options: CompareOptions) -> dict[str, Any]:
     document: dict[str, Any] = {}
     sizes, widths = [], []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
-        artifact = find_activations(text, options.outputs)
-        file = array_file(text, options.selection.root)
-        if artifact is not None or is_array(file):
-            record = open_activations(artifact) if artifact else load_representation(file)
+        record = text if isinstance(text, Representation) else None
+        if not isinstance(text, Representation):
+            artifact = find_activations(text, options.outputs)
+            file = array_file(text, options.selection.root)
+            if artifact is not None or is_array(file):
+                record = open_activations(artifact) if artifact else load_representation(file)
+        if record is not None:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)
             widths.append(record.d)
@@ -257,7 +261,7 @@ def plan(options: CompareOptions) -> dict[str, Any]:
             continue
         from rdxcli.models import resolve
 
-        spec = resolve(text)
+        spec = resolve(str(text))
         dataset = options.selection.open(spec.default_dataset)
         sizes.append(len(dataset))
         document[side] = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import fingerprint_json
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.records import Representation
 from rdxcli.services.compare.options import FILES
 
 if TYPE_CHECKING:
@@ -232,6 +233,10 @@ def _dataset_name(options: CompareOptions) -> str | None:
     if options.selection.dataset is not None:
         return options.selection.dataset
     for text in (options.a, options.b):
+        if isinstance(text, Representation):
+            if text.dataset:
+                return text.dataset
+            continue
         artifact = find_activations(text, options.outputs)
         if artifact is not None:
             found = artifact.manifest.details.get("dataset", {}).get("spec")

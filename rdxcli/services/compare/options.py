@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import UsageError
+from rdxcli.options import WithShortcuts, option
+
+if TYPE_CHECKING:
+    from rdxcli.records import Representation
+
+METHOD = "Method"
+NAMES = "Names for concepts"
 
 FILES = ("image_embeddings", "text_embeddings")
 
@@ -29,10 +36,24 @@ class NamingOptions:
         ``image_embeddings`` and ``text_embeddings``, instead of a model.
     """
 
-    model: str | None = None
-    concept_set: str | None = None
-    captions: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
+    model: str | None = option(
+        "Vision-language model that finds the words which fit a concept's images more than the rest.",
+        "--name-concepts",
+        panel=NAMES,
+    )
+    concept_set: str | None = option(
+        "Words to choose from: a text file or a published set (default: the data set's).", panel=NAMES
+    )
+    captions: str | None = option(
+        "Captions to choose from: a file or an artifact (default: the data set's, when it has any).", panel=NAMES
+    )
+    files: Mapping[str, str] = option(
+        "image_embeddings=PATH and text_embeddings=PATH instead of a model; both are needed.",
+        "--file",
+        factory=dict,
+        read="pairs",
+        panel=NAMES,
+    )
 
     @property
     def wanted(self) -> bool:
@@ -67,13 +88,15 @@ class NamingOptions:
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(WithShortcuts):
     """What to compare and how.
 
     Parameters
     ----------
-    a, b : str
-        Model, array file or artifact.
+    a, b : str or Representation
+        Model, array file or artifact, or a record.
+    k, gamma, beta, approximate : optional
+        Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``.
     drop_a, drop_b : str, optional
         Columns to leave out, like ``0-63,70``: what does the model lose without a concept?
     method : str
@@ -97,25 +120,54 @@ class CompareOptions:
         Where names for concepts come from, if they are wanted.
     """
 
-    a: str
-    b: str
-    layer_a: str | None = None
-    layer_b: str | None = None
-    drop_a: str | None = None
-    drop_b: str | None = None
-    pool: str = "auto"
-    method: str = "rdx"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    a: str | Representation = option("First model, array file or artifact.", type=str, argument=True, read="stdin")
+    b: str | Representation = option("Second one.", type=str, argument=True)
+    k: int | None = option("Concepts per direction (default: 3).", "--k", "-k", low=1, parameter="n_clusters")
     selection: SelectionOptions = field(default_factory=SelectionOptions)
+    layer_a: str | None = option("Layer of the first model.", complete="layers")
+    layer_b: str | None = option("Layer of the second model.", complete="layers")
+    drop_a: str | None = option("Columns of the first representation to leave out, like 0-63,70.")
+    drop_b: str | None = option("The same for the second one.")
+    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
     arrays: ArrayOptions = field(default_factory=ArrayOptions)
-    reference: tuple[str, str] | None = None
-    test: bool = True
-    bootstraps: int = 20
-    guidance: str = "none"
-    align: bool = False
-    planted: str | None = None
-    fail_above: float | None = None
+    reference: tuple[str, str] | None = option(
+        "A second pair, for example one model under two seeds: is A B more different?"
+    )
+    test: bool = option("Test whether there is a difference at all.", "--test/--no-test", default=True)
+    bootstraps: int = option("Resamplings for the stability of each concept.", default=20, low=0)
+    fail_above: float | None = option("Exit with 3 when the difference score is above this.")
+    method: str = option(
+        "See `rdx list methods`; `all`, or names with commas, for a scoreboard.",
+        default="rdx",
+        complete="methods:compare",
+        panel=METHOD,
+    )
+    gamma: float | None = option("Slope of the difference (default: 0.1).", panel=METHOD, parameter="gamma")
+    beta: float | None = option("Sharpness of the affinity (default: 5).", panel=METHOD, parameter="beta")
+    guidance: str = option(
+        "none, labels, classifier or outcome: pairs with different labels (of the data set, predicted by a linear "
+        "classifier, or predicted and right or wrong) count as far.",
+        default="none",
+        panel=METHOD,
+    )
+    align: bool = option("First take away what a linear map can explain.", "--align", default=False, panel=METHOD)
+    approximate: str | None = option(
+        "auto (above 20,000 images), never or always: landmarks are grouped exactly, the others join them; the "
+        "agreement with the exact method is measured and printed.",
+        panel=METHOD,
+        parameter="approximate",
+    )
+    planted: str | None = option(
+        "Labels that a model is known to merge, for scores: 3,5 (the first) or b:3,5.", panel=METHOD
+    )
     naming: NamingOptions = field(default_factory=NamingOptions)
+    parameters: Mapping[str, Any] = option(
+        "NAME=VALUE of a parameter of the method; may be repeated.",
+        "--param",
+        factory=dict,
+        read="parameters",
+        panel=METHOD,
+    )
     outputs: Path = Path("outputs")
     run: str | None = None
     seed: int = 0

@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
-from rdxcli.concepts.options import ConceptOptions
 from rdxcli.errors import UsageError
 from rdxcli.records import Representation
 from rdxcli.representations.resolve import resolve_representation
 from rdxcli.services.base import Analysis
-
-
-@dataclass(frozen=True)
-class ExplainOptions(ConceptOptions):
-    """What to explain and with what, besides where concepts come from.
-
-    Parameters
-    ----------
-    layer, pool : str
-        The representation, when it comes from a model.
-    activations : str, optional
-        Array file, ``extract`` artifact or record in place of a model.
-    units : str, optional
-        ``0-63,70``; None means all.
-    target : str, optional
-        Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
-    apply : str, optional
-        Artifact of regions or directions that is applied to the samples, in place of finding new ones.
-    steer : sequence of str
-        ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explain.steering`.
-    surrogate, encodings : str, optional
-        Artifacts or files of a concept surrogate.
-    """
-
-    layer: str | None = None
-    pool: str = "auto"
-    activations: str | Representation | None = None
-    units: str | None = None
-    target: str | None = None
-    apply: str | None = None
-    steer: Sequence[str] = ()
-    surrogate: str | None = None
-    encodings: str | None = None
-    run: str | None = None
-    force: bool = False
+from rdxcli.services.explain.options import ExplainOptions
 
 
 def representation(options: ExplainOptions, spatial: bool = False, pool: str | None = None) -> Representation:

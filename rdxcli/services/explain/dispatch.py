@@ -52,6 +52,8 @@ def _module(options: ExplainOptions) -> ModuleType:
     UsageError
         Options that its analysis would ignore.
     """
+    if not options.method:
+        raise UsageError("which method?", "give --method NAME; `rdx list methods` shows them")
     name = get("explain", options.method).analysis
     if options.apply is not None and name not in ("directions", "regions", "representative"):
         raise UsageError(f"--apply: `{options.method}` has nothing to apply", "it is for stored regions and directions")

@@ -1,0 +1,60 @@
+"""What to explain, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rdxcli.concepts.options import INPUTS, ConceptOptions
+from rdxcli.options import option
+
+if TYPE_CHECKING:
+    from rdxcli.records import Representation
+
+
+@dataclass(frozen=True)
+class ExplainOptions(ConceptOptions):
+    """What to explain and with what, besides where concepts come from.
+
+    Parameters
+    ----------
+    layer, pool : str
+        The representation, when it comes from a model.
+    activations : str, optional
+        Array file, ``extract`` artifact or record in place of a model.
+    units : str, optional
+        ``0-63,70``; None means all.
+    target : str, optional
+        Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
+    apply : str, optional
+        Artifact of regions or directions that is applied to the samples, in place of finding new ones.
+    steer : sequence of str
+        ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explain.steering`.
+    surrogate, encodings : str, optional
+        Artifacts or files of a concept surrogate.
+    """
+
+    layer: str | None = option("Layer (default: the penultimate one).", complete="layers")
+    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
+    activations: str | Representation | None = option(
+        "Array file or extract artifact in place of a model.", type=str, read="stdin"
+    )
+    units: str | None = option("Units, like 0-63,70.", panel=INPUTS)
+    target: str | None = option("Sample id, row, class:NAME, misclassified or all.", panel=INPUTS)
+    apply: str | None = option("Stored regions or directions to look for in these samples.", panel=INPUTS)
+    steer: Sequence[str] = option(
+        "DIRECTION=AMOUNT[,AMOUNT]: what if it were stronger? May be repeated.", default=(), panel=INPUTS
+    )
+    n_directions: int | None = option(
+        "Directions to look for.",
+        "--n-directions",
+        "--num-directions",
+        low=1,
+        panel=INPUTS,
+        parameter="n_directions",
+    )
+    surrogate: str | None = option("Trained surrogate: artifact or file.", read="stdin", panel=INPUTS)
+    encodings: str | None = option("Concept encodings (default: the surrogate's).", read="stdin", panel=INPUTS)
+    run: str | None = None
+    force: bool = False
