@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rdxcli import SCHEMA_VERSION
+
 from .options import (
     SAMPLES_FAILED,
     ClassesOption,
@@ -102,7 +104,6 @@ def extract(
     """
     from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.registry import resolve
-    from rdxcli.records import SCHEMA_VERSION
     from rdxcli.representations import extract as service
 
     for name in model:

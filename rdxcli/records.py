@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdxcli import SCHEMA_VERSION
 from rdxcli.errors import InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-SCHEMA_VERSION = 1
 
 
 def _check_rows(what: str, rows: int, ids: Sequence[str] | np.ndarray | None) -> None:
