@@ -281,21 +281,29 @@ class Directions(Result):
         Health of the detectors; agreement with the truth for synthetic data.
     samples : mapping
         The data set, if known, and the number of samples.
+    steering : mapping, optional
+        Counterfactuals along directions.
+    images : sequence of mapping, optional
+        Single images with what each concept does to their prediction.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
     directions: Sequence[Mapping[str, Any]] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
+    steering: Mapping[str, Any] | None = None
+    images: Sequence[Mapping[str, Any]] | None = None
 
     kind = "directions"
 
     def content(self) -> dict[str, Any]:
+        extra = {"steering": self.steering, "images": self.images}
         return {
             "model": self.model,
             "directions": list(self.directions),
             "scores": self.scores,
             "samples": self.samples,
+            **{name: value for name, value in extra.items() if value is not None},
         }
 
 

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from .features import as_maps, positions, to_maps
@@ -16,7 +18,7 @@ Array = np.ndarray
 _BLOCK = 65_536
 
 
-class Directions:
+class Directions(BaseEstimator):
     """Pairs of encoding and decoding directions and the detectors that go with them.
 
     A direction *encodes* (writes) a concept into the features and a filter *decodes* (reads) it. Detector i says
@@ -55,7 +57,7 @@ class Directions:
 
     def _check(self, features: Array | Tensor) -> tuple[Tensor, bool]:
         if not hasattr(self, "decoding_"):
-            raise ValueError(f"Got an unfitted {type(self).__name__}, expected `fit` to be called first")
+            raise NotFittedError(f"Got an unfitted {type(self).__name__}, expected `fit` to be called first")
         X = as_maps(features)
         if X.shape[1] != self.decoding_.shape[1]:
             raise ValueError(f"Got features with {X.shape[1]} channels, expected {self.decoding_.shape[1]}")

@@ -1,30 +1,54 @@
-"""The document of directions: what each one responds to, is called, and moves; and the table people see."""
+"""The record of directions: what each one responds to, is called, and moves; and the table people see.
+
+Every number stands beside what chance would give: explained variance beside that of as many random directions,
+stability and influence beside random filters of the same features, IoU beside random filters and maps of other images,
+shares of labels beside their shares among all samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from rdxcli.artifacts import Artifact, Request
-from rdxcli.concepts.labels import class_names
+import numpy as np
+import torch
+
+from rdxcli.concepts.gather import gather
+from rdxcli.concepts.labels import Concepts, class_names
+from rdxcli.concepts.masks import Masks, open_masks
+from rdxcli.concepts.scorer import open_scorer
+from rdxcli.datasets.registry import open_dataset
+from rdxcli.methods.directions.base import Directions
+from rdxcli.methods.directions.features import as_maps
+from rdxcli.methods.directions.health import health, stability, variance
+from rdxcli.methods.directions.influence import HOW, NULLS, influence
+from rdxcli.methods.directions.labelling import INTERPRETABLE, OUTSIDE, label_by_masks, label_by_words, mask_chance
+from rdxcli.methods.directions.recovery import recovery
+from rdxcli.parameters import Count, Parameter, Positive, Share
 from rdxcli.progress import log
-from rdxcli.records import Representation
-from rdxcli.services.base import Outcome
+from rdxcli.records import Directions as Record
+from rdxcli.records import Representation, plain
+from rdxcli.services.base import Table
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.explain.placing import placer
 from rdxcli.services.explain.samples import labels_of, names_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.concepts.labels import Concepts
-    from rdxcli.concepts.masks import Masks
-    from rdxcli.methods.directions.base import Directions
+    from rdxcli.services.explain.directions import DirectionAnalysis
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
 TABLE_SIZE = 60  # directions in the printed table
+
+PARAMETERS = (
+    Parameter("influence_null", Literal[NULLS], "filters", "What influence is compared with."),  # type: ignore[valid-type]
+    Parameter("influence_how", Literal[HOW], "auto", "How influence is computed."),  # type: ignore[valid-type]
+    Parameter("influence_level", Share, 0.05, "Chance of any significant pair among directions without influence."),
+    Parameter("influence_draws", Count | None, None, "Random filters, or permutations of the published null."),
+    Parameter("influence_alpha", Positive, 5.0, "Step of the sensitivity of the published null, in feature units."),
+    Parameter("stability", bool, True, "Find directions again on two halves of the samples."),
+)
 
 
 @dataclass(frozen=True)
@@ -43,14 +67,12 @@ class Case:
     head: Any = None
     truth: Any = None
 
-    def outputs(self, options: ExplainOptions, features: np.ndarray) -> list[str]:
-        """Names of the classes; needs a head."""
-        import torch
-
-        from rdxcli.methods.directions.features import as_maps
-
+    def outputs(self, options: ExplainOptions) -> list[str] | None:
+        """Names of the classes; None without the network above the layer."""
+        if self.head is None:
+            return None
         with torch.no_grad():
-            count = self.head(as_maps(features[:1])).shape[1]
+            count = self.head(as_maps(np.asarray(self.source.values[:1], dtype=np.float32))).shape[1]
         if self.truth is not None:
             return [f"class {k}" for k in range(count)]  # as the labels of the case are called
         return class_names(self.source, count, options)
@@ -62,6 +84,13 @@ class Names:
 
     masks: Masks | None = None
     words: Concepts | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of their content."""
+        return {
+            "masks": None if self.masks is None else {**self.masks.source, "names": list(self.masks.names)},
+            "words": None if self.words is None else {**self.words.source, "names": list(self.words.names)},
+        }
 
 
 def open_names(options: ExplainOptions, source: Representation) -> Names:
@@ -75,154 +104,207 @@ def open_names(options: ExplainOptions, source: Representation) -> Names:
     masks, words = None, None
     given = bool({"masks", "broden"} & set(options.files))
     if source.values.ndim == 4 and (given or _has_masks(source)):
-        from rdxcli.concepts.masks import open_masks
-
         masks = open_masks(options, source)
     elif given:
         log.warning("masks name directions of maps, and these features have no places: use --pool none")
     if options.concepts or options.vlm or "image_embeddings" in options.files:
-        from rdxcli.concepts.gather import gather
-        from rdxcli.concepts.scorer import open_scorer
-
         words = gather(options, source, labels=False, scorer=open_scorer(options) if options.vlm else None)
     return Names(masks, words)
 
 
-def document(
-    options: ExplainOptions,
-    request: Request,
-    directions: Directions,
-    case: Case,
-    names: Names,
-    features: np.ndarray,
-    artifact: str,
-) -> dict[str, Any]:
-    """The JSON document of an artifact of directions."""
-    import numpy as np
+def _has_masks(source: Representation) -> bool:
+    return source.dataset is not None and open_dataset(source.dataset).mask is not None
 
-    from rdxcli.records import Directions as Record
 
-    source = case.source
+def learned(analysis: DirectionAnalysis, found: Directions, features: np.ndarray, head: Any) -> dict[str, Any]:
+    """What is known only where directions are found: how stable each is when they are found again on other samples."""
+    if not analysis.own["stability"]:
+        return {}
+    return {"stability": stability(found, features, head, random_state=analysis.options.seed)}
+
+
+def describe(
+    analysis: DirectionAnalysis, directions: Directions, features: np.ndarray, extra: Mapping[str, Any]
+) -> Record:
+    """The record of directions.
+
+    Parameters
+    ----------
+    analysis : DirectionAnalysis
+    directions : Directions
+    features : ndarray, shape (n, c, h, w) or (n, d)
+    extra : mapping
+        From `learned`.
+    """
+    source, truth, names = analysis.source, analysis.case.truth, analysis.names
     responses = directions.responses(features)
     flat = responses.reshape(*responses.shape[:2], -1)
     strongest = flat.max(axis=2)
     present = strongest > 0
     notes = list(directions.notes_)
-    scores: dict[str, Any] = {"health": directions.health(features)}
-    influence = _influence(options, case, directions, features, notes, scores)
-    masks = None if names.masks is None else _mask_labels(names.masks, responses, notes, scores)
+    state = health(directions, features)
+    scores: dict[str, Any] = {
+        "health": {**directions.health(features), "summary": state.summary()},
+        "variance": variance(directions, features),
+    }
+    again = extra.get("stability")
+    if again is not None:
+        scores["stability"] = {name: again[name] for name in ("mean", "chance", "halves")}
+    if hasattr(directions, "merit_"):
+        scores["merit"] = float(directions.merit_)
+    notes += state.notes(again)
+    influence_of = _influence(analysis, directions, features, notes, scores)
+    masks = None if names.masks is None else _mask_labels(analysis, names.masks, directions, features, notes, scores)
     maps = directions.concept_maps(features)
-    words = None if names.words is None else _word_labels(names.words, maps, options.seed)
-    place = placer(options, source)
+    words = None if names.words is None else _word_labels(names.words, maps, analysis.options.seed)
+    place = placer(analysis.options, source)
+    make_up = _MakeUp(source)
     entries = []
     for i in range(len(directions.bias_)):
         rows = np.argsort(-strongest[:, i], kind="stable")[:SHOWN]
+        members = np.flatnonzero(present[:, i])
         entries.append(
             {
                 "index": i,
                 "share": float((flat[:, i] > 0).mean()),
-                "images": int(present[:, i].sum()),
-                "labels": _make_up(source, np.flatnonzero(present[:, i])),
+                "images": len(members),
+                "health": state.of(i),
+                **({} if again is None else {"stability": float(again["each"][i])}),
+                **make_up(members),
                 "samples": rows,
                 "sample_ids": names_of(source, rows),
                 "sample_labels": labels_of(source, rows),
                 "concept_maps": [place(int(row), maps[row, i]) for row in rows] if maps.ndim == 4 else None,
-                **({} if influence is None else {"influence": influence[i]}),
+                **({} if influence_of is None else {"influence": influence_of[i]}),
                 **({} if masks is None else {"mask_label": masks[i]}),
                 **({} if words is None else {"words": words[i]}),
             }
         )
-    if case.truth is not None:
-        scores["recovery"] = _recovery(directions, case.truth)
+    if truth is not None:
+        scores["recovery"] = _recovery(directions, truth)
         if not scores["recovery"]:
             notes.append(
-                f"no recovery scores: {len(directions.bias_)} directions, and the case has {case.truth.S.shape[1]} "
+                f"no recovery scores: {len(directions.bias_)} directions, and the case has {truth.S.shape[1]} "
                 "concepts; they compare equal numbers"
             )
     return Record(
-        method=options.method,
-        parameters=request.parameters,
-        seed=options.seed,
+        method=analysis.options.method,
+        parameters=analysis.settings,
+        seed=analysis.options.seed,
         notes=notes,
         model=source.describe(),
-        directions=entries,
-        scores=scores,
+        directions=[plain(entry) for entry in entries],
+        scores=plain(scores),
         samples={"dataset": source.dataset, "n": source.n},
-    ).to_document(artifact)
+    )
 
 
-def _make_up(source: Representation, rows: np.ndarray) -> dict[str, float]:
-    if source.labels is None or not len(rows):
-        return {}
-    from rdxcli.services.compare.record import make_up
+class _MakeUp:
+    """Labels of all images in which a direction responds, beside the labels of all images."""
 
-    return make_up(source.labels[rows])
+    def __init__(self, source: Representation) -> None:
+        self.labels = None if source.labels is None else np.array([str(label) for label in source.labels])
+        self.base: dict[str, float] = {}
+        if self.labels is not None:
+            names, counts = np.unique(self.labels, return_counts=True)
+            self.base = {str(n): c / len(self.labels) for n, c in zip(names, counts, strict=True)}
+
+    def __call__(self, members: np.ndarray) -> dict[str, Any]:
+        if self.labels is None or not len(members):
+            return {"labels": {}}
+        names, counts = np.unique(self.labels[members], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        labels = {str(names[j]): float(counts[j] / len(members)) for j in order}
+        return {"labels": labels, "label_chance": {name: self.base[name] for name in labels}}
 
 
 def _influence(
-    options: ExplainOptions,
-    case: Case,
+    analysis: DirectionAnalysis,
     directions: Directions,
     features: np.ndarray,
     notes: list[str],
     scores: dict[str, Any],
 ) -> list[list[dict[str, Any]]] | None:
     """Per direction the classes it moves most: effect in logits, p-value, significance."""
-    if case.head is None:
+    own, classes = analysis.own, analysis.classes
+    if analysis.case.head is None or classes is None:
         return None
-    import numpy as np
-
-    from rdxcli.methods.directions.influence import influence
-
-    found = influence(directions, case.head, features, random_state=options.seed)
+    found = influence(
+        directions,
+        analysis.case.head,
+        features,
+        null=own["influence_null"],
+        how=own["influence_how"],
+        level=own["influence_level"],
+        n_null=own["influence_draws"],
+        alpha=own["influence_alpha"],
+        random_state=analysis.options.seed,
+    )
     notes += [note for note in found.notes if note not in notes]
-    names = case.outputs(options, features)
     scores["influence"] = found.summary()
-    return [
-        [
-            {
-                "class": names[int(label)],
-                "effect": float(found.effect[i, c]),
-                "p_value": float(found.p_value[i, c]),
-                "significant": bool(found.significant[i, c]),
-                **({} if found.sensitivity is None else {"sensitivity": float(found.sensitivity[i, c])}),
-            }
-            for c, label in sorted(enumerate(found.classes), key=lambda pair: -abs(found.effect[i, pair[0]]))[:MOVED]
-            if np.isfinite(found.effect[i, c])
-        ]
-        for i in range(len(directions.bias_))
-    ]
+    entries = []
+    for i in range(len(directions.bias_)):
+        known = np.flatnonzero(np.isfinite(found.effect[i]))
+        order = known[np.argsort(-np.abs(found.effect[i, known]), kind="stable")][:MOVED]
+        entries.append(
+            [
+                {
+                    "class": classes[int(found.classes[c])],
+                    "effect": float(found.effect[i, c]),
+                    "p_value": float(found.p_value[i, c]),
+                    "significant": bool(found.significant[i, c]),
+                    **(
+                        {"sensitivity": float(found.sensitivity[i, c])}
+                        if found.sensitivity is not None and np.isfinite(found.sensitivity[i, c])
+                        else {}
+                    ),
+                }
+                for c in order
+            ]
+        )
+    return entries
 
 
 def _mask_labels(
-    opened: Masks, responses: np.ndarray, notes: list[str], scores: dict[str, Any]
+    analysis: DirectionAnalysis,
+    opened: Masks,
+    directions: Directions,
+    features: np.ndarray,
+    notes: list[str],
+    scores: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Names of directions by their overlap with concept masks."""
-    import numpy as np
-
-    from rdxcli.methods.directions.labelling import label_by_masks
-
-    masks = np.stack([opened.read(row) for row in range(len(responses))])
-    is_train = np.arange(len(masks)) % 2 == 0
-    found = label_by_masks(responses, masks, is_train, len(opened.names), ignore=-1 if masks.ndim == 3 else None)
+    """Names of directions by their overlap with concept masks, and what chance reaches."""
+    is_train = np.arange(len(features)) % 2 == 0
+    count = len(opened.names)
+    found = label_by_masks(directions.responses(features), opened.read, is_train, count, ignore=OUTSIDE)
+    chance = mask_chance(
+        directions, features, opened.read, is_train, count, ignore=OUTSIDE, random_state=analysis.options.seed
+    )
+    good = found.interpretable & chance.above
     notes += opened.notes
     notes.append(
-        f"labels by masks: {int(found.interpretable.sum())} of {len(found.label)} directions are interpretable; chosen "
-        "on every other image, scored on the rest"
+        f"labels by masks: {int(good.sum())} of {len(found.label)} directions are interpretable (an IoU of at least "
+        f"{INTERPRETABLE} and above chance; {int(found.interpretable.sum())} by the published bar alone); chosen on "
+        "every other image, scored on the rest"
     )
     scores["masks"] = {
-        **found.summary(),
+        **replace(found, interpretable=good).summary(),
+        "published_interpretable": int(found.interpretable.sum()),
+        "mean_random_iou": float(chance.random_iou.mean()),
+        "mean_permuted_iou": float(chance.permuted_iou.mean()),
         "any_iou": {opened.names[label]: iou for label, iou in found.any_iou.items()},
     }
     if opened.categories is not None:
-        good = np.unique(found.label[found.interpretable])
-        named, counts = np.unique([opened.categories[int(label)] for label in good], return_counts=True)
+        named, counts = np.unique([opened.categories[int(c)] for c in np.unique(found.label[good])], return_counts=True)
         scores["masks"]["unique_by_category"] = {str(n): int(c) for n, c in zip(named, counts, strict=True)}
     return [
         {
             "concept": opened.names[int(label)],
             "iou": float(found.label_iou[i]),
-            "interpretable": bool(found.interpretable[i]),
+            "interpretable": bool(good[i]),
+            "p_value": float(chance.p_value[i]),
+            "random_iou": float(chance.random_iou[i]),
+            "permuted_iou": float(chance.permuted_iou[i]),
             "precision": float(found.precision[i]),
             "recall": float(found.recall[i]),
             "f1": float(found.f1[i]),
@@ -234,18 +316,8 @@ def _mask_labels(
     ]
 
 
-def _has_masks(source: Representation) -> bool:
-    from rdxcli.datasets.registry import open_dataset
-
-    return source.dataset is not None and open_dataset(source.dataset).mask is not None
-
-
 def _word_labels(concepts: Concepts, maps: np.ndarray, seed: int) -> list[list[dict[str, Any]]]:
     """Words whose image-text scores follow each direction."""
-    import numpy as np
-
-    from rdxcli.methods.directions.labelling import label_by_words
-
     scores = np.asarray(concepts.values[np.arange(len(maps))])
     activation = maps.reshape(*maps.shape[:2], -1).mean(axis=2)
     found = label_by_words(activation, scores, random_state=seed)
@@ -263,19 +335,19 @@ def _word_labels(concepts: Concepts, maps: np.ndarray, seed: int) -> list[list[d
 
 
 def _recovery(directions: Directions, truth: Any) -> dict[str, Any]:
-    from rdxcli.methods.directions.recovery import recovery
-
     if len(directions.bias_) != truth.S.shape[1]:
         return {}
     names = ("X", "values", "owner", "S", "B", "W", "is_test")
     return recovery(directions, *(getattr(truth, name) for name in names)).as_dict()
 
 
-def outcome(artifact: Artifact, title: str) -> Outcome:
-    """What the command prints about a finished artifact of directions."""
-    stored = artifact.document()
-    columns, rows = table(stored)
-    lines = [f"note: {note}" for note in stored["notes"]]
+def table(title: str, stored: Mapping[str, Any]) -> Table:
+    """What people see of a stored document."""
+    return Table(title, [name for name, _ in COLUMNS], _rows(stored), _lines(stored))
+
+
+def _lines(stored: Mapping[str, Any]) -> list[str]:
+    lines = [*_summary(stored["scores"]), *(f"note: {note}" for note in stored["notes"])]
     found = stored["scores"].get("recovery")
     if found:
         lines.insert(0, ", ".join(f"{name} {value:.3g}" for name, value in found.items() if isinstance(value, float)))
@@ -294,18 +366,63 @@ def outcome(artifact: Artifact, title: str) -> Outcome:
         ]
         said = f"{image['sample_id']}" + (f", said to be {image['prediction']}" if image["prediction"] else "")
         lines.append(f"{said}: {', '.join(parts) or 'no concept is active'}")
-    return Outcome(artifact, stored, title, columns, rows, lines)
+    return lines
 
 
-def table(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the printed table."""
-    rows = []
-    for entry in stored["directions"][:TABLE_SIZE]:
-        moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
-        labels = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["labels"].items())[:3])
-        mask, words = entry.get("mask_label"), entry.get("words")
-        named = f"{mask['concept']} (IoU {mask['iou']:.2f})" if mask else labels
-        if words and not mask:
-            named = ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
-        rows.append([entry["index"], entry["images"], entry["share"], named or "-", ", ".join(moved[:3]) or "-"])
-    return ["direction", "images", "share", "label", "moves the logits of"], rows
+def _summary(scores: Mapping[str, Any]) -> list[str]:
+    """One line on how good the fit is."""
+    parts = []
+    if "variance" in scores:
+        v = scores["variance"]
+        parts.append(f"explained variance {v['explained']:.0%} (random {v['random']:.0%}, best {v['best']:.0%})")
+    if "stability" in scores:
+        again = scores["stability"]
+        parts.append(
+            f"found again on half of the samples with cosine {again['mean']:.2f} (chance {again['chance']:.2f})"
+        )
+    state = scores.get("health", {}).get("summary")
+    if state:
+        parts.append(", ".join(f"{count} {name}" for name, count in state.items() if count))
+    if "influence" in scores:
+        found = scores["influence"]
+        parts.append(
+            f"{found['directions']} move a class more than random filters do"
+            if found["null"] != "published"
+            else f"{found['directions']} with significant sensitivity"
+        )
+    return ["; ".join(parts)] if parts else []
+
+
+def _rows(stored: Mapping[str, Any]) -> list[list[Any]]:
+    shown = stored["directions"][:TABLE_SIZE]
+    return [[value(entry) for _, value in COLUMNS] for entry in shown]
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    """The name of a direction with its chance, else the labels of its images with theirs."""
+    mask, words = entry.get("mask_label"), entry.get("words")
+    if mask:
+        return f"{mask['concept']} (IoU {mask['iou']:.2f}, random {mask['random_iou']:.2f}, p = {mask['p_value']:.2g})"
+    if words:
+        return ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
+    chance = entry.get("label_chance", {})
+    return ", ".join(
+        f"{name} {share:.0%}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
+        for name, share in list(entry["labels"].items())[:3]
+    )
+
+
+def _moved(entry: Mapping[str, Any]) -> str:
+    moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
+    return ", ".join(moved[:3])
+
+
+COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
+    ("direction", lambda entry: entry["index"]),
+    ("images", lambda entry: entry["images"]),
+    ("share", lambda entry: entry["share"]),
+    ("state", lambda entry: entry.get("health", "-")),
+    ("stability", lambda entry: entry.get("stability", "-")),
+    ("label", lambda entry: _named(entry) or "-"),
+    ("gives to the logits of", lambda entry: _moved(entry) or "-"),
+)

@@ -2,176 +2,189 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Request, create, write_json
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rdxcli.artifacts import Artifact, Draft, write_json
 from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
+from rdxcli.methods.directions.base import Directions
+from rdxcli.methods.directions.synthetic import generate, named
+from rdxcli.methods.registry import get
+from rdxcli.parameters import Parameter
 from rdxcli.progress import log, track
-from rdxcli.records import plain
-from rdxcli.services.base import Outcome, check_parameters
+from rdxcli.records import Directions as Record
+from rdxcli.records import Representation, plain
+from rdxcli.services.base import Table, estimator_parameters
 from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
-from rdxcli.services.explain.base import ExplainOptions, folder_of, representation
+from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.heads import head_of
 from rdxcli.services.explain.samples import target_rows
 from rdxcli.services.explain.stored import check_layer, same_place, stored_artifact
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.directions.base import Directions
-
-CODE = "2"
 SYNTHETIC = "synthetic:"
-LEARNING = ("eddp", "uibe")  # methods that use the network above the layer to find directions
+LEARNING = ("eddp", "uibe")
+"""Methods that use the network above the layer to find directions."""
 
+LEARNED = "learned.json"
+"""Marks directions that were found before the rest of the work; not part of the finished artifact."""
 
-def plan(options: ExplainOptions) -> dict[str, Any]:
-    """What `explain` would do."""
-    return {
-        "method": options.method,
-        "features": options.selection.dataset if _is_synthetic(options) else options.model or options.activations,
-        "layer": options.layer or "the penultimate one",
-        "parameters": dict(options.parameters),
-        **({"apply": options.apply} if options.apply else {}),
-        **({"steer": list(options.steer)} if options.steer else {}),
-    }
-
-
-def explain(options: ExplainOptions) -> Outcome:
-    """Find directions, or apply stored ones, and store what they say.
-
-    Raises
-    ------
-    RdxError, ValueError
-        Unusable input or options.
-    """
-    from rdxcli.methods.registry import get
-
-    steps = steering.parse(options.steer)
-    given, steer_parameters = steering.split(options.parameters)
-    options = replace(options, parameters=given)
-    kind = get("explain", options.method).load()
-    applied = None if options.apply is None else stored_artifact(options, "directions")
-    if applied is not None:
-        if given:
-            raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
-        steering.check(steps, len(applied.document()["directions"]))
-        options = _on_stored_features(options, applied)
-    parameters, use_head = _parameters(options, kind)
-    if isinstance(parameters.get("n_directions"), int):
-        steering.check(steps, parameters["n_directions"])  # before minutes of learning
-    case = _case(options, use_head, strict=bool(steps))
-    source = case.source
-    notes = [] if applied is None else check_layer(applied, source)
-    request = Request(
-        kind="directions",
-        parameters={
-            "method": options.method,
-            **parameters,
-            "head": case.head is not None,
-            "steer": list(options.steer),
-            **steer_parameters,
-            "target": options.target,
-        },
-        inputs={
-            "features": dict(source.source),
-            "directions": None if applied is None else applied.manifest.fingerprint,
-            "images": source.dataset,
-            "labels": {**options.files, "concepts": options.concepts, "vlm": options.vlm, "set": options.concept_set},
-        },
-        seed=options.seed,
-        code=CODE,
+OWN = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("head", bool, True, "Use the network above the layer."),
+        *steering.PARAMETERS,
+        *record.PARAMETERS,
     )
-    folder = folder_of(options, source)
-    if applied is not None and folder.resolve() == applied.path.resolve():
-        raise UsageError(
-            f"this would replace the directions in {folder}", "give the result another name with --run NAME"
-        )
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            import numpy as np
-            from safetensors.numpy import save_file
+}
 
-            # what may be wrong with targets, masks and words is said before minutes of learning
-            rows = None if options.target is None else target_rows(options, source)
-            names = record.open_names(options, source)
-            features = np.array(source.values, dtype=np.float32)
-            if applied is None:
-                log.info("%s on %d samples of %s: shape %s", options.method, source.n, source.name, features.shape[1:])
-                directions = kind(**parameters, random_state=options.seed)
-                with track(f"directions with {options.method}", None, "steps"):
-                    directions.fit(features, case.head if options.method in LEARNING else None)
-            else:
-                directions = _stored(applied, features)
-            steering.check(steps, len(directions.bias_))
-            arrays = {
-                "encoding": directions.encoding_,
-                "decoding": directions.decoding_,
-                "bias": directions.bias_,
-                "margin": directions.margin_,
-                "mean": directions.mean_,
-            }
-            save_file(
-                {name: np.ascontiguousarray(a) for name, a in arrays.items()}, draft.path / "directions.safetensors"
+
+class DirectionAnalysis(ExplainAnalysis):
+    """Directions of one layer: found, or stored ones applied; what they respond to, are called and move."""
+
+    kind = "directions"
+    version = "3"
+    resumes = True
+    parameters = OWN
+
+    def check(self) -> Mapping[str, Any]:
+        options, method = self.options, get("explain", self.options.method)
+        self.steps = steering.parse(options.steer)
+        given = dict(options.parameters)
+        if "num_directions" in given:
+            given["n_directions"] = given.pop("num_directions")
+        kind = method.load()
+        estimator, self.own = estimator_parameters(method.name, kind, given, OWN, method.parameters)
+        self.applied = None if options.apply is None else stored_artifact(options, "directions")
+        settings: dict[str, Any] = {"method": options.method}
+        if self.applied is not None:
+            if set(given) - set(OWN):
+                raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
+            steering.check(self.steps, len(self.applied.document()["directions"]))
+            self.options = _on_stored_features(options, self.applied)
+        else:
+            self.estimator = kind(**estimator, **_reserved(kind, options))
+            kept = self.estimator.get_params()
+            settings |= {name: value for name, value in kept.items() if name not in ("random_state", "device")}
+            if isinstance(kept.get("n_directions"), int):
+                steering.check(self.steps, kept["n_directions"])  # before minutes of learning
+        if self.steps and not (_is_synthetic(self.options) or (self.own["head"] and self.options.model is not None)):
+            raise UsageError("--steer needs the network above the layer", "give --model, and not --param head=false")
+        return {**settings, **self.own, "steer": list(options.steer), "target": options.target}
+
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        self.case = _case(options, self.own["head"], strict=bool(self.steps))
+        source = self.case.source
+        self.notes: list[str] = [] if self.applied is None else check_layer(self.applied, source)
+        self.stored = None if self.applied is None else _stored(self.applied, source.d)
+        self.rows = None if options.target is None else target_rows(options, source)
+        self.names = record.open_names(options, source)
+        self.classes = self.case.outputs(options)
+        return {
+            "representation": source,
+            "head": self.case.head is not None,
+            "directions": self.applied,
+            "targets": self.rows,
+            "classes": self.classes,
+            "names": self.names.identity(),
+        }
+
+    def folder(self) -> Path:
+        folder = super().folder()
+        if self.applied is not None and folder.resolve() == self.applied.path.resolve():
+            raise UsageError(
+                f"this would replace the directions in {folder}", "give the result another name with --run NAME"
             )
-            document = record.document(options, request, directions, case, names, features, folder.as_posix())
-            document["notes"] = [*notes, *document["notes"]]
-            steering.add(draft.path, document, options, directions, case, features, steps, steer_parameters, rows)
-            write_json(draft.path / "directions.json", plain(document))
-            draft.manifest.rows = len(directions.bias_)
-    return record.outcome(draft.result, f"directions of {source.name} ({source.layer or 'array'})")
+        return folder
+
+    def compute(self, draft: Draft) -> Record:
+        features = np.array(self.source.values, dtype=np.float32)  # a copy: networks write into what they are given
+        directions, extra = self._directions(draft, features)
+        steering.check(self.steps, len(directions.bias_))
+        found = record.describe(self, directions, features, extra)
+        found = steering.add(draft.path, self, found, directions, features)
+        draft.manifest.rows = len(directions.bias_)
+        return replace(found, notes=[*self.notes, *found.notes])
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        return record.table(f"directions of {self.source.name} ({self.source.layer or 'array'})", document)
+
+    def cost(self) -> Mapping[str, Any]:
+        applied = {"apply": self.options.apply} if self.options.apply else {}
+        return {**applied, "memory": "features in float32, and 4 bytes per position and direction"}
+
+    def _directions(self, draft: Draft, features: np.ndarray) -> tuple[Directions, dict[str, Any]]:
+        """The directions, found or stored, and what is known of how they were found; kept before they are described."""
+        path, mark = draft.path / "directions.safetensors", draft.path / LEARNED
+        draft.discard_at_end(LEARNED)
+        if self.stored is not None:
+            _save(path, self.stored)
+            return self.stored, {}
+        if mark.is_file():
+            log.info("the directions were found by the interrupted run")
+            found, kept = _read(path), json.loads(mark.read_text("utf-8"))
+            found.notes_ = kept["notes"]
+            return found, kept["extra"]
+        head = self.case.head if self.options.method in LEARNING else None
+        with track(f"directions with {self.options.method}", None, "steps"):
+            self.estimator.fit(features, head)
+        extra = record.learned(self, self.estimator, features, head)
+        _save(path, self.estimator)
+        write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
+        return self.estimator, extra
+
+
+def _reserved(kind: Any, options: ExplainOptions) -> dict[str, Any]:
+    """What every front sets itself, where the estimator takes it."""
+    device = "cpu" if options.device == "auto" else options.device
+    taken = inspect.signature(kind).parameters
+    return {name: value for name, value in (("random_state", options.seed), ("device", device)) if name in taken}
 
 
 def _on_stored_features(options: ExplainOptions, applied: Artifact) -> ExplainOptions:
     """The options with the data set, model and layer of stored directions where none is given."""
-    synthetic = (applied.manifest.request.inputs.get("features") or {}).get("synthetic")
+    synthetic = (applied.manifest.request.inputs.get("representation") or {}).get("synthetic")
     if synthetic and options.model is None and options.activations is None and options.selection.dataset is None:
         return replace(options, selection=replace(options.selection, dataset=f"{SYNTHETIC}{synthetic}"))
-    return options if _is_synthetic(options) else same_place(options, applied, "features")
+    return options if _is_synthetic(options) else same_place(options, applied, "representation")
 
 
-def _stored(applied: Artifact, features: np.ndarray) -> Directions:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+_ARRAYS = ("encoding", "decoding", "bias", "margin", "mean")
 
-    from rdxcli.methods.directions.base import Directions
 
-    path = applied.path / "directions.safetensors"
+def _save(path: Path, directions: Directions) -> None:
+    save_file({name: np.ascontiguousarray(getattr(directions, f"{name}_")) for name in _ARRAYS}, path)
+
+
+def _read(path: Path) -> Directions:
     try:
         arrays = load_file(path)
-        found = Directions.of(*(arrays[name] for name in ("encoding", "decoding", "bias", "margin", "mean")))
+        return Directions.of(*(arrays[name] for name in _ARRAYS))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"cannot read {path}: {error}", "find the directions again with --force") from None
-    if found.n_features_in_ != features.shape[1]:
+
+
+def _stored(applied: Artifact, channels: int) -> Directions:
+    found = _read(applied.path / "directions.safetensors")
+    if found.n_features_in_ != channels:
         raise InputError(
-            f"{applied.path} has directions of {found.n_features_in_} channels, got features of {features.shape[1]}",
+            f"{applied.path} has directions of {found.n_features_in_} channels, got features of {channels}",
             "use the layer that the directions were found in",
         )
     return found
 
 
-def _constructor(kind: Any) -> list[str]:
-    import inspect
-
-    return [name for name in inspect.signature(kind).parameters if name not in ("random_state", "device")]
-
-
 def _is_synthetic(options: ExplainOptions) -> bool:
     return (options.selection.dataset or "").startswith(SYNTHETIC)
-
-
-def _parameters(options: ExplainOptions, kind: Any) -> tuple[dict[str, Any], bool]:
-    """Keywords of the method, and whether the network above the layer may be used."""
-    parameters = dict(options.parameters)
-    use_head = parameters.pop("head", True)
-    if not isinstance(use_head, bool):
-        raise UsageError(f"--param head={use_head}: expected true or false")
-    check_parameters(options.method, parameters, [*_constructor(kind), "num_directions", "head", *steering.PARAMETERS])
-    if "num_directions" in parameters:
-        parameters["n_directions"] = parameters.pop("num_directions")
-    return parameters, use_head
 
 
 def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
@@ -179,8 +192,6 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     if _is_synthetic(options):
         return _synthetic(options, use_head)
     source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
-    if strict and not (use_head and options.model is not None):
-        raise UsageError("--steer needs the network above the layer", "give --model, and not --param head=false")
     head = None
     if use_head and options.model is not None:
         try:
@@ -194,11 +205,6 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
 
 def _synthetic(options: ExplainOptions, use_head: bool) -> record.Case:
     """A made-up case with known directions."""
-    import numpy as np
-
-    from rdxcli.methods.directions.synthetic import generate, named
-    from rdxcli.records import Representation
-
     if options.model is not None or options.activations is not None:
         raise UsageError("a synthetic data set brings its own features", "leave out --model and --activations")
     name = str(options.selection.dataset).removeprefix(SYNTHETIC)
@@ -211,3 +217,6 @@ def _synthetic(options: ExplainOptions, use_head: bool) -> record.Case:
         source={"synthetic": name, "dataset": f"synthetic-{name}"},
     )
     return record.Case(source, case.head if use_head else None, case)
+
+
+ANALYSIS = DirectionAnalysis

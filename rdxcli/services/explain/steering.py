@@ -9,24 +9,30 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy.special import softmax
 
 from rdxcli.errors import UsageError
+from rdxcli.methods.directions.base import Directions
+from rdxcli.methods.directions.steering import explain_predictions, own_strength, steer
+from rdxcli.parameters import Parameter
 from rdxcli.progress import track
-from rdxcli.services.explain.base import ExplainOptions
-from rdxcli.services.explain.direction_record import Case
+from rdxcli.records import Directions as Record
+from rdxcli.records import Representation, plain
 from rdxcli.services.explain.placing import placer
 from rdxcli.services.explain.samples import ids_of, labels_of, names_of
 
 if TYPE_CHECKING:
-    import numpy as np
+    from rdxcli.services.explain.directions import DirectionAnalysis
 
-    from rdxcli.methods.directions.base import Directions
-
-WHERE = ("all", "present", "absent")
-PARAMETERS = ("steer_where", "steer_clamp")
+PARAMETERS = (
+    Parameter("steer_where", Literal["all", "present", "absent"], "all", "Places that are moved."),
+    Parameter("steer_clamp", bool | None, None, "Keep features at or above 0; null does where they never are below."),
+)
 TABLE = "steering.csv"
 ARRAYS = "steering.npz"
 IMAGES = 2048  # that are steered when no target chooses
@@ -80,22 +86,6 @@ def parse(given: Sequence[str]) -> list[Step]:
     return steps
 
 
-def split(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the method, and those of steering.
-
-    Raises
-    ------
-    UsageError
-        A value that does not exist.
-    """
-    own = {name: value for name, value in parameters.items() if name in PARAMETERS}
-    if own.get("steer_where", "all") not in WHERE:
-        raise UsageError(f"--param steer_where={own['steer_where']}: unknown", f"choose one of {', '.join(WHERE)}")
-    if not isinstance(own.get("steer_clamp", True), bool):
-        raise UsageError(f"--param steer_clamp={own['steer_clamp']}: expected true or false")
-    return {name: value for name, value in parameters.items() if name not in PARAMETERS}, own
-
-
 def check(steps: Sequence[Step], count: int) -> None:
     """Refuse directions that do not exist.
 
@@ -109,66 +99,46 @@ def check(steps: Sequence[Step], count: int) -> None:
 
 
 def add(
-    folder: Path,
-    document: dict[str, Any],
-    options: ExplainOptions,
-    directions: Directions,
-    case: Case,
-    features: np.ndarray,
-    steps: Sequence[Step],
-    parameters: Mapping[str, Any],
-    rows: np.ndarray | None,
-) -> None:
-    """Put counterfactuals and single images into ``document``, and the table and arrays of steering into ``folder``.
+    folder: Path, analysis: DirectionAnalysis, found: Record, directions: Directions, features: np.ndarray
+) -> Record:
+    """The record with counterfactuals and single images; the table and arrays of steering go into ``folder``.
 
     Parameters
     ----------
     folder : Path
-    document : dict
-        Of the directions; gets ``steering`` and ``images``.
-    options : ExplainOptions
+    analysis : DirectionAnalysis
+        Its ``rows`` are the images that are chosen; without them there are no single images, and up to 2,048 are
+        steered.
+    found : Record
     directions : Directions
-    case : Case
     features : ndarray, shape (n, c, h, w) or (n, d)
-    steps : sequence of Step
-    parameters : mapping
-        ``steer_where``, ``steer_clamp``.
-    rows : (r,) int64, optional
-        Images that are chosen; without them there are no single images, and up to 2,048 are steered.
     """
-    import numpy as np
-
+    rows, given = analysis.rows, analysis.own["steer_clamp"]
     # a layer whose features are never negative ends in a ReLU, so that the network never sees others
-    clamp = bool(parameters.get("steer_clamp", float(features.min()) >= 0))
-    if steps:
-        check(steps, len(directions.bias_))
+    clamp = bool(float(features.min()) >= 0 if given is None else given)
+    if analysis.steps:
         steered = rows
         if steered is None:
             steered = np.unique(np.linspace(0, len(features) - 1, min(len(features), IMAGES)).astype(int))
-        where = str(parameters.get("steer_where", "all"))
-        document["steering"] = _steer(folder, options, directions, case, features, steered, steps, where, clamp)
+        found = replace(found, steering=plain(_steer(folder, analysis, directions, features, steered, clamp)))
     if rows is not None:
-        document["images"] = _images(options, directions, case, features, rows[:EXPLAINED], clamp)
+        found = replace(found, images=plain(_images(analysis, directions, features, rows[:EXPLAINED], clamp)))
         if len(rows) > EXPLAINED:
-            document["notes"].append(f"{len(rows)} images are targets, the first {EXPLAINED} are explained one by one")
+            more = f"{len(rows)} images are targets, the first {EXPLAINED} are explained one by one"
+            found = replace(found, notes=[*found.notes, more])
+    return found
 
 
 def _steer(
     folder: Path,
-    options: ExplainOptions,
+    analysis: DirectionAnalysis,
     directions: Directions,
-    case: Case,
     features: np.ndarray,
     rows: np.ndarray,
-    steps: Sequence[Step],
-    where: str,
     clamp: bool,
 ) -> dict[str, Any]:
-    import numpy as np
-
-    from rdxcli.methods.directions.steering import own_strength, steer
-
-    names = case.outputs(options, features)
+    names, steps, where = analysis.classes, analysis.steps, analysis.own["steer_where"]
+    assert names is not None  # `check` and `gather` refuse steps without the network above the layer
     strengths = own_strength(directions, features)
     amounts = []
     for step in steps:
@@ -186,14 +156,15 @@ def _steer(
     with track("steer", len(order), "directions") as advance:
         for index in order:
             places = [place for place, step in enumerate(steps) if step.direction == index]
-            found = steer(directions, case.head, chosen, index, [0.0, *(amounts[p] for p in places)], where, clamp)
-            base, steered[places] = found[0], found[1:]
+            moves = [0.0, *(amounts[p] for p in places)]
+            logits = steer(directions, analysis.case.head, chosen, index, moves, where, clamp)
+            base, steered[places] = logits[0], logits[1:]
             advance(1)
     summaries = [
         _summary(step, amount, float(strengths[step.direction]), base, after, names)
         for step, amount, after in zip(steps, amounts, steered, strict=True)
     ]
-    _write(folder, case, rows, summaries, base, steered)
+    _write(folder, analysis.source, rows, summaries, base, steered)
     for summary in summaries:
         summary["classes"] = sorted(summary["classes"], key=lambda one: -abs(one["change"]))[:CLASSES]
     return {"where": where, "clamp": clamp, "images": len(rows), "steps": summaries}
@@ -203,9 +174,6 @@ def _summary(
     step: Step, amount: float, strength: float, base: np.ndarray, after: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """What one step does, on average over the images."""
-    import numpy as np
-    from scipy.special import softmax
-
     change = after - base
     before, now = base.argmax(axis=1), after.argmax(axis=1)
     moved = before != now
@@ -237,15 +205,13 @@ def _summary(
 
 def _write(
     folder: Path,
-    case: Case,
+    source: Representation,
     rows: np.ndarray,
     summaries: Sequence[Mapping[str, Any]],
     base: np.ndarray,
     steered: np.ndarray,
 ) -> None:
     """Means of every class as a table; the logits of every image as arrays."""
-    import numpy as np
-
     columns = list(summaries[0]["classes"][0])
     with open(folder / TABLE, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -261,46 +227,37 @@ def _write(
         direction=np.array([summary["direction"] for summary in summaries]),
         amount=np.array([summary["amount"] for summary in summaries]),
         row=rows,
-        sample_ids=np.array(names_of(case.source, rows) if ids_of(case.source) else rows.astype(str)),
+        sample_ids=np.array(names_of(source, rows) if ids_of(source) else rows.astype(str)),
     )
 
 
 def _images(
-    options: ExplainOptions,
-    directions: Directions,
-    case: Case,
-    features: np.ndarray,
-    rows: np.ndarray,
-    clamp: bool,
+    analysis: DirectionAnalysis, directions: Directions, features: np.ndarray, rows: np.ndarray, clamp: bool
 ) -> list[dict[str, Any]]:
     """Each image's active concepts: where they are, and what the predicted class would lose without them."""
-    import numpy as np
-
-    from rdxcli.methods.directions.steering import explain_predictions, own_strength
-
+    source, head, classes = analysis.source, analysis.case.head, analysis.classes
     chosen = np.ascontiguousarray(features[rows])
     maps = directions.concept_maps(chosen)
     strongest = maps.reshape(*maps.shape[:2], -1).max(axis=2)
     active = directions.responses(chosen).reshape(*maps.shape[:2], -1).max(axis=2) > 0
     gained, said = None, None
-    if case.head is not None:
+    if head is not None:
         # taken away as everywhere else: by the strength that a concept has over all samples
         strength = own_strength(directions, features)
-        contributions, logits = explain_predictions(directions, case.head, chosen, strength, clamp)
+        contributions, logits = explain_predictions(directions, head, chosen, strength, clamp)
         said = logits.argmax(axis=1)
         gained = contributions[np.arange(len(rows)), :, said]
-        classes = case.outputs(options, features)
-    labels = labels_of(case.source, rows)
-    put = placer(options, case.source)
+    labels = labels_of(source, rows)
+    put = placer(analysis.options, source)
     found = []
-    for place, sample in enumerate(names_of(case.source, rows)):
+    for place, sample in enumerate(names_of(source, rows)):
         weight = strongest[place] if gained is None else np.abs(gained[place])
         order = [int(i) for i in np.argsort(-weight, kind="stable") if active[place, i]][:CONCEPTS]
         found.append(
             {
                 "sample_id": sample,
                 "label": None if labels is None else labels[place],
-                "prediction": None if said is None else classes[said[place]],
+                "prediction": None if said is None or classes is None else classes[said[place]],
                 "logit": None if said is None else float(logits[place, said[place]]),
                 "concepts": [
                     {
