@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +91,25 @@ def _whole(options: ConceptOptions, source: Representation) -> Masks:
     names = list(dataset.mask_names or _names_file(options) or [])
     if not names:
         raise UsageError(f"the masks of {dataset.name} have no names", "give --concept-names FILE, one per label")
-    return Masks(lambda row: dataset.mask_of(int(places[row])), names, {"dataset": dataset.fingerprint()})
+
+    def read(row: int) -> np.ndarray:
+        return dataset.mask_of(int(places[row]))
+
+    return Masks(read, names, {"masks": _digest(read(row) for row in range(len(places))), "names": names})
+
+
+def _digest(masks: Iterable[np.ndarray]) -> str:
+    """SHA-256 of the content of masks in their order."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for mask in masks:
+        digest.update(f"{mask.shape} {mask.dtype.kind}".encode())
+        digest.update(np.ascontiguousarray(mask if mask.dtype == bool else mask.astype(np.int32)).tobytes())
+    return digest.hexdigest()
 
 
 def _folder(options: ConceptOptions, folder: Path, source: Representation) -> Masks:
-    import hashlib
-
     import numpy as np
 
     if not folder.is_dir():
@@ -196,7 +210,21 @@ def _broden(folder: Path, source: Representation) -> Masks:
     from rdxcli.artifacts import fingerprint_file
 
     fingerprints = {name: fingerprint_file(folder / f"{name}.csv") for name in ("index", "label")}
+    digest = hashlib.sha256()
+    for row in rows:
+        for part in _broden_files(row):
+            try:
+                digest.update(hashlib.sha256((folder / "images" / part).read_bytes()).digest())
+            except OSError as error:
+                raise InputError(f"cannot read the mask {folder / 'images' / part}: {error}") from None
+    fingerprints["masks"] = digest.hexdigest()
     return Masks(lambda row: broden_mask(folder, rows[row], numbers), names, fingerprints, categories)
+
+
+def _broden_files(row: Mapping[str, str]) -> list[str]:
+    """Files of one line of ``index.csv``, below ``images/``."""
+    parts = [part for category in BRODEN_CATEGORIES for part in (row.get(category) or "").split(";")]
+    return [part for part in parts if part and not part.isdecimal()]
 
 
 def broden_mask(folder: Path, row: Mapping[str, str], numbers: Mapping[int, int]) -> np.ndarray:

@@ -27,6 +27,8 @@ FILES: dict[str, Callable[[np.random.Generator], np.ndarray | str]] = {
     "labels.txt": _labels,
     "finer.txt": _labels,
     "predictions.txt": _labels,
+    "concepts.npy": lambda rng: rng.standard_normal((N, 3)),
+    "words.txt": lambda rng: "\n".join(rng.permutation(["wheel", "leaf", "cloud", "sand"])[:3]),
     "ids.txt": lambda rng: "\n".join(f"s{k:02d}" for k in rng.permutation(N)),
 }
 
@@ -52,6 +54,12 @@ CASES = [
         "explain --method rdr --activations acts.npy --labels labels.txt --param use=subclasses"
         " --file finer=finer.txt --target",
         ("labels.txt", "finer.txt"),
+    ),
+    Case(
+        "directions",
+        "explain --method pca --activations acts.npy --labels labels.txt --sample-ids ids.txt --num-directions 2"
+        " --concepts concepts.npy --concept-names words.txt",
+        ("acts.npy", "labels.txt", "ids.txt", "concepts.npy", "words.txt"),
     ),
 ]
 

@@ -241,3 +241,92 @@ def test_words_of_a_vision_language_model(learned: dict[str, Any], outputs: Path
         assert {one["word"] for one in entry["words"]} == {"dog", "cat", "tree", "car"}
         correlations = [one["correlation"] for one in entry["words"]]
         assert correlations == sorted(correlations, reverse=True)
+
+
+def _street(folder: Path) -> None:
+    """Maps with two concepts, masks with unlabelled pixels (255 and a label without a name), names and ids."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, 32, 6, 6)).astype(np.float32)
+    (folder / "masks").mkdir()
+    for n in range(40):
+        mask = (np.arange(12)[:, None] * np.ones(12) >= rng.integers(3, 9)).astype(np.uint8)
+        features[n, :2] += 4.0 * mask[::2, ::2]
+        mask[rng.random(mask.shape) < 0.1] = 255
+        mask[rng.random(mask.shape) < 0.1] = 2
+        np.save(folder / "masks" / f"s{n:02d}.npy", mask)
+    np.save(folder / "acts.npy", features)
+    (folder / "ids.txt").write_text("\n".join(f"s{n:02d}" for n in range(40)))
+    (folder / "names.txt").write_text("sky\nroad\n")
+
+
+MASKED = (
+    *("explain", "--method", "pca", "--activations", "acts.npy", "--sample-ids", "ids.txt", "--num-directions", 3),
+    *("--file", "masks=masks", "--concept-names", "names.txt", "--outputs", "out"),
+)
+
+
+def test_masks_with_unlabelled_pixels_name_directions(tmp_path: Path) -> None:
+    _street(tmp_path)
+    found = run(*MASKED, cwd=tmp_path)
+    best = max((entry["mask_label"] for entry in found["directions"]), key=lambda label: label["iou"])
+    assert best["concept"] in ("sky", "road")
+    assert best["interpretable"]
+    assert best["iou"] > best["random_iou"]
+    assert best["p_value"] <= 0.02
+    assert any("no name and count as unlabelled" in note for note in found["notes"])
+    # another mask is another question
+    mask = np.load(tmp_path / "masks" / "s07.npy")
+    np.save(tmp_path / "masks" / "s07.npy", 1 - np.minimum(mask, 1))
+    changed = rdx_here(*MASKED, cwd=tmp_path)
+    assert changed.returncode == 1
+    assert "was made with other parameters or inputs" in changed.stderr
+
+
+def test_what_was_learned_survives_a_failure_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdxcli.errors import InputError
+    from rdxcli.methods.directions.baselines import PCADirections
+    from rdxcli.services.explain import direction_record as record
+    from rdxcli.services.explain.base import ExplainOptions
+    from rdxcli.services.explain.directions import DirectionAnalysis
+
+    np.save(tmp_path / "acts.npy", np.random.default_rng(0).standard_normal((80, 6)).astype(np.float32))
+    options = ExplainOptions(
+        method="pca", activations=str(tmp_path / "acts.npy"), parameters={"n_directions": 2}, outputs=tmp_path / "out"
+    )
+    fits: list[int] = []
+    fit, describe = PCADirections.fit, record.describe
+
+    def counted(self: PCADirections, *given: Any) -> PCADirections:
+        fits.append(1)
+        return fit(self, *given)
+
+    def broken(*given: Any) -> Any:
+        raise InputError("a mask is broken")
+
+    monkeypatch.setattr(PCADirections, "fit", counted)
+    monkeypatch.setattr(record, "describe", broken)
+    with pytest.raises(InputError):
+        DirectionAnalysis(options).run()
+    once = len(fits)
+    assert once == 3  # the samples, and each half of them
+    monkeypatch.setattr(record, "describe", describe)
+    document = DirectionAnalysis(options).run().document
+    assert len(fits) == once
+    assert document["scores"]["stability"]["mean"] > 0
+    assert not list((tmp_path / "out").rglob("learned.json"))
+
+
+def test_parameters_of_influence_and_their_bounds(outputs: Path) -> None:
+    base = ["explain", "--method", "kmeans", "--model", "digits-cnn", "--sample", 300, "--num-directions", 4]
+    found = run(
+        *(*base, "--param", "influence_null=published", "--param", "influence_draws=20", "--outputs", outputs),
+        *("--param", "influence_alpha=2", "--run", "published", "--param", "stability=false"),
+    )
+    assert found["scores"]["influence"]["null"] == "published"
+    assert found["parameters"]["influence_alpha"] == 2
+    assert "stability" not in found["scores"]
+    assert all("sensitivity" in one for entry in found["directions"] for one in entry["influence"][:1])
+    for bad in ("influence_null=luck", "influence_alpha=0", "influence_draws=0", "influence_level=2", "stability=3"):
+        done = rdx_here(*base, "--param", bad, "--outputs", outputs, "--run", "bad")
+        assert done.returncode == 2, bad
+        assert bad.partition("=")[0] in done.stderr

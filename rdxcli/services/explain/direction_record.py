@@ -72,7 +72,7 @@ class Case:
         if self.head is None:
             return None
         with torch.no_grad():
-            count = self.head(as_maps(np.asarray(self.source.values[:1], dtype=np.float32))).shape[1]
+            count = self.head(as_maps(np.array(self.source.values[:1], dtype=np.float32))).shape[1]
         if self.truth is not None:
             return [f"class {k}" for k in range(count)]  # as the labels of the case are called
         return class_names(self.source, count, options)
