@@ -60,6 +60,12 @@ class PooledLinearHead(nn.Module):
         return X.flatten(2).mean(2) @ self.weight + self.bias
 
 
+def count_classes(head: Head, X: Tensor) -> int:
+    """K of a head, from its logits of the first of the maps (N, D, H, W)."""
+    with torch.no_grad():
+        return int(head(X[:1].clone()).shape[1])
+
+
 _WIDEST = 4096
 
 

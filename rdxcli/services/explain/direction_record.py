@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from rdxcli.concepts.gather import gather
 from rdxcli.concepts.labels import Concepts, class_names
 from rdxcli.concepts.masks import Masks, open_masks
 from rdxcli.concepts.scorer import open_scorer
 from rdxcli.datasets.registry import open_dataset
+from rdxcli.methods.directions.alignment import count_classes
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.features import as_maps
-from rdxcli.methods.directions.health import health, stability, variance
+from rdxcli.methods.directions.health import health, variance
 from rdxcli.methods.directions.influence import HOW, NULLS, influence
 from rdxcli.methods.directions.labelling import INTERPRETABLE, OUTSIDE, label_by_masks, label_by_words, mask_chance
 from rdxcli.methods.directions.recovery import recovery
@@ -33,9 +33,6 @@ from rdxcli.services.base import Table
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.explain.placing import placer
 from rdxcli.services.explain.samples import labels_of, names_of
-
-if TYPE_CHECKING:
-    from rdxcli.services.explain.directions import DirectionAnalysis
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
@@ -71,8 +68,7 @@ class Case:
         """Names of the classes; None without the network above the layer."""
         if self.head is None:
             return None
-        with torch.no_grad():
-            count = self.head(as_maps(np.array(self.source.values[:1], dtype=np.float32))).shape[1]
+        count = count_classes(self.head, as_maps(np.array(self.source.values[:1], dtype=np.float32)))
         if self.truth is not None:
             return [f"class {k}" for k in range(count)]  # as the labels of the case are called
         return class_names(self.source, count, options)
@@ -112,31 +108,52 @@ def open_names(options: ExplainOptions, source: Representation) -> Names:
     return Names(masks, words)
 
 
+@dataclass(frozen=True)
+class View:
+    """What a record is made with.
+
+    Parameters
+    ----------
+    options : ExplainOptions
+    case : Case
+    names : Names
+    classes : list of str, optional
+        Names of the outputs of the network.
+    own : mapping
+        Parameters of the view.
+    settings : mapping
+        All parameters, for the document.
+    """
+
+    options: ExplainOptions
+    case: Case
+    names: Names
+    classes: list[str] | None
+    own: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def source(self) -> Representation:
+        """What is explained."""
+        return self.case.source
+
+
 def _has_masks(source: Representation) -> bool:
     return source.dataset is not None and open_dataset(source.dataset).mask is not None
 
 
-def learned(analysis: DirectionAnalysis, found: Directions, features: np.ndarray, head: Any) -> dict[str, Any]:
-    """What is known only where directions are found: how stable each is when they are found again on other samples."""
-    if not analysis.own["stability"]:
-        return {}
-    return {"stability": stability(found, features, head, random_state=analysis.options.seed)}
-
-
-def describe(
-    analysis: DirectionAnalysis, directions: Directions, features: np.ndarray, extra: Mapping[str, Any]
-) -> Record:
+def describe(view: View, directions: Directions, features: np.ndarray, extra: Mapping[str, Any]) -> Record:
     """The record of directions.
 
     Parameters
     ----------
-    analysis : DirectionAnalysis
+    view : View
     directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
     extra : mapping
-        From `learned`.
+        ``stability``, when the directions were found again on halves.
     """
-    source, truth, names = analysis.source, analysis.case.truth, analysis.names
+    source, truth, names = view.source, view.case.truth, view.names
     responses = directions.responses(features)
     flat = responses.reshape(*responses.shape[:2], -1)
     strongest = flat.max(axis=2)
@@ -147,17 +164,17 @@ def describe(
         "health": {**directions.health(features), "summary": state.summary()},
         "variance": variance(directions, features),
     }
-    again = extra.get("stability")
+    again = extra.get("stability") or None
     if again is not None:
         scores["stability"] = {name: again[name] for name in ("mean", "chance", "halves")}
     if hasattr(directions, "merit_"):
         scores["merit"] = float(directions.merit_)
     notes += state.notes(again)
-    influence_of = _influence(analysis, directions, features, notes, scores)
-    masks = None if names.masks is None else _mask_labels(analysis, names.masks, directions, features, notes, scores)
+    influence_of = _influence(view, directions, features, notes, scores)
+    masks = None if names.masks is None else _mask_labels(view, names.masks, directions, features, notes, scores)
     maps = directions.concept_maps(features)
-    words = None if names.words is None else _word_labels(names.words, maps, analysis.options.seed)
-    place = placer(analysis.options, source)
+    words = None if names.words is None else _word_labels(names.words, maps, view.options.seed)
+    place = placer(view.options, source)
     make_up = _MakeUp(source)
     entries = []
     for i in range(len(directions.bias_)):
@@ -188,9 +205,9 @@ def describe(
                 "concepts; they compare equal numbers"
             )
     return Record(
-        method=analysis.options.method,
-        parameters=analysis.settings,
-        seed=analysis.options.seed,
+        method=view.options.method,
+        parameters=view.settings,
+        seed=view.options.seed,
         notes=notes,
         model=source.describe(),
         directions=[plain(entry) for entry in entries],
@@ -219,26 +236,26 @@ class _MakeUp:
 
 
 def _influence(
-    analysis: DirectionAnalysis,
+    view: View,
     directions: Directions,
     features: np.ndarray,
     notes: list[str],
     scores: dict[str, Any],
 ) -> list[list[dict[str, Any]]] | None:
     """Per direction the classes it moves most: effect in logits, p-value, significance."""
-    own, classes = analysis.own, analysis.classes
-    if analysis.case.head is None or classes is None:
+    own, classes = view.own, view.classes
+    if view.case.head is None or classes is None:
         return None
     found = influence(
         directions,
-        analysis.case.head,
+        view.case.head,
         features,
         null=own["influence_null"],
         how=own["influence_how"],
         level=own["influence_level"],
         n_null=own["influence_draws"],
         alpha=own["influence_alpha"],
-        random_state=analysis.options.seed,
+        random_state=view.options.seed,
     )
     notes += [note for note in found.notes if note not in notes]
     scores["influence"] = found.summary()
@@ -266,7 +283,7 @@ def _influence(
 
 
 def _mask_labels(
-    analysis: DirectionAnalysis,
+    view: View,
     opened: Masks,
     directions: Directions,
     features: np.ndarray,
@@ -278,7 +295,7 @@ def _mask_labels(
     count = len(opened.names)
     found = label_by_masks(directions.responses(features), opened.read, is_train, count, ignore=OUTSIDE)
     chance = mask_chance(
-        directions, features, opened.read, is_train, count, ignore=OUTSIDE, random_state=analysis.options.seed
+        directions, features, opened.read, is_train, count, ignore=OUTSIDE, random_state=view.options.seed
     )
     good = found.interpretable & chance.above
     notes += opened.notes

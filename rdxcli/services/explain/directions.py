@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from rdxcli.artifacts import Artifact, Draft, write_json
 from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
 from rdxcli.methods.directions.base import Directions
+from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.registry import get
 from rdxcli.parameters import Parameter
@@ -110,8 +111,9 @@ class DirectionAnalysis(ExplainAnalysis):
         features = np.array(self.source.values, dtype=np.float32)  # a copy: networks write into what they are given
         directions, extra = self._directions(draft, features)
         steering.check(self.steps, len(directions.bias_))
-        found = record.describe(self, directions, features, extra)
-        found = steering.add(draft.path, self, found, directions, features)
+        view = record.View(self.options, self.case, self.names, self.classes, self.own, self.settings)
+        found = record.describe(view, directions, features, extra)
+        found = steering.add(draft.path, view, found, directions, features, self.steps, self.rows)
         draft.manifest.rows = len(directions.bias_)
         return replace(found, notes=[*self.notes, *found.notes])
 
@@ -137,7 +139,8 @@ class DirectionAnalysis(ExplainAnalysis):
         head = self.case.head if self.options.method in LEARNING else None
         with track(f"directions with {self.options.method}", None, "steps"):
             self.estimator.fit(features, head)
-        extra = record.learned(self, self.estimator, features, head)
+        again = self.own["stability"]
+        extra = {"stability": stability(self.estimator, features, head, self.options.seed)} if again else {}
         _save(path, self.estimator)
         write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
         return self.estimator, extra

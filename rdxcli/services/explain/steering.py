@@ -11,10 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy.special import softmax
 
 from rdxcli.errors import UsageError
 from rdxcli.methods.directions.base import Directions
@@ -23,11 +22,9 @@ from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
+from rdxcli.services.explain.direction_record import View
 from rdxcli.services.explain.placing import placer
 from rdxcli.services.explain.samples import ids_of, labels_of, names_of
-
-if TYPE_CHECKING:
-    from rdxcli.services.explain.directions import DirectionAnalysis
 
 PARAMETERS = (
     Parameter("steer_where", Literal["all", "present", "absent"], "all", "Places that are moved."),
@@ -99,30 +96,37 @@ def check(steps: Sequence[Step], count: int) -> None:
 
 
 def add(
-    folder: Path, analysis: DirectionAnalysis, found: Record, directions: Directions, features: np.ndarray
+    folder: Path,
+    view: View,
+    found: Record,
+    directions: Directions,
+    features: np.ndarray,
+    steps: Sequence[Step],
+    rows: np.ndarray | None,
 ) -> Record:
     """The record with counterfactuals and single images; the table and arrays of steering go into ``folder``.
 
     Parameters
     ----------
     folder : Path
-    analysis : DirectionAnalysis
-        Its ``rows`` are the images that are chosen; without them there are no single images, and up to 2,048 are
-        steered.
+    view : View
     found : Record
     directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
+    steps : sequence of Step
+    rows : (r,) int64, optional
+        Images that are chosen; without them there are no single images, and up to 2,048 are steered.
     """
-    rows, given = analysis.rows, analysis.own["steer_clamp"]
+    given = view.own["steer_clamp"]
     # a layer whose features are never negative ends in a ReLU, so that the network never sees others
     clamp = bool(float(features.min()) >= 0 if given is None else given)
-    if analysis.steps:
+    if steps:
         steered = rows
         if steered is None:
             steered = np.unique(np.linspace(0, len(features) - 1, min(len(features), IMAGES)).astype(int))
-        found = replace(found, steering=plain(_steer(folder, analysis, directions, features, steered, clamp)))
+        found = replace(found, steering=plain(_steer(folder, view, directions, features, steps, steered, clamp)))
     if rows is not None:
-        found = replace(found, images=plain(_images(analysis, directions, features, rows[:EXPLAINED], clamp)))
+        found = replace(found, images=plain(_images(view, directions, features, rows[:EXPLAINED], clamp)))
         if len(rows) > EXPLAINED:
             more = f"{len(rows)} images are targets, the first {EXPLAINED} are explained one by one"
             found = replace(found, notes=[*found.notes, more])
@@ -131,13 +135,14 @@ def add(
 
 def _steer(
     folder: Path,
-    analysis: DirectionAnalysis,
+    view: View,
     directions: Directions,
     features: np.ndarray,
+    steps: Sequence[Step],
     rows: np.ndarray,
     clamp: bool,
 ) -> dict[str, Any]:
-    names, steps, where = analysis.classes, analysis.steps, analysis.own["steer_where"]
+    names, where = view.classes, view.own["steer_where"]
     assert names is not None  # `check` and `gather` refuse steps without the network above the layer
     strengths = own_strength(directions, features)
     amounts = []
@@ -157,14 +162,14 @@ def _steer(
         for index in order:
             places = [place for place, step in enumerate(steps) if step.direction == index]
             moves = [0.0, *(amounts[p] for p in places)]
-            logits = steer(directions, analysis.case.head, chosen, index, moves, where, clamp)
+            logits = steer(directions, view.case.head, chosen, index, moves, where, clamp)
             base, steered[places] = logits[0], logits[1:]
             advance(1)
     summaries = [
         _summary(step, amount, float(strengths[step.direction]), base, after, names)
         for step, amount, after in zip(steps, amounts, steered, strict=True)
     ]
-    _write(folder, analysis.source, rows, summaries, base, steered)
+    _write(folder, view.source, rows, summaries, base, steered)
     for summary in summaries:
         summary["classes"] = sorted(summary["classes"], key=lambda one: -abs(one["change"]))[:CLASSES]
     return {"where": where, "clamp": clamp, "images": len(rows), "steps": summaries}
@@ -174,6 +179,8 @@ def _summary(
     step: Step, amount: float, strength: float, base: np.ndarray, after: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """What one step does, on average over the images."""
+    from scipy.special import softmax
+
     change = after - base
     before, now = base.argmax(axis=1), after.argmax(axis=1)
     moved = before != now
@@ -232,10 +239,10 @@ def _write(
 
 
 def _images(
-    analysis: DirectionAnalysis, directions: Directions, features: np.ndarray, rows: np.ndarray, clamp: bool
+    view: View, directions: Directions, features: np.ndarray, rows: np.ndarray, clamp: bool
 ) -> list[dict[str, Any]]:
     """Each image's active concepts: where they are, and what the predicted class would lose without them."""
-    source, head, classes = analysis.source, analysis.case.head, analysis.classes
+    source, head, classes = view.source, view.case.head, view.classes
     chosen = np.ascontiguousarray(features[rows])
     maps = directions.concept_maps(chosen)
     strongest = maps.reshape(*maps.shape[:2], -1).max(axis=2)
@@ -248,7 +255,7 @@ def _images(
         said = logits.argmax(axis=1)
         gained = contributions[np.arange(len(rows)), :, said]
     labels = labels_of(source, rows)
-    put = placer(analysis.options, source)
+    put = placer(view.options, source)
     found = []
     for place, sample in enumerate(names_of(source, rows)):
         weight = strongest[place] if gained is None else np.abs(gained[place])
