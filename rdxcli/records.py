@@ -205,6 +205,8 @@ class Comparison(Result):
         Every metric of the method.
     samples : mapping
         How the two sides were joined: ``{joined, missing_in_a, missing_in_b}`` and the data set, if known.
+    scoreboard : mapping
+        Of several methods: ``{method, lead, methods}``.
     """
 
     a: Mapping[str, Any] = field(default_factory=dict)
@@ -215,6 +217,7 @@ class Comparison(Result):
     concepts: Sequence[DifferenceConcept] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
+    scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
 
@@ -228,6 +231,7 @@ class Comparison(Result):
             "concepts": [vars(concept) for concept in self.concepts],
             "scores": self.scores,
             "samples": self.samples,
+            **self.scoreboard,
         }
 
 

@@ -23,7 +23,7 @@ from rdxcli.download import catalogue
 from rdxcli.download.store import checkpoint_file, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.representations.resolve import resolve_representation
-from rdxcli.services.compare.compare import without
+from rdxcli.services.compare.sides import without
 from rdxcli.services.download import DownloadOptions, check, download, listing, plan
 
 REAL = catalogue.RECIPES

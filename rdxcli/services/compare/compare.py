@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Request, create, fingerprint_array, write_json
+import numpy as np
+
+from rdxcli.artifacts import Draft, write_json
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
-from rdxcli.errors import GateError, InputError, UsageError
+from rdxcli.artifacts.store import check_reuse
+from rdxcli.datasets.arrays import is_array, load_representation
+from rdxcli.errors import ArtifactError, GateError, UsageError
+from rdxcli.models import resolve
 from rdxcli.progress import log
-from rdxcli.records import Representation
-from rdxcli.representations.joining import Joined, join
-from rdxcli.representations.resolve import resolve_representation
-from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, log_pair, make_estimators, takes_guidance
+from rdxcli.records import Comparison, Representation
+from rdxcli.report.comparison import shown_name, verdict_lines
+from rdxcli.representations.joining import Joined
+from rdxcli.representations.resolve import array_file, find_activations, open_activations
+from rdxcli.services.base import Analysis, Outcome, Table
+from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
+from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
-from rdxcli.services.compare.naming import Namer, open_naming
+from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.record import make_record
-
-if TYPE_CHECKING:
-    from rdxcli.records import Comparison
-
-CODE = "3"
-"""Raised whenever the numbers of a comparison change."""
+from rdxcli.services.compare.scoreboard import run_all
+from rdxcli.services.compare.scores import Evaluation, planted_difference
+from rdxcli.services.compare.sides import YARDSTICKS, read_pair, read_reference, without
+from rdxcli.services.listing import human_bytes
 
 LIBRARIES = 700 * 2**20
 """Memory of the process before it reads anything, PyTorch and scikit-learn included."""
@@ -32,14 +38,156 @@ LIBRARIES = 700 * 2**20
 COPIES = 4
 """Copies of the representations in float64 that scoring and testing hold at one time."""
 
+ON_CHANGE = ("fail", "new", "replace")
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished comparison: where it is, what it says, and whether it had been made before."""
 
-    artifact: Artifact
-    document: dict[str, Any]
-    reused: bool
+class CompareAnalysis(Analysis[CompareOptions]):
+    """What two representations of the same images see differently, and whether they differ at all."""
+
+    kind = "comparison"
+    version = "3"
+
+    joined: Joined
+    """Both sides on the images they share, from `gather`."""
+
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        _one_of("guidance", options.guidance, GUIDANCES)
+        if options.on_change not in (None, *ON_CHANGE):
+            raise UsageError(f"--on-change {options.on_change}: expected one of {', '.join(ON_CHANGE)}")
+        if options.yardstick is not None and options.yardstick not in YARDSTICKS:
+            raise UsageError(f"--yardstick {options.yardstick}: expected one of {', '.join(YARDSTICKS)}")
+        if options.yardstick is not None and options.reference:
+            raise UsageError("--yardstick and --reference are two reference pairs", "give one of them")
+        measured = options.reference is not None or options.yardstick is not None
+        for gate in parse_gates(options.fail_on, options.fail_above):
+            gate.needs(test=options.test, reference=measured, predictions=False)
+        self.estimators = make_estimators(options)
+        if options.align or options.guidance != "none":
+            _check_takes_guidance(self.estimators)
+        parameters = {
+            name: {key: value for key, value in estimator.get_params().items() if key != "device"}
+            for name, estimator in self.estimators.items()
+        }
+        return {
+            "method": options.method,
+            **({"methods": parameters} if is_scoreboard(options.method) else parameters[options.method]),
+            "guidance": options.guidance,
+            "align": options.align,
+            "planted": options.planted,
+            "test": options.test,
+            "bootstraps": options.bootstraps,
+            "yardstick": options.yardstick,
+        }
+
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        self.namer = open_naming(options)
+        self.joined = read_pair(options)
+        for note in self.joined.notes:
+            log.warning("%s", note)
+        self.reference = read_reference(options, self.joined)
+        # Files are read now; a model embeds in `compute`, from texts and images that are read now.
+        self.embedded = self.namer.embed(self.joined) if self.namer is not None and self.namer.model is None else None
+        return {
+            "a": self.joined.a,
+            "b": self.joined.b,
+            "joined": self.joined.describe(),
+            "reference": None if self.reference is None else [self.reference.a, self.reference.b],
+            "naming": self.embedded.source if self.embedded is not None else self.namer,
+        }
+
+    def folder(self) -> Path:
+        options, a, b = self.options, self.joined.a, self.joined.b
+        dataset = a.source.get("dataset") or b.source.get("dataset") or array_dataset(a.name)
+        first, second = (
+            side.name if layer is None or side.name.endswith(f".{layer}") else f"{side.name}.{layer}"
+            for side, layer in ((a, options.layer_a), (b, options.layer_b))
+        )
+        run = options.run or options.method.replace(" ", "").replace(",", "+")
+        return self._free(comparisons_folder(options.outputs, dataset, first, second, run))
+
+    def _free(self, folder: Path) -> Path:
+        """The folder, or what ``--on-change`` wants where it holds a run made from something else."""
+        request, number, options = self.request(), 1, self.options
+        gated = bool(options.fail_on) or options.fail_above is not None
+        policy = options.on_change or ("new" if gated else "fail")
+        while not options.force and policy != "fail":
+            place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+            try:
+                check_reuse(place, request)
+            except ArtifactError:
+                number += 1
+                if policy == "replace":
+                    log.info("replacing %s, which was made from something else", place)
+                    self.options = replace(options, force=True)
+                    return place
+            else:
+                return place
+        return folder
+
+    def compute(self, draft: Draft) -> Comparison:
+        options, joined = self.options, self.joined
+        evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
+        embedded = self.embedded or (self.namer.embed(joined) if self.namer is not None else None)
+        supervision = supervise(joined, options.guidance, options.align, options.seed)
+        if is_scoreboard(options.method):
+            record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision)
+        else:
+            [(_, estimator)] = self.estimators.items()
+            fit(estimator, options.method, joined, supervision)
+            test, difference = difference_of(options, estimator, joined, self.reference)
+            record = make_record(
+                options,
+                options.method,
+                estimator,
+                joined,
+                evaluation,
+                supervision,
+                test,
+                difference,
+                options.bootstraps,
+            )
+        if embedded is not None:
+            record = embedded.name(record, options.seed)
+        np.savez_compressed(draft.path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
+        document = record.to_document()
+        write_json(draft.path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
+        draft.manifest.rows = record.n
+        draft.manifest.device = options.device
+        return record
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        a, b = document["a"]["name"], document["b"]["name"]
+        named = any(concept["words"] for concept in document["concepts"])
+        rows = [
+            (
+                f"{concept['closer_in']}{concept['index']}",
+                a if concept["closer_in"] == "a" else b,
+                concept["size"],
+                concept["affinity"],
+                concept["stability"],
+                concept["p_value"],
+                ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
+                *([shown_name(concept["words"]) or "-"] if named else []),
+            )
+            for concept in document["concepts"]
+        ]
+        columns = ("concept", "closer in", "size", "affinity", "stability", "p", "labels", *(["name"] * named))
+        notes = [*document["notes"], *document["difference"].get("notes", [])]
+        lines = [verdict_line(document), *verdict_lines(document), *(f"note: {note}" for note in notes)]
+        return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)
+
+    def plan(self) -> dict[str, Any]:
+        self.settings = self.check()
+        return plan(self.options, self.estimators)
+
+
+def verdict_line(document: Mapping[str, Any]) -> str:
+    """The verdict and the question it answers."""
+    difference = document["difference"]
+    question = f" ({difference['question']})" if difference.get("question") else ""
+    return f"verdict: {difference.get('verdict', 'not tested')}{question}"
 
 
 def compare(options: CompareOptions) -> Outcome:
@@ -50,32 +198,26 @@ def compare(options: CompareOptions) -> Outcome:
     RdxError
         Unusable input or options, or an artifact made with other parameters; see the message.
     """
-    if options.guidance not in GUIDANCES:
-        raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
-    estimators = make_estimators(options)
-    if options.align or options.guidance != "none":
-        _check_takes_guidance(estimators)
-    namer = open_naming(options)
-    joined, reference = _read(options)
-    request = _request(options, estimators, joined, reference, namer)
-    folder = folder_of(options, joined.a, joined.b)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            embedded = namer.embed(joined) if namer else None
-            if is_scoreboard(options.method):
-                from rdxcli.services.compare.scoreboard import run_all
+    return CompareAnalysis(options).run()
 
-                record, extra = run_all(options, estimators, joined, reference)
-            else:
-                [(_, estimator)] = estimators.items()
-                record, extra = _compute(options, estimator, joined, reference), {}
-            if embedded:
-                record = embedded.name(record, options.seed)
-            _write(record, draft.path, folder, extra)
-            draft.manifest.rows = record.n
-            draft.manifest.device = options.device
-    document = draft.result.document()
-    return Outcome(draft.result, document, draft.reused)
+
+def check_gates(outcome: Outcome, options: CompareOptions) -> None:
+    """Fail when a gate of the options is not met.
+
+    Raises
+    ------
+    GateError
+        With every reason (exit code 3).
+    """
+    gates = parse_gates(options.fail_on, options.fail_above)
+    reasons = [reason for gate in gates if (reason := gate.reason(outcome.document)) is not None]
+    if reasons:
+        raise GateError("; ".join(reasons))
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"unknown {name} `{value}`", f"choose one of {', '.join(choices)}")
 
 
 def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
@@ -86,163 +228,8 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
         )
 
 
-def _read(options: CompareOptions) -> tuple[Joined, Joined | None]:
-    """Both sides on the samples they share, and the reference pair on the same samples."""
-    a, b = (
-        without(_resolve(options, text, layer), drop, option)
-        for text, layer, drop, option in (
-            (options.a, options.layer_a, options.drop_a, "--drop-a"),
-            (options.b, options.layer_b, options.drop_b, "--drop-b"),
-        )
-    )
-    joined = join(a, b)
-    for note in joined.notes:
-        log.warning("%s", note)
-    if not options.reference:
-        return joined, None
-    c, d = (_resolve(options, text, None) for text in options.reference)
-    return joined, _like(join(c, d), joined)
-
-
-def without(record: Representation, columns: str | None, option: str) -> Representation:
-    """A representation without some of its columns; its name and its ``source`` say which.
-
-    Raises
-    ------
-    UsageError
-        Malformed or unknown columns, or nothing left.
-    """
-    if columns is None:
-        return record
-    import numpy as np
-
-    from rdxcli.services.base import parse_units
-
-    dropped = sorted(parse_units(columns, record.d, option))
-    if len(dropped) == record.d:
-        raise UsageError(f"{option} {columns}: no column of {record.name} is left")
-    return replace(
-        record,
-        values=np.delete(record.values, dropped, axis=1),
-        name=f"{record.name}-without-{columns.replace(' ', '')}",
-        source={**record.source, "dropped": dropped},
-    )
-
-
-def check_gate(document: Mapping[str, Any], limit: float | None) -> None:
-    """Raise `GateError` (exit code 3) when the difference score exceeds ``limit``."""
-    if limit is None:
-        return
-    score = document["difference"].get("score")
-    if score is None:
-        raise UsageError("--fail-above needs the difference score, which --no-test leaves out")
-    if score > limit:
-        raise GateError(f"the difference score {score:.4f} is above {limit:g}")
-
-
-def folder_of(options: CompareOptions, a: Representation, b: Representation) -> Path:
-    """Where the comparison of ``a`` and ``b`` goes."""
-    dataset = a.source.get("dataset") or b.source.get("dataset") or array_dataset(a.name)
-    first, second = (
-        side.name if layer is None else f"{side.name}.{layer}"
-        for side, layer in ((a, options.layer_a), (b, options.layer_b))
-    )
-    run = options.run or options.method.replace(" ", "").replace(",", "+")
-    return comparisons_folder(options.outputs, dataset, first, second, run)
-
-
-def _like(reference: Joined, joined: Joined) -> Joined:
-    """The reference pair restricted to the images that are compared, in their order."""
-    if reference.a.sample_ids is None or joined.a.sample_ids is None:
-        if reference.a.n != joined.a.n:
-            raise InputError(
-                f"the reference pair has {reference.a.n} rows, the comparison {joined.a.n}, and no ids to match",
-                "give the ids with --sample-ids, or a reference on the same rows",
-            )
-        return reference
-    first, second = join(joined.a, reference.a), join(joined.a, reference.b)
-    if first.a.n < joined.a.n:
-        raise InputError(
-            f"the reference pair lacks {joined.a.n - first.a.n} of the {joined.a.n} images that are compared",
-            "read it on the same data set",
-        )
-    return replace(reference, a=first.b, b=second.b)
-
-
-def _resolve(options: CompareOptions, text: str | Representation, layer: str | None) -> Representation:
-    return resolve_representation(
-        text,
-        layer=layer,
-        pool=options.pool,
-        selection=options.selection,
-        arrays=options.arrays,
-        outputs=options.outputs,
-        device=options.device,
-        force=options.force,
-    )
-
-
-def _request(
-    options: CompareOptions,
-    estimators: Mapping[str, Any],
-    joined: Joined,
-    reference: Joined | None,
-    namer: Namer | None,
-) -> Request:
-    settings = {
-        name: {key: value for key, value in estimator.get_params().items() if key != "device"}
-        for name, estimator in estimators.items()
-    }
-    parameters = {
-        "method": options.method,
-        **({"methods": settings} if is_scoreboard(options.method) else settings[options.method]),
-        "guidance": options.guidance,
-        "align": options.align,
-        "planted": options.planted,
-        "test": options.test,
-        "bootstraps": options.bootstraps,
-    }
-    inputs: dict[str, Any] = {"a": dict(joined.a.source), "b": dict(joined.b.source)}
-    inputs["images"] = joined.describe()["dataset"]
-    if joined.a.labels is not None:
-        inputs["labels"] = fingerprint_array(joined.a.labels)
-    if reference is not None:
-        inputs["reference"] = {"a": dict(reference.a.source), "b": dict(reference.b.source)}
-    if namer is not None:
-        inputs["naming"] = namer.request()
-    return Request(kind="comparison", parameters=parameters, inputs=inputs, seed=options.seed, code=CODE)
-
-
-def _compute(options: CompareOptions, estimator: Any, joined: Joined, reference: Joined | None) -> Comparison:
-    from rdxcli.services.compare.scores import Evaluation, planted_difference
-
-    evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
-    supervision = supervise(joined, options.guidance, options.align, options.seed)
-    log_pair(joined, options.method)
-    fit(estimator, options.method, joined, supervision)
-    test, difference = difference_of(options, estimator, joined, reference)
-    return make_record(
-        options, options.method, estimator, joined, evaluation, supervision, test, difference, options.bootstraps
-    )
-
-
-def _write(record: Comparison, path: Path, folder: Path, extra: Mapping[str, Any]) -> None:
-    import numpy as np
-
-    np.savez_compressed(path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
-    document = {**record.to_document(folder.as_posix()), **extra}
-    write_json(path / "concepts.json", document)
-    write_json(path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
-
-
-def plan(options: CompareOptions) -> dict[str, Any]:
+def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, Any]:
     """What `compare` would do, without doing it (``--dry-run``)."""
-    from rdxcli.datasets.arrays import is_array, load_representation
-    from rdxcli.representations.resolve import array_file, find_activations, open_activations
-
-    if options.guidance not in GUIDANCES:
-        raise UsageError(f"unknown guidance `{options.guidance}`", f"choose one of {', '.join(GUIDANCES)}")
-    estimators = make_estimators(options)
     named = options.naming.wanted
     document: dict[str, Any] = {}
     sizes, widths = [], []
@@ -259,8 +246,6 @@ def plan(options: CompareOptions) -> dict[str, Any]:
             widths.append(record.d)
             document[side] = f"{record.name}, {record.n} rows of {record.d}"
             continue
-        from rdxcli.models import resolve
-
         spec = resolve(str(text))
         dataset = options.selection.open(spec.default_dataset)
         sizes.append(len(dataset))
@@ -285,8 +270,6 @@ def plan(options: CompareOptions) -> dict[str, Any]:
 
 def _memory(estimators: Mapping[str, Any], n: int, width: int | None) -> str:
     """Peak memory of the process in words; ``width`` is that of both representations together, if it is known."""
-    from rdxcli.services.listing import human_bytes
-
     matrices = max(getattr(estimator, "matrix_bytes", lambda _: 0)(n) for estimator in estimators.values())
     if width is None:
         return f"about {human_bytes(matrices)} for matrices over pairs of images, besides models and activations"

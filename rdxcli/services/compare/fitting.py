@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdxcli.errors import UsageError, near_matches
-from rdxcli.methods.difference.verdict import DifferenceTest
-from rdxcli.progress import log, track
+from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.significance import difference_test
+from rdxcli.methods.difference.verdict import DifferenceTest, Outcome
+from rdxcli.methods.registry import get, names
+from rdxcli.parameters import declared
+from rdxcli.progress import track
 from rdxcli.representations.joining import Joined
+from rdxcli.services.base import estimator_parameters
 from rdxcli.services.compare.guidance import Supervision
 from rdxcli.services.compare.options import CompareOptions
-
-if TYPE_CHECKING:
-    from rdxcli.services.compare.options import CompareOptions
 
 
 def is_scoreboard(method: str) -> bool:
@@ -33,15 +35,13 @@ def make_estimators(options: CompareOptions) -> dict[str, Any]:
     """
     if not is_scoreboard(options.method):
         return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
-    from rdxcli.methods.registry import get, names
-
     chosen = names("compare") if options.method == "all" else [name.strip() for name in options.method.split(",")]
     if len(set(chosen)) < len(chosen):
         raise UsageError(f"--method names a method twice: {options.method}")
     unused = set(options.parameters)
     estimators = {}
     for name in chosen:
-        known = get("compare", name).load()().get_params()
+        known = declared(get("compare", name).load())
         own, prefix = {}, name.replace("-", "_") + "."
         for key, value in options.parameters.items():
             if key in known:
@@ -72,20 +72,12 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     UsageError
         A hyper-parameter that the method does not have.
     """
-    from rdxcli.methods.registry import get
-
     registered = get("compare", method)
     kind = registered.load()
-    known = kind().get_params()
-    for name in parameters:
-        if name not in known:
-            near = near_matches(name, known)
-            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(known)}"
-            raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
-    own = {"random_state": seed, "device": device}
-    estimator = kind(
-        **{**{name: value for name, value in own.items() if name in known}, **registered.parameters, **parameters}
-    )
+    given, _ = estimator_parameters(method, kind, parameters, fixed=registered.parameters)
+    every = declared(kind, without=())
+    own = {name: value for name, value in (("random_state", seed), ("device", device)) if name in every}
+    estimator = kind(**own, **given)
     for name, allowed in getattr(kind, "CHOICES", {}).items():
         value = getattr(estimator, name)
         if value not in allowed:
@@ -95,14 +87,6 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
                 f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else None,
             )
     return estimator
-
-
-NOT_TESTED = "not tested"
-
-
-def log_pair(joined: Joined, method: str) -> None:
-    a, b = joined.a, joined.b
-    log.info("comparing %s and %s: n = %d, d = %d and %d, method %s", a.name, b.name, a.n, a.d, b.d, method)
 
 
 def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision) -> None:
@@ -116,11 +100,8 @@ def difference_of(
     options: CompareOptions, estimator: Any, joined: Joined, reference: Joined | None
 ) -> tuple[DifferenceTest | None, dict[str, Any]]:
     """The test and the ``difference`` entry of the document; methods other than RDX are tested with RDX's defaults."""
-    from rdxcli.methods.difference.rdx import RDX
-    from rdxcli.methods.difference.significance import difference_test
-
     if not options.test:
-        return None, {"score": None, "verdict": NOT_TESTED}
+        return None, {"score": None, "verdict": str(Outcome.NOT_TESTED)}
     pair = (reference.a.values, reference.b.values) if reference else None
     test = difference_test(
         joined.a.values,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from rdxcli.errors import UsageError
+from rdxcli.methods.difference.probe import classification_probe
 from rdxcli.progress import log
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.representations.joining import Joined
+from rdxcli.representations.joining import Joined
 
 GUIDANCES = ("none", "labels", "classifier", "outcome")
 
@@ -68,8 +67,6 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
     if guidance == "labels":
         options |= {"labels0": labels, "labels1": labels}
     elif guidance != "none":
-        from rdxcli.methods.difference.probe import classification_probe
-
         assert labels is not None
         mapped = (options["mapped0"], options["mapped1"]) if align else None
         probe = classification_probe(a, b, labels, mapped=mapped, random_state=seed)
@@ -81,8 +78,6 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
 
 
 def _groups(predicted: np.ndarray, classes: np.ndarray, labels: np.ndarray, guidance: str) -> np.ndarray:
-    import numpy as np
-
     if guidance == "classifier":
         return predicted
     return 2 * predicted + (classes[predicted] == np.asarray(labels))

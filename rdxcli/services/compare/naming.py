@@ -47,11 +47,9 @@ class Namer:
     label: str
     notes: list[str]
 
-    def request(self) -> dict[str, Any]:
-        """What the names depend on, for the fingerprint of the comparison."""
-        if self.model is None:
-            given = self.options.naming
-            return {**given.files, "concept_set": fingerprint_json(_lines(given.concept_set, self.options))}
+    def identity(self) -> dict[str, Any]:
+        """The model and the candidates, for the request."""
+        assert self.model is not None
         return {
             "model": self.model.name,
             "weights": self.model.weights_sha256,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from rdxcli.options import WithShortcuts, option
 if TYPE_CHECKING:
     from rdxcli.records import Representation
 
+GATE = "Gate"
 METHOD = "Method"
 NAMES = "Names for concepts"
 
@@ -103,8 +104,14 @@ class CompareOptions(WithShortcuts):
         Name in the registry of methods; ``all`` or several names with commas give a scoreboard.
     parameters : mapping
         Hyper-parameters of the method; those not given keep the method's defaults.
+    labels_a, labels_b, sample_ids_a, sample_ids_b : Path, optional
+        Of one side, in place of those in ``arrays``.
     reference : tuple of two str, optional
         A second pair: is (a, b) more different than that?
+    reference_layer : str, optional
+        Layer of both models of the reference pair.
+    yardstick : {"halves", "jitter"}, optional
+        A reference pair made of the first model, see `rdxcli.services.compare.sides.built_in`.
     test : bool
         Make the significance test.
     bootstraps : int
@@ -114,8 +121,12 @@ class CompareOptions(WithShortcuts):
         Take away what a linear map can explain first.
     planted : str, optional
         Classes that a model is known to merge, see `rdxcli.services.compare.scores.planted_difference`.
+    fail_on : sequence of str
+        Conditions under which the command fails, see `rdxcli.services.compare.gate.parse_gates`.
     fail_above : float, optional
-        Gate on the difference score.
+        The same for the difference score.
+    on_change : {"fail", "new", "replace"}, optional
+        What to do where a run of this name was made from something else; default ``new`` with a gate, else ``fail``.
     naming : NamingOptions
         Where names for concepts come from, if they are wanted.
     """
@@ -130,12 +141,32 @@ class CompareOptions(WithShortcuts):
     drop_b: str | None = option("The same for the second one.")
     pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
     arrays: ArrayOptions = field(default_factory=ArrayOptions)
+    labels_a: Path | None = option("Labels of the first array only.")
+    labels_b: Path | None = option("Labels of the second one only.")
+    sample_ids_a: Path | None = option("Ids of the rows of the first array only.")
+    sample_ids_b: Path | None = option("Ids of the rows of the second one only.")
     reference: tuple[str, str] | None = option(
         "A second pair, for example one model under two seeds: is A B more different?"
     )
+    reference_layer: str | None = option("Layer of both models of the reference pair.", complete="layers")
+    yardstick: str | None = option(
+        "A reference pair made of the first model: halves (of its dimensions) or jitter (10 % of noise)."
+    )
     test: bool = option("Test whether there is a difference at all.", "--test/--no-test", default=True)
     bootstraps: int = option("Resamplings for the stability of each concept.", default=20, low=0)
-    fail_above: float | None = option("Exit with 3 when the difference score is above this.")
+    fail_on: Sequence[str] = option(
+        "Exit with 3 when this holds: verdict, reference, score>X, strength>X, p<X; may be repeated.",
+        default=(),
+        panel=GATE,
+    )
+    fail_above: float | None = option(
+        "Exit with 3 when the difference score is above this (--fail-on score>X).", panel=GATE
+    )
+    on_change: str | None = option(
+        "Where a run of this name was made from other inputs: fail, replace it, or make a new one beside it (default: "
+        "new with a gate, else fail).",
+        panel=GATE,
+    )
     method: str = option(
         "See `rdx list methods`; `all`, or names with commas, for a scoreboard.",
         default="rdx",

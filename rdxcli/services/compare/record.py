@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.significance import concept_stability
+from rdxcli.methods.difference.verdict import DifferenceTest
+from rdxcli.records import Comparison, DifferenceConcept
+from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.fitting import takes_guidance
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.difference.verdict import DifferenceTest
-    from rdxcli.records import Comparison, DifferenceConcept
-    from rdxcli.representations.joining import Joined
-    from rdxcli.services.compare.guidance import Supervision
-    from rdxcli.services.compare.options import CompareOptions
-    from rdxcli.services.compare.scores import Evaluation
+from rdxcli.services.compare.guidance import Supervision
+from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.scores import Evaluation, describe_planted
 
 CLOSER_IN = {"01": "a", "10": "b"}
 """The paper's direction names and the side whose model holds the samples together."""
+
+AXES_EXACT = 512
+"""Up to this width the main axes come from the whole covariance."""
 
 MATRIX_ROWS = 240
 """Rows of the difference matrix that are kept for drawing."""
@@ -38,14 +41,13 @@ def make_record(
     supervision: Supervision,
     test: DifferenceTest | None,
     difference: Mapping[str, Any],
-    bootstraps: int,
+    bootstraps: int | None = None,
 ) -> Comparison:
-    """The record of a fitted estimator; the stability of concepts is measured for RDX only."""
-    from rdxcli.methods.difference.rdx import RDX
-    from rdxcli.methods.difference.significance import concept_stability
-    from rdxcli.records import Comparison
-    from rdxcli.services.compare.scores import describe_planted
+    """The record of a fitted estimator; the stability of concepts is measured for RDX only.
 
+    ``bootstraps`` is that of the options unless given.
+    """
+    bootstraps = options.bootstraps if bootstraps is None else bootstraps
     a, b = joined.a, joined.b
     given = supervision.fit_options if takes_guidance(estimator) else {}
     stability: Mapping[str, Any] = {}
@@ -111,10 +113,6 @@ def _concepts(
     estimator: Any, joined: Joined, stability: Mapping[str, Any]
 ) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
     """Concepts of both directions, largest affinity first, and the labels renumbered in that order (0 = none)."""
-    import numpy as np
-
-    from rdxcli.records import DifferenceConcept
-
     ids, classes = joined.a.sample_ids, joined.a.labels
     concepts: list[DifferenceConcept] = []
     labels: dict[str, np.ndarray] = {}
@@ -144,8 +142,6 @@ def _concepts(
 
 def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
     """Share of each class, largest first; past ``most`` classes the rest is one entry."""
-    import numpy as np
-
     names, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shares = {str(names[i]): float(counts[i] / len(labels)) for i in order}
@@ -156,8 +152,6 @@ def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
 
 
 def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    import numpy as np
-
     n = joined.a.n
     ids = joined.a.sample_ids if joined.a.sample_ids is not None else np.arange(n).astype(str)
     arrays: dict[str, np.ndarray] = {"sample_ids": np.asarray(ids, dtype=np.str_)}
@@ -179,9 +173,18 @@ def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) ->
 
 def principal_axes(values: np.ndarray) -> np.ndarray:
     """The two main axes of the rows: (n, 2) float32; a second axis of zeros when there is only one dimension."""
-    import numpy as np
-    from sklearn.decomposition import PCA
-
-    count = min(2, *values.shape)
-    axes = PCA(count, svd_solver="randomized", random_state=0).fit_transform(np.asarray(values, dtype=np.float32))
+    centred = np.asarray(values, dtype=np.float64) - np.mean(values, axis=0, dtype=np.float64)
+    count = min(2, *centred.shape)
+    largest, vectors = np.linalg.eigh(centred.T @ centred) if centred.shape[1] <= AXES_EXACT else _sketched(centred)
+    axes = centred @ vectors[:, np.argsort(largest)[::-1][:count]]
     return np.pad(axes, ((0, 0), (0, 2 - count))).astype(np.float32)
+
+
+def _sketched(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The leading eigenpairs of the covariance of many dimensions, by subspace iteration."""
+    block = np.random.default_rng(0).standard_normal((centred.shape[1], 10))
+    for _ in range(8):
+        block = np.linalg.qr(centred.T @ (centred @ block))[0]
+    image = centred @ block
+    values, rotation = np.linalg.eigh(image.T @ image)
+    return values, block @ rotation

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdxcli.errors import InputError, RdxError
 from rdxcli.progress import log
-from rdxcli.records import plain
-
-if TYPE_CHECKING:
-    from rdxcli.records import Comparison
-    from rdxcli.representations.joining import Joined
-    from rdxcli.services.compare.options import CompareOptions
+from rdxcli.records import Comparison, plain
+from rdxcli.representations.joining import Joined
+from rdxcli.services.compare.fitting import difference_of, fit
+from rdxcli.services.compare.guidance import Supervision
+from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.record import make_record
+from rdxcli.services.compare.scores import Evaluation
 
 LEADS = ("rdx", "rdx-v2", "rdx-pagerank")
 """Methods whose concepts the report of a scoreboard shows, the first that ran."""
@@ -24,8 +25,13 @@ STABILITY = ("rdx",)
 
 
 def run_all(
-    options: CompareOptions, estimators: Mapping[str, Any], joined: Joined, reference: Joined | None
-) -> tuple[Comparison, dict[str, Any]]:
+    options: CompareOptions,
+    estimators: Mapping[str, Any],
+    joined: Joined,
+    reference: Joined | None,
+    evaluation: Evaluation,
+    supervision: Supervision,
+) -> Comparison:
     """Run every method and score it; one that cannot run says so and the others go on.
 
     The difference test is made once, with the settings of `rdx`. Every method has its own random streams, so the order
@@ -33,24 +39,15 @@ def run_all(
 
     Returns
     -------
-    record : Comparison
-        Of the leading method, with the labels of all methods among its arrays as ``labels_a.METHOD``.
-    extra : dict
-        ``methods``: a document per method, with ``seconds`` and ``error``.
+    Comparison
+        Of the leading method, with the labels of all methods among its arrays as ``labels_a.METHOD``, and with a
+        document per method, with ``seconds`` and ``error``, in ``scoreboard``.
 
     Raises
     ------
     InputError
         No method can run.
     """
-    from rdxcli.services.compare.fitting import difference_of, fit, log_pair
-    from rdxcli.services.compare.guidance import supervise
-    from rdxcli.services.compare.record import make_record
-    from rdxcli.services.compare.scores import Evaluation, planted_difference
-
-    evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
-    supervision = supervise(joined, options.guidance, options.align, options.seed)
-    log_pair(joined, options.method)
     tested = LEADS[0]
     test, difference = difference_of(options, estimators.get(tested), joined, reference)
     records: dict[str, Comparison] = {}
@@ -87,7 +84,8 @@ def run_all(
     arrays = dict(records[lead].arrays)
     for name, record in records.items():
         arrays |= {f"labels_{side}.{name}": record.arrays[f"labels_{side}"] for side in ("a", "b")}
-    return replace(records[lead], arrays=arrays), {"method": options.method, "lead": lead, "methods": documents}
+    board = {"method": options.method, "lead": lead, "methods": documents}
+    return replace(records[lead], arrays=arrays, scoreboard=board)
 
 
 def _failed(name: str, estimator: Any, options: CompareOptions, reason: str) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from rdxcli.errors import UsageError
+from rdxcli.methods.difference.planted import Planted, recovery
+from rdxcli.methods.difference.probe import classification_probe
+from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, score_grids
+from rdxcli.methods.difference.similarity import mutual_neighbours, rsa
 from rdxcli.progress import log
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.difference.planted import Planted
-    from rdxcli.methods.difference.scores import EvaluationDistances
-    from rdxcli.representations.joining import Joined
+from rdxcli.representations.joining import Joined
 
 ALL_DISTANCES_BELOW = 20_000
 """Above this n the Euclidean and locally scaled scores, which need a pass over all pairs, are left out."""
@@ -53,7 +53,6 @@ class Evaluation:
 
         Raises nothing: what cannot be computed is None.
         """
-        from rdxcli.methods.difference.scores import score_grids
 
         a, b = self.joined.a.values, self.joined.b.values
         out: dict[str, float | int | None] = {}
@@ -68,7 +67,6 @@ class Evaluation:
         return {**out, **self._recovery(grids), **self.orientation}
 
     def _evaluation_distances(self, name: str) -> EvaluationDistances | None:
-        from rdxcli.methods.difference.scores import EvaluationDistances
 
         if name not in self._distances:
             n = self.joined.a.n
@@ -85,9 +83,6 @@ class Evaluation:
     @cached_property
     def orientation(self) -> dict[str, float | int | None]:
         """CKA, mutual nearest neighbours, RSA, and the probe where labels are known; the same for every method."""
-        from rdxcli.methods.difference.probe import classification_probe
-        from rdxcli.methods.difference.scores import linear_cka
-        from rdxcli.methods.difference.similarity import mutual_neighbours, rsa
 
         a, b = self.joined.a.values, self.joined.b.values
         out: dict[str, float | int | None] = {}
@@ -113,7 +108,6 @@ class Evaluation:
         return out
 
     def _recovery(self, grids: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float | int | None]:
-        from rdxcli.methods.difference.planted import recovery
 
         if self.planted is None or self.joined.a.labels is None:
             return {}
@@ -138,8 +132,6 @@ def planted_difference(text: str | None, joined: Joined) -> Planted | None:
     UsageError
         Not of that form, no labels, or classes that the labels do not have.
     """
-    from rdxcli.methods.difference.planted import Planted
-
     labels = joined.a.labels
     if text is None:
         merged = [KNOWN_MERGES.get(side.name.partition("@")[0], ()) for side in (joined.a, joined.b)]

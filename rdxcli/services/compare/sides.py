@@ -1,0 +1,181 @@
+"""What is compared: both sides and the reference pair, read through the gates, brought to the same images, named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+
+from rdxcli.datasets.arrayfiles import split_key
+from rdxcli.datasets.selection import ArrayOptions
+from rdxcli.errors import InputError, UsageError
+from rdxcli.numerics.seeding import generator
+from rdxcli.records import Representation
+from rdxcli.representations.joining import Joined, join
+from rdxcli.representations.resolve import resolve_representation
+from rdxcli.services.base import parse_units
+from rdxcli.services.compare.options import CompareOptions
+
+YARDSTICKS = ("halves", "jitter")
+JITTER = 0.1  # of the spread of each feature
+
+
+def read_pair(options: CompareOptions) -> Joined:
+    """Both sides on the samples they share, under names that tell them apart."""
+    a, b = (
+        without(_resolve(options, text, layer, arrays), drop, option)
+        for text, layer, arrays, drop, option in (
+            (options.a, options.layer_a, _own(options, "a"), options.drop_a, "--drop-a"),
+            (options.b, options.layer_b, _own(options, "b"), options.drop_b, "--drop-b"),
+        )
+    )
+    note = None
+    if _labels_by_position(options, a, b):
+        b = replace(b, labels=None)
+        note = f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}"
+    joined = join(*told_apart(a, b, options.a, options.b))
+    return replace(joined, notes=[*joined.notes, note]) if note else joined
+
+
+def _own(options: CompareOptions, side: str) -> ArrayOptions:
+    """What belongs to the rows of one side alone."""
+    return ArrayOptions(labels=getattr(options, f"labels_{side}"), sample_ids=getattr(options, f"sample_ids_{side}"))
+
+
+def _labels_by_position(options: CompareOptions, a: Representation, b: Representation) -> bool:
+    """One file of labels for two orders of rows fits the first alone."""
+    if options.arrays.labels is None or options.labels_a or options.labels_b:
+        return False
+    if a.labels is None or b.labels is None or a.sample_ids is None or b.sample_ids is None:
+        return False
+    return a.n == b.n and bool((a.labels == b.labels).all()) and bool((a.sample_ids != b.sample_ids).any())
+
+
+def read_reference(options: CompareOptions, joined: Joined) -> Joined | None:
+    """The reference pair on the images that are compared; None without one."""
+    if options.yardstick is not None:
+        return built_in(options.yardstick, joined, options.seed)
+    if not options.reference:
+        return None
+    nothing = ArrayOptions()
+    c, d = (_resolve(options, text, options.reference_layer, nothing) for text in options.reference)
+    return _like(join(*told_apart(c, d, *options.reference)), joined)
+
+
+def built_in(name: str, joined: Joined, seed: int) -> Joined:
+    """A natural yardstick made of the first model itself.
+
+    ``halves``: two random halves of its dimensions, which two networks half as wide could be. ``jitter``: the model and
+    a copy with noise of a tenth of each feature's spread.
+
+    Raises
+    ------
+    InputError
+        Halves of a single dimension.
+    """
+    side = joined.a
+    rng = generator(seed, "yardstick", name)
+    values = np.asarray(side.values, dtype=np.float64)
+    if name == "halves":
+        if side.d < 2:
+            raise InputError(f"--yardstick halves: {side.name} has one dimension", "give --yardstick jitter")
+        order = rng.permutation(side.d)
+        halves = [np.sort(part) for part in (order[: side.d // 2], order[side.d // 2 :])]
+        pair = [
+            replace(side, values=values[:, part], name=f"{side.name}, {which} half of its dimensions")
+            for part, which in zip(halves, ("one", "the other"), strict=True)
+        ]
+    else:
+        noisy = values + JITTER * values.std(axis=0) * rng.standard_normal(values.shape)
+        pair = [side, replace(side, values=noisy, name=f"{side.name} with noise of {JITTER:.0%}")]
+    return replace(joined, a=pair[0], b=pair[1], notes=[])
+
+
+def told_apart(
+    a: Representation, b: Representation, text_a: str | Representation, text_b: str | Representation
+) -> tuple[Representation, Representation]:
+    """The two sides under names that differ, when they are not the same thing.
+
+    Layers of one model are told apart by the layer, files of one name by the folders that differ.
+    """
+    if a.name != b.name:
+        return a, b
+    if a.layer != b.layer and a.layer and b.layer:
+        return replace(a, name=f"{a.name}.{a.layer}"), replace(b, name=f"{b.name}.{b.layer}")
+    first, second = (_parts(text) for text in (text_a, text_b))
+    if first is None or second is None or first == second:
+        return a, b
+    for depth in range(2, max(len(first), len(second)) + 1):
+        if first[-depth:] != second[-depth:]:
+            names = ["/".join([*parts[-depth:-1], side.name]) for parts, side in ((first, a), (second, b))]
+            return replace(a, name=names[0]), replace(b, name=names[1])
+    return a, b
+
+
+def _parts(text: str | Representation) -> tuple[str, ...] | None:
+    """The parts of the path of a file of arrays, without its root."""
+    found = split_key(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    path = PurePath(Path(found[0]).expanduser().resolve())
+    return path.relative_to(path.anchor).parts
+
+
+def without(record: Representation, columns: str | None, option: str) -> Representation:
+    """A representation without some of its columns; its name and its ``source`` say which.
+
+    Raises
+    ------
+    UsageError
+        Malformed or unknown columns, or nothing left.
+    """
+    if columns is None:
+        return record
+    dropped = sorted(parse_units(columns, record.d, option))
+    if len(dropped) == record.d:
+        raise UsageError(f"{option} {columns}: no column of {record.name} is left")
+    return replace(
+        record,
+        values=np.delete(record.values, dropped, axis=1),
+        name=f"{record.name}-without-{columns.replace(' ', '')}",
+        source={**record.source, "dropped": dropped},
+    )
+
+
+def _like(reference: Joined, joined: Joined) -> Joined:
+    """The reference pair restricted to the images that are compared, in their order."""
+    if reference.a.sample_ids is None or joined.a.sample_ids is None:
+        if reference.a.n != joined.a.n:
+            raise InputError(
+                f"the reference pair has {reference.a.n} rows, the comparison {joined.a.n}, and no ids to match",
+                "give the ids with --sample-ids, or a reference on the same rows",
+            )
+        return reference
+    first, second = join(joined.a, reference.a), join(joined.a, reference.b)
+    if first.a.n < joined.a.n:
+        raise InputError(
+            f"the reference pair lacks {joined.a.n - first.a.n} of the {joined.a.n} images that are compared",
+            "read it on the same data set",
+        )
+    return replace(reference, a=first.b, b=second.b)
+
+
+def _resolve(
+    options: CompareOptions, text: str | Representation, layer: str | None, own: ArrayOptions
+) -> Representation:
+    shared = options.arrays
+    return resolve_representation(
+        text,
+        layer=layer,
+        pool=options.pool,
+        selection=options.selection,
+        arrays=ArrayOptions(
+            labels=own.labels or shared.labels,
+            sample_ids=own.sample_ids or shared.sample_ids,
+            images=own.images or shared.images,
+        ),
+        outputs=options.outputs,
+        device=options.device,
+        force=options.force,
+    )

@@ -1,0 +1,185 @@
+"""The gate of ``rdx compare`` in a nightly job, and what a comparison knows of its inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+
+from rdxcli.artifacts import find_artifacts
+
+QUICK = ("--bootstraps", "0", "--json", "--outputs", "outputs")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A network's features, its rounded copy, an edit, and another network."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 6, 160)
+    hidden = 2 * rng.normal(size=(6, 12))[label] + rng.normal(size=(160, 12))
+    features = np.maximum(hidden @ rng.normal(size=(12, 32)) / np.sqrt(12), 0)
+    np.save(tmp_path / "old.npy", features)
+    np.save(tmp_path / "half.npy", features.astype(np.float16))
+    np.save(tmp_path / "edit.npy", np.round(features / features.max() * 7) / 7)
+    np.save(tmp_path / "other.npy", np.maximum(hidden @ rng.normal(size=(12, 32)) / 3, 0) ** 2)
+    np.save(tmp_path / "y.npy", label)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("b", "gate", "fails", "why"),
+    [
+        ("half.npy", "verdict", False, ""),
+        ("edit.npy", "verdict", True, "the verdict is: difference found (changed at all)"),
+        ("edit.npy", "p<0.05", True, "p-value"),
+        ("edit.npy", "score>90%", False, ""),
+        ("other.npy", "strength>0.01", True, "strength of the strongest group"),
+        ("edit.npy", "score<0.9", True, "below 0.9"),
+    ],
+)
+def test_what_a_gate_says_is_what_the_document_says(folder: Path, b: str, gate: str, fails: bool, why: str) -> None:
+    done = rdx_here("compare", "old.npy", b, *QUICK, "--fail-on", gate, cwd=folder)
+    assert done.returncode == (3 if fails else 0), done.stderr
+    assert why in " ".join(done.stderr.split())
+    document = json.loads(done.stdout)
+    if gate == "verdict":
+        assert (document["difference"]["verdict"] != "no difference found") == fails
+    for sentence in document["difference"]["sentences"]:
+        assert sentence in " ".join(done.stderr.split())
+
+
+def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> None:
+    arguments = ("compare", "old.npy", "new.npy", *QUICK, "--no-test")
+    gated = (*arguments[:-1], "--fail-on", "verdict")
+    runs = []
+    for night, name in enumerate(("half", "edit", "edit")):
+        np.save(folder / "new.npy", np.load(folder / f"{name}.npy"))
+        done = rdx_here(*gated, cwd=folder)
+        assert done.returncode == (3 if night else 0), done.stderr
+        runs.append(json.loads(done.stdout)["artifact"])
+    assert runs[0] != runs[1] == runs[2]  # a new run beside the old one, then the same one again
+    assert rdx_here(*arguments, cwd=folder).returncode == 1  # without a gate it is an error, as before
+    replaced = rdx_here(*gated, "--on-change", "replace", "--seed", "5", cwd=folder)
+    assert replaced.returncode == 3
+    assert json.loads(replaced.stdout)["artifact"] == runs[0]
+    assert len(find_artifacts(folder / "outputs", "comparison")) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--fail-on", "verdit"], "did you mean `verdict`"),
+        (["--fail-on", "score>2"], "between 0 and 1"),
+        (["--fail-on", "flips>1%"], "--predictions-a"),
+        (["--fail-on", "reference"], "--reference"),
+        (["--fail-on", "strength>1", "--no-test"], "--no-test"),
+        (["--k", "3", "--param", "n_clusters=5"], "--k 3 and --param n_clusters=5 contradict"),
+        (["--gamma", "0.1", "--param", "gamma=0.2"], "contradict"),
+        (["--param", "random_state=3"], "--seed"),
+        (["--param", "n_clusters=two"], "whole number"),
+        (["--on-change", "keep"], "--on-change keep"),
+        (["--yardstick", "thirds"], "halves, jitter"),
+        (["--yardstick", "halves", "--reference", "old.npy", "half.npy"], "two reference pairs"),
+    ],
+)
+def test_nonsense_is_refused_before_the_work(folder: Path, options: list[str], words: str) -> None:
+    done = rdx_here("compare", "old.npy", "edit.npy", *QUICK, *options, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert not (folder / "outputs").exists()
+
+
+def test_whatever_was_read_is_in_the_request(folder: Path) -> None:
+    """Each file that a comparison reads is changed in turn: never is the old result given back."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    (folder / "words.txt").write_text("\n".join(f"word{i}" for i in range(8)))
+    np.save(folder / "images.npy", rng.normal(size=(160, 8)))
+    np.save(folder / "texts.npy", rng.normal(size=(8, 8)))
+    np.save(folder / "ids.npy", np.array([f"i{i:03d}" for i in range(160)]))
+    Image.new("L", (2, 2)).save(folder / "unused.png")
+    arguments = (
+        *("compare", "old.npy", "edit.npy", "--no-test", *QUICK, "--labels", "y.npy", "--sample-ids", "ids.npy"),
+        *("--labels-b", "yb.npy", "--concept-set", "words.txt"),
+        *("--file", "image_embeddings=images.npy", "--file", "text_embeddings=texts.npy"),
+    )
+    np.save(folder / "yb.npy", np.load(folder / "y.npy"))
+    assert rdx_here(*arguments, cwd=folder).returncode == 0
+    again = rdx_here(*arguments, cwd=folder)
+    assert again.returncode == 0
+    assert "reusing" in again.stderr
+    changes = {
+        "old.npy": lambda values: values + rng.normal(size=values.shape),
+        "edit.npy": lambda values: values[::-1],
+        "y.npy": lambda values: values[::-1],
+        "yb.npy": lambda values: (values + 1) % 6,
+        "images.npy": lambda values: values[::-1],
+        "texts.npy": lambda values: values[::-1],
+        "ids.npy": lambda values: np.char.add("x", values),
+    }
+    for name, change in changes.items():
+        before = np.load(folder / name)
+        np.save(folder / name, change(before))
+        done = rdx_here(*arguments, cwd=folder)
+        assert done.returncode == 1, name
+        assert "other parameters or inputs" in done.stderr, name
+        np.save(folder / name, before)
+    text = (folder / "words.txt").read_text()
+    (folder / "words.txt").write_text(text.replace("word3", "other"))
+    assert rdx_here(*arguments, cwd=folder).returncode == 1
+
+
+def test_sides_have_labels_and_ids_of_their_own(folder: Path) -> None:
+    values, label = np.load(folder / "old.npy"), np.load(folder / "y.npy")
+    order = np.random.default_rng(3).permutation(160)
+    ids = np.array([f"i{i:03d}" for i in range(160)])
+    for name, content in {"b": values[order], "ids_a": ids, "ids_b": ids[order], "y_b": label[order]}.items():
+        np.save(folder / f"{name}.npy", content)
+    sides = ("--sample-ids-a", "ids_a.npy", "--sample-ids-b", "ids_b.npy")
+    done = rdx_here("compare", "old.npy", "b.npy", *QUICK, *sides, "--labels", "y.npy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["difference"]["score"] == 0
+    assert not any("samples differ" in note for note in document["notes"])
+    assert any("labels are those of the rows of old" in note for note in document["notes"])
+    own = ("--labels-a", "y.npy", "--labels-b", "y_b.npy", "--run", "own")
+    done = rdx_here("compare", "old.npy", "b.npy", *QUICK, *sides, *own, "--no-test", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == [
+        "the two representations agree on every pair: there is no difference to explain"
+    ]
+
+
+@pytest.mark.parametrize("name", ["halves", "jitter"])
+def test_a_yardstick_is_a_reference_pair(folder: Path, name: str) -> None:
+    done = rdx_here("compare", "old.npy", "other.npy", *QUICK, "--yardstick", name, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    reference = json.loads(done.stdout)["difference"]["reference"]
+    assert 0.0 < reference["score"] < 1.0
+    assert reference["a"]["name"].startswith("old")
+    gated = rdx_here(
+        *("compare", "old.npy", "other.npy", *QUICK, "--yardstick", name, "--fail-on", "reference"), cwd=folder
+    )
+    assert (gated.returncode == 3) == reference["exceeded"]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in ("x/dino", "x/clip", "y/dino"):
+        (tmp_path / place).mkdir(parents=True)
+        np.save(tmp_path / place / "features.npy", rng.normal(size=(40, 4)))
+    pairs = [("x/dino", "x/clip", "dino", "clip"), ("x/dino", "y/dino", "x/dino", "y/dino")]
+    for a, b, first, second in pairs:
+        files = (f"{a}/features.npy", f"{b}/features.npy")
+        done = rdx_here("compare", *files, "--k", "2", "--no-test", *QUICK, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["a"]["name"] == f"{first}/features"
+        assert document["b"]["name"] == f"{second}/features"
+    itself = rdx_here("compare", files[0], files[0], "--k", "2", "--no-test", *QUICK, cwd=tmp_path)
+    assert json.loads(itself.stdout)["a"]["name"] == "features"
