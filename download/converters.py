@@ -18,8 +18,7 @@ import numpy as np
 
 from rdxcli.errors import InputError
 
-from .plainpickle import Opaque, read_plain
-from .plainvalues import Tensor
+from .plainpickle import Opaque, Tensor, read_plain
 from .zipcheckpoint import read_zip_checkpoint
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")

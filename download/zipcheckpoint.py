@@ -11,8 +11,7 @@ import numpy as np
 
 from rdxcli.errors import InputError
 
-from .plainpickle import Symbol, read_plain
-from .plainvalues import Storage, Tensor
+from .plainpickle import Storage, Symbol, Tensor, read_plain
 
 MOST_BYTES = 1 << 30
 """Largest table of contents that is read."""

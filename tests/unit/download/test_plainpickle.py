@@ -156,6 +156,12 @@ def test_lenient_reading_keeps_markers() -> None:
         b"\x80\x04cnumpy\ndtype\n(X\x01\x00\x00\x00Otq.",
         b"\x82\x01.",
         b"(i__builtin__\neval\n.",
+        b"\x80\x04K\x01r\xf0\xff\xff\xff.",  # a memo of 2^32 places
+        b"\x80\x04c_codecs\nencode\n}X\x0c\x00\x00\x00__defaults__Nsb.",
+        b"\x80\x04c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__Ns\x86b.",
+        b"\x80\x04cnumpy\nndarray\n}X\x04\x00\x00\x00nameNsb.",
+        b"\x80\x04cbuiltins\nset\n}X\x04\x00\x00\x00nameNsb.",
+        b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
     ],
 )
 def test_damaged_or_foreign(data: bytes) -> None:
@@ -175,6 +181,17 @@ def test_cut_anywhere() -> None:
     for length in range(len(data)):
         with pytest.raises(InputError):
             read_plain(data[:length], "x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_changed_bytes_raise_nothing_else(data: Any) -> None:
+    whole = bytearray(pickle.dumps({"a": [1, 2.5, "text", {3}], "b": np.arange(3), "c": ("d", b"e")}, 4))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    for lenient in (False, True):
+        with contextlib.suppress(InputError):
+            read_plain(bytes(whole), "x", lenient=lenient)
 
 
 def test_arrays_of_objects_are_refused() -> None:
