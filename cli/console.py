@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import RdxError
-from rdxcli.progress import Advance, set_tracker
+from rdxcli.progress import Advance, human_bytes, set_tracker
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,8 +182,8 @@ class _PlainProgress:
         rate = self.done / (now - self.start)
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate > 0 else ""
         if self.unit == BYTES:
-            of = f" of {_bytes(self.total)}" if self.total else ""
-            self.sink.message(f"{self.description}: {_bytes(self.done)}{of}, {_bytes(rate)}/s{left}")
+            of = f" of {human_bytes(self.total)}" if self.total else ""
+            self.sink.message(f"{self.description}: {human_bytes(self.done)}{of}, {human_bytes(rate)}/s{left}")
             return
         of = f"/{self.total}" if self.total else ""
         self.sink.message(f"{self.description}: {self.done}{of} {self.unit}, {rate:.1f} {self.unit}/s{left}")
@@ -200,14 +200,6 @@ class _SinkHandler(logging.Handler):
             self.sink.warning(text)
         else:
             self.sink.stderr.print(text, markup=False, style="dim" if record.levelno < logging.INFO else None)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _width(stream: Any) -> int | None:

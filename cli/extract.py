@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from rdxcli import SCHEMA_VERSION
+from rdxcli.progress import human_bytes
 
 from .options import (
     SAMPLES_FAILED,
@@ -183,8 +184,6 @@ def _say_share(session: Session, shares: list[Any], strict: bool) -> None:
 
 
 def _lines(plan: dict[str, Any]) -> str:
-    from rdxcli.services.listing import human_bytes
-
     layers = [
         f"  {entry['layer']}: {' x '.join(map(str, entry['shape']))}, {human_bytes(entry['bytes'])}, {entry['state']}, "
         f"{entry['artifact']}"

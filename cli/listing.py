@@ -1,12 +1,12 @@
 """``rdx list`` and ``rdx doctor``: what there is, and what is missing for which command."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rdxcli.errors import UnknownNameError, UsageError
 
-from .options import Session, command, complete_models
+from .options import FAILED, Session, command, complete_models
 
 KINDS = ("models", "datasets", "methods", "layers", "artifacts")
 _UNUSED = ("seed", "config", "run", "force", "dry_run", "wait")
@@ -55,11 +55,22 @@ def list_(
         session.sink.table(listing.title, listing.columns, listing.rows, to_stdout=True)
 
 
-@command("doctor", examples=["rdx doctor", "rdx doctor --json"], without=(*_UNUSED, "device"))
-def doctor(session: Session) -> None:
-    """Check this machine: versions, devices, caches, free disk, and what is missing for which command."""
+@command("doctor", examples=["rdx doctor", "rdx doctor --json", "rdx doctor --verify"], without=(*_UNUSED, "device"))
+def doctor(
+    session: Session,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all artifacts and compare every byte with its hash.")
+    ] = False,
+) -> None:
+    """Check this machine: versions, devices, caches, free disk, and what is missing for which command.
+
+    With --verify the outputs directory is checked instead: exit code 1 when an artifact is damaged.
+    """
     from rdxcli.services import listing as service
 
+    if verify:
+        _verify(session, service.verify(session.outputs))
+        return
     report = service.doctor(session.outputs)
     if session.sink.as_json:
         session.sink.result(None, report)
@@ -67,3 +78,18 @@ def doctor(session: Session) -> None:
     for section, entries in report.items():
         rows = [(key, value) for key, value in entries.items()]
         session.sink.table(section.replace("_", " "), ["", ""], rows, to_stdout=True)
+
+
+def _verify(session: Session, found: Any) -> None:
+    damaged, unfinished = len(found.damaged), len(found.unfinished)
+    if session.sink.as_json:
+        session.sink.result(None, found.document())
+    else:
+        rows = [(entry["artifact"], entry["problem"]) for entry in found.damaged]
+        rows += [(entry["artifact"], f"unfinished, {entry['state']}") for entry in found.unfinished]
+        rows += [(name, "has no hashes: an older version made it") for name in found.without_hashes]
+        if rows:
+            session.sink.table("", ("artifact", "state"), rows, to_stdout=True)
+        session.sink.message(f"{found.intact} artifacts are intact, {damaged} damaged, {unfinished} unfinished")
+    if damaged:
+        session.exit(FAILED)

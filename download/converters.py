@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.artifacts.store import write_json
 from rdxcli.errors import InputError
 
 from .plainpickle import Opaque, Tensor, read_plain
@@ -230,10 +231,9 @@ def _word(value: Any) -> Any:
 
 def _write_json(target: Path, content: Any) -> Path:
     try:
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        write_json(target, content, indent=None)
     except (TypeError, ValueError) as error:
         raise InputError(f"{target.name}: {error}") from None
-    target.write_text(text, "utf-8")
     return target
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.errors import MissingDataError, RdxError
+from rdxcli.progress import human_bytes
 
 from . import store
 from .catalogue import UNKNOWN, Item, Recipe
@@ -240,12 +241,3 @@ def _arrived(home: Home, item: Item) -> int:
         if path.is_file():
             return path.stat().st_size
     return 0
-
-
-def human_bytes(size: float) -> str:
-    """``size`` bytes as people write it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rdxcli.artifacts.store import write_json
 from rdxcli.errors import RdxError
 from rdxcli.progress import log
 
@@ -120,6 +121,7 @@ class Home:
 
     def write(self, receipt: Receipt, folder: Path) -> None:
         """Replace the receipt in ``folder``."""
+        (folder / NOTES).mkdir(parents=True, exist_ok=True)
         write_json(folder / NOTES / "receipt.json", receipt.document())
 
     def content(self) -> Path | None:
@@ -362,17 +364,6 @@ def remember_hash(root: Path, recipe: Recipe, item: Item, facts: Mapping[str, An
         seen = seen_hashes(root)
         seen.setdefault(recipe.name, {})[item.name] = {**facts, "seen": now()}
         write_json(root / WORK / "hashes.json", seen)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a document so that a reader sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
 
 
 def now() -> str:

@@ -43,3 +43,20 @@ def track(description: str, total: int | None = None, unit: str = "rows") -> Abs
         What a step is, for the rate that is shown.
     """
     return _tracker(description, total, unit)
+
+
+def human_bytes(size: float) -> str:
+    """``size`` bytes as people write it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """``seconds`` as people say it: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

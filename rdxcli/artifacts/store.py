@@ -344,6 +344,15 @@ def _open(folder: Path, request: Request, force: bool, resume: bool) -> Draft:
     return Draft(partial, Manifest.of(request), resumed=resumed)
 
 
+def unfinished_state(partial: Path) -> str:
+    """Who works on what lies in a partial folder, or who began it, for people."""
+    working = Watch().living(partial)
+    if working:
+        return f"worked on by {say_workers(working)}"
+    begun = (_stored(partial) or {}).get("begun")
+    return f"begun by {say_workers([begun])}" if isinstance(begun, dict) else "of unknown origin"
+
+
 def _opening(request: Request, resume: bool) -> dict[str, Any]:
     return sealed(
         {
@@ -381,10 +390,9 @@ def _continues(partial: Path, request: Request, force: bool, resume: bool) -> bo
             f"{partial} holds unfinished work, and what it belongs to cannot be read from {_REQUEST}",
             "throw it away with --force, or give this one another name with --run NAME",
         )
-    begun = stored.get("begun")
-    by = f", begun by {say_workers([begun])}" if isinstance(begun, dict) else ""
     raise ArtifactError(
-        f"{partial} holds the unfinished work of another request{by}{_listing(stored, request)}",
+        f"{partial} holds the unfinished work of another request, {unfinished_state(partial)}"
+        f"{_listing(stored, request)}",
         "finish it with its own command, give this one another name with --run NAME, or throw it away with --force",
     )
 
@@ -538,7 +546,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any, indent: int | None = 2) -> None:
     """Write ``document`` as UTF-8 JSON, atomically: a sibling file is renamed over ``path``.
 
     Bytes of a file name that are no UTF-8 are written as JSON writes them and come back as they were.
@@ -546,7 +554,7 @@ def write_json(path: Path, document: Any) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            json.dump(document, stream, indent=2, ensure_ascii=False, allow_nan=False)
+            json.dump(document, stream, indent=indent, ensure_ascii=False, allow_nan=False)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())

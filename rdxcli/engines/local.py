@@ -27,7 +27,7 @@ from rdxcli.engines.feed import Batch, Feed
 from rdxcli.engines.shards import DamagedShardError, Failure, GoneError, ShardPlan, ShardResult, ShardStore
 from rdxcli.engines.tasks import ShardTask, Values, batch_length, is_out_of_memory, join_outputs, split_batch
 from rdxcli.errors import RdxError
-from rdxcli.progress import Advance, log, track
+from rdxcli.progress import Advance, human_seconds, log, track
 
 WRITES = 2
 REPORT_AFTER = 30.0  # seconds until the rate and the bottleneck are stated
@@ -465,11 +465,3 @@ def _joined(parts: Sequence[Values]) -> Values:
     if parts and all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts) if len(parts) > 1 else parts[0]  # type: ignore[arg-type, return-value]
     return [row for part in parts for row in part]
-
-
-def human_seconds(seconds: float) -> str:
-    """``seconds`` as people say it: ``40 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.artifacts.leases import Worker
-from rdxcli.engines.local import REPORT_AFTER, RunOptions, RunReport, check_failures, human_seconds, run_local
+from rdxcli.engines.local import REPORT_AFTER, RunOptions, RunReport, check_failures, run_local
 from rdxcli.engines.shards import ShardPlan, ShardStore
 from rdxcli.engines.tasks import ShardTask
 from rdxcli.errors import DependencyError, RdxError
-from rdxcli.progress import Advance, log, track
+from rdxcli.progress import Advance, human_seconds, log, track
 
 RESTARTS = 3  # of one actor
 REACH = 10.0  # seconds in which a cluster must answer

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import MissingDataError, RdxError, UnknownNameError, UsageError
-from rdxcli.progress import log, track
+from rdxcli.progress import human_bytes, log, track
 from rdxcli.records import SCHEMA_VERSION
-from rdxcli.services.listing import Listing, human_bytes
+from rdxcli.services.listing import Listing
 
 if TYPE_CHECKING:
     from rdxcli.download.catalogue import Recipe

@@ -6,9 +6,15 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from rdxcli.artifacts import Artifact, find_artifacts
+from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.artifacts.store import PARTIAL, unfinished_state
+from rdxcli.errors import ArtifactError
+from rdxcli.progress import human_bytes, track
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,6 @@ def layers(model: str, device: str = "auto", untrained: bool = False) -> Listing
 
 def artifacts(outputs: Path) -> Listing:
     """The finished artifacts below ``outputs``."""
-    from rdxcli.artifacts import find_artifacts
-
     rows = []
     for artifact in find_artifacts(outputs):
         manifest = artifact.manifest
@@ -141,10 +145,49 @@ def _place(path: Path) -> str:
     return f"{path}, {'exists' if path.exists() else 'not there yet'}, {writable}, {human_bytes(free)} free"
 
 
-def human_bytes(size: float) -> str:
-    """``size`` bytes as people write it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    intact : int
+        Artifacts of which every file is what was written.
+    without_hashes : list of str
+        Artifacts of older versions: only the sizes of their files could be compared.
+    damaged : list of mapping
+        ``artifact`` and ``problem``.
+    unfinished : list of mapping
+        ``artifact`` and who began it or works on it.
+    """
+
+    intact: int
+    without_hashes: list[str]
+    damaged: list[dict[str, str]]
+    unfinished: list[dict[str, str]]
+
+    def document(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"intact": self.intact, **{name: getattr(self, name) for name in list(vars(self))[1:]}}
+
+
+def verify(outputs: Path) -> Verified:
+    """Read every file of every artifact below ``outputs`` and compare it with its hash."""
+    found = Verified(0, [], [], [])
+    intact = 0
+    folders = sorted(path.parent for path in outputs.rglob(MANIFEST)) if outputs.is_dir() else []
+    partials = sorted(outputs.rglob(f"*{PARTIAL}")) if outputs.is_dir() else []
+    with track("verify", len(folders), "artifacts") as advance:
+        for folder in folders:
+            try:
+                manifest = Artifact.open(folder, full=True).manifest
+            except ArtifactError as error:
+                found.damaged.append({"artifact": folder.as_posix(), "problem": error.message})
+            else:
+                if manifest.hashes or not manifest.files:
+                    intact += 1
+                else:
+                    found.without_hashes.append(folder.as_posix())
+            advance(1)
+    found.unfinished.extend({"artifact": path.as_posix(), "state": unfinished_state(path)} for path in partials)
+    return replace(found, intact=intact)

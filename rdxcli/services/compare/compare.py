@@ -15,7 +15,7 @@ from rdxcli.artifacts.store import check_reuse
 from rdxcli.datasets.arrays import is_array, load_representation
 from rdxcli.errors import ArtifactError, GateError, UsageError
 from rdxcli.models import resolve
-from rdxcli.progress import log
+from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import shown_name, verdict_lines
 from rdxcli.representations.joining import Joined
@@ -30,7 +30,6 @@ from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.scores import Evaluation, planted_difference
 from rdxcli.services.compare.sides import YARDSTICKS, read_pair, read_reference, without
-from rdxcli.services.listing import human_bytes
 
 LIBRARIES = 700 * 2**20
 """Memory of the process before it reads anything, PyTorch and scikit-learn included."""

@@ -519,3 +519,11 @@ def test_death_at_every_step(small: Site, settings: Settings, monkeypatch: pytes
         assert home.ready()
         assert all(store.damaged(home.path, item.name, deep=True) == [] for item in recipe().items)
     assert deaths > 5
+
+
+def test_the_password_of_a_mirror_is_not_written_down(small: Site, settings: Settings) -> None:
+    mirror = str(settings.mirror).replace("http://", "http://user:secret@")
+    install(recipe(), replace(settings, mirror=mirror))
+    written = {path.name: path.read_bytes() for path in settings.root.rglob("*") if path.is_file()}
+    assert {"receipt.json", "hashes.json"} <= written.keys()
+    assert not any(b"secret" in content for content in written.values())

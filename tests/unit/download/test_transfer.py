@@ -352,3 +352,23 @@ def test_stop_keeps_what_there_is(site: Site, policy: Policy, tmp_path: Path) ->
         fetch(http, [site.url + "/f.bin"], tmp_path / "f.bin", KNOWN, policy, stop, after)
     assert 0 < (tmp_path / "f.bin.part").stat().st_size < len(BODY)
     assert get(site, policy, tmp_path).resumed > 0
+
+
+@pytest.mark.parametrize(
+    ("proxy", "known"),
+    [
+        ("socks5://127.0.0.1:1", True),
+        ("socks5h://u:pw@127.0.0.1:1", True),
+        ("socks4://u:pw@h:1", False),
+        ("x:y", False),
+    ],
+)
+def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch, proxy: str, known: bool) -> None:
+    """SOCKS is spoken; what is not understood is one line that names the variable and keeps the password."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    if known:
+        client(Policy()).close()
+        return
+    with pytest.raises(TransferError, match="ALL_PROXY=") as caught:
+        client(Policy())
+    assert "pw" not in caught.value.message
