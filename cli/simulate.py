@@ -23,11 +23,6 @@ from .options import (
     method_parameters,
 )
 
-TITLES = {
-    "correlation": "correlation of simulated and true activations",
-    "ablation": "share of a unit's effect on the loss that its simulated activation keeps",
-}
-
 
 @command(
     "simulate",
@@ -40,7 +35,8 @@ TITLES = {
 def simulate(
     session: Session,
     explanations: Annotated[
-        list[str] | None, typer.Option("--explanations", help="CSV file or explain artifact; may be repeated.")
+        list[str] | None,
+        typer.Option("--explanations", help="CSV file, NAME=FILE or artifact; may be repeated."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="Explanation run of this layer, or all.", show_default=False)
@@ -112,24 +108,15 @@ def simulate(
     if session.dry_run:
         session.plan("simulate", service.plan(options))
         return
-    outcome = service.simulate(options)
-    _show(session, outcome.document)
+    outcome = service.run(options)
+    session.sink.table(outcome.title, outcome.columns, outcome.rows)
+    _show_more(session, outcome.document)
+    for line in outcome.lines:
+        session.sink.message(line)
     session.sink.result(str(outcome.artifact.path), outcome.document)
 
 
-def _show(session: Session, document: Any) -> None:
-    rows = [
-        (
-            entry["method"],
-            entry["summary"]["mean"],
-            entry["summary"]["standard_error"],
-            entry["summary"]["count"],
-            entry["summary"]["undefined"],
-        )
-        for entry in document["methods"]
-    ]
-    columns = ("method", "mean", "standard error", "units", "undefined")
-    session.sink.table(TITLES[document["method"]], columns, rows)
+def _show_more(session: Session, document: Any) -> None:
     ends = document.get("ablation", {}).get("controls")
     if ends:
         session.sink.message(
@@ -142,5 +129,3 @@ def _show(session: Session, document: Any) -> None:
             for pair in document["pairs"]
         ]
         session.sink.table("paired differences", ("first", "second", "difference", "low", "high", "p (Holm)"), pairs)
-    for note in document["notes"]:
-        session.sink.message(f"note: {note}")

@@ -350,17 +350,30 @@ class Simulation(Result):
         Per table ``{method, summary: {mean, standard_error, count, undefined}, units, length_curve}``.
     pairs : sequence of mapping
         Paired comparison of every two tables on the same units.
+    ablation : mapping, optional
+        How the model was judged, and the scores of a perfect and of a shuffled prediction.
+    importance : mapping, optional
+        Share of a unit's effect that its most activating images carry.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
     methods: Sequence[Mapping[str, Any]] = ()
     pairs: Sequence[Mapping[str, Any]] = ()
+    ablation: Mapping[str, Any] | None = None
+    importance: Mapping[str, Any] | None = None
 
     kind = "simulation"
 
     def content(self) -> dict[str, Any]:
         summary = self.methods[0]["summary"] if len(self.methods) == 1 else None
-        return {"model": self.model, "summary": summary, "methods": list(self.methods), "pairs": list(self.pairs)}
+        extra = {"ablation": self.ablation, "importance": self.importance}
+        return {
+            "model": self.model,
+            "summary": summary,
+            "methods": list(self.methods),
+            "pairs": list(self.pairs),
+            **{name: value for name, value in extra.items() if value is not None},
+        }
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from rdxcli.artifacts import fingerprint_array, fingerprint_json
 from rdxcli.concepts.labels import Concepts, label_matrix
 from rdxcli.concepts.options import ConceptOptions
-from rdxcli.concepts.scorer import Scorer, score
+from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, score, wanted
+from rdxcli.concepts.sets import read_concept_set
+from rdxcli.datasets.arrays import load_representation
 from rdxcli.errors import InputError, MissingDataError, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.concepts.scorer import Scorer
-    from rdxcli.records import Representation
+from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
+from rdxcli.methods.neurons.preparation import Split, check_split, random_split
+from rdxcli.records import Representation
+from rdxcli.representations.resolve import resolve_concepts
 
 
 @dataclass(frozen=True)
@@ -72,45 +74,72 @@ def gather(
     if scorer is not None:
         values, source, notes = score(options, scorer, representation)
         return Concepts(values, list(scorer.words), source, notes)
-    if labels:
-        return label_matrix(options, representation)
-    raise UsageError(
-        f"`{options.method}` needs concept scores of the images",
-        "give --vlm NAME --concept-set FILE, or --concepts FILE --concept-names FILE, or "
-        "--file image_embeddings=FILE --file text_embeddings=FILE --concept-set FILE",
-    )
+    needs_concepts(options, labels=labels)
+    return label_matrix(options, representation)
 
 
-def split_of(options: ConceptOptions, n: int) -> Any:
-    """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
+def needs_concepts(options: ConceptOptions, *, labels: bool) -> None:
+    """Refuse options that name no concepts at all, before anything is read.
 
     Raises
     ------
-    InputError
-        A part is missing in the file.
+    UsageError
     """
-    from rdxcli.methods.neurons.preparation import Split, check_split, random_split
+    if options.concepts is None and not (EMBEDDINGS & set(options.files)) and wanted(options) is None and not labels:
+        raise UsageError(
+            f"`{options.method}` needs concept scores of the images",
+            "give --vlm NAME --concept-set FILE, or --concepts FILE --concept-names FILE, or "
+            "--file image_embeddings=FILE --file text_embeddings=FILE --concept-set FILE",
+        )
 
-    if options.splits is None:
-        return random_split(n, options.seed)
-    import numpy as np
 
+def read_splits(path: Path, n: int | None = None) -> Split:
+    """Train, validation and test rows of an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : Path
+    n : int, optional
+        Number of rows, where it is known already.
+
+    Raises
+    ------
+    RdxError
+        A part is missing in the file, it cannot be read, or the parts overlap or do not fit.
+    """
     try:
-        with np.load(options.splits, allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             parts = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise MissingDataError(f"no such file: {options.splits}") from None
+        raise MissingDataError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "splits are an .npz with train, val and test") from None
     missing = [name for name in ("train", "val", "test") if name not in parts]
     if missing:
-        raise InputError(f"{options.splits} has no `{missing[0]}`", f"it holds {', '.join(parts) or 'nothing'}")
-    train, val, test = check_split(parts["train"], parts["val"], parts["test"], n)
+        raise InputError(f"{path} has no `{missing[0]}`", f"it holds {', '.join(parts) or 'nothing'}")
+    given = {name: np.asarray(parts[name]) for name in ("train", "val", "test")}
+    if n is None:  # whatever n is, it is larger than these
+        n = max((len(one) if one.dtype == bool else int(one.max(initial=0)) + 1) for one in given.values())
+    try:
+        train, val, test = check_split(given["train"], given["val"], given["test"], n)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     assert test is not None
     return Split(train, val, test)
 
 
-def _from_file(options: ConceptOptions, representation: Representation) -> Concepts:
-    from rdxcli.representations.resolve import resolve_concepts
+def split_of(options: ConceptOptions, n: int) -> Split:
+    """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
 
+    Raises
+    ------
+    RdxError
+        See `read_splits`.
+    """
+    return random_split(n, options.seed) if options.splits is None else read_splits(options.splits, n)
+
+
+def _from_file(options: ConceptOptions, representation: Representation) -> Concepts:
     matrix = resolve_concepts(str(options.concepts), names=options.concept_names)
     rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
     values = matrix.values if rows is None else matrix.values[rows]
@@ -121,8 +150,6 @@ def _rows(
     ids: np.ndarray | None, n: int, representation: Representation, what: str
 ) -> tuple[np.ndarray | None, list[str]]:
     """Rows of another file that belong to the rows of the representation; None when they are in order already."""
-    import numpy as np
-
     if ids is None or representation.sample_ids is None:
         if n != representation.n:
             raise InputError(
@@ -138,8 +165,6 @@ def _rows(
 
 
 def _from_embeddings(options: ConceptOptions, representation: Representation) -> Concepts:
-    from rdxcli.methods.neurons.concepts import Similarities
-
     for name in ("image_embeddings", "text_embeddings"):
         if name not in options.files:
             raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
@@ -170,10 +195,6 @@ def read_embeddings(
     RdxError
         Files that cannot be read, do not fit each other, or lack samples.
     """
-    from rdxcli.concepts.sets import read_concept_set
-    from rdxcli.datasets.arrays import load_representation
-    from rdxcli.methods.neurons.concepts import clean_concepts
-
     if concept_set is None:
         raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
     images, texts = load_representation(image_file), load_representation(text_file)

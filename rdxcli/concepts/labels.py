@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
-from rdxcli.artifacts import fingerprint_array
+from rdxcli.artifacts import fingerprint_array, fingerprint_json
 from rdxcli.concepts.options import ConceptOptions
+from rdxcli.concepts.sets import FOLDER, RECIPE
 from rdxcli.datasets.registry import open_dataset
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.download.store import content_folder
+from rdxcli.errors import InputError, MissingDataError, UsageError, near_matches
 from rdxcli.methods.neurons.concepts import label_concepts, text_lines
 from rdxcli.records import Representation
 
@@ -37,38 +40,104 @@ class Concepts:
     source: dict[str, Any]
     notes: list[str]
 
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of the content, for a request."""
+        return {**self.source, "names": fingerprint_json(list(self.names))}
+
+    @property
+    def maker(self) -> str | None:
+        """The vision-language model that made the scores, if one did."""
+        model = self.source.get("model")
+        return None if model is None else str(model)
+
+
+PUBLISHED = ("imagenet", "cifar100", "places365")
+"""Data sets for which the paper has clean class names, and for the first two superclasses."""
+
 
 def label_matrix(options: ConceptOptions, representation: Representation) -> Concepts:
-    """One column of 0 and 1 per class, then one per superclass of ``--file superclasses=FILE``.
+    """One column of 0 and 1 per class of the full class list, then one per superclass.
+
+    Superclasses come from ``--file superclasses=FILE``; data sets that have published ones (and published clean names
+    of their classes) take those where they are on this machine, unless ``--param published=false``. Samples with an
+    empty label belong to no class.
 
     Raises
     ------
     UsageError
         There are no labels.
+    InputError
+        All labels are empty, or a superclass names a class that does not exist.
     """
-
-    from rdxcli.concepts.labels import class_names
-
     if representation.labels is None:
         raise UsageError(
             f"`{options.method}` needs labels", "use a data set that has them, or give --labels FILE or --concepts FILE"
         )
-    labels = np.array([str(label) for label in representation.labels])
+    labels = np.array([str(label).strip() for label in representation.labels])
+    filled = np.flatnonzero(labels != "")
+    notes = []
+    if not len(filled):
+        raise InputError(f"all labels of {representation.name} are empty")
+    if len(filled) < len(labels):
+        notes.append(f"{len(labels) - len(filled)} samples have an empty label and belong to no class")
+    classes, listed = full_class_list(representation, labels[filled], options.selection.root)
+    names: list[str] = classes
+    superclasses: dict[str, list[int]] = {}
+    if options.parameters.get("published", True):
+        names, superclasses, said = _published(representation, classes, options)
+        notes += said
+    if "superclasses" in options.files:
+        superclasses = _superclasses(options.files["superclasses"], classes, listed)
+    place = {name: column for column, name in enumerate(classes)}
+    rows, columns = label_concepts(np.array([place[label] for label in labels[filled]]), names, superclasses)
+    matrix = sparse.csr_array((len(labels), rows.shape[1]))
+    if len(filled) == len(labels):
+        matrix = rows
+    else:
+        spread = sparse.csr_array((np.ones(len(filled)), (filled, np.arange(len(filled)))), (len(labels), len(filled)))
+        matrix = sparse.csr_array(spread @ rows)
+    source = {"labels": fingerprint_array(labels), "classes": fingerprint_json(names), "superclasses": superclasses}
+    return Concepts(matrix, list(columns), {**source, "superclasses": fingerprint_json(superclasses)}, notes)
+
+
+def full_class_list(
+    representation: Representation, labels: np.ndarray, root: Path | None = None
+) -> tuple[list[str], bool]:
+    """All classes, also those of which no sample is here, and whether a data set lists them; else the labels' own."""
     present = sorted(set(labels))
-    classes = class_names(representation, len(present))
-    if set(classes) != set(present):
-        classes = present
-    targets = np.array([classes.index(label) for label in labels])
-    superclasses = _superclasses(options.files.get("superclasses"), classes)
-    matrix, names = label_concepts(targets, classes, superclasses)
-    source = {"labels": fingerprint_array(labels), "classes": classes, "superclasses": superclasses}
-    return Concepts(matrix, list(names), source, [])
+    whole: list[str] = []
+    if representation.dataset:
+        whole = list(open_dataset(representation.dataset, root=root).class_names or [])
+    if set(present) <= set(whole):
+        return [str(name) for name in whole], True
+    return present, False
 
 
-def _superclasses(path: str | None, classes: list[str]) -> dict[str, list[int]]:
-    """``{name: [class, ...]}`` of a JSON file; classes by name or number."""
-    if path is None:
-        return {}
+def _published(
+    representation: Representation, classes: list[str], options: ConceptOptions
+) -> tuple[list[str], dict[str, list[int]], list[str]]:
+    """Published names and superclasses of the classes, and what to say of them."""
+    name = str(representation.dataset or "").partition("@")[0]
+    if name not in PUBLISHED:
+        return classes, {}, []
+    folder = content_folder(RECIPE, options.selection.root)
+    if folder is None:
+        missing = f"the published class names and superclasses of {name} are not on this machine"
+        return classes, {}, [f"{missing} (`rdx download {RECIPE}`): its own names are used, without superclasses"]
+    lines = text_lines((folder / FOLDER / f"{name}_labels_clean.txt").read_text("utf-8"))
+    if len(lines) != len(classes):
+        raise InputError(f"{name} has {len(classes)} classes, the published list has {len(lines)}")
+    table = folder / FOLDER / f"{name}_superclass_to_ids.json"
+    groups = {
+        str(group): [int(one) for one in members]
+        for group, members in (json.loads(table.read_text("utf-8")) if table.is_file() else {}).items()
+    }
+    said = f"concepts are the {len(lines)} published class names" + (f" and {len(groups)} superclasses" * bool(groups))
+    return lines, groups, [f"{said} of {name} ({RECIPE}); --param published=false takes the data set's own names"]
+
+
+def _superclasses(path: str, classes: list[str], listed: bool) -> dict[str, list[int]]:
+    """``{name: [class, ...]}`` of a JSON file; classes by name, or by number in the full class list."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -77,16 +146,22 @@ def _superclasses(path: str | None, classes: list[str]) -> dict[str, list[int]]:
         raise InputError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: got a {type(content).__name__}, expected an object of lists of classes")
+    place = {name: column for column, name in enumerate(classes)}
     table: dict[str, list[int]] = {}
     for name, members in content.items():
         table[str(name)] = []
         for member in members:
-            if str(member) in classes:
-                table[str(name)].append(classes.index(str(member)))
-            elif isinstance(member, int) and 0 <= member < len(classes):
+            if str(member) in place:
+                table[str(name)].append(place[str(member)])
+            elif listed and isinstance(member, int) and not isinstance(member, bool) and 0 <= member < len(classes):
                 table[str(name)].append(member)
             else:
-                raise InputError(f"{path}: superclass `{name}` names the class `{member}`, which does not exist")
+                numbers = "" if listed else "; numbers need a data set, whose full class list they count"
+                near = near_matches(str(member), classes)
+                hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else None
+                raise InputError(
+                    f"{path}: superclass `{name}` names the class `{member}`, which does not exist{numbers}", hint
+                )
     return table
 
 

@@ -43,6 +43,10 @@ class Masks:
     categories: list[str] | None = None
     notes: list[str] = field(default_factory=list)
 
+    def identity(self) -> dict[str, Any]:
+        """Fingerprints of the content, for a request."""
+        return {**self.source, "names": self.names, "categories": self.categories}
+
 
 def open_masks(options: ConceptOptions, source: Representation) -> Masks:
     """The masks that the options name.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+from rdxcli.errors import UsageError, near_matches
 from rdxcli.options import WithShortcuts, option
 
 INPUTS = "Inputs of single methods"
@@ -69,3 +70,18 @@ class ConceptOptions(WithShortcuts):
     outputs: Path = Path("outputs")
     seed: int = 0
     device: str = "auto"
+
+
+def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> None:
+    """Refuse ``--file NAME=PATH`` that a method does not read, naming near ones.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name in given:
+        if name not in known:
+            near = near_matches(name, known)
+            reads = f"it reads {', '.join(known)}" if known else "it reads none"
+            hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else reads
+            raise UsageError(f"--file {name}=...: `{method}` reads no such file", hint)

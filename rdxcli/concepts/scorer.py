@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import RECIPE, default_set, read_concept_set
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ CALIBRATED = ("le-siglip", "simulate")
 """Methods that read sigmoid(a (cos + b)); the others read cosines."""
 
 PARAMETERS = ("a", "b", "calibrate", "template")
+EMBEDDINGS = frozenset({"image_embeddings", "text_embeddings"})
+"""Names of ``--file`` that bring embeddings made elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Scorer:
 
 def wanted(options: ConceptOptions) -> str | None:
     """The vision-language model that the options need, or None when concepts come from elsewhere."""
-    given = options.concepts is not None or {"image_embeddings", "text_embeddings"} & set(options.files)
+    given = options.concepts is not None or bool(EMBEDDINGS & set(options.files))
     if given:
         if options.vlm is not None:
             raise UsageError("--vlm has nothing to do: concept scores or embeddings are given", "leave one of them out")
@@ -72,7 +75,6 @@ def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> 
     name = wanted(options)
     if name is None:
         return None
-    from rdxcli.methods.neurons.concepts import clean_concepts
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(name)
@@ -86,6 +88,20 @@ def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> 
     if options.method in CALIBRATED:
         _check_constants(options, spec)
     return Scorer(load_vision_language(spec, device=options.device), list(words), label, notes)
+
+
+def check_calibration(options: ConceptOptions) -> None:
+    """Refuse contradicting constants of the scores before anything is read.
+
+    Raises
+    ------
+    UsageError
+    """
+    from rdxcli.models.vision_language import resolve_vision_language
+
+    name = wanted(options)
+    if name is not None and options.method in CALIBRATED:
+        _check_constants(options, resolve_vision_language(name))
 
 
 def missing_downloads(options: ConceptOptions) -> list[str]:
@@ -130,7 +146,6 @@ def score(
     notes : list of str
     """
     from rdxcli.concepts.image_text import embeddings_of, text_embeddings
-    from rdxcli.methods.neurons.concepts import Similarities
 
     template = str(options.parameters.get("template", "{}"))
     images, image_print = embeddings_of(representation, scorer.model, options.selection, options.outputs)

@@ -10,6 +10,8 @@ from rdxcli.report.charts import histogram, stacked
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
 MOST = 64
+ENDS = ("test low", "test high", "sim low", "sim high")
+"""Ends of intervals, shown with their score."""
 
 
 def page(document: Mapping[str, Any], command: str = "") -> Page:
@@ -54,18 +56,18 @@ def _scores(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     rows = [
         [name, entry["mean"], entry["sem_ddof1"], entry["min"], entry["max"], entry["count"]]
         for name, entry in document["summary"].items()
-        if isinstance(entry, Mapping) and "sem_ddof1" in entry and name not in ("sim low", "sim high")
+        if isinstance(entry, Mapping) and "sem_ddof1" in entry and name not in ENDS
     ]
     return ["score", "mean", "standard error", "lowest", "highest", "units"], rows
 
 
 def _card(unit: Mapping[str, Any]) -> Card:
     scores = unit["scores"]
-    facts = [
-        (name, value, "") for name, value in scores.items() if name not in ("sim low", "sim high") and value is not None
-    ]
-    if scores.get("sim low") is not None:
-        facts.append(("95 %", f"{scores['sim low']:.2f} to {scores['sim high']:.2f}", "Bootstrap interval over images"))
+    facts = [(name, value, "") for name, value in scores.items() if name not in ENDS and value is not None]
+    if scores.get("test low") is not None:
+        facts.append(("95 %", f"{scores['test low']:.2f} to {scores['test high']:.2f}", "Interval over images"))
+    if unit["status"] != "explained":
+        facts.insert(0, ("status", unit["status"], ""))
     largest = max((abs(entry["weight"]) for entry in unit["concepts"]), default=1.0) or 1.0
     bars = [
         Bar(entry["concept"], entry["weight"] / largest, f"{entry['weight']:.2f}")
@@ -94,7 +96,7 @@ def _distribution(document: Mapping[str, Any]) -> list[Any]:
     series = {
         name: [unit["scores"][name] for unit in document["units"] if unit["scores"].get(name) is not None]
         for name in names
-        if name not in ("sim low", "sim high")
+        if name not in ENDS
     }
     series = {name: values for name, values in series.items() if len(values) > 1}
     return [histogram("Units by score", series, "score")] if series else []

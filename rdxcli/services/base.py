@@ -329,21 +329,33 @@ def check_parameters(method: str, given: Mapping[str, Any], known: Sequence[str]
     checked(method, {name: Parameter(name, Any) for name in known}, given)
 
 
+def check_units(text: str | None, option: str = "--units") -> None:
+    """Refuse malformed unit numbers before it is known how many units there are.
+
+    Raises
+    ------
+    UsageError
+    """
+    for part in (text or "all").split(","):
+        first, dash, last = part.strip().partition("-")
+        if part.strip() != "all" and (not first.isdigit() or (dash and not last.isdigit())):
+            raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")
+
+
 def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:
-    """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None.
+    """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None and ``all``.
 
     Raises
     ------
     UsageError
         Malformed text, or a unit that does not exist.
     """
-    if text is None:
+    if text is None or "all" in map(str.strip, text.split(",")):
         return list(range(count))
+    check_units(text, option)
     chosen: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")
         low, high = int(first), int(last) if dash else int(first)
         if high < low or high >= count:
             raise UsageError(f"{option}: `{part.strip()}` is outside of 0 to {count - 1}")

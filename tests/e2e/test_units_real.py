@@ -248,7 +248,7 @@ def test_label_explanations_and_ablation_of_a_cifar_network(shared: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["units"]) == 64
-    assert document["summary"]["sim correlation"]["mean"] > 0.6
+    assert document["summary"]["test correlation"]["mean"] > 0.6
     assert {c["concept"] for unit in document["units"] for c in unit["concepts"]} == set(names)
     scored = rdx_here(
         *("simulate", "--method", "le-label", "--scoring", "ablation", "--variant", "norm", "--units", "0-15"),

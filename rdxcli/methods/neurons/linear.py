@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 from sklearn.base import BaseEstimator
 
 from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
@@ -48,6 +49,7 @@ from rdxcli.numerics.moments import (
     second_moments,
 )
 from rdxcli.numerics.neighbours import resolve_device
+from rdxcli.parameters import Count, NonNegative, Positive, Share
 
 DEAD = 0.01  # a unit whose largest activation is below this is dead (appendix C.2)
 MANY_CONCEPTS = 2000  # from here on float32 halves the time; weights of standardised data differ by less than 1e-6
@@ -159,29 +161,29 @@ class LinearExplanation(BaseEstimator):
     def __init__(
         self,
         *,
-        lam: float | Literal["path"] = 0.05,
-        alpha: float = 0.99,
+        lam: NonNegative | Literal["path"] = 0.05,
+        alpha: Share = 0.99,
         solver: Literal["matched", "exact", "saga"] = "matched",
-        epochs: int = 500,
-        batch_size: int = 512,
-        learning_rate: float = 5e-4,
-        step: float = 0.005,
+        epochs: Count = 500,
+        batch_size: Count = 512,
+        learning_rate: Positive = 5e-4,
+        step: Positive = 0.005,
         search: Literal["greedy", "top"] = "greedy",
-        max_length: int = 10,
+        max_length: Count = 10,
         tolerance: float = 0.02,
-        window: int = 10,
-        description_length: int = 5,
+        window: Count = 10,
+        description_length: Count = 5,
         refit: Literal["least-squares", "adam"] = "least-squares",
         statistics: Literal["train", "all"] = "train",
         min_top: float | None = 0.5,
         min_std: float = 1e-5,
-        path_size: int = 20,
-        path_epsilon: float = 0.005,
+        path_size: Count = 20,
+        path_epsilon: Positive = 0.005,
         device: str = "cpu",
-        dtype: str | None = None,
-        unit_batch: int = 128,
+        dtype: Literal["float64", "float32"] | None = None,
+        unit_batch: Count = 128,
         block_rows: int | None = None,
-        n_shuffled: int = 100,
+        n_shuffled: Annotated[int, Ge(0)] = 100,
         random_state: int = 0,
     ) -> None:
         self.lam, self.alpha, self.solver = lam, alpha, solver
@@ -256,7 +258,9 @@ class LinearExplanation(BaseEstimator):
         rows = np.arange(n) if self.statistics == "all" else train_rows
         of_concepts = column_statistics(P, rows, name="concepts", block_rows=self.block_rows)
         columns = self._active(of_concepts)
-        both = Shuffled.of(A, self.units_, (train_rows, val_rows), self.n_shuffled, self.random_state)
+        # drawn from the whole layer, so that a unit's p value does not depend on which others are asked for
+        every = np.arange(A.shape[1])
+        both = Shuffled.of(A, every, (train_rows, val_rows), self.n_shuffled, self.random_state)
         wanted = np.concatenate([self.units_, np.arange(A.shape[1], both.shape[1])])
         of_units = column_statistics(both, rows, name="activations", block_rows=self.block_rows)
         shared = {

@@ -2,104 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from rdxcli.artifacts import Request, create, write_json
+from rdxcli.artifacts import Draft
 from rdxcli.concepts.masks import Masks, open_masks
+from rdxcli.concepts.options import check_files
 from rdxcli.errors import UsageError
+from rdxcli.methods.neurons.network_dissection import NetworkDissection
+from rdxcli.methods.neurons.tables import format_table
+from rdxcli.parameters import Parameter
 from rdxcli.progress import track
-from rdxcli.services.base import Outcome, check_parameters, parse_units
-from rdxcli.services.explain.base import ExplainOptions, folder_of, representation
-from rdxcli.services.explain.neurons import TABLE, document, outcome
+from rdxcli.records import NeuronExplanations, Representation
+from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
+from rdxcli.services.explain.base import ExplainAnalysis, representation
+from rdxcli.services.explain.neurons import TABLE, result, table_of, unit_entries
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
-if TYPE_CHECKING:
-    from rdxcli.records import Representation
-
-CODE = "2"
 BATCH = 32
-OWN = ("ignore",)
+IGNORE = Parameter("ignore", int | None, None, "Label of unlabelled pixels.")
 
 
-def plan(options: ExplainOptions) -> dict[str, Any]:
-    """What `explain` would do."""
-    return {
-        "method": options.method,
-        "representation": options.model or options.activations,
-        "layer": options.layer or "the penultimate one",
-        "pool": "none",
-        "masks": options.files.get("masks") or options.files.get("broden") or "of the data set",
-        "units": options.units or "all",
-        "parameters": dict(options.parameters),
-        "memory": "the largest 0.5 % of all activations, besides one batch of images",
-    }
+class DissectionAnalysis(ExplainAnalysis):
+    """Units of one layer, named by the masks that their maps overlap."""
 
+    kind = "explanations"
+    version = "3"
 
-def explain(options: ExplainOptions) -> Outcome:
-    """Name the units of a layer and store the table.
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        check_files(options.method, options.files, ("masks", "broden"))
+        own = {IGNORE.name: IGNORE}
+        given, mine = estimator_parameters(options.method, NetworkDissection, options.parameters, own)
+        check_units(options.units)
+        device = "cpu" if options.device == "auto" else options.device
+        self.estimator = NetworkDissection(**given, device=device)
+        kept = {name: value for name, value in self.estimator.get_params().items() if name != "device"}
+        return {"method": options.method, **kept, **mine, "units": options.units}
 
-    Raises
-    ------
-    RdxError, ValueError
-        No maps, no masks, or unusable options.
-    """
-    from rdxcli.methods.neurons.network_dissection import NetworkDissection
-
-    own = {name: value for name, value in options.parameters.items() if name not in OWN}
-    known = [name for name in NetworkDissection().get_params() if name != "device"]
-    check_parameters(options.method, options.parameters, [*known, *OWN])
-    source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
-    if source.values.ndim != 4:
-        raise UsageError(
-            f"{source.name} gives vectors, network dissection needs maps (n, c, h, w)",
-            "choose a convolutional layer with --layer, or give an array of maps",
-        )
-    masks = open_masks(options, source)
-    units = parse_units(options.units, source.d)
-    ignore = options.parameters.get("ignore")
-    if ignore is not None and (isinstance(ignore, bool) or not isinstance(ignore, int)):
-        raise UsageError(f"got ignore={ignore}, expected the number of a label")
-    device = "cpu" if options.device == "auto" else options.device
-    estimator = NetworkDissection(**own, device=device)
-    request = Request(
-        kind="explanations",
-        parameters={
-            "method": options.method,
-            **{name: value for name, value in estimator.get_params().items() if name != "device"},
-            "ignore": ignore,
-            "units": options.units,
-        },
-        inputs={"activations": dict(source.source), "masks": masks.source, "images": source.dataset},
-        seed=options.seed,
-        code=CODE,
-    )
-    folder = folder_of(options, source)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            from rdxcli.methods.neurons.tables import format_table
-
-            estimator.fit(
-                None,
-                None,
-                concept_names=masks.names,
-                categories=masks.categories,
-                ignore=ignore,
-                batches=_batches(source, masks),
-                n_images=source.n,
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
+        if source.values.ndim != 4:
+            raise UsageError(
+                f"{source.name} gives vectors, network dissection needs maps (n, c, h, w)",
+                "choose a convolutional layer with --layer, or give an array of maps",
             )
-            table = estimator.table(source.layer or "").select(units)
-            pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
-            notes = [*masks.notes, *estimator.notes_]
-            record = document(options, request, source, table, notes, folder.as_posix(), strongest=pictures)
-            for entry in record["units"]:
-                entry["interpretable"] = bool(estimator.interpretable_[entry["unit"]])
-                entry["threshold"] = float(estimator.thresholds_[entry["unit"]])
-            add_masks(record, options, source, {unit: float(estimator.thresholds_[unit]) for unit in units})
-            (draft.path / TABLE).write_text(format_table(table), "utf-8")
-            write_json(draft.path / "explanations.json", record)
-            draft.manifest.rows = len(units)
-    return outcome(draft.result, source)
+        parse_units(options.units, source.d)
+        return {"representation": source, "masks": open_masks(options, source)}
+
+    def compute(self, draft: Draft) -> NeuronExplanations:
+        source, masks, estimator = self.source, self.records["masks"], self.estimator
+        units = parse_units(self.options.units, source.d)
+        estimator.fit(
+            None,
+            None,
+            concept_names=masks.names,
+            categories=masks.categories,
+            ignore=self.settings["ignore"],
+            batches=_batches(source, masks),
+            n_images=source.n,
+        )
+        table = estimator.table(source.layer or "").select(units)
+        pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
+        entries = unit_entries(table, source, self.options.seed, pictures)
+        for entry in entries:
+            entry["interpretable"] = bool(estimator.interpretable_[entry["unit"]])
+            entry["threshold"] = float(estimator.thresholds_[entry["unit"]])
+        add_masks(entries, self.options, source, {unit: float(estimator.thresholds_[unit]) for unit in units})
+        (draft.path / TABLE).write_text(format_table(table), "utf-8")
+        draft.manifest.rows = len(units)
+        return result(self, table, entries, [*masks.notes, *estimator.notes_])
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        return table_of(document, self.source)
+
+    def cost(self) -> Mapping[str, Any]:
+        options = self.options
+        return {
+            "pool": "none",
+            "masks": options.files.get("masks") or options.files.get("broden") or "of the data set",
+            "memory": "the largest 0.5 % of all activations, besides one batch of images",
+        }
 
 
 def _batches(source: Representation, masks: Masks) -> Callable[[], Iterator[tuple[Any, Any]]]:
@@ -117,3 +101,6 @@ def _batches(source: Representation, masks: Masks) -> Callable[[], Iterator[tupl
                 advance(len(maps))
 
     return batches
+
+
+ANALYSIS = DissectionAnalysis

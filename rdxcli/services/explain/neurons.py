@@ -2,197 +2,310 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Request, create, write_json
-from rdxcli.concepts.gather import gather, split_of
+import numpy as np
+
+from rdxcli.artifacts import Draft
+from rdxcli.concepts.gather import gather, needs_concepts, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
-from rdxcli.concepts.scorer import CALIBRATED, PARAMETERS, open_scorer, wanted, with_downloads
-from rdxcli.errors import MissingDataError
-from rdxcli.services.base import Outcome, check_parameters, parse_units
-from rdxcli.services.explain.base import ExplainOptions, folder_of, representation
+from rdxcli.concepts.options import check_files
+from rdxcli.concepts.scorer import (
+    CALIBRATED,
+    EMBEDDINGS,
+    check_calibration,
+    missing_downloads,
+    open_scorer,
+    wanted,
+    with_downloads,
+)
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.methods.neurons.chance import LEVEL, Chance
+from rdxcli.methods.neurons.choices import Found
+from rdxcli.methods.neurons.inspection import area_chart
+from rdxcli.methods.neurons.preparation import Split
+from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, format_table, table_statistics
+from rdxcli.methods.registry import get
+from rdxcli.models.registry import resolve
+from rdxcli.numerics.moments import read_columns
+from rdxcli.parameters import Parameter
+from rdxcli.progress import track
+from rdxcli.records import NeuronExplanations, Representation
+from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
+from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.neurons.tables import ExplanationTable
-    from rdxcli.records import Representation
-
-CODE = "3"
 LINEAR = ("le-label", "le-siglip")
 TABLE = "explanations.csv"
+SPLITS = "splits.npz"
+BLOCKS = "blocks"
+CHANCE_STATUS = "not better than chance"
 CHART_CONCEPTS = 4
 PRESENT = 0.5  # score from which a concept counts as present in an image
+FEWEST = 3  # images of a class that the activity filter asks for
+SHOWN_ROWS = 40
 
-
-def plan(options: ExplainOptions) -> dict[str, Any]:
-    """What `explain` would do."""
-    return {
-        "method": options.method,
-        "representation": options.model or options.activations,
-        "layer": options.layer or "the penultimate one",
-        "concepts": options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels",
-        "units": options.units or "all",
-        "parameters": dict(options.parameters),
-        "memory": "8 c (c + u) bytes for c concepts and u units, besides one block of rows",
-    }
-
-
-def explain(options: ExplainOptions) -> Outcome:
-    """Explain the units of a layer and store the table.
-
-    Raises
-    ------
-    RdxError, ValueError
-        Unusable input or options.
-    """
-    from rdxcli.methods.registry import get
-
-    kind = get("explain", options.method).load()
-    own = dict(options.parameters)
-    if options.method != "le-label":
-        # a, b and so on belong to the scores; `a` of clip-dissect is its own
-        theirs = [name for name in PARAMETERS if options.method in CALIBRATED or name == "template"]
-        own = {name: value for name, value in own.items() if name not in theirs}
-    known = [name for name in kind().get_params() if name not in ("random_state", "device", "block_rows")]
-    check_parameters(options.method, own, known)
-    try:
-        scorer = open_scorer(options)
-        source = representation(options)
-        concepts = gather(options, source, labels=options.method == "le-label", scorer=scorer)
-    except MissingDataError as error:
-        raise with_downloads(error, options) from None
-    del scorer  # two towers are gigabytes
-    units = parse_units(options.units, source.d)
-    split = split_of(options, source.n)
-    fixed = {"random_state": options.seed} if options.method in LINEAR else {}
-    estimator = kind(**own, **fixed)
-    request = Request(
-        kind="explanations",
-        parameters={
-            "method": options.method,
-            **{name: value for name, value in estimator.get_params().items() if name not in ("device", "block_rows")},
-            "units": options.units,
-        },
-        inputs={
-            "activations": dict(source.source),
-            "concepts": concepts.source,
-            "splits": {name: _rows_of(getattr(split, name)) for name in ("train", "val", "test")},
-            "images": source.dataset,
-        },
-        seed=options.seed,
-        code=CODE,
+CALIBRATION = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("a", float | None, None, "Scale of the sigmoid of similarities."),
+        Parameter("b", float | None, None, "Shift of the sigmoid of similarities."),
+        Parameter("calibrate", bool, False, "Find scale and shift from the labels."),
     )
-    folder = folder_of(options, source)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            from rdxcli.methods.neurons.tables import format_table
-
-            table, notes = _fit(options, estimator, source, concepts, units, split)
-            pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
-            notes = [*concepts.notes, *notes]
-            record = document(options, request, source, table, notes, folder.as_posix(), strongest=pictures)
-            add_charts(record, source, concepts)
-            add_masks(record, options, source)
-            (draft.path / TABLE).write_text(format_table(table), "utf-8")
-            write_json(draft.path / "explanations.json", record)
-            draft.manifest.rows = len(units)
-    return outcome(draft.result, source)
+}
+TEMPLATE = Parameter("template", str, "{}", "Sentence around each word.")
+PUBLISHED = Parameter("published", bool, True, "Published class names and superclasses where a data set has them.")
 
 
-def outcome(artifact: Artifact, source: Representation) -> Outcome:
-    """A finished table of explanations with what people see of it."""
-    record = artifact.document()
-    rows = [[unit["unit"], unit["text"], *_scores(unit)] for unit in record["units"][:40]]
-    return Outcome(
-        artifact,
-        record,
-        f"what the units of {source.name} ({source.layer or 'array'}) respond to",
-        ["unit", "explanation", *_score_names(record)],
-        rows,
-        [f"note: {note}" for note in record["notes"]],
-    )
+class UnitAnalysis(ExplainAnalysis):
+    """Units of one layer, explained by labels, by scores of words or by similarity, each beside what chance reaches."""
 
+    kind = "explanations"
+    version = "4"
+    resumes = True
 
-def _fit(
-    options: ExplainOptions, estimator: Any, source: Representation, concepts: Concepts, units: list[int], split: Any
-) -> tuple[Any, list[str]]:
-    """The table of explanations, with test scores where the method is scored on its own concepts."""
-    layer = source.layer or ""
-    if options.method not in LINEAR:
-        estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
-        return estimator.table(layer), list(estimator.notes_)
-    from dataclasses import replace
+    def check(self) -> Mapping[str, Any]:
+        options, method = self.options, get("explain", self.options.method)
+        labels = options.method == "le-label"
+        groups = ["superclasses"] if labels or options.method in CALIBRATED else []
+        check_files(options.method, options.files, [*sorted(EMBEDDINGS), *groups])
+        needs_concepts(options, labels=labels)
+        own: dict[str, Parameter] = {"published": PUBLISHED} if labels else {"template": TEMPLATE}
+        own |= CALIBRATION if options.method in CALIBRATED else {}
+        given, mine = estimator_parameters(method.name, method.load(), options.parameters, own, method.parameters)
+        check_calibration(options)
+        check_units(options.units)
+        if options.splits is not None:
+            read_splits(options.splits)
+        if labels:
+            _enough_images(options)
+        self.estimator = method.load()(**given, random_state=options.seed)
+        kept = {name: value for name, value in self.estimator.get_params().items() if name not in NOT_RESULT}
+        return {"method": options.method, **kept, "units": options.units, **mine}
 
-    estimator.fit(
-        concepts.values, source.values, train=split.train, val=split.val, concept_names=concepts.names, units=units
-    )
-    table = estimator.table(layer)
-    notes = list(estimator.notes_)
-    if len(split.test) >= 2:
-        scores, interval = estimator.score_rows(concepts.values, source.values, split.test)
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        try:
+            scorer = open_scorer(options)
+            source = representation(options)
+            parse_units(options.units, source.d)
+            concepts = gather(options, source, labels=options.method == "le-label", scorer=scorer)
+        except MissingDataError as error:
+            raise with_downloads(error, options) from None
+        records: dict[str, Any] = {"representation": source, "concepts": concepts}
+        if options.method in LINEAR:
+            records["split"] = asdict(split_of(options, source.n))
+        return records
+
+    def compute(self, draft: Draft) -> NeuronExplanations:
+        source, concepts = self.source, self.records["concepts"]
+        units = parse_units(self.options.units, source.d)
+        with track(f"explain units by {concepts.values.shape[1]:,} concepts", len(units), "units") as advance:
+            if self.options.method in LINEAR:
+                split = Split(**self.records["split"])
+                table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS), advance)
+                draft.discard_at_end(BLOCKS)
+                store_split(draft.path / SPLITS, source, split)
+            else:
+                self.estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
+                table, notes = self.estimator.table(source.layer or ""), list(self.estimator.notes_)
+                table, said = with_chance(table, self.estimator.chance_)
+                notes += said
+                advance(len(units))
+        pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
+        entries = unit_entries(table, source, self.options.seed, pictures)
+        add_charts(entries, source, concepts)
+        add_masks(entries, self.options, source)
+        (draft.path / TABLE).write_text(format_table(table), "utf-8")
+        draft.manifest.rows = len(units)
+        return result(self, table, entries, [*concepts.notes, *notes])
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        return table_of(document, self.source)
+
+    def cost(self) -> Mapping[str, Any]:
+        """Images, concepts and memory where they are known without reading, and what is missing."""
+        options = self.options
+        return {
+            "concepts": options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels",
+            "pool": options.pool,
+            **_images(options),
+            "memory": "8 c (c + u) bytes for c concepts and u units, besides one block of rows",
+            "disk": "8 (2 d + n) bytes for d units and n images: the table, its pages and the split",
+            "missing": missing_downloads(options) or "nothing",
+        }
+
+    def _linear(
+        self, units: list[int], split: Split, stored: MutableMapping[str, Found], advance: Any
+    ) -> tuple[ExplanationTable, list[str]]:
+        """The table of explanations with test scores, and how they compare with chance."""
+        estimator, concepts, values = self.estimator, self.records["concepts"], self.source.values
+        estimator.fit(
+            concepts.values,
+            values,
+            train=split.train,
+            val=split.val,
+            concept_names=concepts.names,
+            units=units,
+            stored=stored,
+            advance=advance,
+        )
+        table, notes = estimator.table(self.source.layer or ""), list(estimator.notes_)
+        if len(split.test) < 4:
+            return table, [*notes, f"{len(split.test)} test rows are too few for scores"]
+        scores, interval = estimator.score_rows(concepts.values, values, split.test)
         rows = tuple(
-            row.with_scores(sim_correlation=scores[i], sim_low=interval.low[i], sim_high=interval.high[i])
+            row.with_scores(test_correlation=scores[i], test_low=interval.low[i], test_high=interval.high[i])
             for i, row in enumerate(table.rows)
         )
-        table = replace(table, rows=rows)
         notes.append(
-            "`sim correlation` is the test correlation with the explainer's own concepts, with a 95 % interval"
+            "`test correlation` is measured on the test rows with the explainer's own concepts, with a 95 % interval; "
+            "`rdx simulate` measures with those of another model"
         )
-    return table, notes
+        table = replace(table, rows=rows)
+        if not estimator.n_shuffled:
+            return table, notes
+        table, said = with_chance(table, estimator.chance(concepts.values, values, split.test))
+        return table, [*notes, *said]
 
 
-def document(
-    options: ExplainOptions,
-    request: Request,
-    source: Representation,
+NOT_RESULT = ("device", "block_rows", "random_state")
+"""Parameters that do not change the result, or stand in the request already."""
+
+
+class BlockStore(MutableMapping[str, Found]):
+    """Finished blocks of units in a folder, each put in place whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def __getitem__(self, name: str) -> Found:
+        try:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as archive:
+                return Found(**{part: archive[part] for part in archive.files})
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def __setitem__(self, name: str, block: Found) -> None:
+        draft = self.folder / f"{name}.tmp.npz"
+        np.savez(draft, **vars(block))
+        draft.replace(self.folder / f"{name}.npz")
+
+    def __delitem__(self, name: str) -> None:
+        (self.folder / f"{name}.npz").unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self.folder.glob("*.npz")) if not path.name.endswith(".tmp.npz"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def store_split(path: Path, source: Representation, split: Split) -> None:
+    """The rows of each part, and the ids of all rows where there are any: what a simulation tests on."""
+    parts = dict(vars(split))
+    if source.sample_ids is not None:
+        parts["sample_ids"] = np.array([str(one) for one in source.sample_ids])
+    np.savez_compressed(path, **parts)
+
+
+def with_chance(table: ExplanationTable, chance: Chance | None) -> tuple[ExplanationTable, list[str]]:
+    """The table with what chance reaches, p values and the status that follows, and what to say of it."""
+    if chance is None:
+        return table, []
+    rows = []
+    for i, row in enumerate(table.rows):
+        scored = row.with_scores(chance=chance.high[i], p_value=chance.p_values[i], q_value=chance.adjusted[i])
+        lost = row.status == "explained" and not chance.better[i]
+        rows.append(replace(scored, status=CHANCE_STATUS) if lost else scored)
+    known = int(sum(bool(row.concepts) for row in table.rows))
+    said = (
+        f"{int(chance.better.sum())} of {known} explanations beat chance: `chance` is what 95 % of explanations found "
+        f"by the same search for shuffled units stay below, `q value` the p value corrected over units (at most "
+        f"{LEVEL:.0%} of those called better are expected to be chance)"
+    )
+    return replace(table, rows=tuple(rows)), [said]
+
+
+def unit_entries(
     table: ExplanationTable,
-    notes: list[str],
-    artifact: str,
-    *,
-    strongest: Mapping[int, list[dict[str, Any]]],
-) -> dict[str, Any]:
-    """The document of a table of explanations.
+    source: Representation,
+    seed: int,
+    pictures: Mapping[int, list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """The units of a document.
 
     Parameters
     ----------
-    strongest : mapping
+    pictures : mapping
         Unit to the images that activate it most, for the units that a report shows.
     """
-    from rdxcli.methods.neurons.tables import format_explanation, table_statistics
-    from rdxcli.records import NeuronExplanations
-
-    units = []
+    entries = []
     for row in table.rows:
-        entry = {**row.to_document(), "text": format_explanation(row)}
-        if row.unit in strongest:
-            entry["strongest"] = strongest[row.unit]
-            entry["ranges"] = ranges(source, row.unit, options.seed)
-        units.append(entry)
+        entry = {**row.to_document(), "text": format_explanation(row, published=False)}
+        if row.unit in pictures:
+            entry["strongest"] = pictures[row.unit]
+            entry["ranges"] = ranges(source, row.unit, seed)
+        entries.append(entry)
+    return entries
+
+
+def result(
+    analysis: ExplainAnalysis, table: ExplanationTable, entries: list[dict[str, Any]], notes: Sequence[str]
+) -> NeuronExplanations:
+    """The record of a table of explanations."""
+    source = analysis.source
     return NeuronExplanations(
-        method=options.method,
-        parameters=request.parameters,
-        seed=options.seed,
+        method=analysis.options.method,
+        parameters=analysis.settings,
+        seed=analysis.options.seed,
         notes=[*notes, *(note for note in table.notes if note not in notes)],
         model=source.describe(),
-        units=units,
+        units=entries,
         summary=table_statistics(table),
         samples={"dataset": source.dataset, "n": source.n},
-    ).to_document(artifact)
+    )
 
 
-def add_charts(record: dict[str, Any], source: Representation, concepts: Concepts) -> None:
+FIRST = ("test correlation", "iou", "similarity")
+"""Scores that people see, in this order, the one that can be trusted first."""
+
+
+def table_of(document: Mapping[str, Any], source: Representation) -> Table:
+    """What people see of explained units: the score on unseen images, what chance reaches, the explanation."""
+    units = document["units"]
+    has = {name for unit in units for name in unit["scores"]}
+    names = [name for name in (*FIRST, "val correlation", "chance", "q value") if name in has]
+    columns = ["unit"]
+    for name in names:
+        columns += [name, "95 %"] if name == "test correlation" else [name]
+    rows = []
+    for unit in units[:SHOWN_ROWS]:
+        cells: list[Any] = [unit["unit"]]
+        for name in names:
+            cells.append(unit["scores"].get(name))
+            if name == "test correlation":
+                low, high = unit["scores"].get("test low"), unit["scores"].get("test high")
+                cells.append("" if low is None else f"{low:.2f} to {high:.2f}")
+        status = f" ({unit['status']})" if unit["concepts"] and unit["status"] != "explained" else ""
+        rows.append([*cells, unit["text"] + status])
+    lines = [f"note: {note}" for note in document["notes"]]
+    if len(units) > SHOWN_ROWS:
+        where = document.get("artifact")
+        lines.insert(0, f"{SHOWN_ROWS} of {len(units):,} units are shown; all of them are in {where}/{TABLE}")
+    title = f"what the units of {source.name} ({source.layer or 'array'}) respond to"
+    return Table(title, [*columns, "explanation"], rows, lines)
+
+
+def add_charts(entries: list[dict[str, Any]], source: Representation, concepts: Concepts) -> None:
     """Add to each shown unit which of its concepts fill which band of activation (figure 3 of the paper)."""
-    import numpy as np
-
-    from rdxcli.methods.neurons.inspection import area_chart
-    from rdxcli.numerics.moments import read_columns
-
     place = {name: column for column, name in reversed(list(enumerate(concepts.names)))}
     rows = np.arange(source.n)
-    for entry in record["units"]:
+    for entry in entries:
         names = [concept["concept"] for concept in entry["concepts"] if concept["weight"] > 0][:CHART_CONCEPTS]
         if "strongest" not in entry or not names:
             continue
@@ -215,16 +328,35 @@ def add_charts(record: dict[str, Any], source: Representation, concepts: Concept
         }  # fmt: skip
 
 
-def _rows_of(rows: np.ndarray) -> str:
-    from rdxcli.artifacts import fingerprint_array
+def _enough_images(options: ExplainOptions) -> None:
+    """Refuse a data set without a class of enough images before the model is run, where its labels are known."""
+    if options.concepts is not None or options.vlm is not None or options.activations is not None:
+        return
+    if "superclasses" in options.files or EMBEDDINGS & set(options.files) or "min_top" in options.parameters:
+        return
+    try:
+        dataset = options.selection.open(resolve(str(options.model)).default_dataset)
+    except RdxError:
+        return  # said when it is read
+    if dataset.labels is None:
+        raise UsageError(f"`{options.method}` needs labels", "use a data set that has them, or give --concepts FILE")
+    largest = max(dataset.labels.count(name) for name in set(dataset.labels)) if len(dataset.labels) else 0
+    if largest < FEWEST:
+        raise InputError(
+            f"the largest class of {dataset.name} has {largest} image{'s' * (largest > 1)}, and a class needs "
+            f"{FEWEST} to be seen as a concept",
+            "give groups of classes with --file superclasses=FILE, or a data set with more images of each class",
+        )
 
-    return fingerprint_array(rows)
+
+def _images(options: ExplainOptions) -> dict[str, Any]:
+    """How many images would be read, where that is known without reading any."""
+    if options.model is None:
+        return {}
+    try:
+        return {"images": len(options.selection.open(resolve(str(options.model)).default_dataset))}
+    except RdxError as error:
+        return {"images": f"unknown: {error}"}
 
 
-def _score_names(document: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys(name for unit in document["units"] for name in unit["scores"])
-    return [name for name in names if name not in ("sim low", "sim high")]
-
-
-def _scores(unit: Mapping[str, Any]) -> list[float | None]:
-    return [value for name, value in unit["scores"].items() if name not in ("sim low", "sim high")]
+ANALYSIS = UnitAnalysis

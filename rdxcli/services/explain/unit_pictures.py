@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdxcli.errors import RdxError, UsageError
 from rdxcli.progress import log, track
 from rdxcli.services.explain.base import ExplainOptions, representation
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rdxcli.records import Representation
 
 SHOWN_UNITS = 64  # units whose strongest images are listed
@@ -29,16 +29,12 @@ CELLS = 14  # largest side of a mask: finer ones would make the page large and a
 
 def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
     """The images that activate a unit most (for maps: at one position): id, activation, label."""
-    import numpy as np
-
     values = _pooled(source, unit)
     return [_picture(source, values, row) for row in np.argsort(-values, kind="stable")[:SHOWN_IMAGES]]
 
 
 def ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
     """A few images from ranges of rank, as the paper shows them: the strongest images alone say little of a unit."""
-    import numpy as np
-
     from rdxcli.numerics.seeding import generator
 
     values = _pooled(source, unit)
@@ -56,8 +52,6 @@ def ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]
 
 
 def _pooled(source: Representation, unit: int) -> np.ndarray:
-    import numpy as np
-
     values = np.asarray(source.values[:, unit], dtype=np.float64)
     return values.max(axis=tuple(range(1, values.ndim))) if values.ndim > 1 else values
 
@@ -76,7 +70,7 @@ def shown_pictures(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def add_masks(
-    record: dict[str, Any],
+    entries: list[dict[str, Any]],
     options: ExplainOptions,
     source: Representation,
     thresholds: Mapping[int, float] | None = None,
@@ -90,15 +84,13 @@ def add_masks(
 
     Parameters
     ----------
-    record : dict
-        Document of explanations, changed in place.
+    entries : list of dict
+        Units of a document of explanations, changed in place.
     thresholds : mapping, optional
         Of each unit.
     """
-    import numpy as np
-
     wanted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for entry in record["units"]:
+    for entry in entries:
         for picture in shown_pictures(entry):
             wanted.setdefault(picture["sample_id"], []).append((entry["unit"], picture))
     if not wanted:
@@ -132,8 +124,6 @@ def _maps(
     options: ExplainOptions, source: Representation, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
     """Maps of the wanted units of each sample, over the centred square of its image; {} where there are none."""
-    import numpy as np
-
     name = options.model or source.source.get("model")
     if name is None:
         whole = source
@@ -152,7 +142,6 @@ def _maps(
 def _maps_of_model(
     options: ExplainOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
-    import numpy as np
     import torch
 
     from rdxcli.engines.activations import default_batch_size
@@ -214,7 +203,6 @@ def over_square(
     (g, g') float64
         NaN where the network saw nothing.
     """
-    import numpy as np
     import torch
 
     grid = torch.as_tensor(np.array(one, dtype=np.float64))[None]
@@ -234,8 +222,6 @@ def over_square(
 
 def _cells(count: int, low: float, high: float, start: float, side: float) -> np.ndarray:
     """Cell of a map of ``count`` cells from ``low`` to ``high`` at the centres of cells over ``start`` + ``side``."""
-    import numpy as np
-
     wanted = int(np.clip(round(count * side / (high - low)), 2, 2 * CELLS))
     centres = start + (np.arange(wanted) + 0.5) / wanted * side
     return np.floor((centres - low) / (high - low) * count).astype(np.int64)

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rdxcli.artifacts import fingerprint_array, write_json
+from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.methods.neurons.ablation import AblationScores, LinearHead, Losses, ablation_scores, controls
+from rdxcli.methods.neurons.concepts import text_lines
+from rdxcli.methods.neurons.inspection import CUTOFFS, classify, impact, importance_share
+from rdxcli.methods.neurons.scores import summarise
+from rdxcli.methods.neurons.simulation import simulate, unit_columns
+from rdxcli.methods.neurons.tables import ExplanationTable
+from rdxcli.parameters import Count, Parameter, Positive
 from rdxcli.progress import log, track
+from rdxcli.records import Representation, plain
 from rdxcli.services.explain.base import ExplainOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.methods.neurons.ablation import Losses
-    from rdxcli.methods.neurons.tables import ExplanationTable
     from rdxcli.models.loaded import LoadedModel
-    from rdxcli.records import Representation
 
 VARIANTS = ("optim", "norm")
-PARAMETERS: Mapping[str, Any] = {"temperature": 1.1, "steps": 100, "learning_rate": 0.01, "controls": None}
-"""Of ``--param``, with the published values; ``controls``: None means where they cost little."""
+PARAMETERS: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("temperature", Positive, 1.1, "Of the logits."),
+        Parameter("steps", Count, 100, "Of the fit of scale and shift."),
+        Parameter("learning_rate", Positive, 0.01, "Of that fit."),
+        Parameter("controls", bool | None, None, "Score the units themselves too; by default where it costs little."),
+    )
+}
+"""Of ``--param``, with the published values."""
+
+BLOCK = 8  # units that are scored, and kept, together
 
 SHOWN_UNITS = 64  # units whose activation importance is measured
 MOST_BYTES = 4 * 2**30  # images that are kept in memory
@@ -85,7 +103,6 @@ def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray
 def _from_model(
     options: ExplainOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
 ) -> Judge:
-    import numpy as np
     import torch
 
     from rdxcli.engines.activations import default_batch_size
@@ -151,11 +168,6 @@ def _from_model(
 def _linear(
     source: Representation, weight: np.ndarray, bias: np.ndarray, labels: np.ndarray, temperature: float, how: str
 ) -> Judge:
-    import numpy as np
-
-    from rdxcli.artifacts import fingerprint_array
-    from rdxcli.methods.neurons.ablation import LinearHead
-
     head = LinearHead(np.array(source.values, dtype=np.float64), weight, bias, labels, temperature=temperature)
     base, columns = head.logits.cpu().numpy(), head.weight.cpu().numpy()
 
@@ -179,9 +191,6 @@ def class_indices(
     UsageError
         None of these.
     """
-    import numpy as np
-
-    from rdxcli.methods.neurons.concepts import text_lines
     from rdxcli.models.replacing import class_numbers
 
     assert source.labels is not None
@@ -216,10 +225,6 @@ def importance(judge: Judge, source: Representation, units: Sequence[int], rows:
     dict of unit to list of float
         Empty for units where the share is not defined.
     """
-    import numpy as np
-
-    from rdxcli.methods.neurons.inspection import classify, impact, importance_share
-
     found: dict[int, list[float]] = {}
     with track("activation importance", len(units), "units") as advance:
         for unit in units:
@@ -237,55 +242,34 @@ def importance(judge: Judge, source: Representation, units: Sequence[int], rows:
 
 
 def _head_file(path: str) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-
-    from rdxcli.datasets.arrayfiles import read_array
-
     weight = np.asarray(read_array(f"{path}:weight").values, dtype=np.float64)
     return weight, np.asarray(read_array(f"{path}:bias").values, dtype=np.float64).reshape(-1)
 
 
-def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """``--param`` values over the published ones.
-
-    Raises
-    ------
-    UsageError
-    """
-    values = dict(PARAMETERS)
-    for name in PARAMETERS:
-        if name in given:
-            value = given[name]
-            if name == "controls":
-                if not isinstance(value, bool):
-                    raise UsageError(f"got {name}={value}, expected true or false")
-                values[name] = value
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise UsageError(f"got {name}={value}, expected a positive number")
-            values[name] = type(PARAMETERS[name])(value)
-    return values
-
-
 def request_inputs(options: ExplainOptions, source: Representation) -> dict[str, Any]:
-    """Fingerprints of what the judge reads besides the activations, whose artifact already stands for the weights."""
-    from rdxcli.artifacts import fingerprint_array, fingerprint_file
-
-    files = {name: fingerprint_file(Path(options.files[name])) for name in ("head", "classes") if name in options.files}
-    return {"labels": None if source.labels is None else fingerprint_array(source.labels), **files}
+    """What the judge reads besides the activations, whose artifact already stands for the weights, and the files."""
+    return {"labels": None if source.labels is None else fingerprint_array(source.labels)}
 
 
 def score_tables(
     options: ExplainOptions,
-    variant: str,
+    settings: Mapping[str, Any],
     source: Representation,
     tables: Mapping[str, ExplanationTable],
     concepts: Any,
     val: np.ndarray,
     test: np.ndarray,
-    bootstraps: int = 1000,
+    *,
+    store: Path,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Ablation scores of several tables.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``variant``, ``bootstraps`` and the hyper-parameters.
+    store : Path
+        Folder of finished blocks of units, which are not scored again.
 
     Returns
     -------
@@ -295,86 +279,97 @@ def score_tables(
         ``ablation``: how the model was judged, which part of the effect the images that it gets wrong carry, and the
         scores of a perfect and of a shuffled prediction; ``importance``: share of a unit's effect by cut-off.
     """
-    import numpy as np
-
-    from rdxcli.methods.neurons.ablation import ablation_scores, controls
-    from rdxcli.methods.neurons.inspection import CUTOFFS
-    from rdxcli.methods.neurons.simulation import simulate, unit_columns
-
-    parameters = check_parameters(options.parameters)
     rows = np.unique(np.concatenate([val, test]))
-    judge = open_judge(options, source, rows, parameters["temperature"])
+    judge = open_judge(options, source, rows, settings["temperature"])
     methods: list[dict[str, Any]] = []
     total = sum(len(table.rows) for table in tables.values())
     right = np.zeros(source.n, dtype=bool)
     own = np.asarray(source.values[test, 0], dtype=np.float64)
     right[test] = judge.logits(0, own, test).argmax(axis=1) == judge.labels[test]
-    fit: dict[str, Any] = {
-        "val": val,
-        "test": test,
-        "variant": "norm" if variant == "norm" else "optim",
-        "steps": parameters["steps"],
-        "learning_rate": parameters["learning_rate"],
-    }
-    with track(f"ablation ({variant})", total, "units") as advance:
-        for name, table in tables.items():
+    fit: dict[str, Any] = {name: settings[name] for name in ("variant", "steps", "learning_rate")}
+    fit |= {"val": val, "test": test}
+    with track(f"ablation ({settings['variant']})", total, "units") as advance:
+        for number, (name, table) in enumerate(tables.items()):
             predictions, notes = simulate(table, concepts.values, concepts.names)
-            found = ablation_scores(
-                predictions,
-                source.values,
-                judge.losses,
-                units=unit_columns(table, source.d, None),
-                right=right,
-                n_resamples=bootstraps,
-                random_state=options.seed,
-                advance=advance,
-                **fit,
-            )
-            interval = found.interval
-            assert found.right_scores is not None
-            assert found.wrong_share is not None
-            units = [
-                {
-                    "unit": int(unit),
-                    "score": float(found.scores[i]),
-                    "low": None if interval is None else float(interval.low[i]),
-                    "high": None if interval is None else float(interval.high[i]),
-                    "length": len(table.rows[i].concepts),
-                    "scale": float(found.scale[i]),
-                    "shift": float(found.shift[i]),
-                    "score_right": float(found.right_scores[i]),
-                    "wrong_share": float(found.wrong_share[i]),
-                }
-                for i, unit in enumerate(found.units)
-            ]
+            columns = unit_columns(table, source.d, None)
+            units: list[dict[str, Any]] = []
+            for start in range(0, len(columns), BLOCK):
+                part = slice(start, start + BLOCK)
+                kept = store / f"{number}-{start}.json"
+                if kept.is_file():
+                    block = json.loads(kept.read_text("utf-8"))
+                else:
+                    found = ablation_scores(
+                        predictions[:, part],
+                        source.values,
+                        judge.losses,
+                        units=columns[part],
+                        right=right,
+                        n_resamples=settings["bootstraps"],
+                        random_state=options.seed,
+                        **fit,
+                    )
+                    block = _entries(found, table, start)
+                    write_json(kept, plain(block))
+                units += block
+                advance(len(block))
+            scores = np.array([np.nan if unit["score"] is None else unit["score"] for unit in units])
+            undefined = [unit["unit"] for unit in units if unit["score"] is None or not np.isfinite(unit["score"])]
+            if undefined:
+                notes.append(
+                    f"no ablation score for {len(undefined)} units that have no effect or a constant prediction: "
+                    f"{', '.join(map(str, undefined[:10]))}"
+                )
             methods.append(
                 {
                     "method": name,
-                    "summary": vars(found.summary),
+                    "summary": vars(summarise(scores, ddof=0)),
                     "units": units,
                     "length_curve": [],
-                    "notes": [*notes, *found.notes, *_about_wrong(found, right[test])],
+                    "notes": [*notes, *_about_wrong(units, right[test])],
                 }
             )
     chosen = sorted({unit["unit"] for entry in methods for unit in entry["units"]})[:SHOWN_UNITS]
     shares = importance(judge, source, chosen, test)
     about: dict[str, Any] = {"wrong_images": float(1.0 - right[test].mean())}
-    if parameters["controls"] or (parameters["controls"] is None and judge.cheap):
+    if settings["controls"] or (settings["controls"] is None and judge.cheap):
         ends = controls(source.values, judge.losses, units=chosen, random_state=options.seed, **fit)
         about["controls"] = {"truth": vars(ends.truth.summary), "shuffled": vars(ends.shuffled.summary)}
+    told = {name: settings[name] for name in ("variant", *PARAMETERS)}
     extra = {
-        "ablation": {"variant": variant, "judge": judge.how, **parameters, **about},
+        "ablation": {"judge": judge.how, **told, **about},
         "importance": {"cutoffs": list(CUTOFFS), "units": [{"unit": u, "share": shares[u]} for u in chosen]},
     }
     return methods, extra
 
 
-def _about_wrong(found: Any, right: np.ndarray) -> list[str]:
-    """What the images that the model gets wrong do to the scores."""
-    import numpy as np
+def _entries(found: AblationScores, table: ExplanationTable, start: int) -> list[dict[str, Any]]:
+    """Scored units of a document; ``start`` is the place of the first in the table."""
+    interval = found.interval
+    assert found.right_scores is not None
+    assert found.wrong_share is not None
+    return [
+        {
+            "unit": int(unit),
+            "score": float(found.scores[i]),
+            "low": None if interval is None else float(interval.low[i]),
+            "high": None if interval is None else float(interval.high[i]),
+            "length": len(table.rows[start + i].concepts),
+            "scale": float(found.scale[i]),
+            "shift": float(found.shift[i]),
+            "score_right": float(found.right_scores[i]),
+            "wrong_share": float(found.wrong_share[i]),
+        }
+        for i, unit in enumerate(found.units)
+    ]
 
-    share, rest = found.wrong_share[np.isfinite(found.wrong_share)], found.right_scores
-    rest = rest[np.isfinite(rest)]
+
+def _about_wrong(units: Sequence[Mapping[str, Any]], right: np.ndarray) -> list[str]:
+    """What the images that the model gets wrong do to the scores."""
+    share, rest = (
+        np.array([unit[name] for unit in units if unit[name] is not None and np.isfinite(unit[name])])
+        for name in ("wrong_share", "score_right")
+    )
     if right.all() or not len(share) or not len(rest):
         return []
     return [

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdxcli.artifacts import Artifact, Request, create, find_artifacts, fingerprint_file, write_json
-from rdxcli.artifacts.layout import array_dataset, model_slug, simulations_folder, slug
-from rdxcli.artifacts.manifest import fingerprint_json
-from rdxcli.concepts.gather import gather, split_of
-from rdxcli.concepts.scorer import PARAMETERS as SCORE_PARAMETERS
-from rdxcli.concepts.scorer import open_scorer, wanted, with_downloads
-from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError
-from rdxcli.progress import log
-from rdxcli.services.base import check_parameters as check_known
+import numpy as np
+
+from rdxcli.artifacts import Draft
+from rdxcli.artifacts.layout import array_dataset, simulations_folder, slug
+from rdxcli.concepts.gather import gather, read_splits, split_of
+from rdxcli.concepts.labels import Concepts
+from rdxcli.concepts.options import check_files
+from rdxcli.concepts.scorer import EMBEDDINGS, check_calibration, missing_downloads, open_scorer, wanted, with_downloads
+from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.methods.neurons.chance import against_shuffled
+from rdxcli.methods.neurons.preparation import Split
+from rdxcli.methods.neurons.scores import compare_methods, summarise
+from rdxcli.methods.neurons.simulation import correlation_scores, length_curve, simulate, unit_columns
+from rdxcli.methods.neurons.tables import ExplanationTable
+from rdxcli.numerics.moments import read_columns
+from rdxcli.numerics.seeding import generator
+from rdxcli.parameters import Parameter, checked
+from rdxcli.progress import track
+from rdxcli.records import Representation, Simulation
+from rdxcli.services.base import Analysis, Outcome, Table, check_units, parse_units
 from rdxcli.services.explain.base import ExplainOptions, representation
-from rdxcli.services.simulate.ablation import request_inputs
+from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
+from rdxcli.services.simulate.ablation import PARAMETERS, VARIANTS, request_inputs, score_tables
+from rdxcli.services.simulate.tables import Explained, check_texts, common_split, gather_tables, known_to
 
-if TYPE_CHECKING:
-    from rdxcli.methods.neurons.tables import ExplanationTable
-    from rdxcli.records import Representation
-
-CODE = "3"
 PARTS = ("test", "val", "train", "all")
 SCORINGS = ("correlation", "ablation")
+FILES = (*sorted(EMBEDDINGS), "superclasses", "head", "classes")
+BLOCKS = "blocks"
+NULL_EXPLANATIONS = 100
+TITLES = {
+    "correlation": "correlation of simulated and true activations",
+    "ablation": "share of a unit's effect on the loss that its simulated activation keeps",
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +53,13 @@ class SimulateOptions:
     source : ExplainOptions
         The representation and the simulator's concepts.
     explanations : sequence of str
-        Tables: CSV files or ``explain`` artifacts.
+        Tables: CSV files, ``NAME=FILE``, or ``explain`` artifacts.
     method : str, optional
         Name of an explanation run of the layer, or ``all``.
     part : {"test", "val", "train", "all"}
         Rows on which units are scored.
     bootstraps : int
-        Resamplings for the interval of each score.
+        0 for no intervals; else the resamplings for those of ablation (a correlation needs none).
     scoring : {"correlation", "ablation"}
     variant : {"optim", "norm"}
         How ablation brings simulated activations to the unit's scale.
@@ -58,114 +73,217 @@ class SimulateOptions:
     scoring: str = "correlation"
     variant: str = "optim"
 
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self.source.seed
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished simulation."""
-
-    artifact: Artifact
-    document: Mapping[str, Any]
+    @property
+    def force(self) -> bool:
+        """Make it again."""
+        return self.source.force
 
 
-def simulate(options: SimulateOptions) -> Outcome:
+class SimulateAnalysis(Analysis[SimulateOptions]):
+    """Tables of explanations, scored on rows that their fits have not seen."""
+
+    kind = "simulation"
+    version = "4"
+    resumes = True
+
+    def check(self) -> Mapping[str, Any]:
+        options, source = self.options, self.options.source
+        if options.part not in PARTS:
+            raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
+        if options.scoring not in SCORINGS:
+            raise UsageError(f"unknown scoring `{options.scoring}`", f"choose {' or '.join(SCORINGS)}")
+        if options.variant not in VARIANTS:
+            raise UsageError(f"unknown variant `{options.variant}`", f"choose {' or '.join(VARIANTS)}")
+        check_files("simulate", source.files, FILES)
+        known = {**PARAMETERS, PUBLISHED.name: PUBLISHED}
+        if wanted(source) or source.files:
+            known |= {**CALIBRATION, TEMPLATE.name: TEMPLATE}
+        given = checked(options.scoring, known, source.parameters)
+        check_calibration(source)
+        check_texts(options.explanations, options.method)
+        check_units(source.units)
+        self.given = read_splits(source.splits) if source.splits is not None else None
+        own: dict[str, Parameter] = dict(PARAMETERS) if options.scoring == "ablation" else {}
+        own |= {name: parameter for name, parameter in known.items() if name in given and name not in PARAMETERS}
+        return {
+            "scoring": options.scoring,
+            "part": options.part,
+            "bootstraps": options.bootstraps,
+            "units": source.units,
+            **({"variant": options.variant} if options.scoring == "ablation" else {}),
+            **{name: given.get(name, parameter.default) for name, parameter in own.items()},
+        }
+
+    def gather(self) -> Mapping[str, Any]:
+        options, asked = self.options, self.options.source
+        try:
+            source = representation(asked)
+            tables = gather_tables(
+                options.explanations,
+                options.method,
+                source,
+                outputs=asked.outputs,
+                model=asked.model,
+                layer=asked.layer,
+            )
+            if asked.units is not None:
+                units = parse_units(asked.units, source.d)
+                tables = {name: _selected(one, units) for name, one in tables.items()}
+            words = list(dict.fromkeys(name for one in tables.values() for name in one.table.concepts()))
+            concepts = gather(asked, source, labels=True, scorer=open_scorer(asked, words))
+        except MissingDataError as error:
+            raise with_downloads(error, asked) from None
+        if options.method == "all":
+            tables = known_to(tables, concepts.names)
+        given = None if asked.splits is None else read_splits(asked.splits, source.n)
+        fallback = given or split_of(asked, source.n)
+        split, self.notes = common_split(tables, source, given, fallback)
+        self.notes += _same_eyes(tables, concepts)
+        size = source.n if options.part == "all" else len(getattr(split, options.part))
+        if size < 2:
+            raise InputError(f"the {options.part} part has {size} rows, expected at least 2")
+        records = {"representation": source, "concepts": concepts, "tables": tables, "split": asdict(split)}
+        if options.scoring == "ablation":
+            records["judge"] = request_inputs(asked, source)
+        return records
+
+    def folder(self) -> Path:
+        asked, source = self.options.source, self.source
+        dataset = source.source.get("dataset") or array_dataset(source.name)
+        model = str(asked.model or source.source.get("model") or source.name)
+        suffix = "" if self.options.scoring == "correlation" else f"--ablation-{self.options.variant}"
+        run = asked.run or "--".join(self.records["tables"]) + _simulator(asked) + suffix
+        return simulations_folder(asked.outputs, dataset, model, source.layer or "array", run)
+
+    def compute(self, draft: Draft) -> Simulation:
+        options, source, concepts = self.options, self.source, self.records["concepts"]
+        tables = {name: one.table for name, one in self.records["tables"].items()}
+        split = Split(**self.records["split"])
+        rows = np.arange(source.n) if options.part == "all" else getattr(split, options.part)
+        extra: dict[str, Any] = {}
+        if options.scoring == "ablation":
+            (draft.path / BLOCKS).mkdir(exist_ok=True)
+            methods, extra = score_tables(
+                options.source,
+                self.settings,
+                source,
+                tables,
+                concepts,
+                split.val,
+                np.asarray(rows),
+                store=draft.path / BLOCKS,
+            )
+            draft.discard_at_end(BLOCKS)
+        else:
+            total = sum(len(table.rows) for table in tables.values())
+            methods = []
+            with track("simulate", total, "units") as advance:
+                for name, table in tables.items():
+                    methods.append(_correlation(options, name, table, source, concepts, rows))
+                    advance(len(table.rows))
+        notes = [f"{entry['method']}: {note}" for entry in methods for note in entry["notes"]]
+        write_scores(draft.path / "scores.csv", methods)
+        draft.manifest.rows = sum(len(entry["units"]) for entry in methods)
+        return Simulation(
+            method=options.scoring,
+            parameters={**self.settings, "tables": list(tables)},
+            seed=options.seed,
+            notes=[*self.notes, *concepts.notes, *notes, *_on_common_units(methods)],
+            model=source.describe(),
+            methods=methods,
+            pairs=_pairs(methods, options.seed),
+            **extra,
+        )
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        several = len(document["methods"]) > 1
+        columns = ["method", "mean", "standard error", "units", "undefined", "better than chance"]
+        rows = []
+        for entry in document["methods"]:
+            shown = entry["common"] if several else entry["summary"]
+            better = [unit["q_value"] for unit in entry["units"] if unit.get("q_value") is not None]
+            beats = f"{sum(q <= 0.05 for q in better)} of {len(better)}" if better else ""
+            cells = [shown[name] for name in ("mean", "standard_error", "count", "undefined")]
+            rows.append([entry["method"], *cells, beats])
+        if document["method"] == "ablation":
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
+        return Table(TITLES[document["method"]], columns, rows, [f"note: {note}" for note in document["notes"]])
+
+    def cost(self) -> Mapping[str, Any]:
+        options = self.options
+        return {
+            "tables": list(options.explanations) or options.method,
+            "representation": options.source.model or options.source.activations,
+            "missing": missing_downloads(options.source) or "nothing",
+        }
+
+    @property
+    def source(self) -> Representation:
+        """The representation whose units are simulated."""
+        return self.records["representation"]
+
+
+def run(options: SimulateOptions) -> Outcome:
     """Score one or several tables of explanations and store the result.
 
     Raises
     ------
     RdxError, ValueError
-        Missing tables, concepts the simulator does not have, rows that do not fit.
+        Missing tables, tables of something else, concepts the simulator does not have, rows that do not fit.
     """
-    if options.part not in PARTS:
-        raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
-    parameters = _parameters(options)
-    try:
-        source = representation(options.source)
-        tables = _tables(options, source)
-        words = list(dict.fromkeys(name for table in tables.values() for name in table.concepts()))
-        scorer = open_scorer(options.source, words)
-        concepts = gather(options.source, source, labels=True, scorer=scorer)
-    except MissingDataError as error:
-        raise with_downloads(error, options.source) from None
-    if options.method == "all":
-        tables = _known(tables, concepts.names)
-    split = split_of(options.source, source.n)
-    request = Request(
-        kind="simulation",
-        parameters={
-            "scoring": options.scoring,
-            "part": options.part,
-            **parameters,
-            "units": options.source.units,
-            "tables": list(tables),
-        },
-        inputs={
-            "activations": dict(source.source),
-            "concepts": concepts.source,
-            "tables": {name: fingerprint_json(_plain_table(table)) for name, table in tables.items()},
-            "splits": fingerprint_file(options.source.splits) if options.source.splits else None,
-            **({"judge": request_inputs(options.source, source)} if options.scoring == "ablation" else {}),
-        },
-        seed=options.source.seed,
-        code=CODE,
-    )
-    dataset = source.source.get("dataset") or array_dataset(source.name)
-    model = str(options.source.model or source.source.get("model") or source.name)
-    suffix = "" if options.scoring == "correlation" else f"--ablation-{options.variant}"
-    run = options.source.run or "--".join(tables) + suffix
-    folder = simulations_folder(options.source.outputs, dataset, model, source.layer or "array", run)
-    rows = None if options.part == "all" else getattr(split, options.part)
-    with create(folder, request, force=options.source.force) as draft:
-        if not draft.reused:
-            record = _score(options, request, source, tables, concepts, rows, split.val)
-            _write_scores(draft.path / "scores.csv", record["methods"])
-            write_json(draft.path / "summary.json", {**record, "artifact": folder.as_posix()})
-            draft.manifest.rows = sum(len(entry["units"]) for entry in record["methods"])
-    return Outcome(draft.result, draft.result.document())
+    return SimulateAnalysis(options).run()
 
 
-def _score(
-    options: SimulateOptions,
-    request: Request,
-    source: Representation,
-    tables: Mapping[str, ExplanationTable],
-    concepts: Any,
-    rows: Any,
-    val: Any,
-) -> dict[str, Any]:
-    import numpy as np
+def plan(options: SimulateOptions) -> dict[str, Any]:
+    """What `run` would do."""
+    return SimulateAnalysis(options).plan()
 
-    from rdxcli.records import Simulation
 
-    extra: dict[str, Any] = {}
-    if options.scoring == "ablation":
-        from rdxcli.services.simulate.ablation import score_tables
+def _selected(one: Explained, units: Sequence[int]) -> Explained:
+    return Explained(one.name, one.table.select(units), one.artifact)
 
-        test = np.arange(source.n) if rows is None else np.asarray(rows)
-        methods, extra = score_tables(
-            options.source, options.variant, source, tables, concepts, val, test, options.bootstraps
-        )
-    else:
-        methods = [_correlation(options, name, table, source, concepts, rows) for name, table in tables.items()]
-    record = Simulation(
-        method=options.scoring,
-        parameters=request.parameters,
-        seed=options.source.seed,
-        notes=[f"{entry['method']}: {note}" for entry in methods for note in entry["notes"]],
-        model=source.describe(),
-        methods=methods,
-        pairs=_pairs(methods, options.source.seed),
-    ).to_document()
-    return {**record, **extra}
+
+def _simulator(asked: ExplainOptions) -> str:
+    """What tells runs apart that differ in the simulator alone; empty for labels."""
+    name = wanted(asked)
+    if name is not None:
+        return f"--by-{slug(name)}"
+    given = asked.concepts or asked.files.get("image_embeddings")
+    return f"--by-{slug(Path(str(given)).stem)}" if given else ""
+
+
+def _same_eyes(tables: Mapping[str, Explained], concepts: Concepts) -> list[str]:
+    """Explanations that are scored with the very concepts, or the model, that they were found with."""
+    ours = concepts.identity()
+    notes = []
+    for name, one in tables.items():
+        model = one.concepts.get("model")
+        if model is not None and model == concepts.maker:
+            notes.append(
+                f"{name}: explainer and simulator are the same model ({model}), so the score also measures what it "
+                "shares with itself; the published scores use another one"
+            )
+        elif model is None and one.concepts and {**one.concepts, "names": None} == {**ours, "names": None}:
+            notes.append(f"{name}: the simulator reads the same concepts as the explainer did")
+    return notes
 
 
 def _correlation(
-    options: SimulateOptions, name: str, table: ExplanationTable, source: Representation, concepts: Any, rows: Any
+    options: SimulateOptions, name: str, table: ExplanationTable, source: Representation, concepts: Concepts, rows: Any
 ) -> dict[str, Any]:
-    from rdxcli.methods.neurons.simulation import correlation_scores, length_curve
-
     arguments = (table, concepts.values, concepts.names, source.values)
     found = correlation_scores(*arguments, rows=rows, n_resamples=options.bootstraps)
     curve = length_curve(*arguments, rows=rows)
+    truth = read_columns(source.values, np.sort(rows), unit_columns(table, source.d, None), "activations")
+    predictions, _ = simulate(table, concepts.values, concepts.names, rows)
+    rng = generator(options.seed, "null-explanations", len(table.rows))
+    some = rng.permutation(len(table.rows))[:NULL_EXPLANATIONS]
+    chance = against_shuffled(found.scores, truth, predictions[:, some], random_state=options.seed)
     interval = found.interval
     return {
         "method": name,
@@ -177,6 +295,9 @@ def _correlation(
                 "low": None if interval is None else float(interval.low[i]),
                 "high": None if interval is None else float(interval.high[i]),
                 "length": int(found.lengths[i]),
+                "chance": float(chance.high[i]),
+                "p_value": float(chance.p_values[i]),
+                "q_value": float(chance.adjusted[i]),
             }
             for i, unit in enumerate(found.units)
         ],
@@ -188,12 +309,23 @@ def _correlation(
     }
 
 
+def _on_common_units(methods: Sequence[dict[str, Any]]) -> list[str]:
+    """Add to each of several methods ``common``, its summary over the units that all explain; what to say of it."""
+    if len(methods) < 2:
+        return []
+    by_unit = [{unit["unit"]: unit["score"] for unit in entry["units"]} for entry in methods]
+    common = sorted(set.intersection(*(set(scores) for scores in by_unit)))
+    for entry, scores in zip(methods, by_unit, strict=True):
+        known = np.array([np.nan if scores[unit] is None else scores[unit] for unit in common], dtype=np.float64)
+        entry["common"] = vars(summarise(known))
+    sizes = ", ".join(f"{entry['method']} {len(entry['units'])}" for entry in methods)
+    if len({len(entry["units"]) for entry in methods}) == 1:
+        return []
+    return [f"means are over the {len(common)} units that all tables explain (units: {sizes})"]
+
+
 def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
     """Paired tests of every two methods on the units that all have."""
-    import numpy as np
-
-    from rdxcli.methods.neurons.scores import compare_methods
-
     if len(methods) < 2:
         return []
     by_unit = {entry["method"]: {unit["unit"]: unit["score"] for unit in entry["units"]} for entry in methods}
@@ -204,128 +336,15 @@ def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, An
     return [vars(test) for test in compare_methods(aligned, random_state=seed)]
 
 
-def _parameters(options: SimulateOptions) -> dict[str, Any]:
-    """What scoring depends on, checked before anything is read."""
-    from rdxcli.services.simulate.ablation import PARAMETERS as ABLATION
-    from rdxcli.services.simulate.ablation import VARIANTS, check_parameters
-
-    if options.scoring not in SCORINGS:
-        raise UsageError(f"unknown scoring `{options.scoring}`", f"choose {' or '.join(SCORINGS)}")
-    if options.variant not in VARIANTS:
-        raise UsageError(f"unknown variant `{options.variant}`", f"choose {' or '.join(VARIANTS)}")
-    vlm = wanted(options.source)
-    known = [*(SCORE_PARAMETERS if vlm or options.source.files else ()), *ABLATION]
-    check_known(options.scoring, options.source.parameters, known)
-    if options.scoring == "correlation":
-        return {"bootstraps": options.bootstraps}
-    return {"variant": options.variant, "bootstraps": options.bootstraps, **check_parameters(options.source.parameters)}
-
-
-def _tables(options: SimulateOptions, source: Representation) -> dict[str, ExplanationTable]:
-    """The tables to score by name: given files and artifacts, or the runs of this layer."""
-    tables: dict[str, ExplanationTable] = {}
-    for text in options.explanations:
-        name, table = _read(text, options, source)
-        if name in tables:
-            raise UsageError(f"two tables are called `{name}`", "rename one of the files")
-        tables[name] = table
-    if options.method is not None:
-        for name, path in _runs(options, source).items():
-            tables.setdefault(name, _parse(path, source.layer))
-    if not tables:
-        raise UsageError(
-            "what is to be scored?", "give --explanations FILE, or --method NAME of an earlier `rdx explain`"
-        )
-    if options.source.units is not None:
-        from rdxcli.services.base import parse_units
-
-        wanted = parse_units(options.source.units, source.d)
-        tables = {name: table.select(wanted) for name, table in tables.items()}
-    return tables
-
-
-def _known(tables: Mapping[str, ExplanationTable], names: Sequence[str]) -> dict[str, ExplanationTable]:
-    """The tables whose concepts the simulator has; the others are left out with a warning."""
-    from rdxcli.methods.neurons.simulation import find_concepts
-
-    kept = {}
-    for name, table in tables.items():
-        missing = find_concepts(table, names).missing
-        if missing:
-            log.warning("%s is left out: the simulator has no concept `%s`", name, missing[0])
-        else:
-            kept[name] = table
-    if not kept:
-        raise InputError("the simulator has the concepts of none of the tables", "give the right --concepts")
-    return kept
-
-
-def _read(text: str, options: SimulateOptions, source: Representation) -> tuple[str, ExplanationTable]:
-    path = Path(text)
-    if path.is_file():
-        return slug(path.stem), _parse(path, source.layer)
-    from rdxcli.artifacts import resolve_artifact
-
-    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        raise MissingDataError(f"there is no file {path}", "--explanations takes a CSV file or an explain artifact")
-    artifact = resolve_artifact(text, options.source.outputs, "explanations")
-    return artifact.path.name, _parse(artifact.path / "explanations.csv", source.layer)
-
-
-def _runs(options: SimulateOptions, source: Representation) -> dict[str, Path]:
-    """Explanation runs of this model and layer: the one called ``method``, or all of them."""
-    layer = slug(source.layer or "array")
-    model = model_slug(str(options.source.model or source.source.get("model") or source.name))
-    found = {
-        artifact.path.name: artifact.path / "explanations.csv"
-        for artifact in find_artifacts(options.source.outputs, "explanations")
-        if artifact.path.parts[-4:-2] == (model, layer)
-    }
-    if options.method == "all":
-        if not found:
-            raise ArtifactError(f"no explanations of {model}, layer {layer}", "run `rdx explain` first")
-        return found
-    if options.method not in found:
-        from rdxcli.errors import near_matches
-
-        near = near_matches(str(options.method), found)
-        hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "run `rdx explain` first"
-        raise ArtifactError(f"no explanation run `{options.method}` of {model}, layer {layer}", hint)
-    return {str(options.method): found[str(options.method)]}
-
-
-def _parse(path: Path, layer: str | None) -> ExplanationTable:
-    from rdxcli.methods.neurons.tables import parse_table
-
-    try:
-        return parse_table(path.read_text("utf-8"), layer=layer)
-    except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _plain_table(table: ExplanationTable) -> list[Any]:
-    return [[row.unit, list(row.concepts), list(row.weights), row.bias] for row in table.rows]
-
-
-def _write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
+def write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
+    """``method,unit,score,low,high,length`` and, where chance is known, ``p_value,q_value``."""
+    extra = [name for name in ("p_value", "q_value") if any(name in unit for m in methods for unit in m["units"])]
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["method", "unit", "score", "low", "high", "length"])
+        writer.writerow(["method", "unit", "score", "low", "high", "length", *extra])
         for entry in methods:
             for unit in entry["units"]:
                 values = [unit[name] for name in ("score", "low", "high")]
-                writer.writerow(
-                    [entry["method"], unit["unit"], *("" if v is None else repr(v) for v in values), unit["length"]]
-                )
-
-
-def plan(options: SimulateOptions) -> dict[str, Any]:
-    """What `simulate` would do."""
-    return {
-        "scoring": options.scoring,
-        "tables": list(options.explanations) or options.method,
-        "representation": options.source.model or options.source.activations,
-        "part": options.part,
-    }
+                shown = ["" if v is None else repr(v) for v in values]
+                more = [repr(unit[name]) for name in extra]
+                writer.writerow([entry["method"], unit["unit"], *shown, unit["length"], *more])

@@ -1,0 +1,450 @@
+"""What an explanation of units was made from, and that nothing else is scored or reused; what is checked first."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+from PIL import Image
+from scipy import sparse
+
+from rdxcli.artifacts import find_artifacts
+from rdxcli.concepts import labels as labels_room
+from rdxcli.concepts.labels import label_matrix
+from rdxcli.concepts.options import ConceptOptions
+from rdxcli.errors import InputError
+from rdxcli.records import Representation
+
+LABELS = ["dog", "cat", "car", "tree"]
+CONCEPTS = ["--concepts", "c.npy", "--concept-names", "names.txt"]
+
+
+def write(folder: Path, seed: int, n: int = 240, shift: float = 0.0) -> None:
+    """Four classes, three units: one per class for two classes, one of noise; a concept matrix of the classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 4, n)
+    one_hot = np.eye(4)[y]
+    acts = np.c_[3 * one_hot[:, 0], 2 * one_hot[:, 1] + one_hot[:, 2], np.zeros(n)] + rng.normal(size=(n, 3)) + shift
+    folder.mkdir(exist_ok=True, parents=True)
+    np.save(folder / "acts.npy", acts)
+    np.save(folder / "c.npy", one_hot)
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in LABELS))
+    (folder / "y.txt").write_text("".join(f"{LABELS[k]}\n" for k in y))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    write(tmp_path, 0)
+    return tmp_path
+
+
+def explain(cwd: Path, *more: object, method: str = "le-label", ok: bool = True) -> dict:
+    done = rdx_here("explain", "--method", method, "--activations", "acts.npy", "--json", *more, cwd=cwd)
+    assert (done.returncode == 0) == ok, done.stderr
+    return json.loads(done.stdout) if ok else {"error": " ".join(done.stderr.split())}
+
+
+def simulate(cwd: Path, *more: object, ok: bool = True) -> dict:
+    done = rdx_here("simulate", "--activations", "acts.npy", "--json", *more, cwd=cwd)
+    assert (done.returncode == 0) == ok, done.stderr
+    return json.loads(done.stdout) if ok else {"error": " ".join(done.stderr.split())}
+
+
+# ---------------------------------------------------------------- what is scored
+
+
+def test_another_data_sets_explanations_are_never_scored(here: Path) -> None:
+    """Two arrays of one name: the run of the first is refused for the second, by name, path, file and `all`."""
+    explain(here, *CONCEPTS)
+    assert simulate(here, *CONCEPTS, "--method", "le-label")["summary"]["mean"] > 0.3
+    write(here, 5, shift=1.0)  # other samples under the same file name
+    artifact = next(str(one.path) for one in find_artifacts(here / "outputs", "explanations"))
+    for how in (
+        ["--method", "le-label"],
+        ["--explanations", artifact],
+        ["--explanations", f"{artifact}/explanations.csv"],
+    ):
+        said = simulate(here, *CONCEPTS, *how, ok=False)["error"]
+        assert "explains something else" in said
+        assert "content of the array" in said
+    np.save(here / "acts.npy", np.load(here / "acts.npy")[:200])
+    np.save(here / "c.npy", np.load(here / "c.npy")[:200])
+    assert "shape of the array: " in simulate(here, *CONCEPTS, "--method", "all", ok=False)["error"]
+    # somebody else's table is scored on anything, and that is said
+    copy = here / "copy.csv"
+    copy.write_bytes((Path(artifact) / "explanations.csv").read_bytes())
+    notes = simulate(here, *CONCEPTS, "--explanations", copy)["notes"]
+    assert any("not known which images" in note for note in notes)
+
+
+def test_a_run_on_other_images_of_the_same_model_is_refused(tmp_path: Path) -> None:
+    base = ["--model", "digits-cnn", "--outputs", tmp_path, "--units", "0-3", "--json"]
+    assert rdx_here("explain", "--method", "le-label", *base, "--limit", "300").returncode == 0
+    assert rdx_here("explain", "--method", "le-label", *base, "--limit", "400").returncode == 0
+    scored = rdx_here("simulate", "--method", "le-label", *base, "--limit", "300")
+    assert json.loads(scored.stdout)["model"]["n"] == 300
+    other = rdx_here("simulate", "--method", "le-label", *base, "--limit", "350")
+    assert other.returncode == 1
+    said = " ".join(other.stderr.split())
+    assert "2 runs `le-label` explain something else" in said
+    assert "digits@limit-300 there" in said
+    assert "digits@limit-400 there" in said
+    layer = rdx_here("simulate", "--method", "le-label", *base, "--limit", "300", "--layer", "conv1")
+    assert "no explanation run" in layer.stderr
+
+
+def test_training_rows_are_never_tested_on(here: Path) -> None:
+    rows = np.random.default_rng(3).permutation(240)
+    np.savez(here / "s.npz", train=rows[:100], val=rows[100:140], test=rows[140:])
+    np.savez(here / "other.npz", train=rows[140:], val=rows[100:140], test=rows[:100])
+    made = explain(here, *CONCEPTS, "--splits", "s.npz")
+    expected = [unit["scores"]["test correlation"] for unit in made["units"]]
+    for more in ([], ["--seed", "9"], ["--splits", "s.npz"]):
+        found = simulate(here, *CONCEPTS, "--method", "le-label", *more, "--run", "-".join(map(str, more)) or "plain")
+        assert [unit["score"] for unit in found["methods"][0]["units"]] == pytest.approx(expected, abs=1e-9)
+    said = simulate(here, *CONCEPTS, "--method", "le-label", "--splits", "other.npz", ok=False)["error"]
+    assert "100 of its 100 test rows were used in the fit" in said
+    explain(here, *CONCEPTS, "--seed", "4", "--run", "seed4")
+    assert "no rows are unseen by both" in simulate(here, *CONCEPTS, "--method", "all", ok=False)["error"]
+    seeded = explain(here, *CONCEPTS, "--seed", "4", "--run", "seed4")
+    again = simulate(here, *CONCEPTS, "--method", "seed4")  # another seed than the explanation's
+    assert [unit["score"] for unit in again["methods"][0]["units"]] == pytest.approx(
+        [unit["scores"]["test correlation"] for unit in seeded["units"]], abs=1e-9
+    )
+
+
+def test_the_split_goes_by_ids_when_there_are_any(here: Path) -> None:
+    ids = [f"im{i}" for i in range(240)]
+    (here / "ids.txt").write_text("".join(f"{one}\n" for one in ids))
+    made = explain(here, *CONCEPTS, "--sample-ids", "ids.txt")
+    split = np.load(Path(made["artifact"]) / "splits.npz", allow_pickle=False)
+    assert split["sample_ids"].tolist() == ids
+    assert len(split["test"]) == 48
+
+
+def test_tables_of_one_stem_get_names_and_layers(here: Path) -> None:
+    for name, concept in (("a", "dog"), ("b", "tree")):
+        (here / name).mkdir()
+        (here / name / "t.csv").write_text(f"layer,unit,description\nx,0,{concept}\nx,1,cat\ny,0,cat\ny,1,cat\n")
+    both = ["--explanations", "a/t.csv", "--explanations", "b/t.csv", "--layer", "x"]
+    assert "NAME=FILE" in simulate(here, *CONCEPTS, *both, ok=False)["error"]
+    named = ["--explanations", "ours=a/t.csv", "--explanations", "theirs=b/t.csv"]
+    found = simulate(here, *CONCEPTS, *named, "--layer", "x")
+    assert [entry["method"] for entry in found["methods"]] == ["ours", "theirs"]
+    assert found["methods"][0]["units"][0]["score"] > 0.6
+    assert found["pairs"][0]["first"] == "ours"
+    assert "layers x, y" in simulate(here, *CONCEPTS, *named, ok=False)["error"]
+    other = simulate(here, *CONCEPTS, *named, "--layer", "y", "--run", "y")
+    assert other["methods"][0]["units"][0]["score"] < 0.2
+
+
+def test_means_are_over_common_units_and_runs_tell_simulators_apart(here: Path) -> None:
+    (here / "many.csv").write_text("unit,description\n0,dog\n1,cat\n2,car\n")
+    (here / "few.csv").write_text("unit,description\n0,dog\n1,tree\n")
+    tables = ["--explanations", "many.csv", "--explanations", "few.csv"]
+    found = simulate(here, *CONCEPTS, *tables)
+    assert [entry["summary"]["count"] for entry in found["methods"]] == [3, 2]
+    assert [entry["common"]["count"] for entry in found["methods"]] == [2, 2]
+    assert any("over the 2 units that all tables explain (units: many 3, few 2)" in note for note in found["notes"])
+    rng = np.random.default_rng(1)
+    np.save(here / "noisy.npy", np.load(here / "c.npy") + 0.5 * rng.normal(size=(240, 4)))
+    second = simulate(here, "--concepts", "noisy.npy", "--concept-names", "names.txt", *tables)
+    assert second["artifact"] != found["artifact"]
+    assert second["methods"][0]["units"][0]["score"] < found["methods"][0]["units"][0]["score"]
+
+
+# ---------------------------------------------------------------- what is reused
+
+
+@pytest.mark.parametrize("method", ["le-label", "clip-dissect"])
+@pytest.mark.parametrize("changed", ["c.npy", "names.txt", "acts.npy", "y.txt", "ids.txt", "s.npz", "super.json"])
+def test_no_stale_result_is_reused(here: Path, method: str, changed: str) -> None:
+    """Any input file that changes makes another request."""
+    if method == "clip-dissect" and changed in ("s.npz", "super.json"):
+        pytest.skip("not read")
+    rows = np.random.default_rng(3).permutation(240)
+    np.savez(here / "s.npz", train=rows[:100], val=rows[100:140], test=rows[140:])
+    (here / "ids.txt").write_text("".join(f"im{i}\n" for i in range(240)))
+    (here / "super.json").write_text('{"animal": ["dog", "cat"]}')
+    more: list[str] = ["--sample-ids", "ids.txt", "--labels", "y.txt"]
+    if changed != "super.json":
+        more += CONCEPTS
+    else:
+        more += ["--file", "superclasses=super.json"]
+    if method == "le-label":
+        more += ["--splits", "s.npz"]
+    explain(here, *more, method=method)
+    assert explain(here, *more, method=method)  # unchanged: reused
+    path = here / changed
+    if changed.endswith(".npy"):
+        values = np.load(path)
+        values[0, 0] += 0.25
+        np.save(path, values)
+    elif changed == "s.npz":
+        np.savez(path, train=rows[:101], val=rows[101:140], test=rows[140:])
+    elif changed == "super.json":
+        path.write_text('{"animal": ["dog", "car"]}')
+    else:
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{one}\n" for one in ["zebra", *lines[1:]]))
+    assert "made with other parameters or inputs" in explain(here, *more, method=method, ok=False)["error"]
+    assert explain(here, *more, "--force", method=method)
+
+
+def test_changed_masks_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "maps.npy", rng.random((6, 2, 4, 4)).astype(np.float32))
+    (tmp_path / "ids.txt").write_text("".join(f"s{i}\n" for i in range(6)))
+    (tmp_path / "names.txt").write_text("left\nright\n")
+    for i in range(6):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[:, 4:] = 1
+        Image.fromarray(mask).save(tmp_path / "masks" / f"s{i}.png")
+    arguments = [
+        *("explain", "--method", "network-dissection", "--activations", "maps.npy", "--sample-ids", "ids.txt"),
+        *("--file", "masks=masks", "--param", "quantile=0.2", "--concept-names", "names.txt"),
+    ]
+    assert rdx_here(*arguments, cwd=tmp_path).returncode == 0
+    assert "reusing" in rdx_here(*arguments, cwd=tmp_path).stderr
+    mask[0, 0] = 1
+    Image.fromarray(mask).save(tmp_path / "masks" / "s5.png")
+    done = rdx_here(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "made with other parameters or inputs" in done.stderr
+
+
+def test_a_simulation_is_not_reused_when_table_labels_or_concepts_change(here: Path) -> None:
+    (here / "t.csv").write_text("unit,description\n0,dog\n1,cat\n")
+    base = ["--explanations", "t.csv", "--labels", "y.txt"]
+    simulate(here, *base)
+    simulate(here, *base)
+    (here / "t.csv").write_text("unit,description\n0,cat\n1,cat\n")
+    assert "made with other" in simulate(here, *base, ok=False)["error"]
+    simulate(here, *base, "--force")
+    lines = (here / "y.txt").read_text().splitlines()
+    (here / "y.txt").write_text("".join(f"{one}\n" for one in [*lines[:-1], "dog" if lines[-1] != "dog" else "cat"]))
+    assert "made with other" in simulate(here, *base, ok=False)["error"]
+
+
+# ---------------------------------------------------------------- what is checked first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--file", "superclas=x.json"], "did you mean `superclasses`"),
+        (["--units", "3-a"], "0-63,70"),
+        (["--splits", "bad.npz"], "both in train and in val"),
+        (["--splits", "half.npz"], "has no `test`"),
+        (["--param", "max_length=abc"], "max_length"),
+        (["--param", "lam=-1"], "lam"),
+    ],
+)
+def test_usage_errors_come_before_the_work(tmp_path: Path, arguments: list[str], words: str) -> None:
+    """Nothing is extracted from a model for an option that is wrong whatever the activations are."""
+    np.savez(tmp_path / "bad.npz", train=[0, 1, 2], val=[2, 3], test=[4, 5])
+    np.savez(tmp_path / "half.npz", train=[0, 1, 2], val=[3, 4])
+    base = ["--method", "le-label", "--model", "digits-cnn", "--outputs", tmp_path / "outputs"]
+    done = rdx_here("explain", *base, *arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert words in " ".join(done.stderr.split())
+    assert not find_artifacts(tmp_path / "outputs")
+    planned = rdx_here("explain", *base, *arguments, "--dry-run", cwd=tmp_path)
+    assert planned.returncode in (1, 2)
+
+
+def test_missing_scores_and_single_images_are_said_at_once(tmp_path: Path) -> None:
+    out = ["--outputs", tmp_path / "outputs"]
+    done = rdx_here("explain", "--method", "clip-dissect", "--model", "digits-cnn", *out)
+    assert done.returncode == 2
+    assert "--vlm NAME --concept-set FILE" in " ".join(done.stderr.split())
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        (tmp_path / "p" / f"class{i}").mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(tmp_path / "p" / f"class{i}" / "a.png")
+    done = rdx_here(
+        "explain", "--method", "le-label", "--model", "digits-cnn", "--dataset", f"folder:{tmp_path / 'p'}", *out
+    )
+    assert done.returncode == 1
+    assert "the largest class of" in done.stderr
+    assert "has 1 image, and a class needs 3" in " ".join(done.stderr.split())
+    assert not find_artifacts(tmp_path / "outputs")
+
+
+def test_dry_run_says_images_memory_and_what_is_missing(tmp_path: Path) -> None:
+    done = rdx_here(
+        *("explain", "--method", "le-label", "--model", "digits-cnn", "--limit", "300", "--dry-run", "--json"),
+        *("--outputs", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    for words in ("300", "memory", "missing", "n_shuffled"):
+        assert words in said
+    assert not find_artifacts(tmp_path)
+
+
+def test_units_all_many_rows_and_noise(tmp_path: Path) -> None:
+    """45 units, all but three of noise: the table says that it stops, and that noise is not explained."""
+    write(tmp_path, 0, n=400)
+    rng = np.random.default_rng(2)
+    acts = np.c_[np.load(tmp_path / "acts.npy"), np.exp(rng.normal(size=(400, 42)))]
+    np.save(tmp_path / "acts.npy", acts)
+    document = explain(tmp_path, *CONCEPTS, "--units", "all")
+    assert len(document["units"]) == 45
+    status = [unit["status"] for unit in document["units"]]
+    assert status[:2] == ["explained", "explained"]
+    assert sum(one == "explained" for one in status[2:]) <= 2
+    assert "not better than chance" in status
+    first = document["units"][0]["scores"]
+    assert first["q value"] <= 0.05
+    assert first["chance"] < first["test correlation"]
+    assert any("explanations beat chance" in note for note in document["notes"])
+    shown = rdx_here(
+        "explain", "--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--units", "all", cwd=tmp_path
+    )
+    assert "40 of 45 units are shown" in " ".join(shown.stderr.split())
+    table = Path(document["artifact"]) if Path(document["artifact"]).is_absolute() else tmp_path / document["artifact"]
+    header = (table / "explanations.csv").read_text().splitlines()[0]
+    assert "sim correlation" not in header
+    assert "test correlation" in header
+    scored = simulate(tmp_path, *CONCEPTS, "--method", "le-label")
+    assert any("same concepts as the explainer" in note for note in scored["notes"])
+    better = [unit["q_value"] <= 0.05 for unit in scored["methods"][0]["units"] if unit["q_value"] is not None]
+    assert better[:2] == [True, True]
+    assert sum(better[2:]) <= 2
+    page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
+    assert "not better than chance" in Path(page.stdout.strip()).read_text("utf-8")
+
+
+# ---------------------------------------------------------------- classes and superclasses
+
+
+def record(labels: list[str], dataset: str | None = None) -> Representation:
+    return Representation(np.zeros((len(labels), 2)), None, "x", labels=np.array(labels), dataset=dataset)
+
+
+def columns(matrix: object) -> dict[str, list[float]]:
+    assert sparse.issparse(matrix.values)
+    return dict(zip(matrix.names, matrix.values.toarray().T.tolist(), strict=True))
+
+
+def test_numbers_in_superclasses_count_the_full_class_list(tmp_path: Path) -> None:
+    path = tmp_path / "super.json"
+    options = ConceptOptions("le-label", files={"superclasses": str(path)})
+    path.write_text('{"zero_or_one": [0, 1], "odd": [1, "3", 5]}')
+    found = columns(label_matrix(options, record(["3", "5", "3"], "digits")))
+    assert found["zero or one"] == [0, 0, 0]
+    assert found["odd"] == [1, 1, 1]
+    assert found["3"] == [1, 0, 1]
+    assert len(found) == 12
+    with pytest.raises(InputError, match=r"class `0`, which does not exist; numbers need a data set"):
+        label_matrix(options, record(["3", "5", "3"]))  # no list of all classes: a number could mean anything
+    path.write_text('{"x": ["dgo"]}')
+    with pytest.raises(InputError, match="dgo") as raised:
+        label_matrix(options, record(["dog", "cat"]))
+    assert "`dog`" in str(raised.value.hint)
+
+
+def test_empty_labels_are_no_class() -> None:
+    found = label_matrix(ConceptOptions("le-label"), record(["a", "", "b", " "]))
+    assert columns(found) == {"a": [1, 0, 0, 0], "b": [0, 0, 1, 0]}
+    assert found.notes == ["2 samples have an empty label and belong to no class"]
+    with pytest.raises(InputError, match="all labels"):
+        label_matrix(ConceptOptions("le-label"), record(["", ""]))
+
+
+def published(monkeypatch: pytest.MonkeyPatch, folder: Path | None, classes: list[str]) -> None:
+    class Whole:
+        class_names = classes
+
+    monkeypatch.setattr(labels_room, "content_folder", lambda *_: folder)
+    monkeypatch.setattr(labels_room, "open_dataset", lambda *_, **__: Whole())
+
+
+def test_published_names_and_superclasses_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = tmp_path / "concept_sets"
+    sets.mkdir()
+    (sets / "cifar100_labels_clean.txt").write_bytes(b"red apple\rfish\rbaby")
+    (sets / "cifar100_superclass_to_ids.json").write_text('{"living_thing": [1, 2]}')
+    published(monkeypatch, tmp_path, ["apple", "aquarium_fish", "baby"])
+    samples = record(["baby", "apple"], "cifar100")
+    found = label_matrix(ConceptOptions("le-label"), samples)
+    assert columns(found) == {"red apple": [0, 1], "fish": [0, 0], "baby": [1, 0], "living thing": [1, 0]}
+    assert "3 published class names and 1 superclasses of cifar100" in found.notes[0]
+    own = label_matrix(ConceptOptions("le-label", parameters={"published": False}), samples)
+    assert list(own.names) == ["apple", "aquarium_fish", "baby"]
+    assert own.identity() != found.identity()
+    published(monkeypatch, None, ["apple", "aquarium_fish", "baby"])
+    missing = label_matrix(ConceptOptions("le-label"), samples)
+    assert list(missing.names) == ["apple", "aquarium_fish", "baby"]
+    assert "rdx download linear-explanations" in missing.notes[0]
+
+
+@pytest.mark.shared
+def test_label_concepts_of_the_paper(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """119 concepts for CIFAR-100 and 1,400 for ImageNet, of which the activity filter leaves 1,399."""
+    folder = shared / "reference" / "linear_explanations"
+    for name, classes, concepts in (("cifar100", 100, 119), ("imagenet", 1000, 1400), ("places365", 365, 365)):
+        listed = [f"k{i}" for i in range(classes)]
+        published(monkeypatch, folder, listed)
+        found = label_matrix(ConceptOptions("le-label"), record(listed, name))
+        assert found.values.shape == (classes, concepts)
+
+
+# ---------------------------------------------------------------- what survives a kill
+
+
+def test_a_killed_run_goes_on_with_its_finished_blocks(tmp_path: Path) -> None:
+    """Killed after its first block; the second run takes that block from the disk and ends with the same table."""
+    rng = np.random.default_rng(0)
+    P = (rng.random((500, 40)) < 0.3).astype(float)
+    np.save(tmp_path / "c.npy", P)
+    (tmp_path / "names.txt").write_text("".join(f"c{i}\n" for i in range(40)))
+    np.save(tmp_path / "acts.npy", P @ rng.normal(size=(40, 40)) + rng.normal(size=(500, 40)))
+    slow = (
+        "import time, rdxcli.methods.neurons.linear as m\n"
+        "m.BLOCK = 10\n"
+        "first = m.LinearExplanation._choose\n"
+        "def choose(self, *args):\n"
+        "    time.sleep(float(__import__('os').environ['PAUSE']))\n"
+        "    return first(self, *args)\n"
+        "m.LinearExplanation._choose = choose\n"
+        "from rdxcli.cli.app import main\n"
+        "main()\n"
+    )
+    arguments = ["explain", "--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--outputs", "o"]
+    command = [sys.executable, "-c", slow, *arguments]
+    environment = {**os.environ, "PAUSE": "1.0"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 120
+        blocks: list[Path] = []
+        while len(blocks) < 2:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < until
+            blocks = [path for path in tmp_path.glob("o/**/blocks/*.npz") if "tmp" not in path.name]
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in blocks}
+    done = subprocess.run(command, cwd=tmp_path, env={**environment, "PAUSE": "0"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continuing the interrupted run" in done.stderr
+    assert len(kept) >= 2
+    text = (next(tmp_path.glob("o/**/explanations.csv"))).read_text()
+    assert not list(tmp_path.glob("o/**/blocks"))
+    fresh = subprocess.run(
+        [*command[:-1], "fresh"], cwd=tmp_path, env={**environment, "PAUSE": "0"}, capture_output=True, text=True
+    )
+    assert fresh.returncode == 0, fresh.stderr
+    assert next(tmp_path.glob("fresh/**/explanations.csv")).read_text() == text
