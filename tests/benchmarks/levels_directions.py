@@ -1,10 +1,11 @@
-"""Levels and power of what directions claim: influence beyond chance. Prints the tables of docs/methods/directions.md.
+"""Levels and power of what directions claim: influence and labels beyond
+chance. Prints the tables of docs/methods/directions.md.
 
 Sets without influence of their own: random filters that fire on 1 / I of the positions or on shares from 1 % to 30 %,
 sets of k-means in randomly rotated features, and filters fitted to permuted cluster labels. Planted: the true signals
 of synthetic cases with many distractors. Found: what k-means and UIBE find.
 
-    python tests/benchmarks/levels_directions.py [--data FOLDER] [--part significance|planted|found] [--seeds 3]
+    python tests/benchmarks/levels_directions.py [--data FOLDER] [--part significance|planted|found|masks] [--seeds 3]
 
 ``--data`` holds the CIFAR-10 and MobileNetV2 files; without it only the embedded digits and made-up data are used.
 """
@@ -12,21 +13,25 @@ of synthetic cases with many distractors. Found: what k-means and UIBE find.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from rdxcli.concepts.masks import read_mask
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.methods.directions.alignment import Head, PooledLinearHead
 from rdxcli.methods.directions.base import Directions, closed_form_signals
 from rdxcli.methods.directions.baselines import KMeansDirections
 from rdxcli.methods.directions.features import as_maps, positions
 from rdxcli.methods.directions.influence import claims, influence, random_filters
+from rdxcli.methods.directions.labelling import OUTSIDE, label_by_masks, mask_chance
 from rdxcli.methods.directions.synthetic import SyntheticCase, generate, named
 from rdxcli.methods.directions.uibe import UIBE
 from rdxcli.models import load
+from rdxcli.models.preprocessing import cut_labels
 from rdxcli.models.rest import RestOfNetwork
 
 SET = 10
@@ -35,8 +40,6 @@ SETS = 20
 
 def network(name: str, layer: str, dataset: str, limit: int) -> tuple[np.ndarray, Head]:
     """Features of a layer and the network above it."""
-    from rdxcli.datasets.registry import open_dataset
-
     model = load(name, "cpu")
     images = open_dataset(dataset)
     rows = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int))
@@ -51,24 +54,40 @@ def network(name: str, layer: str, dataset: str, limit: int) -> tuple[np.ndarray
     return torch.cat(found).numpy(), lambda batch: rest(batch).float()
 
 
-def data(folder: Path | None) -> Iterator[tuple[str, np.ndarray, Head]]:
-    """Features and heads; no truth about them is used."""
-    yield ("digits conv2", *network("digits-cnn", "conv2", "digits", 1797))
+def gaussian() -> tuple[np.ndarray, Head]:
+    """Correlated noise and a random head."""
     rng = np.random.default_rng(7)
     mixing = rng.standard_normal((48, 48)) * np.linspace(2, 0.1, 48)
-    yield (
-        "Gaussian, 48 channels",
-        (rng.standard_normal((3000, 48)) @ mixing.T).astype(np.float32),
-        PooledLinearHead(rng.standard_normal((48, 10)), np.zeros(10)),
-    )
+    X = (rng.standard_normal((3000, 48)) @ mixing.T).astype(np.float32)
+    return X, PooledLinearHead(rng.standard_normal((48, 10)), np.zeros(10))
+
+
+def synthetic() -> tuple[np.ndarray, Head]:
+    """A case whose truth is not used."""
     case = generate(named("four_concepts"))
-    yield "synthetic four_concepts", case.X, case.head
+    return case.X, case.head
+
+
+Loaders = dict[str, Callable[[], tuple[np.ndarray, Head]]]
+
+
+def data(folder: Path | None) -> Loaders:
+    """Features and heads by name."""
+    found: Loaders = {
+        "digits conv2": lambda: network("digits-cnn", "conv2", "digits", 1797),
+        "Gaussian, 48 channels": gaussian,
+        "synthetic `four_concepts`": synthetic,
+    }
     if folder is not None:
         cifar = f"file:{folder / 'weights' / 'cifar10_resnet20.th'}?arch=cifar_resnet20"
-        yield ("CIFAR ResNet-20 layer3", *network(cifar, "layer3", f"folder:{folder / 'cifar10_test'}", 500))
-        yield ("CIFAR ResNet-20 layer2", *network(cifar, "layer2", f"folder:{folder / 'cifar10_test'}", 300))
         mobile = f"file:{folder / 'weights' / 'mobilenet_v2_imagenet1k.safetensors'}?arch=torchvision:mobilenet_v2"
-        yield ("MobileNetV2 features.16", *network(mobile, "features.16", f"images:{folder / 'imagenet_sample'}", 150))
+        test, photographs = f"folder:{folder / 'cifar10_test'}", f"images:{folder / 'imagenet_sample'}"
+        found |= {
+            "CIFAR ResNet-20 layer3": lambda: network(cifar, "layer3", test, 500),
+            "CIFAR ResNet-20 layer2": lambda: network(cifar, "layer2", test, 300),
+            "MobileNetV2 features.17": lambda: network(mobile, "features.17", photographs, 150),
+        }
+    return found
 
 
 def with_signals(X: np.ndarray, filters: np.ndarray, shares: np.ndarray) -> Directions:
@@ -109,10 +128,11 @@ KINDS: dict[str, Callable[[np.ndarray, int, int], Directions]] = {
 }
 
 
-def significance(folder: Path | None, seeds: int) -> None:
+def significance(loaders: Loaders, seeds: int) -> None:
     """Share of sets of ten with any significant pair, and of directions with p below 0.05."""
     print("| data | sets of ten | sets with a claim | directions with p < 0.05 |\n|---|---|---|---|", flush=True)
-    for name, X, head in data(folder):
+    for name, load_data in loaders.items():
+        X, head = load_data()
         for kind, draw in KINDS.items():
             called, small, total = 0, [], 0
             for seed in range(seeds):
@@ -166,10 +186,11 @@ def power(seeds: int) -> None:
         print(f"| `{name}` | {int(found.significant.any(1).sum())} of {len(found.effect)} | {smallest} |", flush=True)
 
 
-def found(folder: Path | None) -> None:
+def found(loaders: Loaders) -> None:
     """What methods find, in the same data."""
     print("| data | method | directions with influence | pairs |\n|---|---|---|---|", flush=True)
-    for name, X, head in data(folder):
+    for name, load_data in loaders.items():
+        X, head = load_data()
         for method, fitted in (
             ("kmeans", KMeansDirections(SET)),
             ("uibe", UIBE(SET, n_starts=2, search_images=500)),
@@ -178,20 +199,67 @@ def found(folder: Path | None) -> None:
             print(f"| {name} | {method} | {what['directions']} of {SET} | {what['pairs']} |", flush=True)
 
 
+def masks(folder: Path, seeds: int) -> None:
+    """Street scenes: what is called interpretable among random filters, with masks of other images, and found."""
+    frames = folder / "camvid40"
+    mobile = f"file:{folder / 'weights' / 'mobilenet_v2_imagenet1k.safetensors'}?arch=torchvision:mobilenet_v2"
+    X, _ = network(mobile, "features.13", f"images:{frames / 'images'}", 40)
+    transform = load(mobile, "cpu").transform
+    stack = [cut_labels(transform, read_mask(path)) for path in sorted((frames / "masks").iterdir())]
+    half = np.arange(len(X)) % 2 == 0
+    order = np.arange(len(X))
+    for part in (np.flatnonzero(half), np.flatnonzero(~half)):
+        order[part] = np.roll(part, 1)
+    print("| directions | masks | IoU of 0.04 | interpretable | mean IoU | random | other images |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+
+    def row(name: str, found: Directions, own: bool, seed: int) -> np.ndarray:
+        def read(n: int) -> np.ndarray:
+            return stack[n if own else order[n]]
+
+        labels = label_by_masks(found.responses(X), read, half, 11, ignore=OUTSIDE)
+        chance = mask_chance(found, X, read, half, 11, ignore=OUTSIDE, random_state=seed)
+        good = labels.interpretable & chance.above
+        means = labels.label_iou.mean(), chance.random_iou.mean(), chance.permuted_iou.mean()
+        return np.array([labels.interpretable.sum(), good.sum(), *means, bool(good.any())])
+
+    uibe, kmeans = UIBE(16, n_starts=2).fit(X), KMeansDirections(16).fit(X)
+    for name, own, draw in (
+        ("uibe", True, lambda seed: uibe),
+        ("kmeans", True, lambda seed: kmeans),
+        ("kmeans", False, lambda seed: kmeans),
+        ("random filters", True, lambda seed: random_filters(X, np.full(16, 1 / 16), random_state=300 + seed)),
+    ):
+        count = 5 * seeds if name == "random filters" else 1
+        rows = np.array([row(name, draw(seed), own, seed) for seed in range(count)])
+        some = f" (some in {int(rows[:, 5].sum())} of {count} sets)" if count > 1 else ""
+        mean = rows.mean(0)
+        ious = " | ".join(f"{value:.2f}" for value in mean[2:5])
+        whose = "own" if own else "other images"
+        print(f"| {name} | {whose} | {mean[0]:.1f} of 16 | {mean[1]:.1f}{some} | {ious} |", flush=True)
+
+
+PARTS = ("significance", "planted", "found", "masks")
+
+
 def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--part", choices=("significance", "planted", "found"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="data whose names contain this")
     given = parser.parse_args()
-    parts = given.part or ["significance", "planted", "found"]
+    parts = given.part or PARTS
+    loaders = {name: loader for name, loader in data(given.data).items() if given.only in name}
     if "significance" in parts:
-        significance(given.data, given.seeds)
+        significance(loaders, given.seeds)
     if "planted" in parts:
         power(given.seeds)
     if "found" in parts:
-        found(given.data)
+        found(loaders)
+    if "masks" in parts and given.data is not None:
+        masks(given.data, given.seeds)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ class PCADirections(_Baseline):
     """Principal axes."""
 
     def _pairs(self, x: Array, seed: int) -> tuple[Array, Array]:
-        axes = PCA(self.n_directions, svd_solver="covariance_eigh").fit(x).components_
+        solver = "covariance_eigh" if x.shape[1] <= len(x) else "full"
+        axes = PCA(self.n_directions, svd_solver=solver).fit(x).components_
         return axes, axes
 
 
@@ -129,7 +130,8 @@ class NaturalBasis(_Baseline):
 
     def _pairs(self, x: Array, seed: int) -> tuple[Array, Array]:
         chosen = np.sort(np.argsort(-x.var(0), kind="stable")[: self.n_directions])
-        axes = np.eye(x.shape[1])[chosen]
+        axes = np.zeros((len(chosen), x.shape[1]))
+        axes[np.arange(len(chosen)), chosen] = 1.0
         return axes, axes
 
 

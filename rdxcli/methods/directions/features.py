@@ -10,6 +10,7 @@ in feature space, thresholds and margins scale with ``u``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 _SPAN = 1e-6
 _BLOCK = 262_144
+_CHANNELS = 4096
 
 
 def as_maps(features: np.ndarray | Tensor) -> Tensor:
@@ -108,13 +110,7 @@ class FeatureSpace:
         for block in x.split(_BLOCK):
             mean += block.double().sum(0)
         mean /= P
-        covariance = torch.zeros(D, D, dtype=torch.float64)
-        for block in x.split(_BLOCK):
-            centred = block.double() - mean
-            covariance += centred.T @ centred
-        covariance /= P - 1
-        values, vectors = torch.linalg.eigh(covariance)
-        values, vectors = values.flip(0), vectors.flip(1)
+        values, spread, vectors = (_by_channels if D <= P else _by_positions)(x, mean)
         # Rounding of float32 input leaves variance of about (eps * size)^2 in every channel.
         rounding = (torch.finfo(torch.float32).eps * float(x.abs().max())) ** 2
         rank = int((values > max(_SPAN * float(values[0]), 4 * rounding)).sum())
@@ -135,8 +131,7 @@ class FeatureSpace:
             case _:
                 raise ValueError(f"Got subspace={subspace!r}, expected 'auto', None or {n_directions} to {rank}")
         unit = float(values[:rank].mean().sqrt())
-        deviations = covariance.diagonal().clamp_min(0).sqrt()
-        return cls(mean, vectors[:, :keep].T.contiguous(), values[:keep], unit, deviations, rank)
+        return cls(mean, vectors(keep), values[:keep], unit, spread.clamp_min(0).sqrt(), rank)
 
     @property
     def size(self) -> int:
@@ -168,6 +163,40 @@ class FeatureSpace:
             case _:
                 raise ValueError(f"Got standardisation {mode!r}, expected 'global', 'whiten' or 'channel'")
         return T.float()
+
+
+Axes = Callable[[int], Tensor]
+"""The first so many principal directions, (k, D)."""
+
+
+def _by_channels(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Axes]:
+    """Variances, descending, variance of each channel, and axes, from the D x D covariance of positions (P, D)."""
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for block in x.split(_BLOCK):
+        centred = block.double() - mean
+        covariance += centred.T @ centred
+    covariance /= len(x) - 1
+    values, vectors = torch.linalg.eigh(covariance)
+    return values.flip(0), covariance.diagonal(), lambda keep: vectors.flip(1)[:, :keep].T.contiguous()
+
+
+def _by_positions(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Axes]:
+    """The same from the P x P side, for fewer positions than channels: O(P^2 D) instead of O(P D^2 + D^3)."""
+    P, D = x.shape
+    parts = [slice(start, min(start + _CHANNELS, D)) for start in range(0, D, _CHANNELS)]
+    gram, spread = torch.zeros(P, P, dtype=torch.float64), torch.zeros(D, dtype=torch.float64)
+    for part in parts:
+        centred = x[:, part].double() - mean[part]
+        gram += centred @ centred.T
+        spread[part] = centred.square().sum(0)
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0), vectors.flip(1)
+
+    def axes(keep: int) -> Tensor:
+        length = values[:keep].clamp_min(1e-300).sqrt()[:, None]
+        return torch.cat([vectors[:, :keep].T @ (x[:, part].double() - mean[part]) / length for part in parts], dim=1)
+
+    return values / (P - 1), spread / (P - 1), axes
 
 
 def signal_dimensions(variances: np.ndarray, n_positions: int) -> int:

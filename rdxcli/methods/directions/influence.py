@@ -582,14 +582,30 @@ def _against_filters(
     scale = np.maximum(np.sqrt((random**2).mean(0)), np.finfo(float).tiny)
     random = (random / scale).max(1)
     mine = np.abs(found.values[tested]) / scale
-    # rare detectors move more where they fire: influence is compared at equal shares
-    spread, slope = np.log(drawn), 0.0
-    if np.ptp(spread) > 0.1 and (random > 0).all():
-        slope = float(np.polyfit(spread, np.log(random), 1)[0])
-    random = random * drawn**-slope
-    mine = mine * own[:, None] ** -slope
+    random, mine = _at_equal_shares(np.log(drawn), random, np.log(own), mine)
     ordered = np.sort(random)
     return (1 + n_null - np.searchsorted(ordered, mine, side="left")) / (n_null + 1)
+
+
+def _at_equal_shares(drawn: Array, random: Array, own: Array, mine: Array) -> tuple[Array, Array]:
+    """Influence of random filters (R,) and of directions (I, C) in a form that does not depend on how often they fire.
+
+    Rare detectors move more where they fire, and differ more among themselves: the logarithm of influence is taken
+    relative to its mean and spread among random filters, both linear in the logarithm of the share.
+    """
+    if np.ptp(drawn) <= 0.1 or not (random > 0).all():
+        return random, mine
+    level = np.polyfit(drawn, np.log(random), 1)
+    rest = np.log(random) - np.polyval(level, drawn)
+    spread = np.polyfit(drawn, np.abs(rest), 1)
+    floor = 0.2 * float(np.abs(rest).mean())
+
+    def standard(share: Array, value: Array) -> Array:
+        return (np.log(np.maximum(value, 1e-300)) - np.polyval(level, share)) / np.maximum(
+            np.polyval(spread, share), floor
+        )
+
+    return standard(drawn, random), standard(own[:, None], mine)
 
 
 def _published(
