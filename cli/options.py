@@ -611,6 +611,17 @@ SampleIdsOption = Annotated[Path | None, typer.Option("--sample-ids", help="Ids 
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Folder with the images of the rows, by id or in order.")
 ]
+FeatureColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--feature-columns",
+        help="Columns of tables that are features: names or patterns with commas (f*), !NAME to leave one out, `all`.",
+    ),
+]
+IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of tables that holds the sample ids.")]
+LabelColumnOption = Annotated[
+    str | None, typer.Option("--label-column", help="Column of tables that holds the labels.")
+]
 PoolOption = Annotated[str, typer.Option("--pool", help="auto, avg, max, first, cls, mean or none.")]
 ParamOption = Annotated[
     list[str] | None,

@@ -8,6 +8,9 @@ import typer
 from .options import (
     ClassesOption,
     DatasetOption,
+    FeatureColumnsOption,
+    IdColumnOption,
+    LabelColumnOption,
     LabelsOption,
     LimitOption,
     ParamOption,
@@ -56,6 +59,9 @@ def simulate(
     sample: SampleOption = None,
     labels: LabelsOption = None,
     sample_ids: SampleIdsOption = None,
+    feature_columns: FeatureColumnsOption = None,
+    id_column: IdColumnOption = None,
+    label_column: LabelColumnOption = None,
     units: Annotated[str | None, typer.Option("--units", help="Units, like 0-63,70.")] = None,
     concepts: Annotated[
         str | None, typer.Option("--concepts", help="The simulator's (n, concepts) matrix (default: the labels).")
@@ -97,7 +103,13 @@ def simulate(
         selection=SelectionOptions(
             dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
         ),
-        arrays=ArrayOptions(labels=labels, sample_ids=sample_ids),
+        arrays=ArrayOptions(
+            labels=labels,
+            sample_ids=sample_ids,
+            feature_columns=feature_columns,
+            id_column=id_column,
+            label_column=label_column,
+        ),
         outputs=session.outputs,
         run=session.run,
         seed=session.seed,

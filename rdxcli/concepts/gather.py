@@ -14,6 +14,7 @@ from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, score, wanted
 from rdxcli.concepts.sets import read_concept_set
 from rdxcli.datasets.arrays import load_representation
+from rdxcli.datasets.selection import Choice
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
@@ -140,7 +141,9 @@ def split_of(options: ConceptOptions, n: int) -> Split:
 
 
 def _from_file(options: ConceptOptions, representation: Representation) -> Concepts:
-    matrix = resolve_concepts(str(options.concepts), names=options.concept_names)
+    matrix = resolve_concepts(
+        str(options.concepts), names=options.concept_names, choice=Choice(ids=options.arrays.id_column)
+    )
     rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
     values = matrix.values if rows is None else matrix.values[rows]
     return Concepts(values, list(matrix.names), dict(matrix.source), notes)

@@ -1,31 +1,45 @@
-"""Reading one array out of a file: ``.npy``, ``.npz``, ``.safetensors``, ``.parquet``, ``.csv``, ``.tsv``, ``.pt``.
+"""Reading one array out of a file or folder: what numpy, torch, MATLAB, HDF5, Zarr, pandas and R write.
 
-Nothing is unpickled. ``.npy`` files, uncompressed ``.npz`` members, ``.safetensors`` and ``.pt`` tensors are
-memory-mapped.
+Nothing is unpickled. ``.npy`` files, uncompressed ``.npz`` members, raw memory maps, ``.safetensors`` and ``.pt``
+tensors are memory-mapped.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.io
 
-from rdxcli.datasets.tables import require_file
-from rdxcli.errors import InputError, near_matches
+from rdxcli.datasets.seen import (
+    ID_NAMES,
+    LABEL_NAMES,
+    Seen,
+    check_columns,
+    pick_positions,
+    take_columns,
+)
+from rdxcli.datasets.selection import Choice
+from rdxcli.datasets.tables import Table, read_table, require_file, squashed, table_kind
+from rdxcli.datasets.words import texts_of
+from rdxcli.errors import DependencyError, InputError, RdxError, near_matches
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".pt", ".pth")
-ID_NAMES = ("sample_id", "sample_ids", "id", "ids", "image_id", "file", "path", "filename")
-LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "target", "targets", "y")
+SUFFIXES = (
+    *(".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".pt", ".pth", ".csv.gz", ".tsv.gz", ".txt", ".dat"),
+    *(".jsonl", ".ndjson", ".json", ".feather", ".arrow", ".mat", ".h5", ".hdf5", ".nc", ".zarr", ".bin", ".raw"),
+    ".memmap",
+)
+_FOLDERS = (".zarr", ".parquet")  # what may be a folder
 
 _PATTERN = re.compile(r"(?P<path>.+?(?:" + "|".join(re.escape(s) for s in SUFFIXES) + r"))(?::(?P<key>.+))?", re.I)
+_RAW = re.compile(r"(?P<dtype>[<>=|]?[A-Za-z]+\d*),(?P<shape>\d+(?:x\d+)*)(?:,(?P<order>[CF]))?", re.I)
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class ArrayFile:
         Of each row, when the file has them under a usual name.
     columns : list of str or None
         Names of the columns, when each is a column of a table.
+    seen : Seen or None
+        What the file held, and what it was taken for.
     """
 
     path: Path
@@ -51,43 +67,61 @@ class ArrayFile:
     sample_ids: list[str] | None = None
     labels: list[str] | None = None
     columns: list[str] | None = None
+    seen: Seen | None = None
 
 
 def split_key(text: str) -> tuple[str, str | None] | None:
     """``PATH[:KEY]`` taken apart, or None when ``text`` does not look like a file of arrays."""
-    if Path(text).suffix.lower() in SUFFIXES and Path(text).expanduser().exists():
+    if text.lower().endswith(SUFFIXES) and Path(text).expanduser().exists():
         return text, None
     found = _PATTERN.fullmatch(text)
     return (found["path"], found["key"]) if found else None
 
 
-def read_array(text: str) -> ArrayFile:
+def read_array(text: str, choice: Choice | None = None, concepts: bool = False) -> ArrayFile:
     """Read ``PATH[:KEY]``.
 
     Without a key the only numeric array of two or more dimensions is taken. Of a table the only column of lists is
-    taken, else all numeric columns; a key may name several columns, separated by commas.
+    taken, else the columns that are features (see `rdxcli.datasets.seen`); a key may name several columns or patterns,
+    separated by commas. Raw memory maps say what they hold: ``PATH.bin:float32,1000x64``.
+
+    Parameters
+    ----------
+    text : str
+    choice : Choice, optional
+        Which columns are features, ids and labels.
+    concepts : bool
+        Columns are scores of concepts.
 
     Raises
     ------
     MissingDataError
         No such file.
     InputError
-        Damaged, of an unknown kind, or the key does not exist or is needed (the message lists the keys).
+        Damaged, of an unknown kind, bookkeeping among the features, or the key does not exist or is needed (the message
+        lists the keys).
     """
     parts = split_key(text)
     if parts is None:
         raise InputError(
             f"{text}: not a file of arrays by its name",
-            f"readable: {', '.join(SUFFIXES[:-1])}; `FILE:KEY` names one array",
+            f"readable: {', '.join(SUFFIXES)}; `FILE:KEY` names one array",
         )
-    path = require_file(parts[0], "file of arrays")
+    choice = choice or Choice()
+    path = Path(parts[0]).expanduser()
+    if not (path.suffix.lower() in _FOLDERS and path.is_dir()):
+        path = require_file(parts[0], "file of arrays")
     key = parts[1]
-    reader = _READERS[path.suffix.lower()]
+    kind = table_kind(path)
     try:
-        return reader(path, key)
-    except InputError:
-        raise
-    except MemoryError:
+        if kind in _MAPS and key is not None and _RAW.fullmatch(key):
+            return _chosen(_raw(path, key), choice, concepts)
+        if kind in _TABLES and not path.is_dir():
+            return from_table(read_table(path), key, choice, concepts)
+        if kind == ".parquet":
+            return from_table(_parquet_folder(path), key, choice, concepts)
+        return _chosen(_READERS[kind](path, key), choice, concepts)
+    except (RdxError, MemoryError):
         raise
     except Exception as error:  # each library has its own family of errors for a damaged file
         text_of_error = " ".join(str(error).split())
@@ -97,6 +131,87 @@ def read_array(text: str) -> ArrayFile:
                 "save plain numbers: numpy.save(file, array), or safetensors",
             ) from None
         raise InputError(f"{path} cannot be read: {text_of_error[:200] or type(error).__name__}") from None
+
+
+def from_table(table: Table, key: str | None, choice: Choice, concepts: bool = False) -> ArrayFile:
+    """The features, ids and labels of a table."""
+    taken = take_columns(table, key, choice, concepts)
+    if taken.lists is not None:
+        values, columns = _from_lists(table.path, taken.lists, table.columns[taken.lists]), None
+    else:
+        # a missing value becomes NaN, which is reported with its row
+        values = np.column_stack([taken.values[name] for name in taken.features])
+        columns = taken.features
+    if taken.lists is None and all(_is_single(table, name) for name in taken.features):
+        values = values.astype(np.float32)
+    ids = table.texts(taken.ids) if taken.ids is not None else None
+    labels = table.texts(taken.labels) if taken.labels is not None else None
+    seen = Seen(
+        table.path.name,
+        len(values),
+        values.shape[1] if values.ndim > 1 else 1,
+        columns if columns is not None else [str(taken.lists)],
+        taken.ids,
+        taken.labels,
+        taken.left_out,
+        table.notes,
+    )
+    return ArrayFile(table.path, key, values, ids, labels, columns, seen)
+
+
+def _is_single(table: Table, name: str) -> bool:
+    kind = table.columns[name].type
+    return pa.types.is_float32(kind) or pa.types.is_float16(kind)
+
+
+def _chosen(file: ArrayFile, choice: Choice, concepts: bool) -> ArrayFile:
+    """A file of one array: its columns have no names, but may hold bookkeeping all the same."""
+    values = file.values
+    if values.dtype.names:
+        return from_table(_structured(file.path, values), None, choice, concepts)
+    if values.dtype == np.dtype("V2"):  # what numpy.save makes of bfloat16
+        values = (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    notes = []
+    width = values.shape[1] if values.ndim > 1 else 1
+    if choice.features is not None and choice.features != "all" and values.ndim == 2:
+        values = pick_positions(values, choice.features, file.path.name)
+        notes.append(f"columns {choice.features} of {width}")
+    elif choice.features is None:
+        check_columns(values, file.path.name, concepts)
+    seen = Seen(
+        file.path.name + (f":{file.key}" if file.key else ""),
+        len(values) if values.ndim else 1,
+        values.shape[1] if values.ndim > 1 else 1,
+        ids="the file" if file.sample_ids is not None else None,
+        labels="the file" if file.labels is not None else None,
+        notes=notes,
+    )
+    return ArrayFile(file.path, file.key, values, file.sample_ids, file.labels, file.columns, seen)
+
+
+def _structured(path: Path, values: np.ndarray) -> Table:
+    """A structured array, such as ``DataFrame.to_records`` gives."""
+    columns = {}
+    for name in values.dtype.names or ():
+        cells = values[name]
+        if cells.ndim == 2:
+            columns[name] = pa.chunked_array([pa.array(list(cells.astype(np.float64)), pa.list_(pa.float64()))])
+        elif cells.dtype.kind in "fiub":
+            columns[name] = pa.chunked_array([pa.array(cells.astype(cells.dtype.newbyteorder("=")))])
+        else:
+            columns[name] = pa.chunked_array([pa.array(texts_of(cells), pa.string())])
+    return Table(path, columns, typed=True)
+
+
+def _beside(found: Mapping[str, Callable[[], Any]], wanted: Sequence[str], rows: int) -> list[str] | None:
+    """Values under a usual name, when there is one for each row."""
+    for name in wanted:
+        for key, read in found.items():
+            if squashed(key) == squashed(name):
+                column = read()
+                if len(column) == rows:
+                    return texts_of(column)
+    return None
 
 
 def _npy(path: Path, key: str | None) -> ArrayFile:
@@ -117,14 +232,13 @@ def _npz(path: Path, key: str | None) -> ArrayFile:
         if values is None:
             values = archive[chosen]
 
-        def beside(wanted: Sequence[str]) -> list[str] | None:
-            found = next((name for name in names if name.lower() in wanted and name != chosen), None)
-            if found is None or _member_ndim(path, found) != 1:
-                return None
-            column = archive[found]
-            return [str(value) for value in column.tolist()] if len(column) == len(values) else None
-
-        return ArrayFile(path, chosen, values, beside(ID_NAMES), beside(LABEL_NAMES))
+        others = {
+            name: (lambda name=name: archive[name])
+            for name in names
+            if name != chosen and _member_ndim(path, name) == 1
+        }
+        ids, labels = (_beside(others, wanted, len(values)) for wanted in (ID_NAMES, LABEL_NAMES))
+        return ArrayFile(path, chosen, values, ids, labels)
 
 
 def _member_header(path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype, int, int]:
@@ -183,7 +297,14 @@ def _torch(path: Path, key: str | None) -> ArrayFile:
         raise InputError(f"{path} holds a {type(content).__name__}, expected a tensor or a mapping of tensors")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
     chosen = _choose(path, key, list(tensors), lambda name: tensors[name].ndim >= 2)
-    return ArrayFile(path, chosen, _from_tensor(tensors[chosen]))
+    values = _from_tensor(tensors[chosen])
+    others = {
+        str(name): (lambda value=value: _from_tensor(value) if isinstance(value, torch.Tensor) else value)
+        for name, value in content.items()
+        if name != chosen and (isinstance(value, list | tuple) or (isinstance(value, torch.Tensor) and value.ndim == 1))
+    }
+    ids, labels = (_beside(others, wanted, len(values)) for wanted in (ID_NAMES, LABEL_NAMES))
+    return ArrayFile(path, chosen, values, ids, labels)
 
 
 def _from_tensor(tensor: Any) -> np.ndarray:
@@ -193,75 +314,141 @@ def _from_tensor(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _parquet(path: Path, key: str | None) -> ArrayFile:
-    import pyarrow.parquet as pq
-
-    return _table(path, key, pq.read_table(path))
-
-
-def _csv(path: Path, key: str | None) -> ArrayFile:
-    import pyarrow.csv
-
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
-    parse = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    table = pyarrow.csv.read_csv(path, parse_options=parse)
-    if all(_is_number(name) for name in table.column_names):
-        read = pyarrow.csv.ReadOptions(autogenerate_column_names=True)  # no header: the first line is data
-        table = pyarrow.csv.read_csv(path, read_options=read, parse_options=parse)
-    return _table(path, key, table)
-
-
-def _table(path: Path, key: str | None, table: pa.Table) -> ArrayFile:
-    import pyarrow.types as types
-
-    names = table.column_names
-    kinds = {name: table.schema.field(name).type for name in names}
-    lists = [
-        n
-        for n in names
-        if types.is_list(kinds[n]) or types.is_large_list(kinds[n]) or types.is_fixed_size_list(kinds[n])
-    ]
-    special = {*ID_NAMES, *LABEL_NAMES}
-    numeric = [
-        n
-        for n in names
-        if (types.is_floating(kinds[n]) or types.is_integer(kinds[n]) or types.is_boolean(kinds[n]))
-        and n.lower() not in special
-    ]
-    if key is not None:
-        wanted = [key] if key in names else [part.strip() for part in key.split(",")]
-        for name in wanted:
-            if name not in names:
-                raise _no_key(path, name, names, "column")
-    elif len(lists) == 1:
-        wanted = lists
-    elif lists or not numeric:
-        raise InputError(
-            f"{path}: which column holds the values? columns are: {', '.join(names)}", f"write `{path}:COLUMN`"
+def _parquet_folder(path: Path) -> Table:
+    """A table in parts, as Dask, Spark and dinotool write it; ``part.10`` comes after ``part.9``."""
+    parts = sorted(
+        path.rglob("*.parquet"), key=lambda part: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", part.name)]
+    )
+    if not parts:
+        raise InputError(f"{path} is a folder without parts that end in .parquet")
+    tables = [read_table(part) for part in parts]
+    names = list(tables[0].columns)
+    for part, table in zip(parts, tables, strict=True):
+        if list(table.columns) != names:
+            raise InputError(f"{part} has other columns than {parts[0].name}")
+    columns = {
+        name: pa.chunked_array(
+            [chunk for table in tables for chunk in table.columns[name].chunks], tables[0].columns[name].type
         )
-    else:
-        wanted = numeric
+        for name in names
+    }
+    return Table(
+        path, columns, typed=True, index=tables[0].index, notes=[f"{len(parts)} parts"] if len(parts) > 1 else []
+    )
 
-    def beside(known: Sequence[str]) -> list[str] | None:
-        found = next((n for n in names if n.lower() in known and n not in wanted), None)
-        return [str(value) for value in table.column(found).to_pylist()] if found is not None else None
 
-    if len(wanted) == 1 and wanted[0] in lists:
-        values, columns = _from_lists(path, wanted[0], table.column(wanted[0])), None
-    else:
-        for name in wanted:
-            if types.is_string(kinds[name]) or types.is_large_string(kinds[name]) or name in lists:
-                raise InputError(f"{path}: the column `{name}` holds {kinds[name]}, expected numbers")
-        # a missing value becomes NaN, which is reported with its row
-        values = np.column_stack([table.column(n).to_numpy().astype(np.float64) for n in wanted])
-        columns = wanted
-    return ArrayFile(path, key, values, beside(ID_NAMES), beside(LABEL_NAMES), columns)
+def _mat(path: Path, key: str | None) -> ArrayFile:
+    try:
+        content = scipy.io.loadmat(path)
+    except NotImplementedError:  # version 7.3 is HDF5, whose axes are the other way round
+        file = _hdf5(path, key)
+        return ArrayFile(path, file.key, file.values.T, file.sample_ids, file.labels)
+    arrays = {
+        name: value for name, value in content.items() if not name.startswith("__") and isinstance(value, np.ndarray)
+    }
+    rows = [
+        value for value in arrays.values() if value.dtype.kind in "fiub" and value.ndim == 2 and value.shape[0] == 1
+    ]
+    if key is None and len(arrays) > 2 and len(rows) == len(arrays) and len({row.shape for row in rows}) == 1:
+        return ArrayFile(
+            path, None, np.concatenate(rows), list(arrays)
+        )  # one vector for each name, as thingsvision stores
+    chosen = _choose(path, key, list(arrays), lambda name: _is_matrix(arrays[name]))
+    others = {name: (lambda value=value: _mat_column(value)) for name, value in arrays.items() if name != chosen}
+    ids, labels = (_beside(others, wanted, len(arrays[chosen])) for wanted in (ID_NAMES, LABEL_NAMES))
+    return ArrayFile(path, chosen, arrays[chosen], ids, labels)
+
+
+def _is_matrix(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiub" and array.ndim >= 2 and min(array.shape) > 1
+
+
+def _mat_column(array: np.ndarray) -> Any:
+    """A vector, a char matrix or a cell array of strings of MATLAB as a list."""
+    if array.dtype.kind == "U":
+        return [text.rstrip() for text in array.ravel()]
+    if array.dtype.hasobject:
+        return [str(np.asarray(cell).ravel()[0]) if np.size(cell) else "" for cell in array.ravel()]
+    return array.ravel()
+
+
+def _hdf5(path: Path, key: str | None) -> ArrayFile:
+    try:
+        import h5py
+    except ImportError:
+        raise DependencyError("h5py", "arrays") from None
+    with h5py.File(path, "r") as file:
+        found: dict[str, Any] = {}
+        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        return _from_store(path, key, found, lambda item: item[()])
+
+
+def _zarr(path: Path, key: str | None) -> ArrayFile:
+    try:
+        import zarr
+    except ImportError:
+        raise DependencyError("zarr", "arrays") from None
+    opened = zarr.open(path, mode="r")
+    if isinstance(opened, zarr.Array):
+        if key is not None:
+            raise InputError(f"{path} holds one array and has no key `{key}`")
+        return ArrayFile(path, None, np.asarray(opened[...]))
+    found = {name.strip("/"): item for name, item in opened.members(max_depth=None) if isinstance(item, zarr.Array)}
+    return _from_store(path, key, found, lambda item: item[...])
+
+
+def _from_store(path: Path, key: str | None, found: Mapping[str, Any], read: Callable[[Any], Any]) -> ArrayFile:
+    """Of the arrays of an HDF5 or Zarr store: the matrix, and what stands beside it for each row."""
+    numeric = {
+        name: item for name, item in found.items() if np.dtype(item.dtype).kind in "fiub" and len(item.shape) >= 2
+    }
+    split = sorted(numeric)
+    parts = [name for name in split if re.fullmatch(r"features_\d+", name)]
+    if key is None and len(parts) > 1 and len(parts) == len(found):
+        return ArrayFile(path, None, np.concatenate([read(found[name]) for name in parts]))  # thingsvision in pieces
+    chosen = _choose(path, key, list(found), lambda name: name in numeric)
+    values = np.asarray(read(found[chosen]))
+    others = {
+        name.rpartition("/")[2]: (lambda item=item: _decoded(read(item)))
+        for name, item in found.items()
+        if name != chosen and len(item.shape) == 1
+    }
+    ids, labels = (_beside(others, wanted, len(values)) for wanted in (ID_NAMES, LABEL_NAMES))
+    return ArrayFile(path, chosen, values, ids, labels)
+
+
+def _decoded(values: Any) -> np.ndarray:
+    column = np.asarray(values)
+    return (
+        np.array([v.decode() if isinstance(v, bytes) else v for v in column], object)
+        if column.dtype.kind in "OS"
+        else column
+    )
+
+
+def _raw(path: Path, key: str | None) -> ArrayFile:
+    """A memory map without a header: numpy's ``memmap``, R's ``writeBin`` (column by column: ``F``)."""
+    found = _RAW.fullmatch(key or "")
+    if not found:
+        raise InputError(
+            f"{path} has no header: what does it hold?",
+            f"write `{path}:DTYPE,ROWSxCOLUMNS`, for example `{path.name}:float32,1000x64`; `>f4` for big-endian, "
+            "`,F` at the end for column by column (R, MATLAB)",
+        )
+    try:
+        dtype = np.dtype(found["dtype"])
+    except TypeError:
+        raise InputError(f"{path}: unknown type `{found['dtype']}`", "float32, float16, >f8 ...") from None
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: got the type `{found['dtype']}`, expected real numbers")
+    shape = tuple(int(part) for part in found["shape"].split("x"))
+    size, expected = path.stat().st_size, int(np.prod(shape)) * dtype.itemsize
+    if size != expected:
+        raise InputError(f"{path} has {size} bytes, {found['shape']} of {dtype} are {expected}")
+    return ArrayFile(path, None, np.memmap(path, dtype, "r", 0, shape, (found["order"] or "C").upper()))  # type: ignore[call-overload]
 
 
 def _from_lists(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    import pyarrow.compute as pc
-
     lengths = pc.list_value_length(column)
     if column.null_count:
         row = lengths.to_pylist().index(None)
@@ -294,21 +481,20 @@ def _no_key(path: Path, key: str, names: Sequence[str], what: str) -> InputError
     )
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-_READERS = {
+_TABLES = {".parquet", ".csv", ".tsv", ".txt", ".dat", ".json", ".jsonl", ".ndjson", ".feather", ".arrow"}
+_MAPS = {".npy", ".dat"}  # also raw, when the key says type and shape
+_READERS: dict[str, Callable[[Path, str | None], ArrayFile]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".safetensors": _safetensors,
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".tsv": _csv,
     ".pt": _torch,
     ".pth": _torch,
+    ".mat": _mat,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".nc": _hdf5,
+    ".zarr": _zarr,
+    ".bin": _raw,
+    ".raw": _raw,
+    ".memmap": _raw,
 }

@@ -7,10 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
-from rdxcli.datasets.arrayfiles import ID_NAMES, LABEL_NAMES, read_array, split_key
-from rdxcli.datasets.tables import pick_column, read_columns, read_values, require_file
+from rdxcli.datasets.arrayfiles import ArrayFile, read_array, split_key
+from rdxcli.datasets.foreign import is_foreign, read_foreign
+from rdxcli.datasets.registry import open_dataset
+from rdxcli.datasets.seen import ID_NAMES, LABEL_NAMES
+from rdxcli.datasets.selection import Choice
+from rdxcli.datasets.tables import (
+    TABLES,
+    path_label_lines,
+    pick_column,
+    read_columns,
+    read_lines,
+    read_values,
+    require_file,
+    table_kind,
+)
+from rdxcli.datasets.words import apart, composed, find
 from rdxcli.errors import InputError, MissingDataError
+from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
 
 if TYPE_CHECKING:
@@ -20,8 +36,8 @@ _BLOCK = 16 * 2**20  # bytes that are looked at at once
 
 
 def is_array(text: str) -> bool:
-    """Whether ``text`` is written like a file of arrays (``PATH.npy``, ``PATH.npz:key`` ...)."""
-    return split_key(text) is not None
+    """Whether ``text`` is written like a file of arrays (``PATH.npz:key``), or is the output folder of another tool."""
+    return split_key(text) is not None or is_foreign(text)
 
 
 def load_representation(
@@ -32,8 +48,9 @@ def load_representation(
     images: Path | str | None = None,
     spatial: bool = False,
     pool: str = "auto",
+    choice: Choice | None = None,
 ) -> Representation:
-    """A file of arrays as a `Representation`.
+    """A file of arrays, or the output folder of another tool, as a `Representation`.
 
     Parameters
     ----------
@@ -49,6 +66,8 @@ def load_representation(
         Keep (n, c, h, w) as it is. Otherwise positions are pooled.
     pool : str
         For (n, c, h, w): ``auto`` and ``avg`` average over positions, ``max`` takes the largest, ``first`` the first.
+    choice : Choice, optional
+        Which columns of a table are features, ids and labels, where names and content leave it open.
 
     Returns
     -------
@@ -60,8 +79,27 @@ def load_representation(
     MissingDataError, InputError
         With what was found, and for NaN or infinite values the rows.
     """
-    file = read_array(text)
+    choice = choice or Choice()
+    file = read_foreign(text, choice) if is_foreign(text) else read_array(text, choice)
     name = file.path.stem + (f":{file.key}" if file.key and split_key(text) != (text, None) else "")
+    record = as_representation(file, name, labels, sample_ids, images, spatial, pool, choice)
+    if file.seen is not None:
+        log.info("%s", file.seen.line())
+    return record
+
+
+def as_representation(
+    file: ArrayFile,
+    name: str,
+    labels: Path | str | None = None,
+    sample_ids: Path | str | None = None,
+    images: Path | str | None = None,
+    spatial: bool = False,
+    pool: str = "auto",
+    choice: Choice | None = None,
+) -> Representation:
+    """What was read from a file, checked and joined with what belongs to its rows; see `load_representation`."""
+    choice = choice or Choice()
     values = check_values(file.values, name, spatial=spatial, pool=pool)
     n = len(values)
     ids = read_values(sample_ids, ID_NAMES, "sample ids") if sample_ids is not None else file.sample_ids
@@ -70,19 +108,27 @@ def load_representation(
     dataset = None
     if images is not None:
         ids, dataset = _with_images(str(images), ids, n, name)
-    found_labels = _labels(Path(labels), ids, n, name) if labels is not None else file.labels
+    found_labels = _labels(Path(labels), ids, n, name, choice) if labels is not None else file.labels
     return Representation(
         values=values,
         sample_ids=np.array(ids) if ids is not None else None,
         name=name,
-        labels=np.array(found_labels) if found_labels is not None else None,
-        source={"array": str(file.path.resolve()), "key": file.key},
+        labels=np.array([composed(label) for label in found_labels]) if found_labels is not None else None,
+        source={
+            "array": str(file.path.resolve()),
+            "key": file.key,
+            "seen": file.seen.describe() if file.seen is not None else None,
+        },
         dataset=dataset,
     )
 
 
 def load_concepts(
-    text: str, *, names: Path | str | Sequence[str] | None = None, sample_ids: Path | str | None = None
+    text: str,
+    *,
+    names: Path | str | Sequence[str] | None = None,
+    sample_ids: Path | str | None = None,
+    choice: Choice | None = None,
 ) -> ConceptMatrix:
     """A file of concept scores as a `ConceptMatrix`.
 
@@ -94,6 +140,8 @@ def load_concepts(
         Name of each column; by default the columns of a table, else ``concept0``, ``concept1`` ...
     sample_ids : Path, optional
         File of one id per row.
+    choice : Choice, optional
+        Which columns of a table are scores of concepts and ids.
     """
     sparse = _sparse(text)
     ids: list[str] | None = None
@@ -102,8 +150,10 @@ def load_concepts(
     if sparse is not None:
         values, label = sparse, Path(text).stem
     else:
-        file = read_array(text)
+        file = read_array(text, choice, concepts=True)
         label = file.path.stem
+        if file.seen is not None:
+            log.info("%s", file.seen.line())
         values, ids, columns = check_values(file.values, label, minimum=1), file.sample_ids, file.columns
     if sample_ids is not None:
         ids = read_values(sample_ids, ID_NAMES, "sample ids")
@@ -209,29 +259,44 @@ def _pooled(values: np.ndarray, pool: str, name: str) -> np.ndarray:
     return result
 
 
-def _labels(path: Path, ids: Sequence[str] | None, n: int, name: str) -> list[str]:
-    if path.suffix.lower() in {".csv", ".tsv", ".parquet"} and ids is not None:
-        columns = read_columns(path)
-        id_column, label_column = pick_column(columns, ID_NAMES), pick_column(columns, LABEL_NAMES)
-        if id_column is not None and label_column is not None:
-            check_ids(columns[id_column], len(columns[id_column]), path.name)
-            by_id = dict(zip(columns[id_column], columns[label_column], strict=True))
-            missing = [sample for sample in ids if sample not in by_id]
-            if missing:
-                raise InputError(
-                    f"{path}: no label for {len(missing)} of {n} sample ids of {name}, for example `{missing[0]}`"
-                )
-            return [by_id[sample] for sample in ids]
-    values = read_values(path, LABEL_NAMES, "labels")
+def _labels(path: Path, ids: Sequence[str] | None, n: int, name: str, choice: Choice) -> list[str]:
+    columns = _label_table(path)
+    id_column = choice.ids if choice.ids in columns else pick_column(columns, ID_NAMES)
+    label_column = choice.labels if choice.labels in columns else pick_column(columns, LABEL_NAMES)
+    if ids is not None and id_column is not None and label_column is not None and id_column != label_column:
+        known = columns[id_column]
+        check_ids(known, len(known), path.name)
+        places, other_form = find(list(ids), known)
+        missing = [sample for sample, place in zip(ids, places, strict=True) if place < 0]
+        if missing:
+            shown = apart(missing[0], *known[:1])[0]
+            raise InputError(f"{path}: no label for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
+        if other_form:
+            log.info("%s: %d ids are written in another Unicode form than those of %s", path.name, other_form, name)
+        return [columns[label_column][place] for place in places]
+    values = read_values(path, LABEL_NAMES, "labels", label_column if choice.labels in columns else None)
     if len(values) != n:
         raise InputError(f"{path}: got {len(values)} labels for the {n} rows of {name}")
     return values
 
 
+def _label_table(path: Path) -> dict[str, list[str]]:
+    """Columns of a file of labels, when it is a table or lines of path and label."""
+    kind = table_kind(path)
+    if kind in {".txt", ".lst", ".list", ""} and path.is_file():
+        return path_label_lines(read_lines(path)) or {}
+    if kind not in TABLES or not path.is_file():
+        return {}
+    try:
+        return read_columns(path)
+    except InputError:
+        if kind == ".json":  # a plain list
+            return {}
+        raise
+
+
 def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[list[str] | None, str]:
     """The ids of the rows and the data set that shows them."""
-    from rdxcli.datasets.registry import open_dataset
-
     spec = text if ":" in text and not Path(text).exists() else f"images:{text}"
     dataset = open_dataset(spec)
     if ids is None:
@@ -255,8 +320,6 @@ def _sparse(text: str) -> csr_array | None:
     if not text.endswith(".npz"):
         return None
     path = require_file(text, "file of arrays")
-    import scipy.sparse as sp
-
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not {"data", "shape", "format"} <= set(archive.files):

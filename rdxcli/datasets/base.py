@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdxcli.datasets.images import ImageSource
+from rdxcli.datasets.words import composed, names_in
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Dataset:
         if len(set(self.sample_ids)) != n:
             repeated = _first_repeated(self.sample_ids)
             raise InputError(f"data set {self.name}: the sample id `{repeated}` occurs more than once")
+        # one name in two Unicode forms would be two classes that print alike
+        if self.labels is not None:
+            object.__setattr__(self, "labels", [composed(label) for label in self.labels])
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", list(dict.fromkeys(map(composed, self.class_names))))
         if self.labels is not None and self.class_names is None:
             object.__setattr__(self, "class_names", sorted(set(self.labels)))
 
@@ -130,21 +136,26 @@ class Dataset:
         """Index of each of ``ids`` in this data set, -1 where it has none; int64 of shape (len(ids),).
 
         An id that is no sample id is compared with the paths without their ending, then with the bare file names; a
-        name that several samples share fits none of them.
+        name that several samples share fits none of them. Unicode forms of one name are one.
         """
         exact = {sample: i for i, sample in enumerate(self.sample_ids)}
+        forms: dict[str, int] = {}
+        for i, sample in enumerate(self.sample_ids):
+            form = composed(sample)
+            forms[form] = -1 if form in forms else i
         shorter: list[dict[str, int]] = []
         for shorten in (_without_ending, _base_name, lambda s: _without_ending(_base_name(s))):
             table: dict[str, int] = {}
             for i, sample in enumerate(self.sample_ids):
-                short = shorten(sample)
+                short = composed(shorten(sample))
                 table[short] = -1 if short in table else i
             shorter.append(table)
         found = np.full(len(ids), -1, np.int64)
         for row, sample in enumerate(ids):
-            for table in (exact, *shorter):
-                if table.get(sample, -1) >= 0:
-                    found[row] = table[sample]
+            for table in (exact, forms, *shorter):
+                name = sample if table is exact else composed(sample)
+                if table.get(name, -1) >= 0:
+                    found[row] = table[name]
                     break
         return found
 
@@ -222,7 +233,7 @@ class Dataset:
             done["split"] = split
             parts.append(split)
         if classes is not None:
-            given = [part.strip() for part in classes.split(",")] if isinstance(classes, str) else list(classes)
+            given = names_in(classes, self.class_names or ()) if isinstance(classes, str) else list(classes)
             names = self._class_names(given)
             keep = keep[np.isin(np.asarray(self.labels)[keep], names)]
             done["classes"] = names
@@ -266,8 +277,8 @@ class Dataset:
                 if int(name[1:]) >= len(known):
                     raise UsageError(f"--classes: {name} is not one of the {len(known)} classes of {self.name}")
                 names.append(known[int(name[1:])])
-            elif name in known:
-                names.append(name)
+            elif name in known or composed(name) in known:
+                names.append(name if name in known else composed(name))
             else:
                 raise UnknownNameError(f"class of {self.name}", name, known)
         return names

@@ -69,9 +69,44 @@ class SelectionOptions:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a person says about the columns: ``--feature-columns``, ``--id-column``, ``--label-column``.
+
+    Parameters
+    ----------
+    features : str, optional
+        Names or patterns separated by commas (``f*``), ``all`` for every number; ``!NAME`` leaves one out.
+        Of arrays without names: positions, ``0-511``.
+    ids, labels : str, optional
+        A column, or several of which the first that a table has is taken.
+    """
+
+    features: str | None = None
+    ids: str | None = None
+    labels: str | None = None
+
+
+@dataclass(frozen=True)
 class ArrayOptions:
-    """What belongs to the rows of arrays: ``--labels``, ``--sample-ids``, ``--images``."""
+    """What belongs to the rows of arrays: ``--labels``, ``--sample-ids``, ``--images``, and which columns are what.
+
+    Parameters
+    ----------
+    labels, sample_ids, images : Path, optional
+    feature_columns, id_column, label_column : str, optional
+        Of tables; see `Choice`.
+    """
 
     labels: Path | None = option("Labels of the rows of arrays: .npy, .txt, .csv or .json.")
     sample_ids: Path | None = option("Ids of the rows of arrays.")
     images: Path | None = option("Folder with the images of the rows, by id or in order.")
+    feature_columns: str | None = option(
+        "Columns of tables that are features: names or patterns with commas (f*), !NAME to leave one out, `all`."
+    )
+    id_column: str | None = option("Column of tables that holds the sample ids.")
+    label_column: str | None = option("Column of tables that holds the labels.")
+
+    @property
+    def choice(self) -> Choice:
+        """Which columns are features, ids and labels."""
+        return Choice(self.feature_columns, self.id_column, self.label_column)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.datasets.base import draw
+from rdxcli.datasets.words import apart, find, names_in
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.records import Representation
 
@@ -70,20 +71,26 @@ def join(a: Representation, b: Representation) -> Joined:
     notes: list[str] = []
     if a.sample_ids is None or b.sample_ids is None:
         return _by_position(a, b, notes)
-    place_a, place_b = _places(a), _places(b)
-    ids_a = [str(sample) for sample in a.sample_ids]
-    common = [sample for sample in ids_a if sample in place_b]
-    missing_in_b = [sample for sample in ids_a if sample not in place_b]
-    missing_in_a = [sample for sample in map(str, b.sample_ids) if sample not in place_a]
-    if len(common) < 2:
+    ids_a, ids_b = _unique(a), _unique(b)
+    places, other_form = find(ids_a, ids_b)
+    rows_a = np.flatnonzero(places >= 0)
+    rows_b = places[rows_a]
+    missing_in_b = [ids_a[row] for row in np.flatnonzero(places < 0)]
+    found = set(rows_b.tolist())
+    missing_in_a = [sample for row, sample in enumerate(ids_b) if row not in found]
+    if len(rows_a) < 2:
+        first, second = apart(ids_a[0], ids_b[0])
         raise InputError(
-            f"{a.name} and {b.name} have {len(common)} samples in common: "
-            f"ids look like `{ids_a[0]}` and `{b.sample_ids[0]}`",
+            f"{a.name} and {b.name} have {len(rows_a)} samples in common: ids look like `{first}` and `{second}`",
             "give both sides the same ids with --sample-ids, or arrays without ids in the same order",
+        )
+    if other_form:
+        notes.append(
+            f"{other_form} ids are written in another Unicode form in {a.name} than in {b.name}, and are taken as one"
         )
     for side, other, missing in ((a, b, missing_in_b), (b, a, missing_in_a)):
         if missing:
-            shown = ", ".join(missing[:_EXAMPLES]) + (" ..." if len(missing) > _EXAMPLES else "")
+            shown = ", ".join(apart(*missing[:_EXAMPLES])) + (" ..." if len(missing) > _EXAMPLES else "")
             notes.append(
                 f"{len(missing)} of {side.n} samples of {side.name} are not in {other.name} and are left out: {shown}"
             )
@@ -91,8 +98,6 @@ def join(a: Representation, b: Representation) -> Joined:
         notes.append(
             f"{a.name} was read on {a.dataset}, {b.name} on {b.dataset}: samples are matched by their ids alone"
         )
-    rows_a = np.array([place_a[sample] for sample in common])
-    rows_b = np.array([place_b[sample] for sample in common])
     return _joined(take(a, rows_a), take(b, rows_b), "id", missing_in_a, missing_in_b, notes)
 
 
@@ -137,14 +142,14 @@ def _by_position(a: Representation, b: Representation, notes: list[str]) -> Join
     return _joined(a, b, "position", [], [], notes)
 
 
-def _places(side: Representation) -> dict[str, int]:
+def _unique(side: Representation) -> list[str]:
     assert side.sample_ids is not None
     places: dict[str, int] = {}
     for row, sample in enumerate(map(str, side.sample_ids)):
         if sample in places:
             raise InputError(f"{side.name}: the sample id `{sample}` occurs in rows {places[sample]} and {row}")
         places[sample] = row
-    return places
+    return list(places)
 
 
 def select_rows(
@@ -171,7 +176,10 @@ def select_rows(
     if classes is not None:
         rows = rows[
             _of_classes(
-                record, [part.strip() for part in (classes.split(",") if isinstance(classes, str) else classes)]
+                record,
+                names_in(classes, sorted(set(map(str, record.labels if record.labels is not None else ()))))
+                if isinstance(classes, str)
+                else [part.strip() for part in classes],
             )
         ]
     ids = list(map(str, record.sample_ids)) if record.sample_ids is not None else [str(i) for i in range(record.n)]

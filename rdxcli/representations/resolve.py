@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
+from rdxcli.datasets.words import apart, find
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
+from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.joining import select_rows, take
 
@@ -182,14 +184,16 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
     )
 
 
-def resolve_concepts(text: str, *, names: Path | None = None, sample_ids: Path | None = None) -> ConceptMatrix:
+def resolve_concepts(
+    text: str, *, names: Path | None = None, sample_ids: Path | None = None, choice: Choice | None = None
+) -> ConceptMatrix:
     """A file of concept scores as a `ConceptMatrix`, with its fingerprint in ``source``."""
     import numpy as np
 
     from rdxcli.artifacts import fingerprint_array, fingerprint_json
     from rdxcli.datasets.arrays import load_concepts
 
-    concepts = load_concepts(text, names=names, sample_ids=sample_ids)
+    concepts = load_concepts(text, names=names, sample_ids=sample_ids, choice=choice)
     values = concepts.values
     if isinstance(values, np.ndarray):
         digest = fingerprint_array(values)
@@ -204,7 +208,13 @@ def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Re
     from rdxcli.datasets.arrays import load_representation
 
     record = load_representation(
-        text, labels=arrays.labels, sample_ids=arrays.sample_ids, images=arrays.images, spatial=spatial, pool=pool
+        text,
+        labels=arrays.labels,
+        sample_ids=arrays.sample_ids,
+        images=arrays.images,
+        spatial=spatial,
+        pool=pool,
+        choice=arrays.choice,
     )
     source = {
         "file": Path(str(record.source["array"])).name,
@@ -212,6 +222,7 @@ def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Re
         "shape": list(record.values.shape),
         "sha256": fingerprint_array(record.values),
         "sample_ids": fingerprint_array(record.sample_ids) if record.sample_ids is not None else None,
+        "seen": record.source["seen"],
     }
     return replace(record, source=source)
 
@@ -257,14 +268,17 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
     wanted = selection.open() if selection.narrows else whole
     ids = list(whole.sample_ids) if record.sample_ids is None else list(map(str, record.sample_ids))
     record = replace(record, sample_ids=np.array(ids))
-    place = {sample: i for i, sample in enumerate(wanted.sample_ids)}
-    found = [place.get(sample, -1) for sample in ids]
-    rows = np.flatnonzero(np.array(found) >= 0)
+    places, other_form = find(ids, wanted.sample_ids)
+    found = places.tolist()
+    rows = np.flatnonzero(places >= 0)
     if len(rows) < 2:
+        first, second = apart(ids[0], wanted.sample_ids[0])
         raise InputError(
             f"{len(rows)} of the {record.n} samples of {record.name} are in {wanted.name}: ids look like "
-            f"`{ids[0]}` and `{wanted.sample_ids[0]}`"
+            f"`{first}` and `{second}`"
         )
+    if other_form:
+        log.info("%s: %d ids are written in another Unicode form than in %s", record.name, other_form, wanted.name)
     if selection.narrows:
         record, found = take(record, rows), [found[row] for row in rows]
     if record.labels is None and wanted.labels is not None and min(found) >= 0:
