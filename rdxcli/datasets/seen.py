@@ -275,7 +275,13 @@ def _finish(
         known = {name: None for name in free if not _is_list(table, name)}
         ids = named[0] if len(named) == 1 else _fitting(table, known, ID_NAMES)
         if ids is None:
-            words = [name for name in free if _is_words(table, name) and _differ(table, name)]
+            words = [
+                name
+                for name in free
+                if _part_of(name, True, False) in (None, "id", "index")
+                and _is_words(table, name)
+                and _differ(table, name)
+            ]
             ids = words[0] if len(words) == 1 else None
     if labels is None:
         known = {name: None for name in free if name != ids and not _is_list(table, name)}

@@ -10,11 +10,11 @@ import pytest
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError
 from rdxcli.representations.extract import ExtractOptions, extract
+from rdxcli.representations.joining import join
 from rdxcli.representations.resolve import (
     ArrayOptions,
     SelectionOptions,
     find_activations,
-    join,
     resolve_concepts,
     resolve_representation,
 )
