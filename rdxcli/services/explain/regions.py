@@ -48,7 +48,7 @@ class RegionAnalysis(ExplainAnalysis):
 
     def check(self) -> Mapping[str, Any]:
         options, method = self.options, get("explain", self.options.method)
-        given, own = estimator_parameters(method.name, RDR, options.parameters, OWN, method.parameters)
+        given, own = estimator_parameters(method.name, method.load(), options.parameters, OWN, method.parameters)
         own["use"] = own["use"] or ("concepts" if options.target == "all" else "regions")
         if own["use"] == "subclasses" and not (options.target or "").startswith("class:"):
             raise UsageError("--param use=subclasses looks inside one class", "give --target class:NAME")
@@ -57,7 +57,7 @@ class RegionAnalysis(ExplainAnalysis):
         if "finer" in options.files and own["use"] != "subclasses":
             raise UsageError("--file finer=FILE checks subclasses", "give --param use=subclasses")
         device = "cpu" if options.device == "auto" else options.device
-        self.rdr = RDR(**given, random_state=options.seed, device=device)
+        self.rdr: RDR = method.load()(**given, random_state=options.seed, device=device)
         kept = {name: value for name, value in self.rdr.get_params().items() if name != "device"}
         return {"method": options.method, **kept, "target": options.target, "pool_of_layer": pool_of(options), **own}
 
