@@ -199,7 +199,8 @@ def representation(
         Where activations of models are kept.
     device : str
     **selection
-        Which samples: ``dataset``, ``split``, ``classes``, ``per_class``, ``sample``, ``limit``, ``seed``.
+        Which samples: ``dataset``, ``split``, ``classes``, ``per_class``, ``sample``, ``limit``, ``seed``; of a file,
+        which columns: ``feature_columns``, ``id_column``, ``label_column``.
 
     Returns
     -------
@@ -210,15 +211,18 @@ def representation(
     RdxError
         No such model or file, unusable values.
     """
+    columns = {field.name for field in dataclasses.fields(ArrayOptions)}
+    of_arrays = {name: selection.pop(name) for name in list(selection) if name in columns}
     chosen = _options(SelectionOptions, selection, "representation")
     if isinstance(source, str | Path):
-        arrays = ArrayOptions(*(None if given is None else Path(given) for given in (labels, sample_ids, images)))
+        paths = {"labels": labels, "sample_ids": sample_ids, "images": images}
+        of_arrays |= {name: Path(path) for name, path in paths.items() if path is not None}
         return resolve_representation(
             str(source),
             layer=layer,
             pool=pool,
             selection=chosen,
-            arrays=arrays,
+            arrays=ArrayOptions(**of_arrays),
             outputs=Path(outputs),
             device=device,
         )
@@ -336,7 +340,7 @@ def simulate(
     own = {field.name for field in dataclasses.fields(simulating.SimulateOptions)} - {"source", "method"}
     mine = {name: options.pop(name) for name in list(options) if name in own}
     asked = _asked(ExplainOptions, given, _place(outputs, record), seed, options)
-    done = simulating.simulate(simulating.SimulateOptions(source=asked, explanations=paths, **mine))
+    done = simulating.run(simulating.SimulateOptions(source=asked, explanations=paths, **mine))
     return Answer(done.artifact, done.document, asked.outputs)
 
 

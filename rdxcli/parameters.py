@@ -218,6 +218,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
             unseen[error.name] = Any
 
 
+def descriptions(*kinds: type) -> dict[str, str]:
+    """What the docstrings of classes say about their parameters; later classes win."""
+    return {name: text for kind in kinds for name, text in _entries(inspect.cleandoc(kind.__doc__ or "")).items()}
+
+
 def _entries(docstring: str) -> dict[str, str]:
     """The texts of the section *Parameters* of a numpydoc docstring by name, each as one line."""
     match = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", docstring, re.M | re.S)

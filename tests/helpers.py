@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import shutil
@@ -12,10 +13,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
 from rdxcli.records import Comparison, DifferenceConcept
+from rdxcli.schemas import kinds, schema
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -54,7 +57,17 @@ def rdx_here(*arguments: object, cwd: Path | None = None, stdin: str = "") -> su
         sys.argv, sys.stdin = before[:2]
         os.chdir(before[2])
         logger.propagate, logger.level, logger.handlers[:] = logging_before  # other tests read the log
+    if "--json" in arguments and not code:
+        check_document(out.getvalue())
     return subprocess.CompletedProcess(list(map(str, arguments)), int(str(code)), out.getvalue(), err.getvalue())
+
+
+def check_document(printed: str) -> None:
+    """What ``--json`` prints keeps to the schema of its kind."""
+    document = json.loads(printed)
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind in kinds():
+        jsonschema.validate(document, schema(kinds()[kind]))
 
 
 def made_up_comparison(n: int = 60, found: bool = True, dataset: str | None = "digits", **changes: Any) -> Comparison:

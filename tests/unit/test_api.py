@@ -142,3 +142,14 @@ def test_the_first_tutorial_runs(
     mixed = [c["labels"] for c in said["found"].concepts if c["closer_in"] == "a"]
     assert any(set(list(labels)[:2]) == {"3", "5"} for labels in mixed)
     assert "digits.html" in capsys.readouterr().out
+
+
+def test_explanations_are_scored_where_they_were_made() -> None:
+    source = rdx.representation(np.abs(X), labels=np.where(X[:, 0] > 0, "up", "down"))
+    made = rdx.explain(source, method="le-label")
+    scored = rdx.simulate(made, source)
+    assert scored.kind == "simulation"
+    assert [entry["method"] for entry in scored.methods] == ["le-label"]
+    other = rdx.representation(np.abs(X[::-1].copy()), labels=np.where(X[:, 0] > 0, "up", "down"))
+    with pytest.raises(rdx.RdxError):
+        rdx.simulate(made, other)
