@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.linalg import subspace_angles
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import choose_images, neighbourhoods
@@ -219,14 +217,25 @@ def agreement(
         angles = subspace_angles(exact_coordinates, ours.coordinates[rows])
         angle = float(np.degrees(angles.max()))
         overlap = float(np.mean(np.sort(np.cos(angles) ** 2)[:-1])) if len(angles) > 1 else 1.0
+    from scipy.optimize import linear_sum_assignment  # a quarter of a second to load, for approximate fits only
+
     counts = np.zeros((int(exact.labels.max()) + 1, int(ours.result.labels.max()) + 1))
     np.add.at(counts, (exact.labels, labels), 1)
     theirs, mine = linear_sum_assignment(-counts[1:, 1:])
     match = dict(zip(theirs + 1, mine + 1, strict=True))
     hits = [float(np.mean(labels[concept.samples] == match.get(concept.label, -1))) for concept in exact.concepts]
     return Agreement(
-        rand=float(adjusted_rand_score(exact.labels, labels)),
+        rand=adjusted_rand(counts),
         angle=angle,
         overlap=overlap,
         shown=float(np.mean(hits)) if hits else None,
     )
+
+
+def adjusted_rand(counts: np.ndarray) -> float:
+    """Adjusted Rand index (Hubert and Arabie 1985) of two partitions from their contingency table."""
+    pairs = [float((part * (part - 1.0)).sum() / 2.0) for part in (counts, counts.sum(axis=1), counts.sum(axis=0))]
+    n = float(counts.sum())
+    chance = pairs[1] * pairs[2] / max(n * (n - 1.0) / 2.0, 1.0)
+    most = (pairs[1] + pairs[2]) / 2.0
+    return 1.0 if most == chance else (pairs[0] - chance) / (most - chance)

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, clone
 
 from rdxcli.methods.difference.approximate import (
     AGREEMENT_ROWS,
@@ -44,6 +43,7 @@ from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.landmarks import difference_among
 from rdxcli.methods.difference.results import Concept, DirectionResult
 from rdxcli.methods.difference.sides import Sides, pair_sides, taken
+from rdxcli.methods.estimator import Estimator, clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 
@@ -53,7 +53,7 @@ APPROXIMATE = ("auto", "never", "always")
 LEAST_LANDMARKS = 50
 
 
-class RDX(BaseEstimator):
+class RDX(Estimator):
     """Groups of images that two models see differently.
 
     Distances of each model -> locally biased difference -> affinity graph -> clusters of the graph -> a compact set of

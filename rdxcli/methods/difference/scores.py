@@ -154,6 +154,7 @@ def score_grids(
     *,
     sigma: int = 7,
     compat: bool = False,
+    means: bool = True,
 ) -> GridScores:
     """Binary success rate, tie rate and mean difference of two sets of grids.
 
@@ -167,6 +168,8 @@ def score_grids(
         Give the prepared distances to score several methods on one input.
     sigma, compat
         See `EvaluationDistances`.
+    means : bool
+        Also give the mean of both distance matrices, for which all pairs of images are looked at; else they are NaN.
 
     Returns
     -------
@@ -203,8 +206,8 @@ def score_grids(
         second,
         (first.bsr + second.bsr) / 2,
         (first.difference + second.difference) / 2,
-        distances.mean(0),
-        distances.mean(1),
+        distances.mean(0) if means else float("nan"),
+        distances.mean(1) if means else float("nan"),
     )
 
 

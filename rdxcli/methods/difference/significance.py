@@ -24,7 +24,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
 
 from rdxcli.methods.difference.change import (
     belonging,
@@ -50,6 +49,7 @@ from rdxcli.methods.difference.verdict import (
     exceedance,
     strengths,
 )
+from rdxcli.methods.estimator import clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs

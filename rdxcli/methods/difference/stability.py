@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
 
 from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, Direction
 from rdxcli.methods.difference.grouping import group
@@ -15,6 +14,7 @@ from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.sides import pair_sides
 from rdxcli.methods.difference.verdict import DifferenceTest, exceedance, strengths
+from rdxcli.methods.estimator import clone
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from rdxcli.errors import UsageError
-from rdxcli.methods.difference.probe import classification_probe
 from rdxcli.progress import log
 from rdxcli.representations.joining import Joined
 
@@ -67,6 +66,8 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
     if guidance == "labels":
         options |= {"labels0": labels, "labels1": labels}
     elif guidance != "none":
+        from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
+
         assert labels is not None
         mapped = (options["mapped0"], options["mapped1"]) if align else None
         probe = classification_probe(a, b, labels, mapped=mapped, random_state=seed)

@@ -10,7 +10,6 @@ import numpy as np
 
 from rdxcli.errors import UsageError
 from rdxcli.methods.difference.planted import Planted, recovery
-from rdxcli.methods.difference.probe import classification_probe
 from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, score_grids
 from rdxcli.methods.difference.similarity import mutual_neighbours, rsa
 from rdxcli.progress import log
@@ -58,7 +57,7 @@ class Evaluation:
         out: dict[str, float | int | None] = {}
         for name, suffix in PREFIXES.items():
             distances = self._evaluation_distances(name)
-            found = score_grids(a, b, grids["a"], grids["b"], distances) if distances is not None else None
+            found = score_grids(a, b, grids["a"], grids["b"], distances, means=False) if distances is not None else None
             for side, one in (("a", found.first), ("b", found.second)) if found else ():
                 out |= {f"bsr{suffix}_{side}": one.bsr, f"ties{suffix}_{side}": one.ties}
                 out |= {f"tsd{suffix}_{side}": one.difference}
@@ -98,6 +97,8 @@ class Evaluation:
                 out[name] = None
         labels = self.joined.a.labels
         if labels is not None and len(a) <= PROBE_ROWS:
+            from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
+
             try:
                 probe = classification_probe(a, b, labels, random_state=self.seed)
             except ValueError as error:
