@@ -251,14 +251,16 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray | None:
     return None
 
 
-_GAPS = pa.array(["", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "none", "<NA>", "-", "."])
+_GAPS = ("", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "none", "<NA>", "-", ".")
 
 
 def _parsed(column: pa.ChunkedArray) -> np.ndarray | None:
     for change in (
         lambda c: c,
         lambda c: pc.utf8_trim_whitespace(c),
-        lambda c: pc.if_else(pc.is_in(pc.utf8_trim_whitespace(c), value_set=_GAPS), None, pc.utf8_trim_whitespace(c)),
+        lambda c: pc.if_else(
+            pc.is_in(pc.utf8_trim_whitespace(c), value_set=pa.array(_GAPS)), None, pc.utf8_trim_whitespace(c)
+        ),
         lambda c: pc.replace_substring(pc.utf8_trim_whitespace(c), ",", "."),  # decimal commas
         lambda c: pc.utf8_ltrim(pc.utf8_trim_whitespace(c), "+"),
     ):
