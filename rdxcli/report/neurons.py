@@ -66,6 +66,13 @@ def _card(unit: Mapping[str, Any]) -> Card:
     facts = [(name, value, "") for name, value in scores.items() if name not in ENDS and value is not None]
     if scores.get("test low") is not None:
         facts.append(("95 %", f"{scores['test low']:.2f} to {scores['test high']:.2f}", "Interval over images"))
+    character = unit.get("character") or {}
+    if character.get("clarity") is not None:
+        facts.append(("clarity", character["clarity"], f"Mean likeness of its strongest images; chance stays below "
+                      f"{character['clarity_chance']:.2f}"))  # fmt: skip
+        facts.append(("groups of images", len(character["groups"]), "Separable groups among its strongest images"))
+    if character.get("twin") is not None and (character["twin_correlation"] or 0) >= 0.9:
+        facts.append(("near duplicate", f"unit {character['twin']}", "Correlation of the activations of at least 0.9"))
     if unit["status"] != "explained":
         facts.insert(0, ("status", unit["status"], ""))
     largest = max((abs(entry["weight"]) for entry in unit["concepts"]), default=1.0) or 1.0

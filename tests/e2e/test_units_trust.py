@@ -325,6 +325,31 @@ def test_units_all_many_rows_and_noise(tmp_path: Path) -> None:
     assert "not better than chance" in Path(page.stdout.strip()).read_text("utf-8")
 
 
+def test_the_character_of_units_stands_with_them(tmp_path: Path) -> None:
+    """Unit 0 fires for dogs and for trees, unit 1 for cats, unit 2 is unit 1 again, unit 3 is noise."""
+    write(tmp_path, 0, n=400)
+    rng = np.random.default_rng(2)
+    C = np.load(tmp_path / "c.npy")
+    base = 0.2 * rng.normal(size=(400, 4))
+    acts = np.c_[C[:, 0] + C[:, 3], C[:, 1], C[:, 1], np.zeros(400)] + base
+    acts[:, 2] = acts[:, 1] + 0.01 * base[:, 2]
+    np.save(tmp_path / "acts.npy", acts)
+    np.save(tmp_path / "c.npy", C + 0.1 * rng.random(C.shape))
+    (tmp_path / "ids.txt").write_text("".join(f"im{i}\n" for i in range(400)))
+    document = explain(tmp_path, *CONCEPTS, "--sample-ids", "ids.txt")
+    character = [unit["character"] for unit in document["units"]]
+    assert [len(one["groups"]) for one in character[:3]] == [2, 1, 1]
+    shown = [{int(C[int(sample[2:])].argmax()) for sample in group} for group in character[0]["groups"]]
+    assert sorted(map(sorted, shown)) == [[0], [3]]
+    assert character[1]["twin"] == 2
+    assert character[3]["clarity_q_value"] > 0.05
+    notes = " ".join(document["notes"])
+    assert "1 units respond to several separable groups of images" in notes
+    assert "1 pairs of units are near duplicates (correlation of at least 0.9): 1 and 2" in notes
+    page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
+    assert "groups of images" in Path(page.stdout.strip()).read_text("utf-8")
+
+
 # ---------------------------------------------------------------- classes and superclasses
 
 

@@ -32,10 +32,12 @@ class Candidates:
     weights: np.ndarray
 
 
-def candidates(weights: np.ndarray, barred: np.ndarray, wanted: int) -> Candidates:
-    """The first ``wanted`` concepts by signed weight, ties by column; ``barred`` (k,) ones come last and as -1."""
+def candidates(weights: np.ndarray, barred: np.ndarray, wanted: int, *, absolute: bool = False) -> Candidates:
+    """The first ``wanted`` concepts by signed or absolute weight, ties by column; ``barred`` (k,) come last as -1."""
     kept = weights.shape[1]
-    order = np.argsort(np.where(barred, np.inf, -weights), axis=1, kind="stable")[:, : min(kept, wanted)]
+    order = np.argsort(np.where(barred, np.inf, -np.abs(weights) if absolute else -weights), axis=1, kind="stable")[
+        :, : min(kept, wanted)
+    ]
     of_order = np.where(barred[order], 0.0, np.take_along_axis(weights, order, axis=1))
     return Candidates(np.where(barred[order], -1, order), of_order)
 

@@ -79,6 +79,9 @@ class LinearExplanation(BaseEstimator):
         Largest step of "matched".
     search : {"greedy", "top"}
         "top" skips the search and refits the ``description_length`` first ranked concepts (appendix B.4).
+    rank : {"signed", "absolute"}
+        Order of the candidates: by weight, as published (what excites the unit comes first, what inhibits it only when
+        candidates run out), or by size of the weight, so that inhibition counts as much.
     max_length, tolerance, window : int, float, int
         Greedy search: at most 10 concepts, validation gain of 0.02, 10 candidates at a time.
     description_length : int
@@ -169,6 +172,7 @@ class LinearExplanation(BaseEstimator):
         learning_rate: Positive = 5e-4,
         step: Positive = 0.005,
         search: Literal["greedy", "top"] = "greedy",
+        rank: Literal["signed", "absolute"] = "signed",
         max_length: Count = 10,
         tolerance: float = 0.02,
         window: Count = 10,
@@ -188,6 +192,7 @@ class LinearExplanation(BaseEstimator):
     ) -> None:
         self.lam, self.alpha, self.solver = lam, alpha, solver
         self.epochs, self.batch_size, self.learning_rate, self.step = epochs, batch_size, learning_rate, step
+        self.rank = rank
         self.search, self.max_length, self.tolerance, self.window = search, max_length, tolerance, window
         self.description_length, self.refit = description_length, refit
         self.statistics, self.min_top, self.min_std = statistics, min_top, min_std
@@ -417,7 +422,8 @@ class LinearExplanation(BaseEstimator):
     ) -> Found:
         """Candidates and search of a block; ``live`` (m,) marks units that vary, ``fit`` belongs to those."""
         greedy = self.search == "greedy"
-        ranked = candidates(weights, barred, self.window * (self.max_length + 1) if greedy else self.description_length)
+        wanted = self.window * (self.max_length + 1) if greedy else self.description_length
+        ranked = candidates(weights, barred, wanted, absolute=self.rank == "absolute")
         refit: Refit = LeastSquares(train, val) if self.refit == "least-squares" else Adam(train, val)
         order = np.full((len(train.mean_y), ranked.order.shape[1]), -1, dtype=np.int64)
         order[block] = ranked.order
@@ -572,6 +578,8 @@ class LinearExplanation(BaseEstimator):
             raise ValueError(f"Got solver={self.solver!r}, expected one of {', '.join(map(repr, SOLVERS))}")
         if self.search not in ("greedy", "top"):
             raise ValueError(f"Got search={self.search!r}, expected 'greedy' or 'top'")
+        if self.rank not in ("signed", "absolute"):
+            raise ValueError(f"Got rank={self.rank!r}, expected 'signed' or 'absolute'")
         if self.refit not in ("least-squares", "adam"):
             raise ValueError(f"Got refit={self.refit!r}, expected 'least-squares' or 'adam'")
         if self.dtype not in (None, "float64", "float32"):

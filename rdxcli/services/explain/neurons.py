@@ -24,7 +24,9 @@ from rdxcli.concepts.scorer import (
 )
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.chance import LEVEL, Chance
+from rdxcli.methods.neurons.character import UnitCharacter
 from rdxcli.methods.neurons.choices import Found
+from rdxcli.methods.neurons.concepts import Similarities
 from rdxcli.methods.neurons.inspection import area_chart
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, format_table, table_statistics
@@ -47,6 +49,9 @@ CHART_CONCEPTS = 4
 PRESENT = 0.5  # score from which a concept counts as present in an image
 FEWEST = 3  # images of a class that the activity filter asks for
 SHOWN_ROWS = 40
+FEWEST_VIEWS = 20
+MOST_VIEWS = 2**29  # bytes of what images show
+SHOWN_OF_GROUP = 8
 
 CALIBRATION = {
     parameter.name: parameter
@@ -117,6 +122,7 @@ class UnitAnalysis(ExplainAnalysis):
                 advance(len(units))
         pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
         entries = unit_entries(table, source, self.options.seed, pictures)
+        notes += add_character(entries, source, concepts, self.options.seed)
         add_charts(entries, source, concepts)
         add_masks(entries, self.options, source)
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
@@ -326,6 +332,53 @@ def add_charts(entries: list[dict[str, Any]], source: Representation, concepts: 
             "share": [[None if count == 0 else float(v) for v, count in zip(row, chart.counts, strict=True)]
                       for row in chart.share],
         }  # fmt: skip
+
+
+def add_character(entries: list[dict[str, Any]], source: Representation, concepts: Concepts, seed: int) -> list[str]:
+    """Add to each unit how clear it is, how many groups of images drive it, and its nearest twin; what to say of it.
+
+    Images are seen through the embeddings of the vision-language model, or through the concepts.
+    """
+    views = concepts.values.images if isinstance(concepts.values, Similarities) else concepts.values
+    if source.n < FEWEST_VIEWS or 8 * source.n * views.shape[1] > MOST_VIEWS:
+        return []
+    found = UnitCharacter(random_state=seed).fit(views, source.values, units=[entry["unit"] for entry in entries])
+    ids = None if source.sample_ids is None else [str(sample) for sample in source.sample_ids]
+    place = {int(unit): i for i, unit in enumerate(found.units_)}
+    for entry in entries:
+        i = place[entry["unit"]]
+        groups = []
+        for group in range(int(found.groups_[i])):
+            rows = found.members_[i][found.group_[i] == group][:SHOWN_OF_GROUP]
+            groups.append([str(row) if ids is None else ids[row] for row in rows])
+        entry["character"] = {
+            "clarity": found.clarity_[i],
+            "clarity_chance": found.clarity_chance_,
+            "clarity_q_value": found.adjusted_[i],
+            "groups": groups,
+            "twin": int(found.twin_[i]) if found.twin_[i] >= 0 else None,
+            "twin_correlation": found.twin_correlation_[i],
+            "twin_images": found.twin_images_[i],
+        }
+    notes = []
+    several = found.units_[found.groups_ > 1]
+    if len(several):
+        notes.append(
+            f"{len(several)} units respond to several separable groups of images, so one explanation may mix them: "
+            f"{_some(several)}"
+        )
+    pairs = sorted({tuple(sorted((int(u), int(t)))) for u, t, r in
+                    zip(found.units_, found.twin_, found.redundant_, strict=True) if r})  # fmt: skip
+    if pairs:
+        notes.append(
+            f"{len(pairs)} pairs of units are near duplicates (correlation of at least {found.near}): "
+            + ", ".join(f"{a} and {b}" for a, b in pairs[:10])
+        )
+    return notes
+
+
+def _some(units: np.ndarray) -> str:
+    return ", ".join(map(str, units[:10].tolist())) + (", ..." if len(units) > 10 else "")
 
 
 def _enough_images(options: ExplainOptions) -> None:

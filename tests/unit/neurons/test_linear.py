@@ -268,6 +268,18 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
         explain(P, A, **options)
 
 
+def test_inhibition_is_found_by_absolute_weight() -> None:
+    rng = np.random.default_rng(3)
+    P = (rng.random((N, 40)) < 0.3).astype(float)
+    A = (0.4 * P[:, :1] - 2.0 * P[:, 5:6] - 1.0 * P[:, 6:7]) + 0.3 * rng.normal(size=(N, 1))
+    by_size = explain(P, A, rank="absolute", max_length=2)
+    assert by_size.explanations_[0].concepts == ("concept 6", "concept 5")  # written with the largest weight first
+    np.testing.assert_allclose(by_size.explanations_[0].weights, [-1.0, -2.0], atol=0.15)
+    assert by_size.val_correlation_[0] > explain(P, A, max_length=2).val_correlation_[0] + 0.1
+    with pytest.raises(ValueError, match="rank='up'"):
+        explain(P, A, rank="up")
+
+
 def test_impossible_inputs() -> None:
     P, A = made_up()
     bad = A.copy()
