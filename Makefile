@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: demo test test-fast lint bench docs clean
+.PHONY: demo test test-fast lint bench chaos docs clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -30,6 +30,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos.py --faults 200
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli_reference.py

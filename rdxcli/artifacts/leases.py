@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 WORKERS = "workers"
+_TAKEOVER = ".takeover.lock"  # held for a moment by whoever takes a lease from the dead
 BEAT = 5.0
 LEASE = 90.0  # longer than a network disk keeps the attributes of a file (60 s)
 
@@ -125,16 +127,10 @@ class Worker:
                 temporary.unlink()
 
     def _take_away(self, path: Path, holder: str | None) -> None:
-        """Remove the lease of a dead worker. Of several processes that try, one succeeds."""
-        aside = path.with_name(f"{path.name}.{self.id}.old")
-        try:
-            os.rename(path, aside)
-        except OSError:
-            return
-        with suppress(OSError):
-            if _holder_of(aside) != holder:  # the lease of one that was faster than us: give it back
-                os.link(aside, path)
-            aside.unlink()
+        """Remove the lease of a dead worker, unless another has taken it over in the meantime."""
+        with suppress(OSError, Timeout), FileLock(path.with_name(_TAKEOVER), timeout=BEAT):
+            if _holder_of(path) == holder:
+                path.unlink()
 
 
 class Watch:

@@ -31,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rdxcli.artifacts.contents import check_files, digest_files, is_intact, sealed, write_stamps
+from rdxcli.artifacts.contents import STAMPS, check_files, digest_files, is_intact, sealed, write_stamps
 from rdxcli.artifacts.leases import WORKERS, Watch, say_workers
 from rdxcli.artifacts.manifest import MANIFEST, Manifest, Request, command_line
 from rdxcli.errors import ArtifactError, RdxError, near_matches
@@ -247,8 +247,10 @@ def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -
     """
     folder = Path(folder)
     with _held(folder, wait_seconds):
-        if _stored_fingerprint(draft.path) != draft.manifest.fingerprint:
-            found = check_reuse(folder, draft.manifest.request)
+        request = draft.manifest.request
+        found = _ended(draft.path, folder, request)
+        if found is not None or _stored_fingerprint(draft.path) != draft.manifest.fingerprint:
+            found = found or check_reuse(folder, request)
             if found is None:
                 raise ArtifactError(f"{draft.path} has gone: somebody removed it", "run the same command again")
             draft.path, draft.manifest, draft.artifact, draft.reused = found.path, found.manifest, found, True
@@ -330,6 +332,9 @@ def _open(folder: Path, request: Request, force: bool, resume: bool) -> Draft:
         log.info("reusing %s", folder)
         return Draft(existing.path, existing.manifest, reused=True, artifact=existing)
     partial = folder.with_name(folder.name + PARTIAL)
+    existing = None if force else _ended(partial, folder, request)
+    if existing is not None:
+        return Draft(existing.path, existing.manifest, reused=True, artifact=existing)
     try:
         resumed = partial.is_dir() and _continues(partial, request, force, resume)
         if not resumed:
@@ -415,28 +420,51 @@ def _told(changed: list[str]) -> str:
 
 
 def _commit(draft: Draft, folder: Path) -> Artifact:
-    for name in draft._drop:
-        _drop(draft.path / name)
-    files = sorted(path for path in draft.path.rglob("*") if path.is_file())
-    names = [path.relative_to(draft.path).as_posix() for path in files]
-    for path in files:
-        _flush(path)
+    scratch = {*draft._drop, STAMPS}
+    names = sorted(
+        path.relative_to(draft.path).as_posix()
+        for path in draft.path.rglob("*")
+        if path.is_file() and path.relative_to(draft.path).parts[0] not in scratch
+    )
+    for name in names:
+        _flush(draft.path / name)
     manifest = draft.manifest
     manifest.seconds = round(time.monotonic() - draft._start, 3)
-    manifest.files = {name: path.stat().st_size for name, path in zip(names, files, strict=True)}
+    manifest.files = {name: (draft.path / name).stat().st_size for name in names}
     manifest.hashes = digest_files(draft.path, names)
     document = manifest.document()
     manifest.digest = document["digest"]
     write_json(draft.path / MANIFEST, document)
     write_stamps(draft.path, names, manifest.digest)
+    return _place(draft.path, folder, manifest)
+
+
+def _place(partial: Path, folder: Path, manifest: Manifest) -> Artifact:
+    """Give a complete partial folder its final name. What cuts this short is made up for by `_ended`."""
+    keep = {Path(name).parts[0] for name in manifest.files} | {MANIFEST, STAMPS, _REQUEST}
+    for path in partial.iterdir():
+        if path.name not in keep:
+            _drop(path)
+    _drop(partial / _REQUEST)
     retired = folder.with_name(folder.name + _RETIRED)
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
         os.rename(folder, retired)
-    os.rename(draft.path, folder)
+    os.rename(partial, folder)
     _flush(folder.parent)
     shutil.rmtree(retired, ignore_errors=True)
     return Artifact(folder, manifest)
+
+
+def _ended(partial: Path, folder: Path, request: Request) -> Artifact | None:
+    """Place a partial folder that only lacks its final name: a process died after its work and before the rename."""
+    if not (partial / MANIFEST).is_file():
+        return None
+    try:
+        manifest = Artifact.open(partial).manifest
+    except ArtifactError:
+        return None
+    return _place(partial, folder, manifest) if manifest.fingerprint == request.fingerprint() else None
 
 
 def _drop(target: Path) -> None:

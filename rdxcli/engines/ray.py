@@ -129,7 +129,8 @@ class _Worker:
         shards = [shard for first in range(count) for shard in range((index + first) % count, len(self.plan), count)]
         folders = tuple(store.folder.parent for store in self.stores.values())
         for store in self.stores.values():
-            store.folder.mkdir(parents=True, exist_ok=True)
+            if not store.request:
+                store.folder.mkdir(parents=True, exist_ok=True)
         with Worker(folders, f"ray actor {index}") as worker:
             return run_local(self.task, self.plan, self.stores, self.options, shards, worker).computed
 

@@ -172,7 +172,7 @@ class ShardStore:
     Parameters
     ----------
     folder : Path
-        Made when first written to.
+        Of shards of a request, `ShardPlan.settle` makes it: when it is gone, the artifact was finished.
     sample_ids : sequence of str
         Of all rows.
     request : str
@@ -231,7 +231,8 @@ class ShardStore:
         GoneError
         """
         try:
-            self.folder.mkdir(exist_ok=True)
+            if not self.request:
+                self.folder.mkdir(exist_ok=True)
             self._write(shard, rows, result)
         except FileNotFoundError:
             if self.folder.is_dir():

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdxcli.artifacts import Artifact, Request, check_reuse, create, find_artifacts, fingerprint_array, resolve_artifact
+from rdxcli.artifacts import (
+    Artifact,
+    Request,
+    check_reuse,
+    complete,
+    create,
+    find_artifacts,
+    fingerprint_array,
+    resolve_artifact,
+)
 from rdxcli.errors import ArtifactError
 
 REQUEST = Request(kind="comparison", parameters={"k": 3, "gamma": 0.1}, inputs={"a": "1f"}, seed=0)
@@ -324,3 +333,36 @@ def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, tmp_pat
     artifact = _make(tmp_path / "run")
     assert "https://host/a.tar" in artifact.manifest.command
     assert "secret" not in str(ArtifactError("cannot read s3://me:secret@host/x", "see http://me:secret@host"))
+
+
+@pytest.mark.parametrize("step", ["rename", "rmtree"])
+def test_death_between_the_end_of_the_work_and_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Nothing is lost and nothing is done twice, wherever the end is cut."""
+
+    class Death(BaseException):
+        pass
+
+    def die(*args: object, **options: object) -> None:
+        raise Death
+
+    with monkeypatch.context() as patch, suppress(Death), create(tmp_path / "run", REQUEST, resume=True) as draft:
+        (draft.path / "shards").mkdir()
+        (draft.path / "shards" / "0.done").write_text("{}")
+        (draft.path / "concepts.json").write_text("{}")
+        draft.discard_at_end("shards")
+        patch.setattr(os if step == "rename" else shutil, step, die)
+    assert not (tmp_path / "run").exists()
+    if step == "rename":
+        with create(tmp_path / "run", REQUEST, resume=True) as again:
+            assert again.reused
+    else:  # one who worked beside it
+        draft.artifact = None
+        with complete(tmp_path / "run", draft) as again:
+            assert again.reused
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        *(".verified.json", "concepts.json", "manifest.json")
+    ]
+    assert Artifact.open(tmp_path / "run", full=True).manifest.files == {"concepts.json": 2}
+    assert not (tmp_path / "run.partial").exists()
