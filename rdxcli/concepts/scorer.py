@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rdxcli.records import Representation
 
 DEFAULT_MODEL: Mapping[str, str] = {"le-siglip": "siglip"}
-CALIBRATED = ("le-siglip", "simulate")
+CALIBRATED = ("le-siglip", "simulate", "logical")
 """Methods that read sigmoid(a (cos + b)); the others read cosines."""
 
 PARAMETERS = ("a", "b", "calibrate", "template")

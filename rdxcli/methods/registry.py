@@ -94,6 +94,13 @@ _BUILT_IN = (
         analysis="units",
     ),
     Method(
+        "logical",
+        "explain",
+        "rdxcli.methods.neurons.formulas:LogicalExplanation",
+        "logical formulas of concepts (AND, OR, NOT) for units",
+        analysis="units",
+    ),
+    Method(
         "clip-dissect",
         "explain",
         "rdxcli.methods.neurons.clip_dissect:ClipDissect",

@@ -473,3 +473,26 @@ def test_a_killed_run_goes_on_with_its_finished_blocks(tmp_path: Path) -> None:
     )
     assert fresh.returncode == 0, fresh.stderr
     assert next(tmp_path.glob("fresh/**/explanations.csv")).read_text() == text
+
+
+def test_logical_formulas_from_the_command_to_the_simulation(tmp_path: Path) -> None:
+    write(tmp_path, 0, n=400)
+    C = np.load(tmp_path / "c.npy")
+    rng = np.random.default_rng(1)
+    np.save(
+        tmp_path / "acts.npy", np.c_[C[:, 0] + C[:, 3], 1 - C[:, 1], np.zeros(400)] + 0.3 * rng.normal(size=(400, 3))
+    )
+    document = explain(tmp_path, "--labels", "y.txt", method="logical")
+    texts = [unit["concepts"][0]["concept"] if unit["concepts"] else None for unit in document["units"]]
+    assert texts[0] in ("dog OR tree", "tree OR dog")
+    assert document["units"][0]["scores"]["test correlation"] > 0.7
+    assert document["units"][0]["scores"]["q value"] <= 0.05
+    found = simulate(tmp_path, "--labels", "y.txt", "--method", "logical")
+    assert found["methods"][0]["units"][0]["score"] == pytest.approx(
+        document["units"][0]["scores"]["test correlation"], abs=1e-6
+    )
+    explain(tmp_path, "--labels", "y.txt")
+    both = simulate(tmp_path, "--labels", "y.txt", "--method", "all")
+    assert {entry["method"] for entry in both["methods"]} == {"logical", "le-label"}
+    page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
+    assert "OR" in Path(page.stdout.strip()).read_text("utf-8")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.methods.neurons.formulas import parse_formula
 from rdxcli.methods.neurons.scores import Interval, Summary, correlation_interval, pearson, summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
@@ -53,7 +54,7 @@ class Lookup:
 
 
 def find_concepts(table: ExplanationTable, names: Sequence[str]) -> Lookup:
-    """Where the concepts of a table are among ``names``; exact strings, the first of equals."""
+    """Where the concepts of a table, or the parts of its formulas, are among ``names``; the first of equals."""
     first: dict[str, int] = {}
     again: set[str] = set()
     for column, name in enumerate(names):
@@ -61,7 +62,7 @@ def find_concepts(table: ExplanationTable, names: Sequence[str]) -> Lookup:
             again.add(name)
         else:
             first[name] = column
-    wanted = table.concepts()
+    wanted = list(dict.fromkeys(part for name in table.concepts() for part in parse_formula(name, first).concepts))
     return Lookup(
         {name: first[name] for name in wanted if name in first},
         tuple(name for name in wanted if name not in first),
@@ -121,10 +122,15 @@ class _Design:
 
     def predict(self, length: int | None = None) -> np.ndarray:
         weights = np.zeros((self.values.shape[1], len(self.table.rows)))
+        formulas = np.zeros((len(self.values), len(self.table.rows)))
         for unit, row in enumerate(self.table.rows):
             for name, weight in list(zip(row.concepts, row.weights, strict=True))[:length]:
-                weights[self.place[name], unit] += weight
-        return np.asarray(self.values @ weights + np.array([row.bias for row in self.table.rows]))
+                formula = parse_formula(name, self.place)
+                if not formula.operators:
+                    weights[self.place[name], unit] += weight
+                else:
+                    formulas[:, unit] += weight * formula.truth(lambda part: self.values[:, self.place[part]])
+        return np.asarray(self.values @ weights + formulas + np.array([row.bias for row in self.table.rows]))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 SCORE_COLUMNS = (
-    *("val correlation", "similarity", "score", "iou"),
+    *("val correlation", "similarity", "score", "iou", "auc"),
     *("test correlation", "test low", "test high", "chance", "p value", "q value"),
 )
 MISSING = frozenset({"", "-", "nan", "NaN", "None"})

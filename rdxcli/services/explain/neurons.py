@@ -40,7 +40,12 @@ from rdxcli.services.base import Table, check_units, estimator_parameters, parse
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
-LINEAR = ("le-label", "le-siglip")
+SPLIT = ("le-label", "le-siglip", "logical")
+"""Methods that are fitted on a training part and judged on a test part."""
+
+BY_LABEL = ("le-label", "logical")
+"""Methods for which labels are concepts where nothing else is named."""
+
 TABLE = "explanations.csv"
 SPLITS = "splits.npz"
 BLOCKS = "blocks"
@@ -74,11 +79,12 @@ class UnitAnalysis(ExplainAnalysis):
 
     def check(self) -> Mapping[str, Any]:
         options, method = self.options, get("explain", self.options.method)
-        labels = options.method == "le-label"
+        labels = options.method in BY_LABEL
         groups = ["superclasses"] if labels or options.method in CALIBRATED else []
         check_files(options.method, options.files, [*sorted(EMBEDDINGS), *groups])
         needs_concepts(options, labels=labels)
-        own: dict[str, Parameter] = {"published": PUBLISHED} if labels else {"template": TEMPLATE}
+        own: dict[str, Parameter] = {"published": PUBLISHED} if labels else {}
+        own |= {} if options.method == "le-label" else {"template": TEMPLATE}
         own |= CALIBRATION if options.method in CALIBRATED else {}
         given, mine = estimator_parameters(method.name, method.load(), options.parameters, own, method.parameters)
         check_calibration(options)
@@ -97,11 +103,11 @@ class UnitAnalysis(ExplainAnalysis):
             scorer = open_scorer(options)
             source = representation(options)
             parse_units(options.units, source.d)
-            concepts = gather(options, source, labels=options.method == "le-label", scorer=scorer)
+            concepts = gather(options, source, labels=options.method in BY_LABEL, scorer=scorer)
         except MissingDataError as error:
             raise with_downloads(error, options) from None
         records: dict[str, Any] = {"representation": source, "concepts": concepts}
-        if options.method in LINEAR:
+        if options.method in SPLIT:
             records["split"] = asdict(split_of(options, source.n))
         return records
 
@@ -109,7 +115,7 @@ class UnitAnalysis(ExplainAnalysis):
         source, concepts = self.source, self.records["concepts"]
         units = parse_units(self.options.units, source.d)
         with track(f"explain units by {concepts.values.shape[1]:,} concepts", len(units), "units") as advance:
-            if self.options.method in LINEAR:
+            if self.options.method in SPLIT:
                 split = Split(**self.records["split"])
                 table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS), advance)
                 draft.discard_at_end(BLOCKS)
@@ -312,7 +318,8 @@ def add_charts(entries: list[dict[str, Any]], source: Representation, concepts: 
     place = {name: column for column, name in reversed(list(enumerate(concepts.names)))}
     rows = np.arange(source.n)
     for entry in entries:
-        names = [concept["concept"] for concept in entry["concepts"] if concept["weight"] > 0][:CHART_CONCEPTS]
+        names = [one["concept"] for one in entry["concepts"] if one["weight"] > 0 and one["concept"] in place]
+        names = names[:CHART_CONCEPTS]
         if "strongest" not in entry or not names:
             continue
         activations = np.asarray(source.values[:, entry["unit"]], dtype=np.float64)

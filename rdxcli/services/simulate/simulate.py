@@ -18,6 +18,7 @@ from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import EMBEDDINGS, check_calibration, missing_downloads, open_scorer, wanted, with_downloads
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.chance import against_shuffled
+from rdxcli.methods.neurons.formulas import formula_parts
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.scores import compare_methods, summarise
 from rdxcli.methods.neurons.simulation import correlation_scores, length_curve, simulate, unit_columns
@@ -134,7 +135,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             if asked.units is not None:
                 units = parse_units(asked.units, source.d)
                 tables = {name: _selected(one, units) for name, one in tables.items()}
-            words = list(dict.fromkeys(name for one in tables.values() for name in one.table.concepts()))
+            words = list(dict.fromkeys(word for one in tables.values() for word in _words(one)))
             concepts = gather(asked, source, labels=True, scorer=open_scorer(asked, words))
         except MissingDataError as error:
             raise with_downloads(error, asked) from None
@@ -246,6 +247,13 @@ def plan(options: SimulateOptions) -> dict[str, Any]:
 
 def _selected(one: Explained, units: Sequence[int]) -> Explained:
     return Explained(one.name, one.table.select(units), one.artifact)
+
+
+def _words(one: Explained) -> list[str]:
+    """What has to be scored for a table: its concepts, or the parts of its formulas."""
+    if one.artifact is None or one.artifact.manifest.request.parameters.get("method") != "logical":
+        return one.table.concepts()
+    return [part for text in one.table.concepts() for part in formula_parts(text)]
 
 
 def _simulator(asked: ExplainOptions) -> str:
