@@ -157,7 +157,7 @@ class DifferenceConcept:
     closer_in : {"a", "b"}
         The model in which the samples sit close together.
     index : int
-        Rank within its direction, 1 = largest mean affinity.
+        Rank within its direction, 1 = explains most.
     size : int
         Number of members.
     affinity : float
@@ -172,6 +172,10 @@ class DifferenceConcept:
         Probability of a group this strong when the models do not differ.
     labels : mapping of str to float
         Share of each class among the members, largest first, when labels are known.
+    strength : float or None
+        What the group explains: (mean affinity - 1) x share of the samples.
+    interval : (float, float) or None
+        95 % for the strength, over samples.
     words : sequence of mapping
         Names of the concept with their margins, when asked for.
     """
@@ -186,6 +190,8 @@ class DifferenceConcept:
     p_value: float | None = None
     labels: Mapping[str, float] = field(default_factory=dict)
     words: Sequence[Mapping[str, Any]] = ()
+    strength: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ def _concept(
 ) -> dict[str, Any]:
     return {
         **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
+        "strength": concept.get("strength"),
+        "interval": concept.get("interval"),
         "name": shown_name(concept["words"]),
         "words": concept["words"],
         "anchor": f"{key}{concept['index']}",

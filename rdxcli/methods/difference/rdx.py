@@ -52,6 +52,9 @@ __all__ = ["RDX", "Concept", "DirectionResult"]
 APPROXIMATE = ("auto", "never", "always")
 LEAST_LANDMARKS = 50
 
+RELIABLE = 0.7
+"""Adjusted Rand index with the exact method below which approximate concepts are called unreliable."""
+
 
 class RDX(Estimator):
     """Groups of images that two models see differently.
@@ -357,6 +360,14 @@ class RDX(Estimator):
             + (f", shown images in the matching concept {one.shown:.0%}" if one.shown is not None else "")
             for direction, one in self.agreement_.items()
         ]
+        for direction, one in self.agreement_.items():
+            if one.rand < RELIABLE:
+                advice = f"try landmarks={2 * self.landmarks} or fewer concepts"
+                self.notes_.insert(
+                    0,
+                    f"direction {direction}: these concepts are not reliable at this size, the exact method finds "
+                    f"others (adjusted Rand {one.rand:.2f}); {advice}",
+                )
         drawn = f"{len(rows):,} images drawn at random" if len(rows) < self.n_ else f"all {self.n_:,} images"
         self._note(f"agreement with the exact method on {drawn}: {'; '.join(parts)}")
 

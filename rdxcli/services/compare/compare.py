@@ -44,7 +44,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     """What two representations of the same images see differently, and whether they differ at all."""
 
     kind = "comparison"
-    version = "3"
+    version = "4"
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
@@ -165,6 +165,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
                 a if concept["closer_in"] == "a" else b,
                 concept["size"],
                 concept["affinity"],
+                _with_interval(concept),
                 concept["stability"],
                 concept["p_value"],
                 ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
@@ -172,7 +173,17 @@ class CompareAnalysis(Analysis[CompareOptions]):
             )
             for concept in document["concepts"]
         ]
-        columns = ("concept", "closer in", "size", "affinity", "stability", "p", "labels", *(["name"] * named))
+        columns = (
+            "concept",
+            "closer in",
+            "size",
+            "affinity",
+            "strength",
+            "stability",
+            "p",
+            "labels",
+            *(["name"] * named),
+        )
         notes = [*document["notes"], *document["difference"].get("notes", [])]
         lines = [verdict_line(document), *verdict_lines(document), *(f"note: {note}" for note in notes)]
         return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)
@@ -180,6 +191,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
         return plan(self.options, self.estimators)
+
+
+def _with_interval(concept: Mapping[str, Any]) -> str:
+    """The strength of a concept with its interval."""
+    if concept.get("strength") is None:
+        return "-"
+    shown = f"{concept['strength']:.2f}"
+    return f"{shown} ({concept['interval'][0]:.2f} to {concept['interval'][1]:.2f})" if concept["interval"] else shown
 
 
 def verdict_line(document: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.results import Concept
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.records import Comparison, DifferenceConcept
@@ -67,6 +68,9 @@ def make_record(
     failed = failed_samples(joined)
     if failed:
         notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
+    if test is not None and given:
+        what = " and ".join(name for name, on in (("--align", options.align), ("--guidance", "labels0" in given)) if on)
+        notes.append(f"the verdict is about the two representations as they are; {what} changes the concepts only")
     if supervision and not given:
         notes.append("without --align and --guidance: this method describes each model on its own")
     return Comparison(
@@ -112,14 +116,14 @@ def _by_side(note: str) -> str:
 def _concepts(
     estimator: Any, joined: Joined, stability: Mapping[str, Any]
 ) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
-    """Concepts of both directions, largest affinity first, and the labels renumbered in that order (0 = none)."""
+    """Concepts of both directions, those that explain most first, and the labels in that order (0 = none)."""
     ids, classes = joined.a.sample_ids, joined.a.labels
     concepts: list[DifferenceConcept] = []
     labels: dict[str, np.ndarray] = {}
     for direction, result in estimator.directions_.items():
         side = CLOSER_IN[direction]
         renumbered = np.zeros(joined.a.n, dtype=np.int32)
-        for index, found in enumerate(result.concepts, start=1):
+        for index, found in enumerate(_by_strength(result.concepts), start=1):
             members = np.flatnonzero(result.labels == found.label)
             renumbered[members] = index
             trust = stability.get(direction, {}).get(found.label, {})
@@ -134,10 +138,21 @@ def _concepts(
                     stability=trust.get("stability"),
                     p_value=trust.get("p_value"),
                     labels=make_up(classes[members]) if classes is not None else {},
+                    strength=_strength(found, joined.a.n),
+                    interval=trust.get("interval"),
                 )
             )
         labels[side] = renumbered
     return sorted(concepts, key=lambda concept: concept.closer_in), labels
+
+
+def _strength(concept: Concept, n: int) -> float | None:
+    """(mean affinity - 1) x share of the images; None for methods without affinities."""
+    return None if np.isnan(concept.affinity) else (concept.affinity - 1.0) * concept.size / n
+
+
+def _by_strength(concepts: Sequence[Concept]) -> list[Concept]:
+    return sorted(concepts, key=lambda concept: -(_strength(concept, 1) or 0.0))
 
 
 def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:

@@ -199,3 +199,17 @@ def test_bad_options(pair: tuple[np.ndarray, ...], options: dict, message: str) 
 
 def test_the_limit_is_what_the_documentation_says() -> None:
     assert approximate.EXACT_UP_TO == 20_000
+
+
+def test_low_agreement_is_said_first() -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(400, 20))
+    rdx = RDX(4, approximate="always", landmarks=60).fit(X, X + rng.normal(size=X.shape))
+    weak = [direction for direction, one in rdx.agreement_.items() if one.rand < 0.7]
+    assert weak
+    for direction in weak:
+        assert any(
+            note.startswith(f"direction {direction}: these concepts are not reliable at this size")
+            for note in rdx.notes_[: len(weak)]
+        )
+    assert "try landmarks=120" in rdx.notes_[0]

@@ -274,7 +274,32 @@ def test_stability_follows_labels_and_mapped_representations():
     for concepts in trust.values():
         assert sorted(concepts) == [1, 2]
         assert all(one["p_value"] is None and one["stability"] > 0 for one in concepts.values())
-    assert concept_stability(rdx, *pair, bootstraps=0)["01"][1] == {"stability": None, "p_value": None}
+    bare = concept_stability(rdx, *pair, bootstraps=0)["01"][1]
+    assert bare["stability"] is bare["p_value"] is bare["interval"] is None
+
+
+def test_the_interval_of_a_concepts_strength_covers_other_draws_of_the_images():
+    """A planted group: the strength among fresh images lies in the interval of the first draw in nearly all of 20."""
+    covered = 0
+    for seed in range(20):
+        group, centre, _ = clusters(n=600, seed=seed)
+        rng = np.random.default_rng(seed + 100)
+        X = centre[np.where(group == 3, 2, group)] + rng.normal(size=(600, 16))
+        Y = centre[group] + rng.normal(size=(600, 16))
+        half = np.arange(600) < 300
+        rdx = RDX(1).fit(X[half], Y[half])
+        trust = concept_stability(rdx, X[half], Y[half])["01"][1]
+        other = DifferenceGraph(X[~half], Y[~half]).affinity()
+        members = np.isin(group[~half], (2, 3)) * 1
+        fresh = (other.within("01", members)[members == 1] - 1).sum() / 300
+        ours = np.isin(group[half], (2, 3)) == (rdx.directions_["01"].labels == 1)
+        if ours.mean() > 0.98:
+            low, high = trust["interval"]
+            spread = high - low  # two draws differ by sqrt(2) times the error of one
+            covered += abs(fresh - trust["strength"]) <= spread / 2 * 2**0.5 + 0.05 * fresh
+        else:
+            covered += 1  # another group was found, which fresh images cannot check
+    assert covered >= 18
 
 
 def test_identical_models_have_no_concepts_to_trust():
