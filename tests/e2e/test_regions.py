@@ -264,3 +264,13 @@ def test_a_damaged_artifact_is_said_to_be_one(stored: dict[str, Any], outputs: P
     (broken / "configurations.npz").write_bytes(b"\0")
     done = rdx_here(*RDR, "--apply", broken, "--outputs", outputs, "--run", "bad")
     assert "missing or damaged" in " ".join(done.stderr.split())
+
+
+def test_fewer_samples_than_neighbours_say_the_way_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "six.npy", np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32))
+    base = ["explain", "--method", "rdr", "--activations", tmp_path / "six.npy", "--target", 1, "--outputs", tmp_path]
+    done = rdx_here(*base)
+    assert done.returncode == 1
+    assert "fewer than the 8 neighbours" in done.stderr
+    way = done.stderr.partition("--param ")[2].split(",")[0].split()[0]
+    assert rdx_here(*base, "--param", way).returncode == 0

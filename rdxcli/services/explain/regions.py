@@ -64,6 +64,11 @@ class RegionAnalysis(ExplainAnalysis):
     def gather(self) -> Mapping[str, Any]:
         options = self.options
         source = representation(options, spatial=True, pool=pool_of(options))
+        if source.n < self.rdr.n_neighbors:
+            raise InputError(
+                f"{source.name} has {source.n} samples, fewer than the {self.rdr.n_neighbors} neighbours of a region",
+                f"give --param n_neighbors={max(1, source.n // 2)}, or more samples",
+            )
         causes = self.settings["use"] == "causes"
         self.targets: Any = "misclassified" if causes else None
         if options.target is not None:
