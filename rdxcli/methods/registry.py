@@ -164,6 +164,13 @@ _BUILT_IN = (
         analysis="directions",
     ),
     Method(
+        "sae",
+        "explain",
+        "rdxcli.methods.dictionaries.sae:SparseAutoencoder",
+        "directions: latents of a sparse autoencoder (five kinds), learned or given",
+        analysis="directions",
+    ),
+    Method(
         "rdr",
         "explain",
         "rdxcli.methods.regions.rdr:RDR",

@@ -330,3 +330,95 @@ def test_parameters_of_influence_and_their_bounds(outputs: Path) -> None:
         done = rdx_here(*base, "--param", bad, "--outputs", outputs, "--run", "bad")
         assert done.returncode == 2, bad
         assert bad.partition("=")[0] in done.stderr
+
+
+SAE = (
+    *("explain", "--method", "sae", "--model", "digits-cnn", "--layer", "conv2", "--sample", 400),
+    *("--num-directions", 48, "--param", "k=3", "--param", "steps=120", "--param", "batch=256"),
+)
+
+
+def test_a_dictionary_behaves_as_directions_do(tmp_path: Path) -> None:
+    learned = run(*SAE, "--steer", "3=-1x", "--target", "5", "--outputs", tmp_path)
+    scores = learned["scores"]
+    assert 0.2 < scores["dictionary"]["explained_variance"] < 1
+    assert scores["dictionary"]["l0"] == pytest.approx(3, abs=0.1)
+    losses = [point["loss"] for point in scores["dictionary"]["curve"]]
+    assert losses[-1] < losses[0]
+    assert "stability" not in scores
+    assert len(learned["directions"]) == 48
+    assert all(np.shape(entry["concept_maps"])[0] == 12 for entry in learned["directions"])
+    assert learned["steering"]["steps"]
+    assert learned["images"]
+    again = run(
+        *("explain", "--method", "sae", "--apply", learned["artifact"], "--sample", 400, "--run", "again"),
+        *("--outputs", tmp_path),
+    )
+    for one, other in zip(learned["directions"], again["directions"], strict=True):
+        assert one["sample_ids"] == other["sample_ids"]
+        for mine, theirs in zip(one["influence"], other["influence"], strict=True):
+            assert mine["effect"] == pytest.approx(theirs["effect"], rel=1e-5, abs=1e-6)
+    assert "Direction 0" in page_of(learned, tmp_path)
+
+
+def test_a_published_dictionary(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    learned = run(*SAE, "--outputs", tmp_path)
+    stored = load_file(Path(learned["artifact"]) / "directions.safetensors")
+    W = stored["decoding"].astype(np.float32)
+    arrays = {
+        "W_enc": np.ascontiguousarray(W.T),
+        "W_dec": stored["encoding"].astype(np.float32) / stored["gain"][:, None].astype(np.float32),
+        "b_enc": (W @ stored["mean"]).astype(np.float32),
+        "b_dec": stored["mean"].astype(np.float32),
+        "threshold": stored["bias"].astype(np.float32),
+    }
+    save_file(arrays, tmp_path / "published.safetensors")
+    base = ["explain", "--method", "sae", "--model", "digits-cnn", "--layer", "conv2", "--sample", 400]
+    given = [*base, "--file", f"dictionary={tmp_path / 'published.safetensors'}", "--outputs", tmp_path]
+    found = run(*given, "--run", "published")
+    for one, other in zip(learned["directions"], found["directions"], strict=True):
+        assert one["share"] == pytest.approx(other["share"], abs=2e-3)
+        assert one["influence"][0]["class"] == other["influence"][0]["class"]
+        assert one["influence"][0]["effect"] == pytest.approx(other["influence"][0]["effect"], rel=0.02, abs=1e-3)
+    assert found["scores"]["dictionary"]["l0"] == pytest.approx(learned["scores"]["dictionary"]["l0"], abs=0.05)
+    # another dictionary under the same name and path is another question
+    save_file({**arrays, "b_enc": arrays["b_enc"] + 1}, tmp_path / "published.safetensors")
+    changed = rdx_here(*given, "--run", "published")
+    assert changed.returncode == 1
+    assert "was made with other parameters or inputs" in changed.stderr
+    save_file({"W_enc": W}, tmp_path / "half.safetensors")
+    (tmp_path / "text.safetensors").write_text("no")
+    for arguments, words in (
+        ([*base, "--file", f"dictionary={tmp_path / 'half.safetensors'}"], "expected W_enc"),
+        ([*base, "--file", f"dictionary={tmp_path / 'text.safetensors'}"], "cannot read"),
+        ([*base, "--file", f"dictionary={tmp_path / 'none.safetensors'}"], "no such file"),
+        ([*given[:4], "digits-cnn", "--layer", "conv1", *given[7:]], "is for activations of 32 channels"),
+        ([*given, "--param", "steps=3"], "learning a dictionary"),
+        (["explain", "--method", "pca", *given[3:]], "give --method sae"),
+    ):
+        done = rdx_here(*arguments, "--outputs", tmp_path, "--run", "bad")
+        assert done.returncode in (1, 2), arguments
+        assert words in " ".join(done.stderr.split()), (arguments, done.stderr)
+
+
+def test_an_interrupted_dictionary_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdxcli.methods.dictionaries.sae import _Learner
+
+    whole = run(*SAE, "--param", "steps=1100", "--run", "whole", "--outputs", tmp_path)
+    advance = _Learner.advance
+
+    def stopped(self: _Learner) -> None:
+        if self.step == 700:
+            raise KeyboardInterrupt
+        advance(self)
+
+    parts = [*SAE, "--param", "steps=1100", "--run", "parts", "--outputs", tmp_path]
+    monkeypatch.setattr(_Learner, "advance", stopped)
+    assert rdx_here(*parts).returncode != 0
+    monkeypatch.setattr(_Learner, "advance", advance)
+    done = rdx_here(*parts, "--json")
+    assert "goes on from step 500" in done.stderr
+    assert json.loads(done.stdout)["scores"]["dictionary"] == whole["scores"]["dictionary"]
+    assert not list(tmp_path.rglob("learning.safetensors"))

@@ -37,6 +37,9 @@ class Directions(BaseEstimator):
         Distances from the threshold over which activation rises from 0.5 to 0.73, in feature units; positive.
     mean_ : ndarray, shape (D,), float64
         Mean feature of the data given to ``fit``.
+    gain_ : ndarray, shape (I,), float64
+        ``decoding_ . encoding_`` for direction pairs; what a step of one unit along a unit encoding direction counts as
+        in `decode`.
     n_features_in_ : int
         D.
     notes_ : list of str
@@ -48,6 +51,7 @@ class Directions(BaseEstimator):
     bias_: Array
     margin_: Array
     mean_: Array
+    gain_: Array
     n_features_in_: int
     notes_: list[str]
 
@@ -92,7 +96,7 @@ class Directions(BaseEstimator):
         return torch.sigmoid(torch.from_numpy(out / margin)).numpy()
 
     def decode(self, features: Array | Tensor) -> Array:
-        """Signal values relative to their mean, ``decoding_ . (x - mean_) / (decoding_ . encoding_)``.
+        """Signal values relative to their mean, ``decoding_ . (x - mean_) / gain_``.
 
         Returns
         -------
@@ -102,8 +106,7 @@ class Directions(BaseEstimator):
         out = self.responses(features)
         shape = (1, -1, *[1] * (out.ndim - 2))
         offset = (self.decoding_ @ self.mean_ - self.bias_).reshape(shape)
-        gain = (self.decoding_ * self.encoding_).sum(1).reshape(shape)
-        return ((out - offset) / gain).astype(np.float32)
+        return ((out - offset) / self.gain_.reshape(shape)).astype(np.float32)
 
     def health(self, features: Array | Tensor) -> dict[str, float | list[float]]:
         """Whether the detectors look sound on some features.
@@ -129,7 +132,13 @@ class Directions(BaseEstimator):
 
     @classmethod
     def of(
-        cls, encoding: Array, decoding: Array, bias: Array, margin: Array | None = None, mean: Array | None = None
+        cls,
+        encoding: Array,
+        decoding: Array,
+        bias: Array,
+        margin: Array | None = None,
+        mean: Array | None = None,
+        gain: Array | None = None,
     ) -> Directions:
         """Directions that were found before, for example read from a file.
 
@@ -142,6 +151,8 @@ class Directions(BaseEstimator):
             Default 1.
         mean : ndarray, shape (D,), optional
             Default 0.
+        gain : ndarray, shape (I,), optional
+            For unit vectors; default ``decoding . encoding``.
         """
         self = Directions()
         encoding, decoding = np.asarray(encoding, np.float64), np.asarray(decoding, np.float64)
@@ -155,10 +166,12 @@ class Directions(BaseEstimator):
         mean = np.zeros(encoding.shape[1]) if mean is None else np.asarray(mean, np.float64)
         if margin.shape != bias.shape or not (margin > 0).all() or mean.shape != (encoding.shape[1],):
             raise ValueError(f"Got margin {margin.shape}, mean {mean.shape}, expected positive (I,) and (D,)")
-        self._store(encoding, decoding, bias, margin, mean)
+        self._store(encoding, decoding, bias, margin, mean, gain)
         return self
 
-    def _store(self, encoding: Array, decoding: Array, bias: Array, margin: Array, mean: Array) -> None:
+    def _store(
+        self, encoding: Array, decoding: Array, bias: Array, margin: Array, mean: Array, gain: Array | None = None
+    ) -> None:
         length, size = np.linalg.norm(decoding, axis=1), np.linalg.norm(encoding, axis=1)
         if not (
             np.isfinite(encoding).all() and np.isfinite(decoding).all() and (length > 0).all() and (size > 0).all()
@@ -169,6 +182,7 @@ class Directions(BaseEstimator):
         self.bias_ = bias / length
         self.margin_ = margin / length
         self.mean_ = mean
+        self.gain_ = (self.decoding_ * self.encoding_).sum(1) if gain is None else np.asarray(gain, np.float64)
         self.n_features_in_ = encoding.shape[1]
         if not hasattr(self, "notes_"):
             self.notes_ = []

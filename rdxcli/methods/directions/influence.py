@@ -21,6 +21,9 @@ Three nulls say what is more than chance:
   decisions of the detector; p is the share of them at least as far from zero, Bonferroni over all pairs. With N
   permutations the smallest p is 0, not 1 / (N + 1): the bound is far below 1 / N.
 
+Random filters have no scale of their own, latents of a dictionary do (`base.Directions.gain_`): these are compared with
+random filters taken away by as much, per unit of it.
+
 For the first two, p is corrected over the classes by their maximum and Benjamini and Hochberg's rule chooses the
 directions, so that sets without influence give any significant pair with probability ``level``.
 
@@ -524,7 +527,10 @@ def influence(
     n_null = n_null or (NULL_FILTERS if linear else NULL_FILTERS_NETWORK)
     if len(tested):
         shares = counts / len(active)
-        p[tested] = _against_filters(found, tested, shares, head, X, null == "covariance", n_null, random_state, batch)
+        own_scale = not np.allclose(directions.gain_, (directions.decoding_ * directions.encoding_).sum(1))
+        p[tested] = _against_filters(
+            found, tested, shares, head, X, null == "covariance", own_scale, n_null, random_state, batch
+        )
     needed = int(np.ceil(len(p) / ((n_null + 1) * level)))
     if needed > 1:
         notes.append(
@@ -564,6 +570,7 @@ def _against_filters(
     head: Head,
     X: Tensor,
     covariance: bool,
+    per_unit: bool,
     n_null: int,
     seed: int,
     batch: int,
@@ -573,15 +580,22 @@ def _against_filters(
     x = X[_evenly(np.arange(len(X)), max(128, _NULL_POSITIONS // per_map))]
     own = np.clip(shares[tested], MIN_POSITIVES / (len(x) * per_map), 1 - MIN_POSITIVES / (len(x) * per_map))
     drawn = own[np.arange(n_null) % len(own)]
-    values = []
+    values, strengths = [], []
     for start in range(0, n_null, _CHUNK):
         filters = random_filters(x, drawn[start : start + _CHUNK], covariance, seed, start)
+        if per_unit:
+            like = found.strength[tested][np.arange(start, start + len(filters.bias_)) % len(tested)]
+            filters.gain_ = filters.gain_ * own_strength(filters, x) / like
         one = effects(filters, head, x, how=found.how, images=NULL_IMAGES, classes=found.classes, batch=batch)
         values.append(one.values)
+        strengths.append(one.strength)
     random = np.abs(np.nan_to_num(np.concatenate(values)))
+    mine = np.abs(found.values[tested])
+    if per_unit:
+        random = random / np.maximum(np.abs(np.concatenate(strengths)), np.finfo(float).tiny)[:, None]
+        mine = mine / np.abs(found.strength[tested])[:, None]
     scale = np.maximum(np.sqrt((random**2).mean(0)), np.finfo(float).tiny)
-    random = (random / scale).max(1)
-    mine = np.abs(found.values[tested]) / scale
+    random, mine = (random / scale).max(1), mine / scale
     random, mine = _at_equal_shares(np.log(drawn), random, np.log(own), mine)
     ordered = np.sort(random)
     return (1 + n_null - np.searchsorted(ordered, mine, side="left")) / (n_null + 1)

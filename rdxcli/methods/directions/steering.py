@@ -93,6 +93,7 @@ def _only(directions: Directions, index: int) -> Directions:
         directions.bias_[chosen],
         directions.margin_[chosen],
         directions.mean_,
+        directions.gain_[chosen],
     )
 
 

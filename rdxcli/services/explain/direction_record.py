@@ -44,7 +44,9 @@ PARAMETERS = (
     Parameter("influence_level", Share, 0.05, "Chance of any significant pair among directions without influence."),
     Parameter("influence_draws", Count | None, None, "Random filters, or permutations of the published null."),
     Parameter("influence_alpha", Positive, 5.0, "Step of the sensitivity of the published null, in feature units."),
-    Parameter("stability", bool, True, "Find directions again on two halves of the samples."),
+    Parameter(
+        "stability", bool | None, None, "Find directions again on two halves of the samples; null does but for sae."
+    ),
 )
 
 
@@ -167,6 +169,8 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
     again = extra.get("stability") or None
     if again is not None:
         scores["stability"] = {name: again[name] for name in ("mean", "chance", "halves")}
+    if "dictionary" in extra:
+        scores["dictionary"] = extra["dictionary"]
     if hasattr(directions, "merit_"):
         scores["merit"] = float(directions.merit_)
     notes += state.notes(again)
@@ -389,7 +393,13 @@ def _lines(stored: Mapping[str, Any]) -> list[str]:
 def _summary(scores: Mapping[str, Any]) -> list[str]:
     """One line on how good the fit is."""
     parts = []
-    if "variance" in scores:
+    if "dictionary" in scores:
+        d = scores["dictionary"]
+        parts.append(
+            f"dictionary: explained variance {d['explained_variance']:.0%} with {d['l0']:.1f} latents at a position, "
+            f"{d['dead']:.0%} dead"
+        )
+    elif "variance" in scores:
         v = scores["variance"]
         parts.append(f"explained variance {v['explained']:.0%} (random {v['random']:.0%}, best {v['best']:.0%})")
     if "stability" in scores:

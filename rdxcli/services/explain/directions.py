@@ -1,4 +1,4 @@
-"""``rdx explain --method eddp | uibe | pca | nmf | ica | kmeans | natural``: directions of a layer, as an artifact."""
+"""``rdx explain --method eddp | uibe | sae | pca | nmf | ica | kmeans | natural``: directions of a layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rdxcli.artifacts import Artifact, Draft, write_json
-from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
+from rdxcli.errors import ArtifactError, InputError, MissingDataError, RdxError, UsageError
+from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.synthetic import generate, named
@@ -34,6 +35,15 @@ from rdxcli.services.explain.stored import check_layer, same_place, stored_artif
 SYNTHETIC = "synthetic:"
 LEARNING = ("eddp", "uibe")
 """Methods that use the network above the layer to find directions."""
+
+DICTIONARY = "dictionary"
+"""``--file dictionary=FILE``: a sparse autoencoder that others learned, in place of learning one."""
+
+STATE = "learning.safetensors"
+"""Where learning a dictionary has got to; not part of the finished artifact."""
+
+MEMORY = 8 * 2**30
+"""Bytes that responses of all directions at all positions may take."""
 
 LEARNED = "learned.json"
 """Marks directions that were found before the rest of the work; not part of the finished artifact."""
@@ -71,6 +81,13 @@ class DirectionAnalysis(ExplainAnalysis):
                 raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
             steering.check(self.steps, len(self.applied.document()["directions"]))
             self.options = _on_stored_features(options, self.applied)
+        elif DICTIONARY in options.files:
+            self.arrays = _dictionary(options)
+            if set(estimator) - {"k"}:
+                raise UsageError(
+                    "--param is about learning a dictionary, --file dictionary=FILE brings one", "leave it out"
+                )
+            settings |= {"k": estimator.get("k")}
         else:
             self.estimator = kind(**estimator, **_reserved(kind, options))
             kept = self.estimator.get_params()
@@ -87,6 +104,9 @@ class DirectionAnalysis(ExplainAnalysis):
         source = self.case.source
         self.notes: list[str] = [] if self.applied is None else check_layer(self.applied, source)
         self.stored = None if self.applied is None else _stored(self.applied, source.d)
+        if self.applied is None and DICTIONARY in options.files:
+            self.stored = _published(self.arrays, source, self.settings["k"], options)
+        self._refuse_too_much(source)
         self.rows = None if options.target is None else target_rows(options, source)
         self.names = record.open_names(options, source)
         self.classes = self.case.outputs(options)
@@ -117,6 +137,17 @@ class DirectionAnalysis(ExplainAnalysis):
         draft.manifest.rows = len(directions.bias_)
         return replace(found, notes=[*self.notes, *found.notes])
 
+    def _refuse_too_much(self, source: Representation) -> None:
+        """Directions are described from their responses at all positions."""
+        n_directions = len(self.stored.bias_) if self.stored is not None else self.settings.get("n_directions", 0)
+        positions = source.n * int(np.prod(source.values.shape[2:], dtype=int))
+        if 4 * positions * n_directions > MEMORY:
+            raise InputError(
+                f"responses of {n_directions:,} directions at {positions:,} positions take "
+                f"{4 * positions * n_directions / 2**30:.0f} GiB, more than the {MEMORY // 2**30} that are used",
+                "take fewer samples (--sample N), a pooled layer (--pool avg) or fewer directions",
+            )
+
     def table(self, document: Mapping[str, Any]) -> Table:
         return record.table(f"directions of {self.source.name} ({self.source.layer or 'array'})", document)
 
@@ -130,20 +161,76 @@ class DirectionAnalysis(ExplainAnalysis):
         draft.discard_at_end(LEARNED)
         if self.stored is not None:
             _save(path, self.stored)
-            return self.stored, {}
+            return self.stored, _quality(self.stored)
         if mark.is_file():
             log.info("the directions were found by the interrupted run")
             found, kept = _read(path), json.loads(mark.read_text("utf-8"))
             found.notes_ = kept["notes"]
             return found, kept["extra"]
         head = self.case.head if self.options.method in LEARNING else None
-        with track(f"directions with {self.options.method}", None, "steps"):
-            self.estimator.fit(features, head)
+        draft.discard_at_end(STATE)
+        if isinstance(self.estimator, SparseAutoencoder):
+            self._learn_dictionary(self.estimator, draft.path / STATE)
+        else:
+            with track(f"directions with {self.options.method}", None, "steps"):
+                self.estimator.fit(features, head)
+        extra = _quality(self.estimator)
         again = self.own["stability"]
-        extra = {"stability": stability(self.estimator, features, head, self.options.seed)} if again else {}
+        # a dictionary takes as long again to be learned on two halves
+        if again if again is not None else not isinstance(self.estimator, SparseAutoencoder):
+            extra["stability"] = stability(self.estimator, features, head, self.options.seed)
         _save(path, self.estimator)
         write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
         return self.estimator, extra
+
+    def _learn_dictionary(self, estimator: SparseAutoencoder, path: Path) -> None:
+        """Learn from the stored activations, from where an interrupted run stopped."""
+        state = None
+        if path.is_file():
+            state = load_file(path)
+            log.info("learning goes on from step %d", int(state["counters"][0]))
+
+        def keep(found: Mapping[str, np.ndarray]) -> None:
+            part = path.with_suffix(".part")
+            save_file({name: np.ascontiguousarray(value) for name, value in found.items()}, part)
+            part.replace(path)
+
+        estimator.fit(self.source.values, state=state, keep=keep)
+
+
+def _quality(directions: Directions) -> dict[str, Any]:
+    """What a dictionary knows of how good it is."""
+    if not isinstance(directions, SparseAutoencoder) or not hasattr(directions, "quality_"):
+        return {}
+    return {"dictionary": {**directions.quality_, "curve": getattr(directions, "curve_", [])}}
+
+
+def _dictionary(options: ExplainOptions) -> dict[str, np.ndarray]:
+    """Arrays of ``--file dictionary=FILE``."""
+    if options.method != "sae":
+        raise UsageError("--file dictionary=FILE is a sparse autoencoder", "give --method sae")
+    path = Path(options.files[DICTIONARY]).expanduser()
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise MissingDataError(f"no such file: {path}") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}", "dictionaries are .safetensors files") from None
+
+
+def _published(
+    arrays: Mapping[str, np.ndarray], source: Representation, k: int | None, options: ExplainOptions
+) -> SparseAutoencoder:
+    if "W_dec" in arrays and arrays["W_dec"].shape[-1] != source.d:
+        raise InputError(
+            f"{options.files[DICTIONARY]} is for activations of {arrays['W_dec'].shape[-1]} channels, {source.name} "
+            f"has {source.d}",
+            "give the layer that it was learned on",
+        )
+    try:
+        return SparseAutoencoder.published(arrays, source.values, k)
+    except ValueError as error:
+        raise InputError(f"{options.files[DICTIONARY]}: {error}") from None
 
 
 def _reserved(kind: Any, options: ExplainOptions) -> dict[str, Any]:
@@ -161,7 +248,7 @@ def _on_stored_features(options: ExplainOptions, applied: Artifact) -> ExplainOp
     return options if _is_synthetic(options) else same_place(options, applied, "representation")
 
 
-_ARRAYS = ("encoding", "decoding", "bias", "margin", "mean")
+_ARRAYS = ("encoding", "decoding", "bias", "margin", "mean", "gain")
 
 
 def _save(path: Path, directions: Directions) -> None:
@@ -171,7 +258,8 @@ def _save(path: Path, directions: Directions) -> None:
 def _read(path: Path) -> Directions:
     try:
         arrays = load_file(path)
-        return Directions.of(*(arrays[name] for name in _ARRAYS))
+        needed = [arrays[name] for name in ("encoding", "decoding", "bias", "margin", "mean")]
+        return Directions.of(needed[0], needed[1], needed[2], needed[3], needed[4], arrays.get("gain"))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"cannot read {path}: {error}", "find the directions again with --force") from None
 

@@ -1,0 +1,1 @@
+"""Dictionaries: sparse autoencoders of activations, learned here or published."""
