@@ -38,6 +38,14 @@ class Estimator:
             setattr(self, name, value)
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        """Results, whose names end in an underscore, and what ``fit`` keeps for itself are there after ``fit``."""
+        if name.startswith("_") != name.endswith("_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError(f"Got an unfitted {type(self).__name__}, expected `fit` to be called first")
+        raise AttributeError(f"{type(self).__name__} has no attribute `{name}`")
+
     def __repr__(self) -> str:
         """Only what differs from the defaults, as scikit-learn prints it."""
         defaults = {name: given.default for name, given in inspect.signature(type(self).__init__).parameters.items()}

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 from torch import Tensor
+
+from rdxcli.methods.estimator import Estimator
 
 from .features import as_maps, positions, to_maps
 from .signals import positive_set
@@ -18,7 +18,7 @@ Array = np.ndarray
 _BLOCK = 65_536
 
 
-class Directions(BaseEstimator):
+class Directions(Estimator):
     """Pairs of encoding and decoding directions and the detectors that go with them.
 
     A direction *encodes* (writes) a concept into the features and a filter *decodes* (reads) it. Detector i says
@@ -60,8 +60,6 @@ class Directions(BaseEstimator):
         raise TypeError(f"{type(self).__name__} only holds directions that were already found")
 
     def _check(self, features: Array | Tensor) -> tuple[Tensor, bool]:
-        if not hasattr(self, "decoding_"):
-            raise NotFittedError(f"Got an unfitted {type(self).__name__}, expected `fit` to be called first")
         X = as_maps(features)
         if X.shape[1] != self.decoding_.shape[1]:
             raise ValueError(f"Got features with {X.shape[1]} channels, expected {self.decoding_.shape[1]}")

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.clip_dissect import top_images
 from rdxcli.methods.neurons.scores import benjamini_hochberg
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
@@ -31,7 +30,7 @@ from rdxcli.parameters import Count, Share
 MOST_GROUPS = 4
 
 
-class UnitCharacter(BaseEstimator):
+class UnitCharacter(Estimator):
     """Clarity, groups and near duplicates of units.
 
     Parameters
@@ -168,8 +167,6 @@ class UnitCharacter(BaseEstimator):
     @property
     def redundant_(self) -> np.ndarray:
         """(m,) bool: units with a near duplicate."""
-        if not hasattr(self, "twin_correlation_"):
-            raise NotFittedError("This UnitCharacter is not fitted yet: call fit first")
         return np.asarray(np.nan_to_num(self.twin_correlation_, nan=-1.0) >= self.near)
 
 

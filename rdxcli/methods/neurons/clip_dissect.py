@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.chance import Chance, against_best
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import blocks, check_rows, check_source, read, read_columns
@@ -54,7 +54,7 @@ def top_images(activations: np.ndarray, k: int) -> np.ndarray:
     return out
 
 
-class ClipDissect(BaseEstimator):
+class ClipDissect(Estimator):
     """Describe each unit by the concept with the highest similarity.
 
     Parameters

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
 from rdxcli.methods.neurons.choices import (
     Found,
@@ -58,7 +58,7 @@ BLOCK = 256  # units that are explained, and kept, together
 SOLVERS = ("matched", "exact", "saga")
 
 
-class LinearExplanation(BaseEstimator):
+class LinearExplanation(Estimator):
     """Linear explanations of all units of a layer.
 
     Parameters

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.neighbours import resolve_device
 
@@ -65,7 +65,7 @@ class TopQuantile:
         return -np.partition(-self.kept, above, axis=1)[:, above].astype(np.float64)
 
 
-class NetworkDissection(BaseEstimator):
+class NetworkDissection(Estimator):
     """Label units by the segmentation concept they overlap most.
 
     Parameters

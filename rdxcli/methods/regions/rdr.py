@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.regions.catalogue import Concept, merge_regions
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.distances import METRICS, nearest_features
@@ -29,7 +29,7 @@ from rdxcli.progress import track
 CHUNK = 1024  # targets whose neighbours are searched together
 
 
-class RDR(BaseEstimator):
+class RDR(Estimator):
     """Concepts as sets of samples that share a few neuron states.
 
     Parameters

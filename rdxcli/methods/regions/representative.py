@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.regions.distances import as_features
 from rdxcli.numerics.seeding import generator
 
@@ -208,7 +208,7 @@ def find_boundaries(
     return Boundaries(w.T.cpu().numpy(), b.detach().cpu().numpy(), flat.cpu().numpy(), where, classes)
 
 
-class RepresentativeInterpretation(BaseEstimator):
+class RepresentativeInterpretation(Estimator):
     """Samples on the target's side of a few pieces of the decision boundary.
 
     Unlike a relaxed decision region it needs the head of the model with its gradients, and the predictions.

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
+from rdxcli.methods.estimator import Estimator
+
 _BLOCK = 256
 _FIRST = 48
 _STEP = 16
@@ -35,7 +37,7 @@ def _matrix(values: Any, name: str) -> np.ndarray:
     return out
 
 
-class SpLiCE:
+class SpLiCE(Estimator):
     """Sparse non-negative decomposition of image embeddings over concept words.
 
     Parameters
@@ -62,7 +64,8 @@ class SpLiCE:
     """
 
     def __init__(self, l1: float = 0.25, tolerance: float = 1e-7) -> None:
-        self.l1, self.tolerance = l1, tolerance
+        self.l1 = l1
+        self.tolerance = tolerance
 
     def fit(self, concept_embeddings: Any, image_mean: Any, *, centred: bool = False) -> SpLiCE:
         """Build the dictionary.

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
 from rdxcli.methods.difference.graph import DIRECTIONS, Direction
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.results import DirectionResult
+from rdxcli.methods.estimator import Estimator
 from rdxcli.numerics.threads import single_thread, torch_on_one_thread
 
 
-class Baseline(BaseEstimator):
+class Baseline(Estimator):
     """Base of the baselines.
 
     Attributes
