@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
+from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
 from rdxcli.methods.neurons.concepts import active_concepts
 from rdxcli.methods.neurons.preparation import check_split
@@ -100,7 +100,7 @@ def formula_parts(text: str) -> list[str]:
     return list(_read(text).concepts)
 
 
-class LogicalExplanation(BaseEstimator):
+class LogicalExplanation(Estimator):
     """A logical formula of a few concepts for each unit.
 
     Parameters
