@@ -202,7 +202,7 @@ _BUILT_IN = (
         "all",
         "explain",
         "rdxcli.methods.surrogate.faithfulness:measure",
-        "scoreboard of the explainers of embeddings: surrogate against splice",
+        "every explainer side by side: of units, or with --surrogate of embeddings (surrogate against splice)",
         analysis="embeddings",
     ),
 )

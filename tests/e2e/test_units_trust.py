@@ -496,3 +496,35 @@ def test_logical_formulas_from_the_command_to_the_simulation(tmp_path: Path) -> 
     assert {entry["method"] for entry in both["methods"]} == {"logical", "le-label"}
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
     assert "OR" in Path(page.stdout.strip()).read_text("utf-8")
+
+
+def test_all_explainers_of_units_side_by_side(tmp_path: Path) -> None:
+    write(tmp_path, 0, n=400)
+    rng = np.random.default_rng(2)
+    acts = np.c_[np.load(tmp_path / "acts.npy"), np.load(tmp_path / "c.npy")[:, 2:] + 0.3 * rng.normal(size=(400, 2))]
+    np.save(tmp_path / "acts.npy", acts)
+    arguments = ["explain", "--method", "all", "--activations", "acts.npy", *CONCEPTS]
+    done = rdx_here(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["kind"] == "simulation"
+    assert [entry["method"] for entry in document["methods"]] == ["le-label", "logical", "clip-dissect"]
+    assert {entry["common"]["count"] + entry["common"]["undefined"] for entry in document["methods"]} == {5}
+    assert len(document["pairs"]) == 3
+    assert any("clip-dissect: the explanations were found on all images" in note for note in document["notes"]), (
+        document["notes"]
+    )
+    again = rdx_here(*arguments, cwd=tmp_path)
+    assert "le-label against logical: " in again.stderr
+    assert "(Holm)" in again.stderr
+    assert again.stderr.count("reusing") >= 4
+    page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
+    assert "Paired differences" in Path(page.stdout.strip()).read_text("utf-8")
+    wrong = rdx_here(*arguments, "--param", "depth=3", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "--param depth: none of le-label, logical, clip-dissect has it" in " ".join(wrong.stderr.split())
+    nothing = rdx_here("explain", "--method", "all", "--activations", "acts.npy", cwd=tmp_path)
+    assert nothing.returncode == 2
+    assert "needs something to explain units with" in " ".join(nothing.stderr.split())
+    planned = rdx_here(*arguments, "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr

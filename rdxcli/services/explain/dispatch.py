@@ -61,6 +61,8 @@ def _module(options: ExplainOptions) -> ModuleType:
         raise UsageError(f"--steer: `{options.method}` has no directions", "use it with eddp, uibe or a baseline")
     if name == "splice" and options.surrogate is not None:
         name = "embeddings"  # with a surrogate to compare with
+    if options.method == "all" and options.surrogate is None and (options.model or options.activations):
+        return importlib.import_module("rdxcli.services.explain.unit_scoreboard")
     if name == "regions" and options.apply is not None:
         return importlib.import_module("rdxcli.services.explain.membership")
     return importlib.import_module(ANALYSES.get(name, name))
