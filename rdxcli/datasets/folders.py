@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 from rdxcli.datasets.base import Dataset, folder_name
+from rdxcli.datasets.files import EXTENSIONS, walk, with_options
 from rdxcli.datasets.images import FileImages
-from rdxcli.datasets.tables import pick_column, read_columns, require_file
+from rdxcli.datasets.pixelrange import PixelRange, parse_range
+from rdxcli.datasets.seen import LABEL_NAMES
+from rdxcli.datasets.tables import (
+    TABLES,
+    path_label_lines,
+    pick_column,
+    read_columns,
+    require_file,
+    table_kind,
+    unknown_column,
+)
+from rdxcli.datasets.words import UNLABELLED, escaped
 from rdxcli.errors import InputError, MissingDataError, near_matches
 from rdxcli.progress import log
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2"}
-)
-"""File name endings that are images, compared without case."""
-
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_PATH_COLUMNS = ("path", "file", "file_path", "filepath", "filename", "file_name", "image", "image_path", "img_path")
-_LABEL_COLUMNS = ("label", "class", "class_name", "category", "name", "target", "y", "class_index")
-_ID_COLUMNS = ("sample_id", "id", "image_id", "uid")
+_PATH_COLUMNS = (
+    *("path", "file", "file_path", "filepath", "filename", "file_name", "image", "image_path", "img_path", "paths"),
+    *("img", "image_file", "image_name", "fname", "files", "image_filename"),
+)
+_LABEL_COLUMNS = (*("label", "class", "class_name", "category", "name", "target", "y", "class_index"), *LABEL_NAMES)
+_ID_COLUMNS = ("sample_id", "id", "image_id", "uid", "img_id", "uuid", "guid", "key", "__key__", "example_id")
 
 
 def folder(text: str) -> Dataset:
@@ -33,30 +45,32 @@ def folder(text: str) -> Dataset:
     MissingDataError, InputError
         No such folder, or no images in it.
     """
-    root = _existing_folder(text)
-    paths = image_files(root)
-    relative = [path.relative_to(root).parts for path in paths]
+    location, options = with_options(text, ("range",))
+    root = _existing_folder(location)
+    found = walk(os.fspath(root))
+    _say_left_out(root, len(found.names), found.left_out_line())
+    relative = [name.split("/") for name in found.names]
     tops = {parts[0] for parts in relative if len(parts) > 1}
     split_level = bool(tops) and all(top.lower() in _SPLITS for top in tops)
     level = 1 if split_level else 0
     inside = [len(parts) > level + 1 for parts in relative]
-    outside = len(paths) - sum(inside)
+    outside = len(relative) - sum(inside)
     if not any(inside):
         raise InputError(
-            f"{root} has {len(paths)} images but no sub-folders that could be classes", f"write `images:{text}`"
+            f"{root} has {len(relative)} images but no sub-folders that could be classes", f"write `images:{text}`"
         )
     if outside:
         log.warning("%s: leaving out %d images that are in no class folder", root, outside)
-    kept = [(path, parts) for path, parts, ok in zip(paths, relative, inside, strict=True) if ok]
-    labels = [parts[level] for _, parts in kept]
+    kept = [(name, parts) for name, parts, ok in zip(found.names, relative, inside, strict=True) if ok]
+    labels = [escaped(parts[level]) for _, parts in kept]
     return Dataset(
         name=folder_name(root),
-        spec=f"folder:{root.resolve()}",
-        source=FileImages([path for path, _ in kept]),
-        sample_ids=["/".join(parts) for _, parts in kept],
+        spec=f"folder:{root.resolve()}{_query(options)}",
+        source=FileImages([os.path.join(root, name) for name, _ in kept], _pixels(options)),
+        sample_ids=[escaped(name) for name, _ in kept],
         labels=labels,
         class_names=sorted(set(labels)),
-        splits=[parts[0] for _, parts in kept] if split_level else None,
+        splits=[escaped(parts[0]) for _, parts in kept] if split_level else None,
     )
 
 
@@ -70,69 +84,110 @@ def images(text: str) -> Dataset:
         ``.parquet``, ``.json``) with a column of paths and, optionally, ``label``, ``split``, ``caption`` and ``id``.
         Relative paths are relative to the list.
     """
-    path = Path(text).expanduser()
+    location, options = with_options(text, ("range", "path", "id", "label"))
+    path = Path(location).expanduser()
     if path.is_dir():
-        files = image_files(path)
-        if not files:
+        found = walk(os.fspath(path))
+        _say_left_out(path, len(found.names), found.left_out_line())
+        if not found.names:
             raise InputError(f"no images in {path}", f"looked for {', '.join(sorted(EXTENSIONS))}")
         return Dataset(
             name=folder_name(path),
-            spec=f"images:{path.resolve()}",
-            source=FileImages(files),
-            sample_ids=[file.relative_to(path).as_posix() for file in files],
+            spec=f"images:{path.resolve()}{_query(options)}",
+            source=FileImages([os.path.join(path, name) for name in found.names], _pixels(options)),
+            sample_ids=[escaped(name) for name in found.names],
         )
     listing = require_file(path, "folder or list of images")
     if listing.suffix.lower() in EXTENSIONS:
         raise InputError(f"{listing} is one image, expected a folder or a list", f"write `images:{listing.parent}`")
-    return _from_list(listing)
+    return _from_list(listing, options)
 
 
-def image_files(root: Path) -> list[Path]:
-    """Every image below ``root``, sorted by relative path; hidden files and folders are left out."""
-    found: list[str] = []
-    for folder_path, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.join(folder_path, name)
-            for name in files
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-        ]
-    return sorted(map(Path, found), key=lambda file: file.relative_to(root).as_posix())
+def _say_left_out(root: Path, count: int, left_out: str) -> None:
+    if left_out:
+        log.info("%s: %d images; left out: %s", escaped(os.fspath(root)), count, left_out)
 
 
-def _from_list(listing: Path) -> Dataset:
+def _query(options: Mapping[str, str]) -> str:
+    return "?" + urlencode(options) if options else ""
+
+
+def _pixels(options: Mapping[str, str]) -> PixelRange | None:
+    return parse_range(options["range"]) if "range" in options else None
+
+
+def _from_list(listing: Path, options: Mapping[str, str]) -> Dataset:
     columns: dict[str, list[str]] = {}
-    if listing.suffix.lower() in {".csv", ".tsv", ".parquet", ".json"}:
+    if table_kind(listing) in TABLES:
         columns = read_columns(listing)
-        column = pick_column(columns, _PATH_COLUMNS)
+        if pick_column(columns, _PATH_COLUMNS) is None:
+            columns = _without_header(columns) or columns
+        column = _column(columns, options.get("path"), _PATH_COLUMNS, listing)
         if column is None:
             raise InputError(
                 f"{listing}: no column of paths; columns are: {', '.join(columns)}", f"name it `{_PATH_COLUMNS[0]}`"
             )
-        names = columns[column]
     else:
         try:
             text = listing.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{listing} is not a text file with one path per line") from None
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        columns = path_label_lines(lines) or {"path": lines}
+        if "label" in columns and any((listing.parent / line).exists() for line in lines[:20]):
+            columns = {"path": lines}  # the paths themselves hold spaces
+        column = "path"
+    names = columns[column]
     if not names:
         raise InputError(f"{listing} lists no images")
-
-    def optional(wanted: tuple[str, ...]) -> list[str] | None:
-        chosen = pick_column(columns, wanted)
-        return columns[chosen] if chosen is not None else None
-
-    captions = optional(("caption", "captions", "text"))
+    if "" in names:
+        raise InputError(f"{listing}: the path of row {names.index('')} is empty")
+    ids = _column(columns, options.get("id"), _ID_COLUMNS, listing)
+    labels = _column({n: v for n, v in columns.items() if n != ids}, options.get("label"), _LABEL_COLUMNS, listing)
+    splits, captions = (pick_column(columns, wanted) for wanted in (("split",), ("caption", "captions", "text")))
+    taken = {"paths": column, "ids": ids, "labels": labels, "splits": splits, "captions": captions}
+    rest = [name for name in columns if name not in taken.values()]
+    log.info(
+        "%s: %d images; %s%s",
+        listing.name,
+        len(names),
+        ", ".join(f"{what} from `{name}`" for what, name in taken.items() if name is not None),
+        f"; left out: {', '.join(rest[:8])}{' ...' if len(rest) > 8 else ''}" if rest else "",
+    )
     return Dataset(
         name=folder_name(listing),
-        spec=f"images:{listing.resolve()}",
-        source=FileImages([listing.parent / Path(name).expanduser() for name in names]),
-        sample_ids=optional(_ID_COLUMNS) or names,
-        labels=optional(_LABEL_COLUMNS),
-        splits=optional(("split",)),
-        captions=[[caption] for caption in captions] if captions is not None else None,
+        spec=f"images:{listing.resolve()}{_query(options)}",
+        source=FileImages([os.path.join(listing.parent, os.path.expanduser(name)) for name in names], _pixels(options)),
+        sample_ids=columns[ids] if ids is not None else names,
+        labels=_labelled(columns[labels], listing) if labels is not None else None,
+        splits=columns[splits] if splits is not None else None,
+        captions=[[text] for text in columns[captions]] if captions is not None else None,
     )
+
+
+def _column(columns: Mapping[str, list[str]], given: str | None, wanted: Sequence[str], listing: Path) -> str | None:
+    if given is None:
+        return pick_column(columns, wanted)
+    if given not in columns:
+        raise unknown_column(listing, given, list(columns))
+    return given
+
+
+def _without_header(columns: dict[str, list[str]]) -> dict[str, list[str]] | None:
+    """A table whose first line is no header: one of its cells is the path of an image."""
+    first = list(columns)
+    path = next((name for name in first if os.path.splitext(name)[1].lower() in EXTENSIONS), None)
+    if path is None or len(first) > 2:
+        return None
+    names = ["path" if name == path else "label" for name in first]
+    return {new: [old, *columns[old]] for new, old in zip(names, first, strict=True)}
+
+
+def _labelled(labels: list[str], listing: Path) -> list[str]:
+    missing = labels.count("")
+    if missing:
+        log.warning("%s: %d of %d images have no label; theirs is `%s`", listing.name, missing, len(labels), UNLABELLED)
+    return [label or UNLABELLED for label in labels]
 
 
 def _existing_folder(text: str) -> Path:

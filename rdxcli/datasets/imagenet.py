@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rdxcli.datasets.folders import EXTENSIONS
+from rdxcli.datasets.files import EXTENSIONS
 from rdxcli.datasets.layouts import Table
 from rdxcli.errors import InputError
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from rdxcli.datasets.base import Dataset, natural_ids
-from rdxcli.datasets.images import ImageSource, eight_bits
+from rdxcli.datasets.images import ImageSource
 from rdxcli.errors import (
     DependencyError,
     InputError,
@@ -58,13 +58,13 @@ class LibraryImages(ImageSource):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def image(self, row: int) -> Image.Image:
+    def raw(self, row: int) -> Image.Image:
         item = self.dataset[row]
         image = item[self.column] if self.column is not None else item[0] if isinstance(item, tuple) else item
         if image is None:
             raise InputError("there is no image in this row")
         image.load()
-        return eight_bits(image)
+        return image
 
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
         import hashlib

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from rdxcli.datasets.base import Dataset, folder_name, natural_ids
+from rdxcli.datasets.files import with_options
 from rdxcli.datasets.images import ArrayImages
+from rdxcli.datasets.pixelrange import parse_range
 from rdxcli.datasets.tables import read_values, require_file, split_pair
+from rdxcli.datasets.words import texts_of
 from rdxcli.errors import InputError, near_matches
 
 _IMAGE_KEYS = ("images", "x", "data", "pixels", "x_test", "x_train")
@@ -18,7 +21,7 @@ _LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
 def array(text: str) -> Dataset:
     """``PATH.npy`` or ``PATH.npz[:key]``, optionally ``,LABELS``.
 
-    Images are uint8 of shape (n, h, w) or (n, h, w, c). In an ``.npz`` without a key, the only array that can be images
+    Images have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), and are scaled to uint8 (``?range=LOW,HIGH``). In an ``.npz`` without a key, the only array that can be images
     is taken, and a 1-D array called ``labels`` or ``y`` of the same length gives the labels.
 
     Raises
@@ -26,6 +29,7 @@ def array(text: str) -> Dataset:
     InputError
         Wrong dtype or shape, unknown key (the message lists the keys), labels of another length.
     """
+    text, options = with_options(text, ("range",))
     location, label_file = split_pair(text)
     archive, _, key = location.partition(".npz:")
     if key:
@@ -44,7 +48,7 @@ def array(text: str) -> Dataset:
         raise
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from None
-    source = ArrayImages(images, path.name)
+    source = ArrayImages(images, path.name, parse_range(options["range"]) if "range" in options else None)
     if label_file:
         labels = read_values(label_file, _LABEL_KEYS, "labels")
     if labels is not None and len(labels) != len(source):
@@ -52,7 +56,9 @@ def array(text: str) -> Dataset:
     spec = f"array:{path.resolve()}" + (f":{key}" if key else "")
     return Dataset(
         name=folder_name(path) + (f"-{key}" if key else ""),
-        spec=spec + (f",{Path(label_file).expanduser().resolve()}" if label_file else ""),
+        spec=spec
+        + (f",{Path(label_file).expanduser().resolve()}" if label_file else "")
+        + (f"?range={options['range']}" if options else ""),
         source=source,
         sample_ids=natural_ids(len(source)),
         labels=labels,
@@ -79,5 +85,5 @@ def _from_archive(path: Path, content: np.lib.npyio.NpzFile, key: str) -> tuple[
         images = content[candidates[0]]
     for name in content.files:
         if name.lower() in _LABEL_KEYS and content[name].shape == images.shape[:1]:
-            return images, [str(value) for value in content[name].tolist()]
+            return images, texts_of(content[name])
     return images, None

@@ -13,17 +13,22 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import numpy as np
 
 from rdxcli.datasets.base import Dataset, folder_name
-from rdxcli.datasets.folders import EXTENSIONS
-from rdxcli.datasets.images import CONTENT_LIMIT, ImageSource, eight_bits
+from rdxcli.datasets.files import EXTENSIONS, is_hidden, looks_like_image, with_options
+from rdxcli.datasets.images import CONTENT_LIMIT, ImageSource, decode
+from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import require_file
+from rdxcli.datasets.words import UNLABELLED, escaped, text_of
 from rdxcli.errors import InputError, MissingDataError
+from rdxcli.progress import log
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +46,7 @@ class _Member:
 
 @dataclass
 class _Sample:
-    image: _Member | None = None
+    images: dict[str, _Member] = field(default_factory=dict)  # by ending
     notes: dict[str, _Member] = field(default_factory=dict)
 
 
@@ -55,25 +60,23 @@ class TarImages(ImageSource):
         Where each image lies.
     """
 
-    def __init__(self, archives: list[Path], members: list[tuple[int, int, int]]) -> None:
-        self.archives, self.members = archives, members
+    def __init__(
+        self, archives: list[Path], members: list[tuple[int, int, int]], pixels: PixelRange | None = None
+    ) -> None:
+        self.archives, self.members, self.pixels = archives, members, pixels
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def image(self, row: int) -> Image.Image:
-        from PIL import Image
-
+    def raw(self, row: int) -> Image.Image:
         archive, offset, size = self.members[row]
-        with Image.open(io.BytesIO(_read(self.archives[archive], offset, size))) as image:
-            image.load()
-            return eight_bits(image)
+        return decode(io.BytesIO(_read(self.archives[archive], offset, size)))
 
     def location(self, row: int) -> str | None:
         return str(self.archives[self.members[row][0]])
 
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(repr(self.pixels).encode() if self.pixels is not None else b"")
         by_content = sum(self.members[row][2] for row in rows) <= CONTENT_LIMIT
         stamps = [] if by_content else [f"{s.st_size}:{s.st_mtime_ns}" for s in map(os.stat, self.archives)]
         for row in rows:
@@ -86,7 +89,8 @@ class TarImages(ImageSource):
 
 
 def tar(text: str) -> Dataset:
-    """``PATH.tar``, a pattern (``shard-*.tar``) or a numbered range (``shard-{000..009}.tar``).
+    """``PATH.tar``, a pattern (``shard-*.tar``) or a numbered range (``shard-{000..009}.tar``); ``?image=jpg``
+    chooses one of several images of a sample, ``?range=0,4095`` the range of deep ones.
 
     Raises
     ------
@@ -95,36 +99,103 @@ def tar(text: str) -> Dataset:
     InputError
         Not an uncompressed tar, or no images in it.
     """
-    archives = _archives(text)
-    samples: dict[str, _Sample] = {}
+    location, options = with_options(text, ("image", "range"))
+    archives = _archives(location)
+    shards: list[dict[str, _Sample]] = []  # a key is a sample of its shard: shards may repeat keys
+    left_out: Counter[str] = Counter()
     for number, path in enumerate(archives):
+        samples: dict[str, _Sample] = {}
         for name, member in _members(path, number):
-            stem, _, ending = name.rpartition("/")[2].partition(".")
-            key = f"{name.rpartition('/')[0]}/{stem}".lstrip("./")
+            folder, _, base = name.removeprefix("./").rpartition("/")
+            if is_hidden(base) or any(is_hidden(part) for part in folder.split("/") if part not in ("", ".", "..")):
+                left_out["hidden"] += 1
+                continue
+            stem, _, ending = base.partition(".")
+            key = f"{folder}/{stem}".lstrip("./")
             kind = ending.rpartition(".")[2].lower()
             sample = samples.setdefault(key, _Sample())
-            if f".{kind}" in EXTENSIONS:
-                if sample.image is not None:
-                    raise InputError(f"{path}: the sample `{key}` has more than one image")
-                sample.image = member
-            elif kind in _NOTES:
+            if kind in _NOTES and ending.lower() == kind:
                 sample.notes[kind] = member
-    kept = {key: sample for key, sample in samples.items() if sample.image is not None}
+            elif f".{kind}" in EXTENSIONS or looks_like_image(_read(path, member.offset, min(16, member.size))):
+                if ending.lower() in sample.images:
+                    raise InputError(f"{path}: the sample `{key}` has more than one image")
+                sample.images[ending.lower()] = member
+            else:
+                left_out[f".{escaped(ending)}" if ending else "without an ending"] += 1
+        shards.append(samples)
+    chosen = _image_ending(location, [sample for shard in shards for sample in shard.values()], options.get("image"))
+    kept: list[tuple[str, _Sample, _Member]] = []
+    for path, samples in zip(archives, shards, strict=True):
+        for key, sample in samples.items():
+            if not sample.images:
+                left_out["samples without an image"] += 1
+            elif chosen is not None and chosen not in sample.images:
+                left_out[f"samples without .{chosen}"] += 1
+            else:
+                member = next(iter(sample.images.values())) if chosen is None else sample.images[chosen]
+                kept.append((f"{path.stem}/{key}", sample, member))
     if not kept:
         raise InputError(f"{text} holds no images")
-    notes = [_notes(archives, sample) for sample in kept.values()]
-    labels = [note.get("label") for note in notes]
-    captions = [note.get("caption") for note in notes]
-    images = [sample.image for sample in kept.values() if sample.image is not None]
+    bare = [name.partition("/")[2] for name, _, _ in kept]
+    repeated = len(set(bare)) < len(bare)
+    if repeated:
+        log.info("%s: keys repeat in several shards; the shard's name stands before them", location)
+    if left_out:
+        log.info(
+            "%s: %d images; left out: %s", location, len(kept), ", ".join(f"{n} {why}" for why, n in left_out.items())
+        )
+    notes = [_notes(archives, sample) for _, sample, _ in kept]
+    images = [image for _, _, image in kept]
     first = archives[0].resolve()
+    query = "?" + urlencode(options) if options else ""
     return Dataset(
         name=folder_name(first) if len(archives) == 1 else f"{folder_name(first)}-{len(archives)}",
-        spec=f"tar:{Path(text).expanduser().absolute()}",
-        source=TarImages(archives, [(image.archive, image.offset, image.size) for image in images]),
-        sample_ids=list(kept),
-        labels=[str(label) for label in labels] if all(label is not None for label in labels) else None,
-        captions=[[str(caption)] for caption in captions] if all(c is not None for c in captions) else None,
+        spec=f"tar:{Path(location).expanduser().absolute()}{query}",
+        source=TarImages(
+            archives,
+            [(image.archive, image.offset, image.size) for image in images],
+            parse_range(options["range"]) if "range" in options else None,
+        ),
+        sample_ids=[escaped(name) for name in ([name for name, _, _ in kept] if repeated else bare)],
+        labels=_labels(location, notes),
+        captions=_captions(location, notes),
     )
+
+
+def _image_ending(location: str, samples: list[_Sample], wanted: str | None) -> str | None:
+    """The ending of the images, when samples have several (``jpg`` and ``seg.png``); None when each has one."""
+    endings = list(dict.fromkeys(ending for sample in samples for ending in sample.images))
+    if wanted is not None:
+        wanted = wanted.lower().lstrip(".")
+        if wanted not in endings:
+            raise InputError(f"{location} has no images that end in `.{wanted}`, but in {', '.join(endings) or 'none'}")
+        return wanted
+    if all(len(sample.images) < 2 for sample in samples):
+        return None
+    raise InputError(
+        f"{location}: samples have more than one image, which end in {', '.join(f'.{ending}' for ending in endings)}",
+        f"choose one: `tar:{location}?image={min(endings, key=len)}`",
+    )
+
+
+def _labels(location: str, notes: list[dict[str, Any]]) -> list[str] | None:
+    labels = [note.get("label") for note in notes]
+    missing = sum(label is None for label in labels)
+    if missing == len(labels):
+        return None
+    if missing:
+        log.warning("%s: %d of %d samples have no label; theirs is `%s`", location, missing, len(labels), UNLABELLED)
+    return [UNLABELLED if label is None else text_of(label) for label in labels]
+
+
+def _captions(location: str, notes: list[dict[str, Any]]) -> list[list[str]] | None:
+    captions = [note.get("caption") for note in notes]
+    missing = sum(caption is None for caption in captions)
+    if missing == len(captions):
+        return None
+    if missing:
+        log.warning("%s: %d of %d samples have no caption", location, missing, len(captions))
+    return [[] if caption is None else [text_of(caption)] for caption in captions]
 
 
 def _archives(text: str) -> list[Path]:

@@ -41,6 +41,7 @@ PRESETS: dict[str, dict[str, str]] = {
     "clip": {"mean": "0.48145466,0.4578275,0.40821073", "std": "0.26862954,0.26130258,0.27577711"},
     "unit": {"mean": "0", "std": "1"},
 }
+_LARGE = 16 * 2**20  # pixels of a resized picture beyond which only the part that is kept is computed
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROP_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
 
@@ -99,24 +100,57 @@ class Preprocessing:
 
     def _resized(self, image: Image.Image) -> Image.Image:
         from torchvision.transforms import InterpolationMode, functional
+        from torchvision.transforms.functional import pil_modes_mapping
 
         mode = InterpolationMode(self.interpolation)
         height, width = self.resize_to
         if self.resize == "squash":
             return functional.resize(image, [height, width], mode)
+        size = self._size_of(image)
+        if math.prod(size) > _LARGE:
+            return _cut(image, size, self.input_size, pil_modes_mapping[mode])
         if self.resize == "shortest" and height == width:
             return functional.resize(image, [height], mode)
-        pick = max if self.resize == "longest" else min
-        ratio = pick(image.height / height, image.width / width)
-        image = functional.resize(image, [round(image.height / ratio), round(image.width / ratio)], mode)
+        image = functional.resize(image, list(size), mode)
         if self.resize == "shortest":
             return image
         down, right = max(0, self.input_size[0] - image.height), max(0, self.input_size[1] - image.width)
         edges = [right // 2, down // 2, right - right // 2, down - down // 2]
         return functional.pad(image, edges, fill=self._fill_colour())
 
+    def _size_of(self, image: Image.Image) -> tuple[int, int]:
+        """Height and width of the whole picture after the resize; no side vanishes, however thin the picture is."""
+        height, width = self.resize_to
+        if self.resize == "shortest" and height == width:  # torchvision rounds the longer side down
+            short, long = min(image.size), max(image.size)
+            long = int(height * long / short)
+            return (long, height) if image.height > image.width else (height, long)
+        pick = max if self.resize == "longest" else min
+        ratio = pick(image.height / height, image.width / width)
+        return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
+
     def _fill_colour(self) -> Any:
         return tuple(self.fill) if isinstance(self.fill, list | tuple) else self.fill
+
+
+def _cut(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filter_: Any) -> Image.Image:
+    """The middle of ``image`` as it were resized to ``size`` whole: only the part that is kept is computed.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the whole picture after the resize.
+    crop : (int, int)
+        Height and width that are kept; a side that is smaller stays as it is.
+    filter_ : Resampling
+    """
+    edges = []
+    for whole, kept, length in zip(size, crop, (image.height, image.width), strict=True):
+        first = max(0, round((whole - kept) / 2.0))  # where torchvision's centre crop begins
+        last = min(whole, first + kept)
+        edges.append((first * length / whole, last * length / whole, last - first))
+    (top, bottom, height), (left, right, width) = edges
+    return image.resize((width, height), filter_, box=(left, top, right, bottom))
 
 
 def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
@@ -146,7 +180,7 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
     else:
         pick = max if how.resize == "longest" else min
         ratio = pick(tensor.shape[-2] / height, tensor.shape[-1] / width)
-        size = [round(tensor.shape[-2] / ratio), round(tensor.shape[-1] / ratio)]
+        size = [max(1, round(tensor.shape[-2] / ratio)), max(1, round(tensor.shape[-1] / ratio))]
     tensor = functional.resize(tensor, size, InterpolationMode.NEAREST_EXACT)
     cut = functional.center_crop(tensor, list(how.input_size)).numpy()
     return cut.astype(bool) if binary else cut[0].astype(np.int64) - 1
@@ -321,12 +355,27 @@ class ProcessorTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Tensor of shape (c, h, w), float32."""
-        pixels = self.processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]
+        pixels = self.processor(self._trimmed(image.convert("RGB")), return_tensors="pt")["pixel_values"]
         if pixels.ndim != 4 or len(pixels) != 1:
             raise InputError(
                 f"the image processor returns pixel values of shape {tuple(pixels.shape)}, expected one image"
             )
         return pixels[0]
+
+    def _trimmed(self, image: Image.Image) -> Image.Image:
+        """The middle of a very thin picture: the processor would resize all of it before it cuts the middle out."""
+        size = getattr(self.processor, "size", None) or {}
+        get = size.get if hasattr(size, "get") else lambda key: getattr(size, key, None)
+        short, long = min(image.size), max(image.size)
+        edge = get("shortest_edge")
+        if not edge or get("longest_edge") or edge * edge * long / short <= _LARGE:
+            return image
+        if not getattr(self.processor, "do_center_crop", False):
+            raise InputError(f"a picture of {image.width} x {image.height} pixels is too thin for this processor")
+        kept = short * 8
+        first = (long - kept) // 2
+        box = (0, first, short, first + kept) if image.height > image.width else (first, 0, first + kept, short)
+        return image.crop(box)
 
     def describe(self) -> dict[str, Any]:
         """The processor's own settings, for manifests."""

@@ -1,0 +1,158 @@
+"""Image files below a folder: which files are images, and what was left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from PIL import Image, UnidentifiedImageError
+
+from rdxcli.datasets.words import escaped
+from rdxcli.errors import UsageError, near_matches
+
+EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".tga", ".ico", ".pcx", ".sgi", ".avif", ".mpo"),
+        *(".psd", ".dds"),
+    }
+)
+"""File name endings that are images, compared without case."""
+
+_MAGIC = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  "),
+    *(b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"Pf\n", b"8BPS"),
+)
+_SAFE = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "PSD", "WEBP", "AVIF")
+_NEVER = {".dng", ".nef", ".cr2", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".svs", ".ndpi", ".scn"}
+"""Written like TIFF, but what Pillow reads of them is a thumbnail, or gigabytes."""
+_SIDECARS = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recycle.bin"}
+_TRIED = 50  # files of one unusual ending that are looked into before the rest of that ending is passed over
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Images below a folder.
+
+    Attributes
+    ----------
+    names : list of str
+        Paths relative to the folder, with ``/``, sorted as text.
+    left_out : mapping of str to int
+        Number of entries by reason.
+    """
+
+    names: list[str]
+    left_out: Mapping[str, int]
+
+    def left_out_line(self) -> str:
+        """What was left out, for people: ``3 hidden, 5 .txt``; empty when nothing was."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+
+
+def walk(root: str) -> Walk:
+    """Every image below ``root``.
+
+    An image is what has a usual ending, or what Pillow opens whatever its ending. Hidden and sidecar files are none.
+    Links to folders are followed unless they lead back to a folder they lie in. A pipe or a socket with an image's
+    ending counts as an image, which then fails by name.
+    """
+    names: list[str] = []
+    odd: dict[str, list[str]] = {}
+    left_out: Counter[str] = Counter()
+
+    def visit(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            left_out["folders that cannot be read"] += 1
+            return
+        for entry in entries:
+            name = entry.name
+            if is_hidden(name):
+                left_out["hidden"] += 1
+                continue
+            ending = os.path.splitext(name)[1].lower()
+            try:
+                is_folder = entry.is_dir()
+            except OSError:
+                is_folder = False
+            if is_folder:
+                stat = entry.stat()
+                key = (stat.st_dev, stat.st_ino)
+                if key in above:
+                    left_out["links to a folder above"] += 1
+                else:
+                    visit(entry.path, f"{prefix}{name}/", above | {key})
+            elif ending in EXTENSIONS:
+                names.append(prefix + name)
+            elif _is_file(entry):
+                odd.setdefault(ending, []).append(prefix + name)
+            else:
+                left_out["pipes, sockets, devices and broken links"] += 1
+
+    stat = os.stat(root)
+    visit(root, "", frozenset({(stat.st_dev, stat.st_ino)}))
+    for ending, files in odd.items():
+        files.sort()
+        found = [] if ending in _NEVER else [name for name in files[:_TRIED] if is_image(os.path.join(root, name))]
+        if found:
+            found += [name for name in files[_TRIED:] if is_image(os.path.join(root, name))]
+        names += found
+        if len(files) > len(found):
+            left_out[escaped(ending) or "without an ending"] += len(files) - len(found)
+    return Walk(sorted(names), left_out)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is what systems leave beside images: ``.x``, ``._x``, ``Thumbs.db``, ``__MACOSX``."""
+    return name.startswith(".") or name.lower() in _SIDECARS
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file may be an image by its first 16 bytes."""
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:12] == b"ftypavif"
+
+
+def is_image(path: str) -> bool:
+    """Whether Pillow opens a file; decided by its first bytes, then by its header."""
+    try:
+        with open(path, "rb") as stream:
+            if not looks_like_image(stream.read(16)):
+                return False
+            stream.seek(0)
+            with Image.open(stream, formats=_SAFE):
+                return True
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def with_options(text: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """``PATH?key=value&key=value`` taken apart; a question mark in the name of an existing file does not separate.
+
+    Raises
+    ------
+    UsageError
+        A key that is not ``allowed``.
+    """
+    path, mark, query = text.rpartition("?")
+    if not mark or "=" not in query or os.path.exists(os.path.expanduser(text)):
+        return text, {}
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for key in options:
+        if key not in allowed:
+            near = near_matches(key, allowed)
+            raise UsageError(
+                f"{path} takes no `{key}`", f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(allowed)}"
+            )
+    return path, options
