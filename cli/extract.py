@@ -97,6 +97,14 @@ def extract(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Accept random weights.", rich_help_panel=RUN_PANEL)
     ] = False,
+    allow_random: Annotated[
+        bool,
+        typer.Option(
+            "--allow-random",
+            help="Accept a network that gives other activations every time.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = False,
 ) -> None:
     """Run images through a model and store what its layers make of them.
 
@@ -132,6 +140,7 @@ def extract(
             run=session.run,
             force=session.force,
             untrained=untrained,
+            allow_random=allow_random,
         )
         for name in model
     ]

@@ -1,8 +1,8 @@
 """Which numbers of a deep image are black and white: by its type and its content, stated, or refused.
 
-Pillow clips what does not fit 8 bits: a scientific TIFF of 0..1 becomes black, one of 0..65535 white. The range is found
-once for all images of a source, from the same sample of them: a dim picture stays dim, and it does not matter which
-picture comes first.
+Pillow clips what does not fit 8 bits: a scientific TIFF of 0..1 becomes black, one of 0..65535 white. The range is
+found once for all images of a source, from the same sample of them: a dim picture stays dim, and it does not matter
+which picture comes first.
 """
 
 from __future__ import annotations

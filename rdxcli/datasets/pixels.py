@@ -21,8 +21,9 @@ _LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
 def array(text: str) -> Dataset:
     """``PATH.npy`` or ``PATH.npz[:key]``, optionally ``,LABELS``.
 
-    Images have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), and are scaled to uint8 (``?range=LOW,HIGH``). In an ``.npz`` without a key, the only array that can be images
-    is taken, and a 1-D array called ``labels`` or ``y`` of the same length gives the labels.
+    Images have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), and are scaled to uint8 (``?range=LOW,HIGH``). In
+    an ``.npz`` without a key, the only array that can be images is taken, and a 1-D array called ``labels`` or ``y`` of
+    the same length gives the labels.
 
     Raises
     ------

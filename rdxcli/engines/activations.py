@@ -100,6 +100,8 @@ def _plain_pixels(transform: Any, dataset: Dataset) -> np.ndarray | None:
     source = dataset.source
     if not isinstance(source, ArrayImages) or source.images.ndim != 3 or getattr(transform, "mode", None) != "L":
         return None
+    if source.images.dtype != np.uint8:
+        return None
     size = source.images.shape[1:]
     return source.images if tuple(transform.input_size) == size and tuple(transform.resize_to) == size else None
 

@@ -22,7 +22,7 @@ from rdxcli.engines.ranks import RANK_WAIT, Rank
 from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make
-from rdxcli.errors import UsageError
+from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ CODE = "1"
 """Raised whenever the numbers of an activation artifact change."""
 
 DATA, SAMPLES = "activations.npy", "samples.parquet"
+_REPEATED = 8  # images that are run twice
 ENGINES = ("auto", "local", "ranks", "ray")
 
 
@@ -70,6 +71,8 @@ class ExtractOptions:
         Name of the last folder instead of the pooling's.
     untrained : bool
         Accept random weights.
+    allow_random : bool
+        Accept a network that gives other activations every time.
     """
 
     model: str
@@ -89,6 +92,7 @@ class ExtractOptions:
     run: str | None = None
     force: bool = False
     untrained: bool = False
+    allow_random: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
     if not drafts:
         return 0
     options = job.options
+    if not options.allow_random:
+        check_repeatable(job, list(drafts))
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
     row_bytes = max(4 * count_values(shapes[layer]) for layer in drafts)
     workers = count_workers(options.address) if options.engine == "ray" else rank.count
@@ -266,6 +272,7 @@ def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[s
         "shape": list(done.shape),
         "dtype": np.dtype(dtype).name,
         "failed": len(done.failures),
+        "repeatable": "not checked" if job.options.allow_random else "the first images, run twice, agree",
         "run": {
             "batch_size": report.batch_size,
             "workers": job.workers,
@@ -274,6 +281,47 @@ def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[s
             "seconds": {key: round(value, 3) for key, value in report.waits.items()},
         },
     }
+
+
+def check_repeatable(job: Job, layers: Sequence[str]) -> None:
+    """Run the first images twice, from the file to the layers.
+
+    Raises
+    ------
+    InputError
+        The second time gives other activations: a dropout that is on in evaluation, a random crop.
+    """
+    with ActivationTask(job.model, job.dataset, layers, job.options.pool) as task:
+        rows = _first_readable(task, min(_REPEATED, job.batch_size))
+        if not rows:
+            return
+        once, again = (task.fetch(task.run(task.collate([task.prepare(row) for row in rows]))) for _ in range(2))
+    tolerance = 1e-3 if job.options.dtype == "float32" else 2e-2
+    for layer in layers:
+        first, second = once[layer].astype(np.float64), again[layer].astype(np.float64)
+        gap, size = float(np.nanmax(np.abs(first - second), initial=0)), float(np.nanmax(np.abs(first), initial=0))
+        if gap > tolerance * max(size, 1e-6):
+            raise InputError(
+                f"{job.model.name} is random: run twice, the first {len(rows)} images give activations of {layer} that "
+                f"differ by {gap:.3g} (they go up to {size:.3g})",
+                "dropout that is on in evaluation, F.dropout without training=self.training? "
+                "`rdx extract --allow-random` takes it as it is",
+            )
+
+
+def _first_readable(task: ActivationTask, count: int) -> list[int]:
+    rows: list[int] = []
+    for row in range(min(4 * count, len(task.dataset))):
+        try:
+            task.prepare(row)
+        except MemoryError:
+            raise
+        except Exception:  # (a broken image is recorded when its turn comes)
+            continue
+        rows.append(row)
+        if len(rows) == count:
+            break
+    return rows
 
 
 def output_shapes(job: Job) -> list[tuple[int, ...]]:
