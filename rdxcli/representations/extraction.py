@@ -22,6 +22,7 @@ from rdxcli.engines.ranks import RANK_WAIT, Rank
 from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make
+from rdxcli.engines.tasks import is_out_of_memory
 from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log
 
@@ -193,7 +194,7 @@ def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
     if not drafts:
         return 0
     options = job.options
-    if not options.allow_random:
+    if not options.allow_random and rank.index == 0:
         check_repeatable(job, list(drafts))
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
     row_bytes = max(4 * count_values(shapes[layer]) for layer in drafts)
@@ -295,7 +296,13 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> None:
         rows = _first_readable(task, min(_REPEATED, job.batch_size))
         if not rows:
             return
-        once, again = (task.fetch(task.run(task.collate([task.prepare(row) for row in rows]))) for _ in range(2))
+        try:
+            once, again = (_activations(task, rows) for _ in range(2))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            task.recover()
+            once, again = (_activations(task, rows[:1]) for _ in range(2))
     tolerance = 1e-3 if job.options.dtype == "float32" else 2e-2
     for layer in layers:
         first, second = once[layer].astype(np.float64), again[layer].astype(np.float64)
@@ -307,6 +314,10 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> None:
                 "dropout that is on in evaluation, F.dropout without training=self.training? "
                 "`rdx extract --allow-random` takes it as it is",
             )
+
+
+def _activations(task: ActivationTask, rows: list[int]) -> dict[str, np.ndarray]:
+    return task.fetch(task.run(task.collate([task.prepare(row) for row in rows])))
 
 
 def _first_readable(task: ActivationTask, count: int) -> list[int]:
