@@ -211,6 +211,8 @@ class Comparison(Result):
         Every metric of the method.
     samples : mapping
         How the two sides were joined: ``{joined, missing_in_a, missing_in_b}`` and the data set, if known.
+    predictions : mapping
+        Churn, flips and accuracy, in all, by class and by concept; empty without predictions and labels.
     scoreboard : mapping
         Of several methods: ``{method, lead, methods}``.
     """
@@ -223,6 +225,7 @@ class Comparison(Result):
     concepts: Sequence[DifferenceConcept] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Mapping[str, Any] = field(default_factory=dict)
     scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
@@ -237,6 +240,7 @@ class Comparison(Result):
             "concepts": [vars(concept) for concept in self.concepts],
             "scores": self.scores,
             "samples": self.samples,
+            "predictions": self.predictions,
             **self.scoreboard,
         }
 

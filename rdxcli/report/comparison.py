@@ -18,6 +18,15 @@ NO_NAME = "no clear name"
 MAP_POINTS = 5000
 """Points drawn in a map; more are thinned evenly, members of concepts last."""
 
+PREDICTION_COLUMNS = {
+    "churn": "changed",
+    "negative_flips": "right to wrong",
+    "positive_flips": "wrong to right",
+    "accuracy_a": "accuracy of a",
+    "accuracy_b": "accuracy of b",
+}
+"""Names of the columns of the table of predictions."""
+
 DIRECTIONS = {"a": "01", "b": "10"}
 """``closer_in`` of the documents and the direction name of the paper."""
 
@@ -122,6 +131,7 @@ def _view(
         "strips": _strips(difference),
         "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
         "notes": [*document["notes"], *difference.get("notes", [])],
+        "predictions": _predictions(document.get("predictions")),
         "directions": directions,
         "scores": [
             {
@@ -159,6 +169,31 @@ def verdict_lines(document: Mapping[str, Any]) -> list[str]:
             f"(p = {_p(reference['p_value'])})."
         )
     return lines
+
+
+def _predictions(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Rows of the table of predictions: all images, the concepts, the classes."""
+    if not found:
+        return None
+    rows = [("all images", found), *found["groups"].items(), *((f"class {n}", c) for n, c in found["classes"].items())]
+    names = [
+        name for name in ("churn", "negative_flips", "positive_flips", "accuracy_a", "accuracy_b") if name in found
+    ]
+    return {
+        "source": found["source"],
+        "columns": [PREDICTION_COLUMNS[name] for name in names],
+        "tested": PREDICTION_COLUMNS[found["tested"]],
+        "rows": [
+            {
+                "name": name,
+                "n": row["n"],
+                "rates": [row[key] for key in names],
+                "p": row.get("p_corrected"),
+                "anchor": name if name in found["groups"] else None,
+            }
+            for name, row in rows
+        ],
+    }
 
 
 def _p(value: float | None) -> str:

@@ -74,6 +74,7 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
         (["--fail-on", "verdit"], "did you mean `verdict`"),
         (["--fail-on", "score>2"], "between 0 and 1"),
         (["--fail-on", "flips>1%"], "--predictions-a"),
+        (["--predictions-a", "y.npy"], "--predictions-b is missing"),
         (["--fail-on", "reference"], "--reference"),
         (["--fail-on", "strength>1", "--no-test"], "--no-test"),
         (["--k", "3", "--param", "n_clusters=5"], "--k 3 and --param n_clusters=5 contradict"),
@@ -183,3 +184,37 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         assert document["b"]["name"] == f"{second}/features"
     itself = rdx_here("compare", files[0], files[0], "--k", "2", "--no-test", *QUICK, cwd=tmp_path)
     assert json.loads(itself.stdout)["a"]["name"] == "features"
+
+
+def test_predictions_beside_representations(folder: Path) -> None:
+    """Given as logits and as a table of ids in another order; flips by concept; the gate on flips."""
+    label = np.load(folder / "y.npy")
+    ids = np.array([f"i{i:03d}" for i in range(160)])
+    np.save(folder / "ids.npy", ids)
+    logits = np.eye(6)[label] + 0.1
+    wrong = label.copy()
+    wrong[label == 2] = 3
+    order = np.random.default_rng(0).permutation(160)
+    np.save(folder / "pa.npy", logits)
+    lines = [f"{ids[i]},{wrong[i]}" for i in order]
+    (folder / "pb.csv").write_text("\n".join(["id,prediction", *lines]))
+    given = ("--sample-ids", "ids.npy", "--labels", "y.npy", "--predictions-a", "pa.npy", "--predictions-b", "pb.csv")
+    done = rdx_here("compare", "old.npy", "edit.npy", "--no-test", *QUICK, *given, "--fail-on", "flips>1%", cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert "share of changed predictions" in done.stderr
+    found = json.loads(done.stdout)["predictions"]
+    share = float((label == 2).mean())
+    assert found["churn"]["value"] == found["negative_flips"]["value"] == pytest.approx(share)
+    assert found["accuracy_a"]["value"] == 1.0
+    assert found["classes"]["2"]["negative_flips"]["value"] == 1.0
+    assert set(found["groups"]) <= {"a1", "a2", "a3", "b1", "b2", "b3"}
+    assert "from right to wrong" in done.stderr
+    arrays = np.load(folder / json.loads(done.stdout)["artifact"] / "arrays.npz")
+    assert (arrays["predictions_b"] == wrong.astype(str)).all()
+    probe = rdx_here(
+        *("compare", "old.npy", "edit.npy", "--no-test", *QUICK, "--labels", "y.npy", "--run", "probe"),
+        *("--fail-on", "negative-flips>90%"),
+        cwd=folder,
+    )
+    assert probe.returncode == 0, probe.stderr
+    assert json.loads(probe.stdout)["predictions"]["source"] == "linear probe, 5-fold"

@@ -26,6 +26,7 @@ from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.predicted import prediction_lines, predictions_document
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.scores import Evaluation, planted_difference
@@ -44,7 +45,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     """What two representations of the same images see differently, and whether they differ at all."""
 
     kind = "comparison"
-    version = "4"
+    version = "5"
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
@@ -60,7 +61,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             raise UsageError("--yardstick and --reference are two reference pairs", "give one of them")
         measured = options.reference is not None or options.yardstick is not None
         for gate in parse_gates(options.fail_on, options.fail_above):
-            gate.needs(test=options.test, reference=measured, predictions=False)
+            gate.needs(test=options.test, reference=measured)
         self.estimators = make_estimators(options)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
@@ -82,7 +83,10 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def gather(self) -> Mapping[str, Any]:
         options = self.options
         self.namer = open_naming(options)
-        self.joined = read_pair(options)
+        self.joined, self.predictions = read_pair(options)
+        if self.predictions is None and self.joined.a.labels is None:
+            for gate in parse_gates(options.fail_on, options.fail_above):
+                gate.needs_predictions()
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)
@@ -93,6 +97,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "b": self.joined.b,
             "joined": self.joined.describe(),
             "reference": None if self.reference is None else [self.reference.a, self.reference.b],
+            "predictions": None if self.predictions is None else [self.predictions.a, self.predictions.b],
             "naming": self.embedded.source if self.embedded is not None else self.namer,
         }
 
@@ -149,6 +154,11 @@ class CompareAnalysis(Analysis[CompareOptions]):
             )
         if embedded is not None:
             record = embedded.name(record, options.seed)
+        predictions = self.predictions or evaluation.predictions
+        if predictions is not None:
+            found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
+            arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}
+            record = replace(record, predictions=found, arrays=arrays)
         np.savez_compressed(draft.path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
         document = record.to_document()
         write_json(draft.path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
@@ -185,7 +195,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
             *(["name"] * named),
         )
         notes = [*document["notes"], *document["difference"].get("notes", [])]
-        lines = [verdict_line(document), *verdict_lines(document), *(f"note: {note}" for note in notes)]
+        lines = [verdict_line(document), *verdict_lines(document), *prediction_lines(document)]
+        lines += [f"note: {note}" for note in notes]
         return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)
 
     def plan(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rdxcli.errors import UsageError, near_matches
 from rdxcli.methods.difference.verdict import Outcome
 
 VERDICT, REFERENCE = "verdict", "reference"
+PREDICTED = ("flips", "negative-flips")
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -50,23 +51,32 @@ class Gate:
     sign: str = ""
     limit: float = 0.0
 
-    def needs(self, *, test: bool, reference: bool, predictions: bool) -> None:
+    def needs_predictions(self) -> None:
+        """Refuse a gate on predictions where there are none.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.name in PREDICTED:
+            raise UsageError(
+                f"--fail-on {self.text} needs the predictions of both models",
+                "give --predictions-a FILE and --predictions-b FILE, or --labels FILE for a linear probe",
+            )
+
+    def needs(self, *, test: bool, reference: bool) -> None:
         """Refuse a gate on something that will not be measured.
 
         Raises
         ------
         UsageError
         """
-        if self.name in ("flips", "negative-flips"):
-            if not predictions:
-                raise UsageError(
-                    f"--fail-on {self.text} needs the predictions of both models",
-                    "give --predictions-a FILE and --predictions-b FILE",
-                )
-        elif not test:
+        if self.name in PREDICTED:
+            return
+        if not test:
             number = "difference score" if self.name == "score" else self.name
             raise UsageError(f"{self.option} needs the {number}, which --no-test leaves out")
-        elif self.name == REFERENCE and not reference:
+        if self.name == REFERENCE and not reference:
             raise UsageError(
                 "--fail-on reference needs a reference pair", "give --reference C D or --yardstick halves|jitter"
             )

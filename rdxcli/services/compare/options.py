@@ -112,6 +112,8 @@ class CompareOptions(WithShortcuts):
         Layer of both models of the reference pair.
     yardstick : {"halves", "jitter"}, optional
         A reference pair made of the first model, see `rdxcli.services.compare.sides.built_in`.
+    predictions_a, predictions_b : str, optional
+        Files of predictions, see `rdxcli.services.compare.predicted.read_predictions`.
     test : bool
         Make the significance test.
     bootstraps : int
@@ -152,10 +154,15 @@ class CompareOptions(WithShortcuts):
     yardstick: str | None = option(
         "A reference pair made of the first model: halves (of its dimensions) or jitter (10 % of noise)."
     )
+    predictions_a: str | None = option(
+        "Predictions of the first model: a table with ids, one a line, or logits (n, classes)."
+    )
+    predictions_b: str | None = option("Predictions of the second model.")
     test: bool = option("Test whether there is a difference at all.", "--test/--no-test", default=True)
     bootstraps: int = option("Resamplings for the stability of each concept.", default=20, low=0)
     fail_on: Sequence[str] = option(
-        "Exit with 3 when this holds: verdict, reference, score>X, strength>X, p<X; may be repeated.",
+        "Exit with 3 when this holds: verdict, reference, score>X, strength>X, p<X, flips>1%, "
+        "negative-flips>1%; may be repeated.",
         default=(),
         panel=GATE,
     )

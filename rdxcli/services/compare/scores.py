@@ -14,6 +14,7 @@ from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, sc
 from rdxcli.methods.difference.similarity import mutual_neighbours, rsa
 from rdxcli.progress import log
 from rdxcli.representations.joining import Joined
+from rdxcli.services.compare.predicted import Predictions
 
 ALL_DISTANCES_BELOW = 20_000
 """Above this n the Euclidean and locally scaled scores, which need a pass over all pairs, are left out."""
@@ -45,6 +46,8 @@ class Evaluation:
         self.joined = joined
         self.planted = planted
         self.seed = seed
+        self.predictions: Predictions | None = None
+        """Of the linear probes, once `orientation` was asked for."""
         self._distances: dict[str, EvaluationDistances | None] = {}
 
     def scores(self, grids: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float | int | None]:
@@ -106,6 +109,8 @@ class Evaluation:
             else:
                 out["probe_accuracy_a"], out["probe_accuracy_b"] = map(float, probe.accuracy.mean(axis=1))
                 out["probe_agreement"] = float(probe.agreement.mean())
+                a_b = [np.asarray(probe.classes[row]).astype(str) for row in probe.predictions[:2]]
+                self.predictions = Predictions(a_b[0], a_b[1], "linear probe, 5-fold")
         return out
 
     def _recovery(self, grids: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float | int | None]:

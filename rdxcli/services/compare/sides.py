@@ -16,13 +16,14 @@ from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.resolve import resolve_representation
 from rdxcli.services.base import parse_units
 from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.predicted import Predictions, read_predictions
 
 YARDSTICKS = ("halves", "jitter")
 JITTER = 0.1  # of the spread of each feature
 
 
-def read_pair(options: CompareOptions) -> Joined:
-    """Both sides on the samples they share, under names that tell them apart."""
+def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
+    """Both sides on the samples they share, under names that tell them apart, and predictions that were given."""
     a, b = (
         without(_resolve(options, text, layer, arrays), drop, option)
         for text, layer, arrays, drop, option in (
@@ -30,12 +31,13 @@ def read_pair(options: CompareOptions) -> Joined:
             (options.b, options.layer_b, _own(options, "b"), options.drop_b, "--drop-b"),
         )
     )
+    predictions = read_predictions((options.predictions_a, options.predictions_b), a, b)
     note = None
     if _labels_by_position(options, a, b):
         b = replace(b, labels=None)
         note = f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}"
     joined = join(*told_apart(a, b, options.a, options.b))
-    return replace(joined, notes=[*joined.notes, note]) if note else joined
+    return replace(joined, notes=[*joined.notes, note]) if note else joined, predictions
 
 
 def _own(options: CompareOptions, side: str) -> ArrayOptions:

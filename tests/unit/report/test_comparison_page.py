@@ -12,6 +12,7 @@ import pytest
 from helpers import browse, made_up_comparison
 from PIL import Image
 
+from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.records import DifferenceConcept
 from rdxcli.report import comparison, figures
 from rdxcli.report.html import script_json
@@ -47,6 +48,18 @@ def test_no_difference_is_said_before_the_groups() -> None:
     page = _page(found=False)
     assert "no difference found" in page
     assert page.count("these groups describe noise") == 2
+
+
+def test_predictions_stand_beside_the_groups() -> None:
+    truth = np.arange(60) % 3
+    wrong = np.where(np.arange(60) < 9, (truth + 1) % 3, truth)
+    groups = {"a1": np.arange(60) < 9}
+    page = _page(predictions={"source": "given", **compare_predictions(truth, wrong, truth, groups)})
+    assert "Predictions (given)" in page
+    assert '<a href="#a1">concept a1</a>' in page
+    assert "right to wrong" in page
+    assert page.count("<tr><td>class ") == 3
+    assert 'id="predictions"' not in _page()
 
 
 def test_names_are_escaped() -> None:
