@@ -20,7 +20,8 @@ from .options import DatasetOption, LimitOption, SampleOption, Session, SplitOpt
 def encode_concepts(
     session: Session,
     captions: Annotated[
-        str | None, typer.Option("--captions", help="Captions: .json, .jsonl, .txt, an artifact, or - for stdin.")
+        str | None,
+        typer.Option("--captions", help="Captions: .json, .jsonl, .csv, .tsv, .token, .txt, artifact, -."),
     ] = None,
     dataset: DatasetOption = None,
     split: SplitOption = None,
@@ -32,13 +33,17 @@ def encode_concepts(
     ] = 0.1,
     method: Annotated[str, typer.Option("--method", help="average (share of captions) or union (0 or 1).")] = "average",
     pos: Annotated[
-        str, typer.Option("--pos", help="Parts of speech: n, a, v, p (phrases), * (given terms).")
-    ] = "navp*",
+        str, typer.Option("--pos", help="Parts of speech: n, a, v, m (names), p (phrases), * (given terms).")
+    ] = "navmp*",
     max_size: Annotated[int | None, typer.Option("--max-size", min=1, help="Keep the most frequent N.")] = None,
     phrases: Annotated[
-        str, typer.Option("--phrases", help="Concepts of several words: none, compounds or noun-phrases.")
-    ] = "none",
-    stop: Annotated[Path | None, typer.Option("--stop", help="Concepts to leave out, one a line.")] = None,
+        str | None,
+        typer.Option("--phrases", help="Of several words: none, merged (hot dog), compounds or noun-phrases."),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="Concepts to take whatever the thresholds say, one a line.")
+    ] = None,
+    stop: Annotated[Path | None, typer.Option("--drop", "--stop", help="Concepts to leave out, one a line.")] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option(
@@ -46,8 +51,9 @@ def encode_concepts(
         ),
     ] = None,
     tagger: Annotated[
-        str, typer.Option("--tagger", help="auto, published (NLTK data) or packaged (no download).")
+        str, typer.Option("--tagger", help="auto (hanta), hanta, published (NLTK data) or packaged.")
     ] = "auto",
+    language: Annotated[str, typer.Option("--language", help="en, de, nl; auto looks at the captions.")] = "auto",
     normalisation: Annotated[
         str | None,
         typer.Option("--normalisation", help="original (as published) or improved (default: of the tagger)."),
@@ -69,6 +75,8 @@ def encode_concepts(
         max_size=max_size,
         phrases=phrases,
         stop=stop,
+        keep=keep,
+        language=language,
         vocabulary=vocabulary,
         outputs=session.outputs,
         run=session.run,
@@ -79,10 +87,7 @@ def encode_concepts(
         session.plan("encode concepts", service.plan(options))
         return
     outcome = service.encode_concepts(options)
-    found = outcome.document
-    rows = [(row["lemma"], row["pos"], row["image_count"], row["image_share"]) for row in found["most_frequent"][:12]]
-    title = f"{found['concepts']} concepts in {found['n']} images, {found['concepts_per_image']:.1f} per image"
-    session.sink.table(title, ("concept", "part of speech", "images", "share"), rows)
-    for note in found["notes"]:
-        session.sink.message(f"note: {note}")
-    session.sink.result(str(outcome.artifact.path), found)
+    session.sink.table(outcome.title, outcome.columns, outcome.rows)
+    for line in outcome.lines:
+        session.sink.message(line)
+    session.sink.result(str(outcome.artifact.path), outcome.document)

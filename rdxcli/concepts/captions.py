@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rdxcli.artifacts import resolve_artifact
 from rdxcli.artifacts.layout import slug
+from rdxcli.concepts.encodings import dataset_of
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
 
@@ -19,8 +22,10 @@ def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) 
     Parameters
     ----------
     text : str or None
-        ``.json``: ``{id: [caption, ...]}`` or a list of objects with an id and captions. ``.jsonl``: one object a line.
-        ``.txt``: one caption a line, each its own sample. A captions artifact. None: the captions of the data set.
+        ``.json``: ``{id: [caption, ...]}``, a list of objects with an id and captions, or COCO's and Karpathy's lists.
+        ``.jsonl``: one object a line. ``.csv``, ``.tsv``: a column of ids and one of captions, one caption a row;
+        Flickr30k's ``results.csv`` (with ``|``) too. ``.token``: Flickr's ``image.jpg#0<tab>caption``. ``.txt``: one
+        caption a line, each its own sample. A captions artifact. None: the captions of the data set.
 
     Raises
     ------
@@ -43,9 +48,10 @@ def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) 
     if path.is_dir() or not path.exists():
         artifact = resolve_artifact(text, outputs, "captions")
         path = artifact.path / "captions.jsonl"
-        name = artifact.path.parts[-3] if len(artifact.path.parts) >= 3 else artifact.path.name
+        name = dataset_of(artifact)
     else:
-        name = slug(path.stem)
+        # files of one name that differ in their ending are different captions
+        name = slug(path.stem if path.suffix.lower() == ".json" else path.name)
     captions = read_captions(path)
     if not captions:
         raise InputError(f"{path} holds no captions")
@@ -69,6 +75,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     if suffix == ".txt":
         lines = [line.strip() for line in text.splitlines()]
         return {str(i): [line] for i, line in enumerate(lines) if line}
+    if suffix in TABLES:
+        return _table(text, path)
     entries: list[Any] = []
     try:
         if suffix == ".jsonl":
@@ -81,11 +89,55 @@ def read_captions(path: Path) -> dict[str, list[str]]:
                 content = content["images"]  # Karpathy's lists
             entries = content if isinstance(content, list) else [{"id": k, "captions": v} for k, v in content.items()]
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+        raise InputError(
+            f"{path} is not valid JSON: {error}", f"captions are read from .json, .jsonl, .txt, {', '.join(TABLES)}"
+        ) from None
     captions: dict[str, list[str]] = {}
     for number, entry in enumerate(entries, start=1):
         sample, texts = _entry(entry, path, number)
         captions.setdefault(sample, []).extend(texts)
+    return captions
+
+
+TABLES = (".csv", ".tsv", ".token")
+_IDS = ("sample_id", "image_id", "id", "image", "image_name", "filename", "file", "filepath", "path", "img", "key")
+_TEXTS = ("caption", "captions", "comment", "sentence", "text", "description", "raw", "title")
+_NUMBERED = re.compile(r"#(?:enr)?\d+$")
+
+
+def _table(text: str, path: Path) -> dict[str, list[str]]:
+    """Captions of a table with one caption a row, and a first row of names where it is one."""
+    first = text.partition("\n")[0]
+    separator = max("\t|,;", key=first.count) if path.suffix.lower() == ".csv" else "\t"
+    if not first.count(separator):
+        raise InputError(f"{path}: the first line has one column, expected an id and a caption", f"`{first[:80]}`")
+    # quotes are text except where a comma makes them necessary
+    quotes: dict[str, Any] = {} if separator in ",;" else {"quoting": csv.QUOTE_NONE}
+    try:
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=separator, **quotes) if row]
+    except csv.Error as error:
+        raise InputError(f"{path} is no table: {error}") from None
+    head = [cell.strip().lower() for cell in rows[0]]
+    sample = next((head.index(name) for name in _IDS if name in head), None)
+    caption = next((head.index(name) for name in _TEXTS if name in head), None)
+    if sample is not None and caption is not None:
+        rows = rows[1:]
+    elif len(head) == 2:
+        sample, caption = 0, 1
+    else:
+        raise InputError(
+            f"{path} has the columns {', '.join(rows[0][:6])}",
+            f"expected one of {', '.join(_IDS)} and one of {', '.join(_TEXTS)}",
+        )
+    captions: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, start=1):
+        if len(row) <= max(sample, caption):
+            if len(row) == 1 and not row[0].strip():
+                continue
+            raise InputError(f"{path}: row {number} has {len(row)} columns, expected {len(head)}: `{row[0][:60]}`")
+        name, words = _NUMBERED.sub("", row[sample].strip()), row[caption].strip()
+        if name and words:
+            captions.setdefault(name, []).append(words)
     return captions
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Artifact, Request, create, fingerprint_json, write_json
+import numpy as np
+
+from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import concepts_folder
 from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.encodings import KEPT
+from rdxcli.datasets.registry import data_root
 from rdxcli.datasets.selection import SelectionOptions
-from rdxcli.errors import InputError, MissingDataError
+from rdxcli.errors import DependencyError, InputError, MissingDataError, UsageError
+from rdxcli.methods.surrogate import hanta
+from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, ConceptExtractor, load_extractor
+from rdxcli.methods.surrogate.languages import NAMES, detect
+from rdxcli.methods.surrogate.nltk_data import find
 from rdxcli.progress import log, track
+from rdxcli.records import ConceptEncodings
+from rdxcli.services.base import Analysis, Outcome, Table
 
 if TYPE_CHECKING:
-    from rdxcli.methods.surrogate.encoding import Encodings
-    from rdxcli.methods.surrogate.vocabulary import ConceptCounts
+    from rdxcli.methods.surrogate.vocabulary import ConceptCounts, Vocabulary
 
-CODE = "1"
 CHUNK = 500  # images that are lost when the program is killed
 PARTS = "parts"
 
@@ -33,18 +42,20 @@ class EncodeOptions:
     Parameters
     ----------
     captions : str, optional
-        File (.json, .jsonl, .txt) or captions artifact; None takes the captions of the data set.
-    source : {"auto", "published", "packaged"}
+        File or captions artifact, see `rdxcli.concepts.captions`; None takes the captions of the data set.
+    source : {"auto", "hanta", "published", "packaged"}
         Tagger and lemmatiser.
+    language : str
+        ``en``, ``de``, ``nl``; ``auto`` looks at the captions.
     method : {"average", "union"}
     min_count, max_threshold, pos, max_size
         See `rdxcli.methods.surrogate.vocabulary.fit_vocabulary`.
     normalisation : {"original", "improved"}, optional
         See `rdxcli.methods.surrogate.extraction.ConceptExtractor`; without it that of the tagger.
-    phrases : {"none", "compounds", "noun-phrases"}
-        Concepts of several words.
-    stop : Path, optional
-        File with one concept a line to leave out.
+    phrases : {"none", "merged", "compounds", "noun-phrases"}, optional
+        Concepts of several words; without it those of the tagger.
+    stop, keep : Path, optional
+        Files with one concept a line: to leave out, and to take whatever the thresholds say.
     vocabulary : Path, optional
         Concepts in place of a fitted vocabulary: a text file, a ``vocabulary.csv``, the folder of encodings or of a
         surrogate.
@@ -53,14 +64,16 @@ class EncodeOptions:
     captions: str | None = None
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     source: str = "auto"
+    language: str = "auto"
     method: str = "average"
     min_count: int = 3
     max_threshold: float = 0.1
-    pos: str = "navp*"
+    pos: str = "navmp*"
     max_size: int | None = None
     normalisation: str | None = None
-    phrases: str = "none"
+    phrases: str | None = None
     stop: Path | None = None
+    keep: Path | None = None
     vocabulary: Path | None = None
     outputs: Path = Path("outputs")
     run: str | None = None
@@ -68,12 +81,113 @@ class EncodeOptions:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Finished encodings and what to say about them."""
+class EncodeAnalysis(Analysis[EncodeOptions]):
+    """A vocabulary of concepts, and images encoded over it; an interrupted run goes on after the last 500 images."""
 
-    artifact: Artifact
-    document: Mapping[str, Any]
+    kind = "encodings"
+    version = "2"
+    resumes = True
+
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        for name, value, known in (
+            ("tagger", options.source, SOURCES),
+            ("phrases", options.phrases, (None, *PHRASES)),
+            ("language", options.language, ("auto", *hanta.MODELS)),
+            ("method", options.method, ("average", "union")),
+        ):
+            if value not in known:
+                raise UsageError(f"--{name} {value}: choose one of {', '.join(str(one) for one in known if one)}")
+        if options.source in ("auto", "hanta") and not hanta.installed():
+            raise DependencyError("HanTa and simplemma", "captions")
+        self.terms, self.stop, self.keep = _vocabulary(options.vocabulary), _lines(options.stop), _lines(options.keep)
+        names = ("method", "min_count", "max_threshold", "pos", "max_size")
+        return {
+            **{name: getattr(options, name) for name in names},
+            "stop": self.stop or [],
+            "keep": self.keep or [],
+            "vocabulary": self.terms,
+        }
+
+    def gather(self) -> Mapping[str, Any]:
+        options = self.options
+        self.name, self.captions = load_captions(options.captions, options.selection, options.outputs)
+        self.language, remarks = _language(options, self.captions, given=self.terms is not None)
+        self.remarks = remarks
+        self.extractor = _extractor(options, self.terms, self.language)
+        described = self.extractor.describe()
+        self.settings = {**self.settings, "phrases": self.extractor.phrases, "extractor": described}
+        return {"captions": {sample: list(texts) for sample, texts in self.captions.items()}}
+
+    def folder(self) -> Path:
+        return concepts_folder(self.options.outputs, self.name, self.options.run or "encodings")
+
+    def headline(self) -> str:
+        told = self.settings["extractor"]
+        return (
+            f"encode-concepts: {sum(map(len, self.captions.values())):,} captions of {len(self.captions):,} images, "
+            f"language: {NAMES[self.language]}, tagger: {told.get('tagger')}, lexicon: {told.get('lexicon')}"
+        )
+
+    def compute(self, draft: Draft) -> ConceptEncodings:
+        from rdxcli.methods.surrogate.encoding import encode
+
+        options = self.options
+        counts = _counted(self.captions, self.extractor, draft.path / PARTS)
+        draft.discard_at_end(PARTS)
+        vocabulary = self._chosen(counts)
+        encodings = encode(counts, vocabulary, method=options.method)
+        rows = _with_examples(vocabulary.rows(), counts, self.captions)
+        np.savez_compressed(draft.path / "encodings.npz", **encodings.arrays())  # type: ignore[arg-type]
+        _write_vocabulary(draft.path / "vocabulary.csv", rows)
+        (draft.path / "samples.json").write_text(json.dumps(list(encodings.ids), ensure_ascii=False), "utf-8")
+        draft.manifest.rows = len(encodings.ids)
+        draft.manifest.details = {"captions": options.captions, "dataset": self.name, "language": self.language}
+        kept = sorted((row for row in rows if row["status"] == KEPT), key=lambda row: -row["image_count"])
+        return ConceptEncodings(
+            method=options.method,
+            parameters=self.settings,
+            seed=options.seed,
+            notes=[*self.remarks, *encodings.notes],
+            n=len(encodings.ids),
+            concepts=len(encodings.concepts),
+            concepts_per_image=float(encodings.l0.mean()),
+            images_without_concepts=int((~encodings.has_concepts).sum()),
+            most_frequent=kept[:20],
+            cut=[row for row in rows if row["status"] != KEPT][:20],
+        )
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        title = (
+            f"{document['concepts']} concepts in {document['n']} images, {document['concepts_per_image']:.1f} per image"
+        )
+        rows = [
+            [row["lemma"], row["pos"], row["image_count"], row["image_share"]] for row in document["most_frequent"][:12]
+        ]
+        notes = [f"note: {note}" for note in document["notes"]]
+        return Table(title, ["concept", "part of speech", "images", "share"], rows, notes)
+
+    def plan(self) -> dict[str, Any]:
+        self.check()
+        name, captions = load_captions(self.options.captions, self.options.selection, self.options.outputs)
+        total = sum(map(len, captions.values()))
+        return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {3 + total // 4000}"}
+
+    def _chosen(self, counts: ConceptCounts) -> Vocabulary:
+        from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
+
+        if self.terms is not None:
+            return given_vocabulary(counts, self.terms)
+        options = self.options
+        return fit_vocabulary(
+            counts,
+            min_count=options.min_count,
+            max_threshold=options.max_threshold,
+            pos=options.pos,
+            stop=self.stop or (),
+            keep=self.keep or (),
+            max_size=options.max_size,
+        )
 
 
 def encode_concepts(options: EncodeOptions) -> Outcome:
@@ -84,70 +198,58 @@ def encode_concepts(options: EncodeOptions) -> Outcome:
     RdxError, ValueError
         No captions, malformed files, nothing left after the thresholds.
     """
-    name, captions = load_captions(options.captions, options.selection, options.outputs)
-    terms = _vocabulary(options.vocabulary)
-    stop = _lines(options.stop) or []
-    extractor = _extractor(options, terms)
-    request = Request(
-        kind="encodings",
-        parameters={
-            **{
-                key: getattr(options, key)
-                for key in ("method", "min_count", "max_threshold", "pos", "max_size", "phrases")
-            },
-            "extractor": extractor.describe(),
-            "stop": stop,
-            "vocabulary": terms,
-        },
-        inputs={"captions": fingerprint_json(captions)},
-        seed=options.seed,
-        code=CODE,
+    return EncodeAnalysis(options).run()
+
+
+def plan(options: EncodeOptions) -> dict[str, Any]:
+    """What `encode_concepts` would do."""
+    return EncodeAnalysis(options).plan()
+
+
+def _language(options: EncodeOptions, captions: Mapping[str, Sequence[str]], *, given: bool) -> tuple[str, list[str]]:
+    """The language of the captions, and what is to be remarked of it.
+
+    Raises
+    ------
+    InputError
+        There is no tagger for it, and no list of words to look for.
+    """
+    if options.language != "auto":
+        return options.language, []
+    if not hanta.installed():
+        return "en", []
+    found = detect([text for texts in captions.values() for text in texts])
+    if found.code in (hanta.MODELS if options.source in ("auto", "hanta") else ("en",)):
+        return str(found.code), []
+    told = f"the captions seem to be {found.name}: {found.english:.0%} of their words are English"
+    if given:
+        return "en", [f"{told}; the words of --vocabulary are looked for as they are"]
+    taught = " and ".join(NAMES[code] for code in hanta.MODELS)
+    raise InputError(
+        told,
+        f"concepts are found in {taught} (--tagger hanta); translate the captions, name the words to look for with "
+        "--vocabulary FILE, or insist with --language en",
     )
-    folder = concepts_folder(options.outputs, name, options.run or "encodings")
-    with create(folder, request, force=options.force, resume=True) as draft:
-        if not draft.reused:
-            import numpy as np
-
-            counts = _counted(captions, extractor, draft.path / PARTS)
-            draft.discard_at_end(PARTS)
-            encodings, vocabulary = _encode(options, counts, terms, stop)
-            np.savez_compressed(draft.path / "encodings.npz", **encodings.arrays())  # type: ignore[arg-type]
-            _write_vocabulary(draft.path / "vocabulary.csv", vocabulary.rows())
-            write_json(draft.path / "samples.json", list(encodings.ids))
-            write_json(draft.path / "encodings.json", _document(options, request, encodings, vocabulary, folder))
-            draft.manifest.rows = len(encodings.ids)
-            draft.manifest.details = {"captions": options.captions}
-    document = json.loads((draft.result.path / "encodings.json").read_text("utf-8"))
-    return Outcome(draft.result, document)
 
 
-def _extractor(options: EncodeOptions, terms: list[str] | None) -> Any:
+def _extractor(options: EncodeOptions, terms: list[str] | None, language: str) -> ConceptExtractor:
     """Tagger and lemmatiser; NLTK data is looked for where `rdx download nltk` puts it, then where NLTK looks."""
-    from rdxcli.datasets.registry import data_root
-    from rdxcli.methods.surrogate.extraction import Concept, load_extractor
-    from rdxcli.methods.surrogate.nltk_data import find
-
-    parsed = [Concept.parse(term) for term in terms or ()]
-    # the tagger finds nouns, adjectives and verbs by itself; what it has no tag for is looked for in the words
-    missed = [
-        c
-        for c in parsed
-        if c.pos == "*" or (c.pos == "p" and options.phrases == "none") or (c.pos != "p" and " " in c.lemma)
-    ]
-    given: dict[str, Any] = {"terms": missed} if missed else {}
-    if options.normalisation is not None:
-        given["normalisation"] = options.normalisation
+    given: dict[str, Any] = {}
+    for name in ("normalisation", "phrases"):
+        if getattr(options, name) is not None:
+            given[name] = getattr(options, name)
     try:
-        extractor = load_extractor(
-            options.source, nltk_data=find(data_root() / "nltk"), phrases=options.phrases, **given
-        )
+        extractor = load_extractor(options.source, nltk_data=find(data_root() / "nltk"), language=language, **given)
     except FileNotFoundError:
         raise MissingDataError(
             "the published tagger and WordNet are not on this machine",
-            "`rdx download nltk` fetches them; --tagger packaged needs no download",
+            "`rdx download nltk` fetches them; --tagger hanta needs no download",
         ) from None
-    described = extractor.describe()
-    log.info("tagger: %s, lexicon: %s", described.get("tagger"), described.get("lexicon"))
+    parsed = [Concept.parse(term) for term in terms or ()]
+    # the tagger finds nouns, adjectives, verbs and names; what it has no tag for is looked for in the words
+    missed = [c for c in parsed if c.pos == "*" or (c.pos == "p" and extractor.phrases in ("none", "merged"))]
+    missed += [c for c in parsed if c.pos not in ("p", "*") and " " in c.lemma and not extractor.finds(c)]
+    extractor.look_for(missed)
     return extractor
 
 
@@ -169,8 +271,6 @@ def _vocabulary(path: Path | None) -> list[str] | None:
         pairs = _vocabulary_table(table if path.is_dir() else path)
     else:
         return _lines(path)
-    from rdxcli.methods.surrogate.extraction import Concept
-
     return [str(Concept(str(lemma), str(pos))) for lemma, pos in pairs]
 
 
@@ -185,7 +285,7 @@ def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
         raise InputError(f"{path} is no table of concepts: {error}") from None
     if not rows or not {"lemma", "pos"} <= set(rows[0]):
         raise InputError(f"{path} has no columns `lemma` and `pos`")
-    return [(row["lemma"], row["pos"]) for row in rows]
+    return [(row["lemma"], row["pos"]) for row in rows if row.get("status", KEPT) == KEPT]
 
 
 def _counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path) -> ConceptCounts:
@@ -210,50 +310,6 @@ def _counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path
     return merge_counts(parts)
 
 
-def _encode(
-    options: EncodeOptions, counts: ConceptCounts, terms: list[str] | None, stop: list[str]
-) -> tuple[Encodings, Any]:
-    from rdxcli.methods.surrogate.encoding import encode
-    from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
-
-    if terms is not None:
-        vocabulary = given_vocabulary(counts, terms)
-    else:
-        vocabulary = fit_vocabulary(
-            counts,
-            min_count=options.min_count,
-            max_threshold=options.max_threshold,
-            pos=options.pos,
-            stop=stop,
-            max_size=options.max_size,
-        )
-    return encode(counts, vocabulary, method=options.method), vocabulary
-
-
-def _document(
-    options: EncodeOptions, request: Request, encodings: Encodings, vocabulary: Any, folder: Path
-) -> dict[str, Any]:
-    from rdxcli.records import SCHEMA_VERSION, plain
-
-    rows = sorted(vocabulary.rows(), key=lambda row: -row["image_count"])
-    return plain(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "encodings",
-            "artifact": folder.as_posix(),
-            "method": options.method,
-            "parameters": request.parameters,
-            "seed": options.seed,
-            "notes": list(encodings.notes),
-            "n": len(encodings.ids),
-            "concepts": len(encodings.concepts),
-            "concepts_per_image": float(encodings.l0.mean()),
-            "images_without_concepts": int((~encodings.has_concepts).sum()),
-            "most_frequent": rows[:20],
-        }
-    )
-
-
 def _lines(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -265,25 +321,37 @@ def _lines(path: Path | None) -> list[str] | None:
         raise InputError(f"{path} is not UTF-8 text") from None
 
 
+def _with_examples(
+    rows: Sequence[Mapping[str, Any]], counts: ConceptCounts, captions: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The rows with up to two captions that mention each concept, and none of concepts that few images mention."""
+    columns = counts.matrix.tocsc()
+    rank = np.argsort(np.argsort(np.array(counts.ids, dtype=str)))  # the order of the captions has no influence
+    place = {concept: j for j, concept in enumerate(counts.concepts)}
+    out = []
+    for row in rows:
+        j = place.get(Concept(row["lemma"], row["pos"]))
+        found: list[str] = []
+        if j is not None and (row["status"] == KEPT or row["image_count"] > 2):
+            start = str(row["lemma"]).lower()[:4]
+            images = columns.indices[columns.indptr[j] : columns.indptr[j + 1]]
+            for image in images[np.argsort(rank[images])][:2]:
+                texts = captions[counts.ids[image]]
+                found.append(next((text for text in texts if start in text.lower()), texts[0]))
+        out.append({**row, "examples": " | ".join(found)})
+    return out
+
+
 def _write_vocabulary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = ["index", "lemma", "pos", "image_count", "image_share", "status", "reason", "examples"]
     with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=["index", "lemma", "pos", "image_count", "image_share"])
+        writer = csv.DictWriter(stream, fieldnames=columns)
         writer.writeheader()
         writer.writerows(rows)
 
 
-def plan(options: EncodeOptions) -> dict[str, Any]:
-    """What `encode_concepts` would do."""
-    name, captions = load_captions(options.captions, options.selection, options.outputs)
-    total = sum(map(len, captions.values()))
-    log.debug("planned %d captions", total)
-    return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {max(1, total // 4000)}"}
-
-
 def save_counts(path: Path, counts: ConceptCounts) -> None:
     """Write counts in one step: a reader sees the whole file or none."""
-    import numpy as np
-
     names = json.dumps([list(counts.ids), [list(concept) for concept in counts.concepts]], ensure_ascii=False)
     fresh = path.with_suffix(".writing")
     with open(fresh, "wb") as stream:
@@ -302,12 +370,8 @@ def save_counts(path: Path, counts: ConceptCounts) -> None:
 
 def load_counts(path: Path) -> ConceptCounts | None:
     """What `save_counts` wrote; None when it is not there or cannot be read."""
-    import zipfile
-
-    import numpy as np
     from scipy.sparse import csr_array
 
-    from rdxcli.methods.surrogate.extraction import Concept
     from rdxcli.methods.surrogate.vocabulary import ConceptCounts
 
     if not path.is_file():

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .lexicon import Lexicon, PackagedLexicon, WordNetLexicon
+from .caption_tagger import CaptionTagger
+from .compounds import LONGEST
+from .lexicon import CaptionLexicon, Lexicon, PackagedLexicon, WordNetLexicon
 from .nltk_data import find
 from .tokenising import LexiconTagger, PerceptronTagger, Tagger, recase, split_sentences, tokenise
 
-POS_NAMES = {"n": "noun", "a": "adjective", "v": "verb", "p": "phrase", "*": "any"}
+POS_NAMES = {"n": "noun", "a": "adjective", "v": "verb", "m": "name", "p": "phrase", "*": "any"}
+_CLOSE_UP = re.compile(r"\b(close)(?:\s*-\s*|\s+)up\b", re.I)
+SOURCES = ("auto", "hanta", "published", "packaged")
+PHRASES = ("none", "merged", "compounds", "noun-phrases")
 _CODE = {"N": "n", "J": "a", "V": "v"}
 
 
 class Concept(NamedTuple):
-    """A lemma and its part of speech: ``n`` noun, ``a`` adjective, ``v`` verb, ``p`` phrase, ``*`` any."""
+    """A lemma and its part of speech: ``n`` noun, ``a`` adjective, ``v`` verb, ``m`` name, ``p`` phrase, ``*`` any."""
 
     lemma: str
     pos: str
@@ -49,15 +55,18 @@ class ConceptExtractor:
     normalisation : {"original", "improved"}
         ``original`` tags the caption as it is, as one string. ``improved`` splits sentences and lower-cases the first
         word of a sentence and shouted captions before tagging.
-    phrases : {"none", "compounds", "noun-phrases"}
-        Multi-word concepts in addition to their words, with part of speech ``p``: neighbouring nouns that are one
-        entry of the lexicon (``hot dog``), or every run of up to ``max_words`` adjectives and nouns that ends in a
-        noun.
+    phrases : {"none", "merged", "compounds", "noun-phrases"}
+        Concepts of several words. ``merged``: words that are one entry of the lexicon (``hot dog``) are one noun, in
+        place of their own concepts. In addition to their words, with part of speech ``p``: ``compounds``, neighbouring
+        nouns that are one entry, or ``noun-phrases``, every run of up to ``max_words`` adjectives and nouns that ends
+        in a noun.
     max_words : int
         Longest phrase.
     terms : iterable of Concept or str, optional
         Words and phrases to look for whatever the tagger says (part of speech ``*``): matched against the words of a
         caption and against their lemmas. A user's vocabulary of plain words goes here.
+    names : bool
+        Proper nouns are names (``m``), not nouns.
     """
 
     def __init__(
@@ -69,23 +78,32 @@ class ConceptExtractor:
         phrases: str = "none",
         max_words: int = 3,
         terms: Iterable[Concept | str] | None = None,
+        names: bool = False,
     ) -> None:
         if normalisation not in {"original", "improved"}:
             raise ValueError(f"Got normalisation {normalisation!r}, expected `original` or `improved`")
-        if phrases not in {"none", "compounds", "noun-phrases"}:
-            raise ValueError(f"Got phrases {phrases!r}, expected `none`, `compounds` or `noun-phrases`")
+        if phrases not in PHRASES:
+            raise ValueError(f"Got phrases {phrases!r}, expected one of {', '.join(PHRASES)}")
         if max_words < 2:
             raise ValueError(f"Got max_words={max_words}, expected at least 2")
         self.tagger, self.lexicon = tagger, lexicon
-        self.normalisation, self.phrases, self.max_words = normalisation, phrases, max_words
+        self.normalisation, self.phrases, self.max_words, self.names = normalisation, phrases, max_words, names
+        self._lemmas: dict[tuple[str, str, str], str | None] = {}
         self._terms: dict[str, list[tuple[tuple[str, ...], Concept]]] = {}
-        for term in terms or ():
+        self.look_for(terms or ())
+
+    def look_for(self, terms: Iterable[Concept | str]) -> None:
+        """Add words and phrases to look for whatever the tagger says, like the argument ``terms``."""
+        for term in terms:
             concept = Concept.parse(term) if isinstance(term, str) else Concept(*term)
             words = tuple(concept.lemma.lower().split())
             if not words:
                 raise ValueError("Got an empty term, expected a word or a phrase")
             self._terms.setdefault(words[0], []).append((words, concept))
-        self._lemmas: dict[tuple[str, str], str | None] = {}
+
+    def finds(self, concept: Concept) -> bool:
+        """Whether a noun of several words is found as one of the lexicon's compounds."""
+        return self.phrases == "merged" and self.lexicon.compound(tuple(concept.lemma.lower().split()))
 
     def describe(self) -> dict[str, Any]:
         """Everything the result depends on, for provenance."""
@@ -101,10 +119,10 @@ class ConceptExtractor:
             "terms": sum(map(len, self._terms.values())),
         }
 
-    def _lemma(self, word: str, pos: str) -> str | None:
-        key = (word, pos)
+    def _lemma(self, word: str, pos: str, tag: str = "") -> str | None:
+        key = (word, pos, tag)
         if key not in self._lemmas:
-            self._lemmas[key] = self.lexicon.lookup(word, pos)
+            self._lemmas[key] = self.lexicon.lookup(word, pos, tag)
         return self._lemmas[key]
 
     def concepts(self, caption: str) -> list[Concept]:
@@ -116,6 +134,7 @@ class ConceptExtractor:
         """
         if self.normalisation == "original":
             return self.from_tags(words := tokenise(caption), self.tagger.tag(words))
+        caption = _CLOSE_UP.sub(r"\1-up", caption)
         parts = [recase(tokenise(sentence)) for sentence in split_sentences(caption)]
         found = [self.from_tags(words, self.tagger.tag(words)) for words in parts]
         if len(found) == 1:
@@ -132,18 +151,59 @@ class ConceptExtractor:
         """
         if len(words) != len(tags):
             raise ValueError(f"Got {len(words)} words and {len(tags)} tags, expected as many tags as words")
-        codes = [_CODE.get(tag[:1]) for tag in tags]
-        lemmas = [self._lemma(word, code) if code else None for word, code in zip(words, codes, strict=True)]
-        found: dict[str, list[Concept]] = {"n": [], "a": [], "v": []}
-        for code, lemma in zip(codes, lemmas, strict=True):
+        codes = ["m" if self.names and tag.startswith("NNP") else _CODE.get(tag[:1]) for tag in tags]
+        lemmas = [
+            self._lemma(word, code, tag) if code else None for word, code, tag in zip(words, codes, tags, strict=True)
+        ]
+        found: dict[str, list[Concept]] = {"n": [], "a": [], "v": [], "m": []}
+        merged = self._merged(words, codes, lemmas) if self.phrases == "merged" else {}
+        place = 0
+        while place < len(words):
+            if place in merged:
+                length, compound = merged[place]
+                found["n"].append(Concept(compound, "n"))
+                place += length
+                continue
+            code, lemma = codes[place], lemmas[place]
+            if code == "m" and lemma is not None and self.phrases == "merged":
+                end = place + 1
+                while end < len(words) and codes[end] == "m" and lemmas[end] is not None and end not in merged:
+                    end += 1
+                found["m"].append(Concept(" ".join(map(str, lemmas[place:end])), "m"))  # Los Angeles
+                place = end
+                continue
             if code and lemma is not None:
+                if self.names and code == "n" and lemma[:1].isupper() and not words[place][:1].isupper():
+                    code = "m"  # a name that was written in lower case
                 found[code].append(Concept(lemma, code))
-        out = found["n"] + found["a"] + found["v"]
-        if self.phrases != "none":
+            place += 1
+        out = found["n"] + found["a"] + found["v"] + found["m"]
+        if self.phrases not in ("none", "merged"):
             out += self._phrases(words, codes, lemmas)
         if self._terms:
             out += self._matches(words, lemmas)
         return out
+
+    def _merged(
+        self, words: Sequence[str], codes: Sequence[str | None], lemmas: Sequence[str | None]
+    ) -> dict[int, tuple[int, str]]:
+        """Where compounds begin, of how many words they are, and their lemmas; the longest first, none overlap."""
+        found: dict[int, tuple[int, str]] = {}
+        start = 0
+        while start < len(words) - 1:
+            for length in range(min(LONGEST, len(words) - start), 1, -1):
+                last = start + length - 1
+                if codes[last] not in ("n", "m") or any(code is None for code in codes[start:last]):
+                    continue
+                first = tuple(word.lower() for word in words[start:last])
+                ends = dict.fromkeys([(lemmas[last] or "").lower(), words[last].lower()])
+                compound = next((end for end in ends if self.lexicon.compound((*first, end))), None)
+                if compound is not None:
+                    found[start] = (length, " ".join((*first, compound)))
+                    start = last
+                    break
+            start += 1
+        return found
 
     def _phrases(
         self, words: Sequence[str], codes: Sequence[str | None], lemmas: Sequence[str | None]
@@ -185,39 +245,54 @@ class ConceptExtractor:
         return out
 
 
-def load_extractor(source: str = "auto", *, nltk_data: Any = None, **options: Any) -> ConceptExtractor:
-    """The published or the packaged way from captions to concepts.
+def load_extractor(
+    source: str = "auto", *, nltk_data: Any = None, language: str = "en", **options: Any
+) -> ConceptExtractor:
+    """One of the ways from captions to concepts.
 
     Parameters
     ----------
-    source : {"auto", "published", "packaged"}
-        ``published``: NLTK's perceptron tagger and WordNet 3.0, from NLTK data on this machine, normalisation
-        ``original`` by default. ``packaged``: lexicons that come with installed packages, normalisation ``improved``.
-        ``auto``: published when its data is there, else packaged; `ConceptExtractor.describe` says which.
+    source : {"auto", "hanta", "published", "packaged"}
+        ``hanta``: HanTa's models, corrected for captions, and simplemma's dictionaries; compounds and names are
+        concepts of their own (``pip install 'rdx-vision[captions]'``). ``published``: NLTK's perceptron tagger and
+        WordNet 3.0, from NLTK data on this machine, normalisation ``original`` by default. ``packaged``: Brill's
+        lexicon, which every installation has. ``auto`` is ``hanta``.
     nltk_data : path, optional
         Folder to look in instead of NLTK's search path.
+    language : {"en", "de", "nl"}
+        Of the captions; ``published`` and ``packaged`` know English only.
     **options
         Further arguments of `ConceptExtractor`.
 
     Raises
     ------
     ValueError
-        For an unknown source.
+        For an unknown source, or a language that it does not know.
+    ModuleNotFoundError
+        HanTa or simplemma is not installed.
     FileNotFoundError
         When ``published`` is asked for and the data is not there.
     """
-    if source not in {"auto", "published", "packaged"}:
-        raise ValueError(f"Got source {source!r}, expected `auto`, `published` or `packaged`")
-    folder = find(nltk_data) if source != "packaged" else None
-    if folder is not None:
-        options.setdefault("normalisation", "original")
-        lexicon = WordNetLexicon.from_folder(folder, improved=options["normalisation"] == "improved")
-        return ConceptExtractor(PerceptronTagger.from_folder(folder), lexicon, **options)
-    if source == "published":
+    if source not in SOURCES:
+        raise ValueError(f"Got source {source!r}, expected one of {', '.join(SOURCES)}")
+    if source in ("auto", "hanta"):
+        lexicon = CaptionLexicon(language)
+        tagger = CaptionTagger(language, lexicon)
+        return ConceptExtractor(
+            tagger, lexicon, **{"normalisation": "improved", "phrases": "merged", "names": True, **options}
+        )
+    if language != "en":
+        raise ValueError(f"Got language {language!r}, but `{source}` knows English only; `hanta` knows en, de, nl")
+    if source == "packaged":
+        packaged = PackagedLexicon()
+        options.setdefault("normalisation", "improved")
+        return ConceptExtractor(LexiconTagger(packaged.possible), packaged, **options)
+    folder = find(nltk_data)
+    if folder is None:
         raise FileNotFoundError(
             "Got no NLTK data, expected the packages averaged_perceptron_tagger_eng and wordnet "
             f"{'under ' + str(nltk_data) if nltk_data else 'on the search path of NLTK'}"
         )
-    packaged = PackagedLexicon()
-    options.setdefault("normalisation", "improved")
-    return ConceptExtractor(LexiconTagger(packaged.possible), packaged, **options)
+    options.setdefault("normalisation", "original")
+    wordnet = WordNetLexicon.from_folder(folder, improved=options["normalisation"] == "improved")
+    return ConceptExtractor(PerceptronTagger.from_folder(folder), wordnet, **options)

@@ -1,9 +1,10 @@
 """From a word and its part of speech to a lemma: which words are concepts, and under which name.
 
-Parts of speech are one letter: ``n`` noun, ``a`` adjective, ``v`` verb. Three lexicons share one interface:
+Parts of speech are one letter: ``n`` noun, ``a`` adjective, ``v`` verb, ``m`` name. The lexicons share one interface:
 
+- `CaptionLexicon`: the SPECIALIST lexicon, then simplemma's dictionaries (MIT; no download);
 - `WordNetLexicon`: WordNet 3.0's index and exception files (the published path; a download);
-- `PackagedLexicon`: the NIH SPECIALIST lexicon as shipped inside the lemminflect wheel (MIT; no download);
+- `PackagedLexicon`: the NIH SPECIALIST lexicon alone, as shipped inside the lemminflect wheel (MIT; no download);
 - `TableLexicon`: an explicit table.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import nltk_data
+from .compounds import ENGLISH
 
 PARTS = ("n", "a", "v")
 
@@ -36,8 +38,8 @@ SUFFIX_RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
 class Lexicon(Protocol):
     """Lemmas and membership."""
 
-    def lookup(self, word: str, pos: str) -> str | None:
-        """Lemma of ``word`` as ``pos``, or None when the lexicon does not accept it as a concept."""
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
+        """Lemma of ``word`` as ``pos``, or None when it is no concept; its Penn tag chooses between several lemmas."""
         ...
 
     def compound(self, words: tuple[str, ...]) -> bool:
@@ -145,7 +147,7 @@ class WordNetLexicon:
         _check_part(pos)
         return bool(self._candidates(lemma.lower(), pos))
 
-    def lookup(self, word: str, pos: str) -> str | None:
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
         """Lemma if accepted, else None."""
         lemma = self.lemma(word, pos)
         return lemma if self.accepts(lemma, pos) else None
@@ -170,7 +172,7 @@ class TableLexicon:
         """Size of the table."""
         return {"lexicon": "table", "entries": len(self._table)}
 
-    def lookup(self, word: str, pos: str) -> str | None:
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
         """Lemma if listed and accepted, else None."""
         return self._table.get((word, pos))
 
@@ -187,9 +189,9 @@ _VOWELS = frozenset("aeiouy")
 class PackagedLexicon:
     """Lemmas from the SPECIALIST lexicon of the lemminflect package; words it lacks are cut by rule.
 
-    Case is folded. A word is accepted when it is made of letters (inner hyphens and apostrophes allowed) and has at
-    least ``min_letters``: captions name things that no dictionary lists (``selfie``, ``wetsuit``), and the vocabulary's
-    minimum count removes misspellings.
+    Case is folded. No ending is cut that would leave an unknown word (``christmas``). A word is accepted when it is
+    made of letters (inner hyphens and apostrophes allowed) and has at least ``min_letters``: captions name things that
+    no dictionary lists (``selfie``, ``wetsuit``), and the vocabulary's minimum count removes misspellings.
 
     Parameters
     ----------
@@ -220,11 +222,15 @@ class PackagedLexicon:
         found = self._all(word)
         return {pos: found[category] for pos, category in _CATEGORY.items() if category in found}
 
+    def forms(self, word: str) -> Mapping[str, tuple[str, ...]]:
+        """Lemmas of ``word`` (in lower case) for each part of speech that the dictionary lists."""
+        return self._forms(word)
+
     def possible(self, word: str, pos: str) -> bool:
         """Whether the dictionary lists ``word`` as ``pos``."""
         return pos in self._forms(word.lower())
 
-    def lookup(self, word: str, pos: str) -> str | None:
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
         """Lemma if accepted, else None."""
         _check_part(pos)
         word = word.lower()
@@ -237,6 +243,9 @@ class PackagedLexicon:
             return None
         return self._cut(word, pos)
 
+    def _known(self, word: str) -> bool:
+        return bool(self._forms(word)) or word in self._tags
+
     def _choose(self, lemmas: tuple[str, ...], pos: str) -> str:
         """Of several lemmas (``leaves``: leave, leaf) the first whose most frequent tag is of this part of speech."""
         if len(lemmas) == 1:
@@ -245,17 +254,12 @@ class PackagedLexicon:
         return next((lemma for lemma in lemmas if self._tags.get(lemma, "").startswith(letter)), lemmas[0])
 
     def _cut(self, word: str, pos: str) -> str:
-        """Lemma of a word that the dictionary lacks: a suffix form it knows, else a careful cut of a plural."""
+        """Lemma of a word that the dictionary lacks: a suffix form that is known, else the word as it is."""
         if pos == "n" and not word.endswith(("ss", "us", "is")):
-            # Plurals in -ies that the dictionary lacks are of words in -ie: selfies, hoodies.
-            known = max((form for form in suffix_forms(word, "n") if self._forms(form)), key=len, default=None)
+            known = max((form for form in suffix_forms(word, "n") if self._known(form)), key=len, default=None)
             if known is not None:
                 # Through the dictionary once more, for `womens`.
                 return self._choose(self._forms(known).get("n", (known,)), "n")
-            if word.endswith(("ches", "shes", "xes", "sses")):
-                return word[:-2]
-            if word.endswith("s") and len(word) > 3:
-                return word[:-1]
         if pos == "v":
             forms = suffix_forms(word, "v")
             forms += [form[:-1] for form in forms if len(form) > 3 and form[-1] == form[-2] and form[-1] not in _VOWELS]
@@ -265,3 +269,107 @@ class PackagedLexicon:
     def compound(self, words: tuple[str, ...]) -> bool:
         """Whether the dictionary lists the words together, hyphenated or with a space."""
         return any("n" in self._forms(mark.join(words).lower()) for mark in (" ", "-"))
+
+
+_PLURAL_ONLY = frozenset(
+    [
+        *("pants", "shorts", "sunglasses", "eyeglasses", "headphones", "earphones", "binoculars", "tights", "leggings"),
+        *("trousers", "pajamas", "pyjamas", "goggles", "jeans", "scissors", "overalls", "sweatpants", "clothes"),
+        *("dungarees", "briefs", "knickers", "suspenders", "tweezers", "pliers", "groceries", "surroundings"),
+    ]
+)
+"""Nouns that are looked for in the plural, whatever a dictionary says (`short`, `pant`)."""
+_NO_CONCEPTS = frozenset(
+    [
+        *(
+            "it",
+            "one",
+            "ones",
+            "something",
+            "someone",
+            "anything",
+            "anyone",
+            "nothing",
+            "everything",
+            "everyone",
+            "this",
+        ),
+        *("be", "is", "are", "was", "were", "being", "been", "am", "have", "has", "had", "having", "do", "does", "did"),
+        *("doing", "done", "other", "others", "such", "many", "much", "few", "own", "same", "several", "various"),
+    ]
+)
+"""Pronouns, quantifiers and auxiliaries: they name nothing, whatever a tagger says."""
+_NAME = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?")
+_INFLECTED = frozenset(["VBD", "VBN", "JJR", "JJS"])
+
+
+class CaptionLexicon(PackagedLexicon):
+    """Lemmas from the SPECIALIST lexicon, and from simplemma's dictionary for words that it lacks.
+
+    A noun whose dictionary form is written with a capital is a name (``christmas`` is `Christmas`). A word that
+    neither knows stays as it is. German and Dutch words are looked up in simplemma's dictionaries alone.
+
+    Parameters
+    ----------
+    language : {"en", "de", "nl"}
+    """
+
+    def __init__(self, language: str = "en") -> None:
+        super().__init__()
+        import simplemma
+
+        self.language = language
+        self._lemmatise: Callable[..., str] = simplemma.lemmatize
+        self._listed: Callable[..., bool] = simplemma.is_known
+
+    def describe(self) -> dict[str, Any]:
+        """Names and versions of the packages."""
+        from importlib import metadata
+
+        versions = {name: metadata.version(name) for name in ("lemminflect", "simplemma")}
+        return {"lexicon": "specialist and simplemma", **versions, "language": self.language}
+
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
+        """Lemma if accepted, else None."""
+        if pos == "m":
+            if not _NAME.fullmatch(word) or len(word) < 2:
+                return None
+            return self._lemmatise(word, lang=self.language) if word.islower() else word
+        _check_part(pos)
+        if not _WORD.fullmatch(word):
+            return None
+        if self.language != "en":
+            return self._foreign(word, pos)
+        word = word.lower()
+        if word in _NO_CONCEPTS:
+            return None
+        if pos == "n" and word in _PLURAL_ONLY:
+            return word
+        listed = self._forms(word).get(pos)
+        if listed is not None:
+            others = [lemma for lemma in listed if lemma != word]
+            # `fell` and `best` are lemmas too (to fell a tree), but not as a past tense and a superlative
+            return others[0] if tag in _INFLECTED and others else self._choose(listed, pos)
+        if len(word) < self.min_letters:
+            return None
+        lemma = self._lemmatise(word, lang="en")
+        if pos == "n" and lemma[:1].isupper() and not self._forms(word):
+            return lemma
+        inflected = word.endswith("s") if pos == "n" else pos == "v"
+        if inflected and lemma != word and self._listed(word, lang="en") and not lemma[:1].isupper():
+            return lemma
+        return self._cut(word, pos)
+
+    def _foreign(self, word: str, pos: str) -> str | None:
+        if len(word) < self.min_letters:
+            return None
+        lemma = self._lemmatise(word, lang=self.language)
+        # German nouns keep their capital, by which they are told from adjectives and verbs
+        return lemma if self.language == "de" and pos == "n" else lemma.lower()
+
+    def _known(self, word: str) -> bool:
+        return super()._known(word) or self._listed(word, lang="en")
+
+    def compound(self, words: tuple[str, ...]) -> bool:
+        """Whether the words are in the list of compounds."""
+        return self.language == "en" and " ".join(words) in ENGLISH

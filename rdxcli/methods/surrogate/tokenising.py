@@ -1,6 +1,6 @@
 """From a caption to words with their parts of speech.
 
-Two taggers speak the Penn tag set:
+Taggers speak the Penn tag set; `rdxcli.methods.surrogate.caption_tagger` has a third one, the default:
 
 - `PerceptronTagger`: the published one, NLTK's averaged perceptron, from its JSON weights (a download);
 - `LexiconTagger`: needs no download. Brill's lexicon and rules as shipped inside the TextBlob wheel (MIT), corrected

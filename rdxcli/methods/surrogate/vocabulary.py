@@ -142,34 +142,46 @@ class Vocabulary:
         N.
     notes : sequence of str
         Remarks, for example concepts of a given vocabulary that no caption mentions.
+    cut : sequence of (Concept, int, str)
+        Concepts of the captions that got no column: the images that mention them, and why; most frequent first.
     """
 
     concepts: Sequence[Concept]
     image_counts: np.ndarray
     num_images: int
     notes: Sequence[str] = field(default=())
+    cut: Sequence[tuple[Concept, int, str]] = field(default=())
 
     def __len__(self) -> int:
         return len(self.concepts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The vocabulary table: index, lemma, pos, image_count, image_share."""
-        share = self.image_counts / max(self.num_images, 1)
+        """The vocabulary table: index, lemma, pos, image_count, image_share, status, reason; kept concepts first."""
+        n = max(self.num_images, 1)
+        kept = [
+            (j, concept, int(count), "kept", "")
+            for j, (concept, count) in enumerate(zip(self.concepts, self.image_counts, strict=True))
+        ]
+        out = [("", concept, count, "cut", reason) for concept, count, reason in self.cut]
         return [
             {
-                "index": j,
+                "index": index,
                 "lemma": concept.lemma,
                 "pos": concept.pos,
-                "image_count": int(self.image_counts[j]),
-                "image_share": float(share[j]),
+                "image_count": count,
+                "image_share": count / n,
+                "status": status,
+                "reason": reason,
             }
-            for j, concept in enumerate(self.concepts)
+            for index, concept, count, status, reason in [*kept, *out]
         ]
 
 
-def _stop_test(stop: Iterable[Concept | str]) -> tuple[set[str], set[Concept]]:
-    parsed = [Concept.parse(entry) if isinstance(entry, str) else Concept(*entry) for entry in stop]
-    return {concept.lemma for concept in parsed if concept.pos == "*"}, {c for c in parsed if c.pos != "*"}
+def _listed(given: Iterable[Concept | str], concepts: Sequence[Concept]) -> np.ndarray:
+    """Which concepts a user's list names, by lemma or by lemma and part of speech: (c,) bool."""
+    parsed = [Concept.parse(entry) if isinstance(entry, str) else Concept(*entry) for entry in given]
+    lemmas, exact = {c.lemma for c in parsed if c.pos == "*"}, {c for c in parsed if c.pos != "*"}
+    return np.array([c.lemma in lemmas or c in exact for c in concepts], dtype=bool)
 
 
 def fit_vocabulary(
@@ -177,8 +189,9 @@ def fit_vocabulary(
     *,
     min_count: int = 3,
     max_threshold: float = 0.1,
-    pos: str = "navp*",
+    pos: str = "navmp*",
     stop: Iterable[Concept | str] = (),
+    keep: Iterable[Concept | str] = (),
     max_size: int | None = None,
 ) -> Vocabulary:
     """Choose concepts by document frequency.
@@ -194,6 +207,8 @@ def fit_vocabulary(
         Parts of speech to keep.
     stop : iterable of Concept or str
         Concepts to leave out: ``dog/n``, or ``dog`` for every part of speech.
+    keep : iterable of Concept or str
+        Concepts that stay whatever the thresholds say, if a caption mentions them.
     max_size : int, optional
         Keep only the most frequent ones; ties in the order of (lemma, pos).
 
@@ -211,20 +226,43 @@ def fit_vocabulary(
         raise ValueError(f"Got max_size={max_size}, expected at least 1")
     if unknown := set(pos) - set(POS_NAMES):
         raise ValueError(f"Got parts of speech {sorted(unknown)}, expected some of {sorted(POS_NAMES)}")
-    lemmas, concepts = _stop_test(stop)
     df = counts.image_counts
-    keep = (df >= min_count) & (df / n <= max_threshold)
-    wanted = [c.pos in pos and c.lemma not in lemmas and c not in concepts for c in counts.concepts]
-    keep &= np.array(wanted, dtype=bool)
-    kept = np.flatnonzero(keep)
+    stopped, wanted = _listed(stop, counts.concepts), _listed(keep, counts.concepts)
+    reasons = (
+        (stopped, "left out by name"),
+        (~wanted & np.array([c.pos not in pos for c in counts.concepts], dtype=bool), f"part of speech not in {pos}"),
+        (~wanted & (df < min_count), f"in fewer than {min_count} images"),
+        (~wanted & (df / n > max_threshold), f"in more than {max_threshold:.3g} of the images"),
+    )
+    reason = np.full(len(df), "", dtype=object)
+    for rows, why in reversed(reasons):
+        reason[rows] = why
+    kept = np.flatnonzero(reason == "")
     if max_size is not None and len(kept) > max_size:
-        kept = np.sort(kept[np.argsort(-df[kept], kind="stable")[:max_size]])
+        order = kept[np.argsort(-df[kept], kind="stable")]
+        reason[order[max_size:]] = f"not among the {max_size} most frequent"
+        kept = np.sort(order[:max_size])
     if not len(kept):
         raise ValueError(
             f"Got no concept that at least {min_count} and at most {max_threshold:.0%} of {n} images mention, out of "
             f"{len(df)}; expected a lower min_count or a higher max_threshold"
         )
-    return Vocabulary([counts.concepts[int(j)] for j in kept], df[kept], n)
+    gone = np.flatnonzero(reason != "")
+    gone = gone[np.argsort(-df[gone], kind="stable")]
+    cut = [(counts.concepts[int(j)], int(df[j]), str(reason[j])) for j in gone]
+    return Vocabulary([counts.concepts[int(j)] for j in kept], df[kept], n, _frequent(cut, max_threshold, n), cut)
+
+
+def _frequent(cut: Sequence[tuple[Concept, int, str]], max_threshold: float, n: int) -> tuple[str, ...]:
+    """A remark about the most frequent concepts, which a reader would miss."""
+    found = [str(concept) for concept, count, reason in cut if count / n > max_threshold and "more than" in reason]
+    if not found:
+        return ()
+    few = f"{', '.join(found[:8])}{' ...' if len(found) > 8 else ''}"
+    return (
+        f"{len(found)} concepts in more than {max_threshold:.3g} of the images have no column: {few}; "
+        "a higher max_threshold, or their names in the file of concepts to keep, takes them in",
+    )
 
 
 def given_vocabulary(counts: ConceptCounts, concepts: Iterable[Concept | str]) -> Vocabulary:

@@ -32,7 +32,7 @@ class Words:
     def tag(self, words: list[str]) -> list[str]:
         return ["NN"] * len(words)
 
-    def lookup(self, word: str, pos: str) -> str | None:
+    def lookup(self, word: str, pos: str, tag: str = "") -> str | None:
         return word
 
     def compound(self, words: tuple[str, ...]) -> bool:
@@ -120,7 +120,7 @@ def test_options_of_the_vocabulary(packaged: ConceptExtractor) -> None:
     assert all(name.endswith("/v") for name in names(pos="v"))
     assert names(max_size=1) == ["dog/n"]
     row = fit_vocabulary(counts, **everything).rows()[0]
-    assert set(row) == {"index", "lemma", "pos", "image_count", "image_share"}
+    assert set(row) == {"index", "lemma", "pos", "image_count", "image_share", "status", "reason"}
     for wrong in ({"min_count": 0}, {"max_threshold": 0.0}, {"max_threshold": 1.5}, {"max_size": 0}, {"pos": "q"}):
         with pytest.raises(ValueError, match="Got"):
             fit_vocabulary(counts, **{**everything, **wrong})
