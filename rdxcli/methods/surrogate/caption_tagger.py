@@ -23,6 +23,7 @@ from typing import Any
 from . import hanta
 from .lexicon import PackagedLexicon
 
+_FAR = 7.0  # tags that are a thousand times rarer for a word are not tried
 _START, _END, _UNKNOWN = (0, 1), 2, 3
 _BEAM, _SLACK, _UNSEEN = 5, 2.0, -12.0
 # Natural logarithms, set on 100 tagged sentences and 60 written for the purpose, none of which is among those of the
@@ -129,8 +130,8 @@ class CaptionTagger:
         }
         if joint and self._lexicon is not None and word.isalpha():
             self._consult(word.lower(), joint)
-        own = self._model.LP_wtag
-        return tuple((code, value - own.get(code, -15.0)) for code, value in joint.items())
+        own, least = self._model.LP_wtag, max(joint.values(), default=0.0) - _FAR
+        return tuple((code, value - own.get(code, -15.0)) for code, value in joint.items() if value >= least)
 
     def _consult(self, word: str, joint: dict[int, float]) -> None:
         """Move the probabilities of an English word by what the dictionary says of it."""
@@ -178,10 +179,12 @@ class CaptionTagger:
                     continue
                 following = transitions.get(state, {})
                 candidates = here or dict.fromkeys((code for code in following if code in self._name), 0.0)
+                last = state[1]
                 for code, score in (candidates or {self._fallback: 0.0}).items():
-                    total, new = value + following.get(code, _UNSEEN) + score, (state[1], code)
-                    if new not in row or total > row[new][0]:
-                        row[new] = (total, state)
+                    score += value + following.get(code, _UNSEEN)
+                    known = row.get((last, code))
+                    if known is None or score > known[0]:
+                        row[last, code] = (score, state)
             table.append(row)
             previous = row
         state = max(previous, key=lambda at: previous[at][0] + transitions.get(at, {}).get(_END, _UNSEEN))
