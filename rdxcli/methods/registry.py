@@ -108,6 +108,13 @@ _BUILT_IN = (
         analysis="units",
     ),
     Method(
+        "find-units",
+        "explain",
+        "rdxcli.methods.neurons.search:UnitSearch",
+        "the units that respond to a word, a class or an image",
+        analysis="search",
+    ),
+    Method(
         "network-dissection",
         "explain",
         "rdxcli.methods.neurons.network_dissection:NetworkDissection",

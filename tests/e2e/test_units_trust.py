@@ -528,3 +528,21 @@ def test_all_explainers_of_units_side_by_side(tmp_path: Path) -> None:
     assert "needs something to explain units with" in " ".join(nothing.stderr.split())
     planned = rdx_here(*arguments, "--dry-run", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr
+
+
+def test_units_are_found_by_class_and_by_concept(tmp_path: Path) -> None:
+    write(tmp_path, 0, n=400)
+    found = explain(tmp_path, "--labels", "y.txt", "--param", "query=cat", method="find-units")
+    assert found["units"][0]["unit"] == 1
+    assert found["units"][0]["scores"]["q value"] <= 0.05
+    assert found["units"][2]["status"] == "not better than chance"
+    other = explain(tmp_path, *CONCEPTS, "--param", "query=dog", "--run", "dog", method="find-units")
+    assert other["units"][0]["unit"] == 0
+    assert "respond to `dog` more than chance" in other["notes"][-1]
+    said = explain(tmp_path, *CONCEPTS, "--param", "query=dgo", "--run", "x", method="find-units", ok=False)["error"]
+    assert "dog" in said
+    for more in ([], ["--param", "query=dog", "--file", "image=x.png"], ["--file", "image=x.png"]):
+        assert explain(tmp_path, *CONCEPTS, *more, method="find-units", ok=False)["error"]
+    explain(tmp_path, *CONCEPTS)
+    assert [entry["method"] for entry in simulate(tmp_path, *CONCEPTS, "--method", "all")["methods"]] == ["le-label"]
+    assert rdx_here("visualize", found["artifact"], cwd=tmp_path).returncode == 0

@@ -300,3 +300,21 @@ def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path:
     assert len(files(whole)) >= 5
     assert files(cut) == files(whole)
     assert not list(cut.rglob("*.partial"))
+
+
+def test_units_are_found_by_word_and_by_image(units: Path, siglip_folder: Path, tmp_path: Path) -> None:
+    base = [
+        *("explain", "--method", "find-units", "--activations", units / "acts.npy", "--dataset", f"folder:{units}"),
+        *("--vlm", f"hf:{siglip_folder}", "--outputs", tmp_path, "--json"),
+    ]
+    word = rdx_here(*base, "--param", "query=red")
+    assert word.returncode == 0, word.stderr
+    assert {unit["unit"] for unit in json.loads(word.stdout)["units"]} == {0, 1}
+    image = rdx_here(*base, "--file", f"image={units / 'red' / '00.png'}", "--run", "image")
+    assert image.returncode == 0, image.stderr
+    found = json.loads(image.stdout)
+    assert found["units"][0]["unit"] == 0  # how red a picture is
+    assert found["units"][0]["concepts"][0]["concept"] == "00.png"
+    missing = rdx_here(*base, "--file", "image=nowhere.png", "--run", "missing")
+    assert missing.returncode == 1
+    assert "no such image" in missing.stderr

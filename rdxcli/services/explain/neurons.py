@@ -291,7 +291,7 @@ def table_of(document: Mapping[str, Any], source: Representation) -> Table:
     """What people see of explained units: the score on unseen images, what chance reaches, the explanation."""
     units = document["units"]
     has = {name for unit in units for name in unit["scores"]}
-    names = [name for name in (*FIRST, "val correlation", "chance", "q value") if name in has]
+    names = [name for name in (*FIRST, "val correlation", "auc", "chance", "q value") if name in has]
     columns = ["unit"]
     for name in names:
         columns += [name, "95 %"] if name == "test correlation" else [name]

@@ -218,6 +218,7 @@ def _runs(method: str, source: Representation, outputs: Path, model: str | None,
         artifact
         for artifact in find_artifacts(outputs, "explanations")
         if artifact.path.parts[-4:-2] == (shown_model, shown_layer)
+        and artifact.manifest.request.parameters.get("method") != "find-units"  # asks for units, explains none
     ]
     named = here if method == "all" else [artifact for artifact in here if artifact.path.name == method]
     if not named:
