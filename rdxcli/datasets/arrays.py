@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import DEBUG, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def load_representation(
     name = file.path.stem + (f":{file.key}" if file.key and split_key(text) != (text, None) else "")
     record = as_representation(file, name, labels, sample_ids, images, spatial, pool, choice)
     if file.seen is not None:
-        log.info("%s", file.seen.line())
+        log.log(INFO if file.seen.remarkable else DEBUG, "%s", file.seen.line())
     return record
 
 
@@ -153,7 +154,7 @@ def load_concepts(
         file = read_array(text, choice, concepts=True)
         label = file.path.stem
         if file.seen is not None:
-            log.info("%s", file.seen.line())
+            log.log(INFO if file.seen.remarkable else DEBUG, "%s", file.seen.line())
         values, ids, columns = check_values(file.values, label, minimum=1), file.sample_ids, file.columns
     if sample_ids is not None:
         ids = read_values(sample_ids, ID_NAMES, "sample ids")
