@@ -20,6 +20,7 @@ from rdxcli.representations.extraction import (
     SAMPLES,
     ExtractOptions,
     Job,
+    check_repeatable,
     count_values,
     make_layers,
     output_shapes,
@@ -118,6 +119,10 @@ def extract(options: ExtractOptions) -> list[Extracted]:
     job = prepare(options, rank)
     if rank.count > 1:
         log.info("rank %d of %d (%s)", rank.index, rank.count, rank.source)
+    made = zip(job.layers, job.folders, job.requests, strict=True)
+    fresh = [layer for layer, folder, request in made if options.force or check_reuse(folder, request) is None]
+    if fresh and rank.index == 0 and not options.allow_random:
+        check_repeatable(job, fresh)  # before anything is claimed: others need not wait for it
     drafts = {
         layer: join(folder, request, force=options.force)
         for layer, folder, request in zip(job.layers, job.folders, job.requests, strict=True)

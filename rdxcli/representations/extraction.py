@@ -194,8 +194,6 @@ def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
     if not drafts:
         return 0
     options = job.options
-    if not options.allow_random and rank.index == 0:
-        check_repeatable(job, list(drafts))
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
     row_bytes = max(4 * count_values(shapes[layer]) for layer in drafts)
     workers = count_workers(options.address) if options.engine == "ray" else rank.count
