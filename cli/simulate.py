@@ -44,7 +44,7 @@ def simulate(
     method: Annotated[
         str | None, typer.Option("--method", help="Explanation run of this layer, or all.", show_default=False)
     ] = None,
-    scoring: Annotated[str, typer.Option("--scoring", help="correlation or ablation.")] = "correlation",
+    scoring: Annotated[str, typer.Option("--scoring", help="correlation, ablation or images.")] = "correlation",
     variant: Annotated[str, typer.Option("--variant", help="Of ablation: optim or norm.")] = "optim",
     model: Annotated[str | None, typer.Option("--model", help="Model.", autocompletion=complete_models)] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Layer.", autocompletion=complete_layers)] = None,

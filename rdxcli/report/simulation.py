@@ -13,6 +13,7 @@ MOST = 200
 WORDS = {
     "correlation": "Correlation of simulated and true activations",
     "ablation": "Share of a unit's effect on the loss that its simulated activation keeps",
+    "images": "How well images of its concept are told from others by a unit (AUC)",
 }
 
 

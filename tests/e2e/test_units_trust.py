@@ -546,3 +546,33 @@ def test_units_are_found_by_class_and_by_concept(tmp_path: Path) -> None:
     explain(tmp_path, *CONCEPTS)
     assert [entry["method"] for entry in simulate(tmp_path, *CONCEPTS, "--method", "all")["methods"]] == ["le-label"]
     assert rdx_here("visualize", found["artifact"], cwd=tmp_path).returncode == 0
+
+
+def test_explanations_are_judged_by_images_of_their_concepts(tmp_path: Path) -> None:
+    """Images of three digits in folders; units of the embedded model, explained by labels, on other digits."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for digit in (0, 3, 7):
+        (tmp_path / "shown" / str(digit)).mkdir(parents=True)
+        for i in np.flatnonzero(labels == digit)[-12:]:
+            pixels = (images[i].reshape(8, 8) / 16 * 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "shown" / str(digit) / f"{i}.png")
+    base = ["--model", "digits-cnn", "--limit", "600", "--outputs", tmp_path / "o", "--json"]
+    assert rdx_here("explain", "--method", "le-label", *base).returncode == 0
+    arguments = ["simulate", "--method", "le-label", *base, "--scoring", "images"]
+    done = rdx_here(*arguments, "--file", f"concept_images={tmp_path / 'shown'}")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    units = document["methods"][0]["units"]
+    scored = [unit for unit in units if unit["score"] is not None]
+    assert {unit["concept"] for unit in scored} <= {"0", "3", "7"}
+    assert float(np.mean([unit["score"] for unit in scored])) > 0.7
+    assert all(unit["low"] <= unit["score"] <= unit["high"] for unit in scored)
+    assert document["summary"]["undefined"] == len(units) - len(scored)
+    assert rdx_here("visualize", document["artifact"], "--outputs", tmp_path / "o").returncode == 0
+    missing = rdx_here(*arguments, "--run", "x")
+    assert missing.returncode == 2
+    assert "concept_images=FOLDER" in " ".join(missing.stderr.split())
+    none = rdx_here(*arguments, "--run", "x", "--file", "concept_images=nowhere")
+    assert "no such folder" in none.stderr

@@ -31,17 +31,19 @@ from rdxcli.records import Representation, Simulation
 from rdxcli.services.base import Analysis, Outcome, Table, check_units, parse_units
 from rdxcli.services.explain.base import ExplainOptions, representation
 from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
+from rdxcli.services.simulate import concept_images
 from rdxcli.services.simulate.ablation import PARAMETERS, VARIANTS, request_inputs, score_tables
 from rdxcli.services.simulate.tables import Explained, check_texts, common_split, gather_tables, known_to
 
 PARTS = ("test", "val", "train", "all")
-SCORINGS = ("correlation", "ablation")
-FILES = (*sorted(EMBEDDINGS), "superclasses", "head", "classes")
+SCORINGS = ("correlation", "ablation", "images")
+FILES = (*sorted(EMBEDDINGS), "superclasses", "head", "classes", concept_images.FILE)
 BLOCKS = "blocks"
 NULL_EXPLANATIONS = 100
 TITLES = {
     "correlation": "correlation of simulated and true activations",
     "ablation": "share of a unit's effect on the loss that its simulated activation keeps",
+    "images": "how well images of its concept are told from others by a unit (AUC)",
 }
 
 
@@ -106,6 +108,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             known |= {**CALIBRATION, TEMPLATE.name: TEMPLATE}
         given = checked(options.scoring, known, source.parameters)
         check_calibration(source)
+        if options.scoring == "images":
+            concept_images.check_images(source)
         check_texts(options.explanations, options.method)
         check_units(source.units)
         self.given = read_splits(source.splits) if source.splits is not None else None
@@ -135,6 +139,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             if asked.units is not None:
                 units = parse_units(asked.units, source.d)
                 tables = {name: _selected(one, units) for name, one in tables.items()}
+            if options.scoring == "images":
+                return self._with_images(source, tables)
             words = list(dict.fromkeys(word for one in tables.values() for word in _words(one)))
             concepts = gather(asked, source, labels=True, scorer=open_scorer(asked, words))
         except MissingDataError as error:
@@ -153,16 +159,25 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             records["judge"] = request_inputs(asked, source)
         return records
 
+    def _with_images(self, source: Representation, tables: Mapping[str, Explained]) -> Mapping[str, Any]:
+        """Records where images of the concepts are the judge, and no simulator is."""
+        asked = self.options.source
+        given = None if asked.splits is None else read_splits(asked.splits, source.n)
+        split, self.notes = common_split(tables, source, given, given or split_of(asked, source.n))
+        shown = concept_images.images_of_concepts(asked)
+        return {"representation": source, "images of concepts": shown, "tables": tables, "split": asdict(split)}
+
     def folder(self) -> Path:
         asked, source = self.options.source, self.source
         dataset = source.source.get("dataset") or array_dataset(source.name)
         model = str(asked.model or source.source.get("model") or source.name)
-        suffix = "" if self.options.scoring == "correlation" else f"--ablation-{self.options.variant}"
+        endings = {"correlation": "", "ablation": f"--ablation-{self.options.variant}", "images": "--images"}
+        suffix = endings[self.options.scoring]
         run = asked.run or "--".join(self.records["tables"]) + _simulator(asked) + suffix
         return simulations_folder(asked.outputs, dataset, model, source.layer or "array", run)
 
     def compute(self, draft: Draft) -> Simulation:
-        options, source, concepts = self.options, self.source, self.records["concepts"]
+        options, source, concepts = self.options, self.source, self.records.get("concepts")
         tables = {name: one.table for name, one in self.records["tables"].items()}
         split = Split(**self.records["split"])
         rows = np.arange(source.n) if options.part == "all" else getattr(split, options.part)
@@ -180,7 +195,10 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
                 store=draft.path / BLOCKS,
             )
             draft.discard_at_end(BLOCKS)
+        elif options.scoring == "images":
+            methods = concept_images.score_tables(tables, source, self.records["images of concepts"], np.asarray(rows))
         else:
+            assert concepts is not None
             total = sum(len(table.rows) for table in tables.values())
             methods = []
             with track("simulate", total, "units") as advance:
@@ -194,7 +212,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             method=options.scoring,
             parameters={**self.settings, "tables": list(tables)},
             seed=options.seed,
-            notes=[*self.notes, *concepts.notes, *notes, *_on_common_units(methods)],
+            notes=[*self.notes, *(concepts.notes if concepts is not None else ()), *notes, *_on_common_units(methods)],
             model=source.describe(),
             methods=methods,
             pairs=_pairs(methods, options.seed),
@@ -347,6 +365,7 @@ def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, An
 def write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
     """``method,unit,score,low,high,length`` and, where chance is known, ``p_value,q_value``."""
     extra = [name for name in ("p_value", "q_value") if any(name in unit for m in methods for unit in m["units"])]
+    extra += concept_images.columns_of(methods)
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["method", "unit", "score", "low", "high", "length", *extra])
@@ -354,5 +373,5 @@ def write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
             for unit in entry["units"]:
                 values = [unit[name] for name in ("score", "low", "high")]
                 shown = ["" if v is None else repr(v) for v in values]
-                more = [repr(unit[name]) for name in extra]
+                more = ["" if unit[name] is None else unit[name] for name in extra]
                 writer.writerow([entry["method"], unit["unit"], *shown, unit["length"], *more])
