@@ -152,7 +152,7 @@ def _connect(ray: Any, address: str | None) -> bool:
         _reach(wanted)
     try:
         ray.init(
-            address=address,
+            address=wanted or "local",  # not the remains of a cluster that somebody started here once
             ignore_reinit_error=True,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -183,6 +183,10 @@ def _reach(address: str) -> None:
         raise _unreachable(address, f"no answer in {REACH:.0f} s") from None
     except OSError:
         return
+    if b"AuthenticationError" in done.stderr:
+        raise RdxError(
+            f"Ray at {address} asks for a token", "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        )
     if done.returncode:
         raise _unreachable(address, "something answers there, and it is not Ray")
 

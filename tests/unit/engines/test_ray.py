@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +44,12 @@ class Doubles(ShardTask):
         return {"values": batch}
 
 
+class Slow(Doubles):
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(0.2)
+        return {"values": batch}
+
+
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DependencyError) as caught:
@@ -68,3 +80,57 @@ def test_the_same_bytes_as_the_local_engine(tmp_path: Path) -> None:
         assemble(one, PLAN, tmp_path / f"{name}.npy", tmp_path / f"{name}.parquet")
     assert (tmp_path / "local.npy").read_bytes() == (tmp_path / "ray.npy").read_bytes()
     assert (tmp_path / "local.parquet").read_bytes() == (tmp_path / "ray.parquet").read_bytes()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_actor_costs_nothing_but_time(tmp_path: Path) -> None:
+    """The others take over what it held, it is started again, and the bytes are the same."""
+    ray = pytest.importorskip("ray")
+    local = ShardStore(tmp_path / "local", IDS)
+    run_local(Doubles(()), PLAN, {"values": local})
+    place = ShardStore(tmp_path / "partial" / "shards", (), "request")
+    plan = PLAN.settle(place.folder, "request")
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed:
+            for file in (tmp_path / "partial" / "workers").glob("*.json"):
+                if len(list(place.folder.glob("*.done"))) >= 2:
+                    killed.append(json.loads(file.read_text())["process"])
+                    os.kill(killed[0], signal.SIGKILL)
+                    break
+            time.sleep(0.01)
+
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    try:
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+        report = run_ray(Slow, ((),), plan, {"values": place}, IDS, RunOptions(description="test"))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        ray.shutdown()
+    assert killed
+    assert report.computed == N
+    store = ShardStore(place.folder, IDS, "request")
+    for name, one in (("local", local), ("ray", store)):
+        assemble(one, plan, tmp_path / f"{name}.npy", tmp_path / f"{name}.parquet")
+    assert (tmp_path / "local.npy").read_bytes() == (tmp_path / "ray.npy").read_bytes()
+    assert not list(place.folder.glob("*.lease"))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("address", ["127.0.0.1:{free}", "ray://127.0.0.1:{free}", "nowhere", "127.0.0.1:{other}"])
+def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = {"other": other.getsockname()[1], "free": free.getsockname()[1]}
+        free.close()
+        begun = time.monotonic()
+        with pytest.raises(RdxError, match="Ray cannot be reached") as caught:
+            run_ray(Doubles, ((),), PLAN, {"values": tmp_path}, IDS, RunOptions(), address.format(**ports))
+    assert time.monotonic() - begun < 15
+    assert len(caught.value.message.splitlines()) == 1
+    assert "--address" in str(caught.value.hint)
