@@ -166,6 +166,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
         draft.manifest.device = options.device
         return record
 
+    def headline(self) -> str:
+        a, b = self.joined.a, self.joined.b
+        labels = f"{len(set(map(str, a.labels)))} labels" if a.labels is not None else "no labels"
+        return (
+            f"comparing {a.name} and {b.name}: n = {a.n}, d = {a.d} and {b.d}, method {self.options.method} "
+            f"({labels}, joined by {self.joined.by})"
+        )
+
     def table(self, document: Mapping[str, Any]) -> Table:
         a, b = document["a"]["name"], document["b"]["name"]
         named = any(concept["words"] for concept in document["concepts"])
