@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import RdxError
 from rdxcli.progress import Advance, human_bytes, set_tracker
+from rdxcli.report.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 140  # columns of tables that go to a file or a pipe
+MESSAGE = 2000  # characters of a line of a message
 SHORT = 8  # cells up to this many characters are never broken into lines
 QUIET_INTERVAL = 30.0  # seconds between plain progress lines when stderr is no terminal
 BYTES = "B"  # unit of progress that is shown as kB, MB ... per second
@@ -84,7 +86,7 @@ class Sink:
     def message(self, text: str) -> None:
         """A line for people, on stderr, unless quiet."""
         if self.verbosity >= 0:
-            self.stderr.print(text, markup=False)
+            self.stderr.print(_lines(text), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to_stdout: bool = False) -> None:
         """A table for people. It goes to stderr, or to stdout when the table itself is what was asked for."""
@@ -97,7 +99,11 @@ class Sink:
 
         console = Console(highlight=False, emoji=False, width=_width(sys.stdout)) if to_stdout else self.stderr
         table = Table(
-            title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+            title=Text(clean(title)) if title else None,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
         widths = [max([len(column), *(len(_cell(row[i])) for row in rows)]) for i, column in enumerate(columns)]
@@ -114,9 +120,9 @@ class Sink:
         """An error: what is wrong, and in a line of its own what to do."""
         from rich.text import Text
 
-        self.stderr.print(Text("error: ", style="bold red") + Text(message))
+        self.stderr.print(Text("error: ", style="bold red") + Text(_lines(message)))
         if hint:
-            self.stderr.print(Text("hint: ", style="bold cyan") + Text(hint))
+            self.stderr.print(Text("hint: ", style="bold cyan") + Text(_lines(hint)))
 
     def traceback(self) -> None:
         """The traceback of the exception that is being handled, without the values of local variables."""
@@ -127,7 +133,7 @@ class Sink:
     def warning(self, text: str) -> None:
         from rich.text import Text
 
-        self.stderr.print(Text("warning: ", style="bold yellow") + Text(text))
+        self.stderr.print(Text("warning: ", style="bold yellow") + Text(_lines(text)))
 
     @contextmanager
     def _track(self, description: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -199,12 +205,17 @@ class _SinkHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             self.sink.warning(text)
         else:
-            self.sink.stderr.print(text, markup=False, style="dim" if record.levelno < logging.INFO else None)
+            self.sink.stderr.print(_lines(text), markup=False, style="dim" if record.levelno < logging.INFO else None)
 
 
 def _width(stream: Any) -> int | None:
     """Columns of a file or pipe, which has none of its own: enough for every table. None lets Rich ask the terminal."""
     return None if stream.isatty() or "COLUMNS" in os.environ else LOG_WIDTH
+
+
+def _lines(text: str) -> str:
+    """A message of one or more lines, each `clean`."""
+    return "\n".join(clean(line, MESSAGE) for line in text.split("\n"))
 
 
 def _cell(value: Any) -> str:
@@ -214,4 +225,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
-    return str(value)
+    return clean(value)

@@ -1,11 +1,12 @@
 """``rdx visualize``: the report of an artifact."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Session, command, read_stdin
+from .options import SAMPLES_FAILED, Session, command
 
 
 @command(
@@ -13,27 +14,60 @@ from .options import Session, command, read_stdin
     examples=[
         "rdx visualize",
         "rdx compare digits-cnn-m35 digits-cnn -q | rdx visualize - --open",
-        "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf",
+        "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf --width column",
     ],
-    without=("seed", "device", "run", "force", "dry_run", "wait"),
+    without=("seed", "device", "run", "dry_run", "wait"),
 )
 def visualize(
     session: Session,
-    artifact: Annotated[
-        str | None,
+    artifacts: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="An artifact: its folder, the end of its path, or - for standard input (default: the newest)."
+            metavar="[ARTIFACT]...",
+            help="Artifacts: their folders, the ends of their paths, or - for standard input (default: the newest).",
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="html, png or pdf.")] = "html",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="html, png, pdf or svg (default: what --to ends in, or html).", show_default=False
+        ),
+    ] = None,
+    width: Annotated[str, typer.Option("--width", help="Of a figure: column (3.3 inches) or page (6.9).")] = "page",
     to: Annotated[Path | None, typer.Option("--to", help="Write the report here.", dir_okay=False)] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Make a report that opens without a network: images, maps, numbers, and how they were made."""
+    from rdxcli.errors import UsageError
     from rdxcli.services import visualize as service
 
-    chosen = service.choose(read_stdin(artifact) if artifact else None, session.outputs)
-    path = service.visualize(chosen, session.outputs, form, to)
-    session.sink.result(str(path), {"report": str(path), "artifact": str(chosen.path), "format": form})
+    form = service.target(to, form, session.force)
+    names = [name for given in artifacts or [] for name in (_lines() if given == "-" else [given])]
+    chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]
+    chosen = chosen or [service.choose(None, session.outputs)]
+    if to is not None and len(chosen) > 1:
+        raise UsageError(f"--to names one file, and {len(chosen)} artifacts are given", "leave it out")
+    reports = [service.render(artifact, session.outputs, form, to, width) for artifact in chosen]
+    documents = [
+        {"report": str(one.path), "artifact": str(one.artifact.path), "format": form, "unread": list(one.unread)}
+        for one in reports
+    ]
+    session.sink.result(
+        "\n".join(str(one.path) for one in reports),
+        documents[0] if len(documents) == 1 else {"reports": documents},
+    )
     if open_it:
-        typer.launch(path.resolve().as_uri())
+        for one in reports:
+            typer.launch(one.path.resolve().as_uri())
+    if any(one.unread for one in reports):
+        session.exit(SAMPLES_FAILED)
+
+
+def _lines() -> list[str]:
+    """Every path on standard input."""
+    from rdxcli.errors import UsageError
+
+    lines = [line.strip() for line in sys.stdin if line.strip()]
+    if not lines:
+        raise UsageError("`-` reads a path from standard input, which is empty")
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,15 @@ import numpy as np
 
 from rdxcli.report.html import render
 from rdxcli.report.palette import NULL, concept_colours
+from rdxcli.report.text import clean
 
 NO_NAME = "no clear name"
 
-MAP_POINTS = 5000
-"""Points drawn in a map; more are thinned evenly, members of concepts last."""
+UNCERTAIN = 0.05
+"""Groups with a larger p are folded away: chance gives as strong ones."""
+
+MAIN_SCORES = ("mutual_knn", "cka", "rsa", "bsr_mean", "probe_agreement")
+"""Scores a reader should see; the others are folded."""
 
 PREDICTION_COLUMNS = {
     "churn": "changed",
@@ -99,16 +104,19 @@ def _view(
 ) -> dict[str, Any]:
     difference = document["difference"]
     directions = []
+    base = _base_rates(arrays)
     for key, other in (("a", "b"), ("b", "a")):
         chosen = [c for c in document["concepts"] if c["closer_in"] == key]
         colours = _colours(chosen)
+        shown = [_concept(c, document[key]["name"], colours, thumbnails, labels, base) for c in chosen]
         directions.append(
             {
                 "key": key,
                 "other_key": other,
                 "closer": document[key],
                 "other": document[other],
-                "concepts": [_concept(c, key, colours, thumbnails, labels) for c in chosen],
+                "concepts": [concept for concept in shown if not concept["uncertain"]],
+                "uncertain": [concept for concept in shown if concept["uncertain"]],
                 "maps": [
                     {"key": side, "title": f"{document[side]['name']}: two main axes, coloured by the groups above"}
                     for side in ("a", "b")
@@ -124,7 +132,7 @@ def _view(
         "n": document["n"],
         "method": document["method"],
         "dataset": document["samples"].get("dataset"),
-        "found": difference.get("verdict") != "no difference found",
+        "outcome": _OUTCOMES.get(difference.get("verdict"), "untested"),
         "question": difference.get("question"),
         "verdict": difference.get("verdict", "no test was made"),
         "verdict_lines": verdict_lines(document),
@@ -133,15 +141,7 @@ def _view(
         "notes": [*document["notes"], *difference.get("notes", [])],
         "predictions": _predictions(document.get("predictions")),
         "directions": directions,
-        "scores": [
-            {
-                "name": name,
-                "value": value,
-                "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b").removesuffix("_mean"), ""),
-            }
-            for name, value in document["scores"].items()
-            if not isinstance(value, dict | list)
-        ],
+        **_scores(document["scores"]),
         "map_data": _map_data(document, arrays),
         "provenance": [
             {"name": "command", "value": command},
@@ -153,6 +153,33 @@ def _view(
             ),
         ],
     }
+
+
+_OUTCOMES = {"difference found": "found", "no difference found": "none", "undecided": "undecided"}
+"""Style of each verdict; every other one means that nothing was tested."""
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The main scores in their order, then the others."""
+    rows = {
+        name: {
+            "name": name,
+            "value": value,
+            "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b").removesuffix("_mean"), ""),
+        }
+        for name, value in scores.items()
+        if not isinstance(value, dict | list)
+    }
+    main = [name for name in MAIN_SCORES if name in rows] or list(rows)[:5]
+    return {"scores": [rows[name] for name in main], "more_scores": [rows[name] for name in rows if name not in main]}
+
+
+def _base_rates(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Share of each label among all rows; nothing without labels."""
+    if "labels" not in arrays:
+        return {}
+    names, counts = np.unique(arrays["labels"], return_counts=True)
+    return {str(name): float(count / counts.sum()) for name, count in zip(names, counts, strict=True)}
 
 
 def verdict_lines(document: Mapping[str, Any]) -> list[str]:
@@ -207,28 +234,43 @@ def _colours(concepts: list[Mapping[str, Any]]) -> list[str]:
 
 def _concept(
     concept: Mapping[str, Any],
-    key: str,
+    holder: str,
     colours: list[str],
     thumbnails: Mapping[str, str],
     labels: Mapping[str, str],
+    base: Mapping[str, float],
 ) -> dict[str, Any]:
+    p_value = concept["p_value"]
     return {
         **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
         "strength": concept.get("strength"),
         "interval": concept.get("interval"),
+        "uncertain": p_value is not None and p_value > UNCERTAIN,
         "name": shown_name(concept["words"]),
         "words": concept["words"],
-        "anchor": f"{key}{concept['index']}",
+        "side": concept["closer_in"],
+        "anchor": f"{concept['closer_in']}{concept['index']}",
         "colour": colours[concept["index"]],
+        "sentence": _sentence(concept, holder, base),
         "shown": [
             {"id": sample, "image": thumbnails.get(sample), "label": labels.get(sample)}
             for sample in map(str, concept["sample_ids"])
         ],
         "labels": [
-            {"label": name, "share": share, "strength": max(35, 100 - 22 * rank)}
+            {"label": name, "share": share, "base": base.get(name), "strength": max(18, 45 - 9 * rank)}
             for rank, (name, share) in enumerate(concept["labels"].items())
         ],
     }
+
+
+def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float], most: int = 3) -> str:
+    """What a concept says, beside what is true of all images."""
+    said = f"{holder} holds {concept['size']} images together"
+    parts = [
+        f"{share:.0%} of them {clean(name, 40)}" + (f" (of all images {base[name]:.0%})" if name in base else "")
+        for name, share in list(concept["labels"].items())[:most]
+    ]
+    return f"{said}, {', '.join(parts)}." if parts else f"{said}."
 
 
 def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:
@@ -268,21 +310,29 @@ def _strips(difference: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _map_data(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Every row of both maps: packed coordinates (16 bits an axis), groups, ids and labels."""
     sides = [side for side in ("a", "b") if f"map_{side}" in arrays]
     if not sides:
         return None
     n = len(arrays["map_a"])
-    rows = np.unique(np.linspace(0, n - 1, min(n, MAP_POINTS)).astype(int))
     ids = arrays["sample_ids"] if "sample_ids" in arrays else np.arange(n)
     colours = {key: _colours([c for c in document["concepts"] if c["closer_in"] == key]) for key in DIRECTIONS}
+    names, codes = np.unique(arrays["labels"] if "labels" in arrays else np.full(n, ""), return_inverse=True)
     return {
-        "ids": [str(ids[i]) for i in rows],
-        "maps": {side: unit_square(arrays[f"map_{side}"][rows]).round(4).tolist() for side in sides},
-        "labels": {
-            key: np.clip(arrays[f"labels_{key}"][rows], 0, len(colours[key]) - 1).tolist() for key in DIRECTIONS
-        },
+        "n": n,
+        "ids": _pack("\n".join(clean(sample) for sample in ids.tolist())),
+        "maps": {side: _pack(np.rint(unit_square(arrays[f"map_{side}"]) * 65535)) for side in sides},
+        "groups": {key: _pack(np.clip(arrays[f"labels_{key}"], 0, len(colours[key]) - 1)) for key in DIRECTIONS},
         "colours": colours,
+        "names": [clean(name) for name in names.tolist()],
+        "labels": _pack(codes),
     }
+
+
+def _pack(values: np.ndarray | str) -> str:
+    """Text, or numbers as little-endian uint16: gzip, then base64. The page opens it without a library."""
+    raw = values.encode() if isinstance(values, str) else np.ascontiguousarray(values).astype("<u2").tobytes()
+    return base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
 
 
 def unit_square(points: np.ndarray) -> np.ndarray:

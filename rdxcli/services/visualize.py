@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,45 @@ from rdxcli.progress import log, track
 if TYPE_CHECKING:
     import numpy as np
 
-FORMATS = ("html", "png", "pdf")
-_FAMILIES = {"comparisons", "explanations", "simulations"}  # folders that say nothing in a file name
+    from rdxcli.report.gallery import Page
+
+FORMATS = ("html", "png", "pdf", "svg")
+WIDTHS = {"column": 3.3, "page": 6.9}
+"""Inches of a figure across one column of a paper, and across a page."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Parameters
+    ----------
+    artifact : Artifact
+    path : Path
+    unread : sequence of str
+        Images that should be on it and could not be read; the page says so too.
+    """
+
+    artifact: Artifact
+    path: Path
+    unread: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Thumbnails by sample id, and the ids whose image could not be read."""
+
+    uris: Mapping[str, str]
+    unread: Sequence[str] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of the report must know."""
+        if not self.unread:
+            return []
+        some = ", ".join(self.unread[:3]) + (" ..." if len(self.unread) > 3 else "")
+        wanted = len(self.unread) + len(self.uris)
+        return [f"{len(self.unread)} of {wanted} images could not be read, moved or damaged: {some}"]
 
 
 def choose(text: str | None, outputs: Path) -> Artifact:
@@ -31,24 +71,35 @@ def choose(text: str | None, outputs: Path) -> Artifact:
 
 
 def visualize(artifact: Artifact, outputs: Path, form: str = "html", to: Path | None = None) -> Path:
-    """Write the report of ``artifact`` and return its path.
+    """`render` without the list of images that could not be read."""
+    return render(artifact, outputs, form, to).path
+
+
+def render(
+    artifact: Artifact, outputs: Path, form: str = "html", to: Path | None = None, width: str = "page"
+) -> Report:
+    """Write the report of ``artifact``.
 
     Parameters
     ----------
     artifact : Artifact
     outputs : Path
         The outputs directory; the report goes to ``reports/`` of the artifact's data set.
-    form : {"html", "png", "pdf"}
+    form : {"html", "png", "pdf", "svg"}
     to : Path, optional
         Write here instead.
+    width : {"column", "page"}
+        Of figures: 3.3 or 6.9 inches.
 
     Raises
     ------
     UsageError
-        Unknown format, or a kind of artifact that has no such report.
+        Unknown format or width, or a kind of artifact that has no such report.
     """
     if form not in FORMATS:
         raise UsageError(f"unknown format `{form}`", f"choose one of {', '.join(FORMATS)}")
+    if width not in WIDTHS:
+        raise UsageError(f"unknown width `{width}`", f"choose one of {', '.join(WIDTHS)}")
     if artifact.kind not in _PAGES:
         raise UsageError(
             f"{artifact.path} holds {artifact.kind}, which has no report", "`rdx list artifacts` shows others"
@@ -58,7 +109,7 @@ def visualize(artifact: Artifact, outputs: Path, form: str = "html", to: Path | 
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            _PAGES[artifact.kind](artifact, form, temporary)
+            unread = _PAGES[artifact.kind](artifact, form, temporary, WIDTHS[width])
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -66,17 +117,40 @@ def visualize(artifact: Artifact, outputs: Path, form: str = "html", to: Path | 
         raise ArtifactError(
             f"cannot write {path}: {error.strerror or error}", "choose another place with --to"
         ) from None
-    return path
+    return Report(artifact, path, unread)
+
+
+def target(to: Path | None, form: str | None, force: bool = False) -> str:
+    """The format of a report: what is asked for, else what the ending of ``to`` says, else html.
+
+    Raises
+    ------
+    UsageError
+        The ending of ``to`` is that of no format, or of another than ``form``; or the file exists and may not be
+        replaced.
+    """
+    if to is None:
+        return form or "html"
+    ending = {"htm": "html"}.get(to.suffix[1:].lower(), to.suffix[1:].lower())
+    if ending not in FORMATS:
+        raise UsageError(
+            f"`{to}` ends in the name of no format", f"end it in {', '.join(f'.{known}' for known in FORMATS)}"
+        )
+    if form is not None and form != ending:
+        raise UsageError(f"`--format {form}` and the file `{to}` contradict each other", "leave one of them out")
+    if to.exists() and not force:
+        raise UsageError(f"{to} exists already", "replace it with --force, or choose another place")
+    return ending
 
 
 def report_path(artifact: Artifact, outputs: Path, form: str) -> Path:
-    """``<outputs>/<dataset>/reports/<model, layer, run ...>.<form>``."""
+    """``<outputs>/<dataset>/reports/<model, layer, explanations, run ...>.<form>``: one file for each artifact."""
     try:
         parts = artifact.path.resolve().relative_to(outputs.resolve()).parts
     except ValueError:
         return artifact.path.parent / f"{artifact.path.name}.{form}"
     depth = 2 if parts[0] == "arrays" and len(parts) > 2 else 1
-    name = "--".join(part for part in parts[depth:] if part not in _FAMILIES) or parts[-1]
+    name = "--".join(parts[depth:]) or parts[-1]
     return outputs.joinpath(*parts[:depth]) / "reports" / f"{name}.{form}"
 
 
@@ -88,8 +162,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> dict[str, str]:
-    """Pictures of the samples ``ids`` as ``data:`` URIs; ids without an image are left out.
+def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> Pictures:
+    """Pictures of the samples ``ids`` as ``data:`` URIs; nothing where no data set with images is known.
 
     Parameters
     ----------
@@ -100,36 +174,37 @@ def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> dict[str, str]
     from rdxcli.datasets.registry import open_dataset
     from rdxcli.report.thumbnails import data_uri
 
-    spec = samples.get("dataset")
-    if not spec:
-        return {}
+    spec, wanted = samples.get("dataset"), list(ids)
+    if not spec or not wanted:
+        return Pictures({})
     try:
         dataset = open_dataset(spec)
     except RdxError as error:
         log.warning("no images in the report: %s", error.message)
-        return {}
-    wanted = list(ids)
-    pictures, missing = {}, []
+        return Pictures({}, wanted)
+    found, unread = {}, []
     with track("read images", len(wanted), "images") as advance:
         for sample, index in zip(wanted, dataset.locate(wanted), strict=True):
             try:
                 if index < 0:
                     raise KeyError(sample)
-                pictures[sample] = data_uri(dataset.image(int(index)))
-            except (KeyError, OSError, ValueError) as error:
-                missing.append(f"{sample} ({type(error).__name__})")
+                found[sample] = data_uri(dataset.image(int(index)))
+            except (KeyError, OSError, ValueError, RdxError):
+                unread.append(sample)
             advance(1)
-    if missing:
-        log.warning("%d images could not be shown: %s", len(missing), ", ".join(missing[:3]))
+    pictures = Pictures(found, unread)
+    for note in pictures.notes:
+        log.warning(note)
     return pictures
 
 
-def _comparison(artifact: Artifact, form: str, path: Path) -> None:
+def _comparison(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
     from rdxcli.report import comparison, figures
 
     document = artifact.document()
     arrays = load_arrays(artifact.path / "arrays.npz")
     pictures = thumbnails(document["samples"], comparison.shown_ids(document))
+    document = {**document, "notes": [*document["notes"], *pictures.notes]}
     if form == "html":
         labels = {}
         if "labels" in arrays:
@@ -139,46 +214,47 @@ def _comparison(artifact: Artifact, form: str, path: Path) -> None:
             from rdxcli.services.compare.scoreboard import table
 
             scoreboard = table(document)
-        page = comparison.page(document, arrays, pictures, labels, artifact.manifest.command, scoreboard)
+        page = comparison.page(document, arrays, pictures.uris, labels, artifact.manifest.command, scoreboard)
         path.write_text(page, "utf-8")
     else:
-        figures.comparison_figure(document, arrays, pictures, path, form)
+        figures.comparison_figure(document, arrays, pictures.uris, path, form, width)
+    return pictures.unread
 
 
-def _gallery(module: str) -> Callable[[Artifact, str, Path], None]:
+def _gallery(module: str) -> Callable[[Artifact, str, Path, float], Sequence[str]]:
     """Renderer of a kind whose page is made of cards: ``rdxcli.report.<module>.page(document, command)``."""
 
-    def write(artifact: Artifact, form: str, path: Path) -> None:
-        if form != "html":
-            raise UsageError(f"{artifact.kind} have no {form} form", "use --format html and print the page")
-        import importlib
-
-        from rdxcli.report import gallery
-
+    def write(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
         document = artifact.document()
         page = importlib.import_module(f"rdxcli.report.{module}").page(document, artifact.manifest.command)
-        path.write_text(gallery.html(page, thumbnails(document.get("samples", {}), page.shown_ids())), "utf-8")
+        return _write(page, document.get("samples", {}), form, path, width)
 
     return write
 
 
-def _surrogate(artifact: Artifact, form: str, path: Path) -> None:
-    import csv
+def _surrogate(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
+    from rdxcli.report import surrogate
 
-    from rdxcli.report import gallery, surrogate
-
-    if form != "html":
-        raise UsageError(f"a surrogate has no {form} form", "use --format html and print the page")
     history = []
     with open(artifact.path / "metrics.csv", encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             numbers = {name: value for name, value in row.items() if name != "best" and value}
             history.append({name: float(value) for name, value in numbers.items()})
-    page = surrogate.page(artifact.document(), history, artifact.manifest.command)
-    path.write_text(gallery.html(page, {}), "utf-8")
+    return _write(surrogate.page(artifact.document(), history, artifact.manifest.command), {}, form, path, width)
 
 
-_PAGES: dict[str, Callable[[Artifact, str, Path], None]] = {
+def _write(page: Page, samples: Mapping[str, Any], form: str, path: Path, width: float) -> Sequence[str]:
+    from rdxcli.report import gallery
+
+    if form != "html":
+        raise UsageError(f"{page.kicker.lower()}: there is no {form} form", "use --format html and print the page")
+    pictures = thumbnails(samples, page.shown_ids())
+    page = replace(page, notes=[*page.notes, *pictures.notes])
+    path.write_text(gallery.html(page, pictures.uris), "utf-8")
+    return pictures.unread
+
+
+_PAGES: dict[str, Callable[[Artifact, str, Path, float], Sequence[str]]] = {
     "comparison": _comparison,
     "attributions": _gallery("attributions"),
     "directions": _gallery("directions"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import browse, made_up_comparison
+from helpers import browse, browser, made_up_comparison
 from PIL import Image
 
 from rdxcli.methods.difference.predictions import compare_predictions
@@ -123,6 +125,108 @@ def test_still_pictures(tmp_path: Path, form: str) -> None:
     figures.comparison_figure(document, record.arrays, {}, path, form)
     head = path.read_bytes()[:5]
     assert head.startswith(b"%PDF" if form == "pdf" else b"\x89PNG")
+
+
+def test_every_row_is_in_the_map_and_the_page_is_small() -> None:
+    n = 50_000
+    rng = np.random.default_rng(0)
+    labels = np.zeros(n, np.int32)
+    labels[-22:] = 1
+    arrays = {
+        **{f"map_{side}": rng.normal(size=(n, 2)) for side in "ab"},
+        **{f"labels_{side}": labels for side in "ab"},
+        "sample_ids": np.array([f"train/{i % 7}/{i:06d}.jpg" for i in range(n)]),
+        "labels": np.array([f"class {i % 7}" for i in range(n)]),
+    }
+    page = comparison.page(made_up_comparison(dataset=None).to_document(), arrays, {})
+    assert len(page) < 1_500_000
+    data = json.loads(page.partition('id="map-data">')[2].partition("</script>")[0])
+
+    def unpacked(text: str) -> bytes:
+        return gzip.decompress(base64.b64decode(text))
+
+    assert len(unpacked(data["maps"]["a"])) == len(unpacked(data["maps"]["b"])) == 4 * n
+    assert (np.frombuffer(unpacked(data["groups"]["a"]), "<u2") == labels).all()
+    assert unpacked(data["ids"]).decode().split("\n") == arrays["sample_ids"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "style"),
+    [
+        ("difference found", "found"),
+        ("no difference found", "none"),
+        ("undecided", "undecided"),
+        ("not tested", "untested"),
+    ],
+)
+def test_each_verdict_has_its_own_style(verdict: str, style: str) -> None:
+    page = _page(difference={"score": None, "verdict": verdict})
+    assert f'class="verdict {style}"' in page
+    assert ("Nothing was tested" in page) == (style == "untested")
+
+
+def test_uncertain_concepts_are_folded() -> None:
+    concepts = [DifferenceConcept("a", k, 9, 2.0, [0], ["0"], None, p, {"3": 1.0}) for k, p in ((1, 0.01), (2, 0.28))]
+    page = _page(
+        concepts=concepts, arrays={**made_up_comparison(dataset=None).arrays, "labels": np.array(["3", "5"] * 30)}
+    )
+    sure, _, folded = page.partition('<details class="uncertain"')
+    assert 'id="a1"' in sure
+    assert 'id="a2"' in folded
+    assert "1 uncertain: chance gives as strong groups (a2 p = 0.28)" in page
+    assert "one holds 9 images together, 100% of them 3 (of all images 50%)." in page
+
+
+def test_few_scores_are_shown_and_the_others_folded() -> None:
+    scores = {"cka": 0.7, "mutual_knn": 0.4, "rsa": 0.5, **{f"bsr_local_{i}": 0.1 for i in range(30)}}
+    head, _, folded = _page(scores=scores).partition("30 more scores")
+    assert [name in head for name in ("cka", "mutual_knn", "rsa", "bsr_local_3")] == [True, True, True, False]
+    assert "bsr_local_29" in folded
+
+
+@pytest.mark.browser
+def test_a_selection_in_one_map_shows_in_the_other(tmp_path: Path) -> None:
+    browsers = pytest.importorskip("playwright.sync_api")
+    page = tmp_path / "page.html"
+    page.write_text(_page(), "utf-8")
+    with browsers.sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        for width, scheme in ((1400, "light"), (390, "dark")):
+            tab = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            said: list[str] = []
+            requests: list[str] = []
+            tab.on("console", lambda message, said=said: said.append(message.text))
+            tab.on("pageerror", lambda error, said=said: said.append(str(error)))
+            tab.on("request", lambda one, requests=requests: requests.append(one.url))
+            tab.goto(page.as_uri())
+            tab.wait_for_selector("html[data-maps-drawn='4']")
+            state = tab.evaluate(
+                "() => [document.documentElement.scrollWidth - innerWidth, document.querySelectorAll('*').length]"
+            )
+            assert state[0] <= 0
+            assert state[1] < 15_000
+            other = "() => document.querySelectorAll('canvas')[1].toDataURL()"
+            before = tab.evaluate(other)
+            box = tab.locator("canvas").first.bounding_box()
+            tab.locator("canvas").first.scroll_into_view_if_needed()
+            box = tab.locator("canvas").first.bounding_box()
+            tab.mouse.move(box["x"] + 1, box["y"] + 1)
+            tab.mouse.down()
+            tab.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] - 1, steps=3)
+            tab.mouse.up()
+            assert tab.evaluate("() => document.documentElement.dataset.selected") == "60"
+            tab.mouse.down()
+            tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+            tab.mouse.up()
+            assert 0 < int(tab.evaluate("() => document.documentElement.dataset.selected")) < 60
+            assert tab.evaluate(other) != before
+            tab.keyboard.press("Escape")
+            assert tab.locator("#selection").is_hidden()
+            tab.locator("button.choose").first.click()
+            assert "9 of 60 images" in tab.locator("#selection").inner_text()
+            assert not said
+            assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+        chromium.close()
 
 
 @pytest.mark.browser

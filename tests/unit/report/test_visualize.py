@@ -1,0 +1,117 @@
+"""``rdx visualize``: where reports go, what is never replaced, what could not be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import made_up_comparison, rdx_here
+from PIL import Image
+
+from rdxcli.artifacts import Request, create, write_json
+from rdxcli.artifacts.store import DOCUMENTS, Artifact
+from rdxcli.services.visualize import report_path
+
+
+def stored(folder: Path, kind: str = "comparison", **changes: object) -> Artifact:
+    """A made-up artifact of a comparison; of another kind only its name."""
+    record = made_up_comparison(**{"dataset": None, **changes})  # type: ignore[arg-type]
+    with create(folder, Request(kind=kind)) as draft:
+        write_json(draft.path / DOCUMENTS[kind], record.to_document(str(folder)))
+        np.savez(draft.path / "arrays.npz", **record.arrays)
+    return draft.result
+
+
+def test_every_artifact_has_a_file_of_its_own(tmp_path: Path) -> None:
+    names = [
+        "m/layer/explanations/one",
+        "m/layer/simulations/one",
+        "m/layer/directions/one",
+        "comparisons/m--layer/one",
+    ]
+    paths = {report_path(stored(tmp_path / "digits" / name, "simulation"), tmp_path, "html") for name in names}
+    assert len(paths) == len(names)
+    assert {path.parent for path in paths} == {tmp_path / "digits" / "reports"}
+
+
+def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
+    made = stored(tmp_path / "out" / "x" / "comparisons" / "a--b" / "rdx").path
+    there = tmp_path / "mine.html"
+    there.write_text("precious")
+    for to, word in ((there, "--force"), (tmp_path / "precious.txt", ".html"), (tmp_path / "nothing", ".html")):
+        done = rdx_here("visualize", made, "--to", to, "--outputs", tmp_path / "out")
+        assert done.returncode == 2
+        assert word in done.stderr
+    assert there.read_text() == "precious"
+    assert not (tmp_path / "precious.txt").exists()
+    done = rdx_here("visualize", made, "--to", there, "--force", "--outputs", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "<!doctype html>" in there.read_text("utf-8")
+    clash = rdx_here("visualize", made, "--to", tmp_path / "x.png", "--format", "pdf", "--outputs", tmp_path / "out")
+    assert clash.returncode == 2
+    assert "contradict" in clash.stderr
+
+
+def test_the_ending_says_the_format_and_fonts_are_outlines(tmp_path: Path) -> None:
+    made = stored(tmp_path / "out" / "x" / "comparisons" / "a--b" / "rdx").path
+    for ending, width in (("pdf", "column"), ("svg", "page"), ("png", "column")):
+        to = tmp_path / f"figure.{ending}"
+        done = rdx_here("visualize", made, "--to", to, "--width", width, "--outputs", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        raw = to.read_bytes()
+        if ending == "pdf":
+            assert b"/Type3" not in raw
+            assert b"CIDFontType2" in raw
+        elif ending == "svg":
+            assert ">a1: n = 9" in raw.decode("utf-8")  # text stays text
+        else:
+            assert Image.open(to).width == pytest.approx(3.3 * 300, abs=2)
+
+
+def test_several_at_once_and_from_standard_input(tmp_path: Path) -> None:
+    made = [str(stored(tmp_path / "x" / "comparisons" / name / "rdx").path) for name in ("a--b", "c--d")]
+    out = ("--outputs", str(tmp_path))
+    for given, stdin in ((made, ""), (["-"], "\n".join(made))):
+        done = rdx_here("visualize", *given, *out, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        assert len(set(done.stdout.split())) == 2
+    assert rdx_here("visualize", *made, "--to", tmp_path / "one.html", *out).returncode == 2
+    assert rdx_here("visualize", "-", *out).returncode == 2
+
+
+def test_images_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "things"
+    folder.mkdir(parents=True)
+    ids = [f"things/{i:02}.png" for i in range(18)]
+    for name in ids:
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "photos" / name)
+    record = made_up_comparison(dataset=None)
+    concepts = [{**vars(concept), "sample_ids": [ids[row] for row in concept.samples]} for concept in record.concepts]
+    document = {**record.to_document(), "concepts": concepts, "samples": {"dataset": f"folder:{tmp_path / 'photos'}"}}
+    with create(tmp_path / "out" / "x" / "comparisons" / "a--b" / "rdx", Request(kind="comparison")) as draft:
+        write_json(draft.path / "concepts.json", document)
+        np.savez(draft.path / "arrays.npz", **record.arrays)
+    (folder / "03.png").write_bytes(b"no image")
+    done = rdx_here("visualize", draft.result.path, "--outputs", tmp_path / "out", "--json")
+    assert done.returncode == 4
+    said = json.loads(done.stdout)
+    assert said["unread"] == ["things/03.png"]
+    page = Path(said["report"]).read_text("utf-8")
+    assert "1 of 18 images could not be read" in page
+    assert 'class="noimage"' in page
+
+
+@pytest.mark.parametrize("evil", ["red\x1b[31m", "42 \u202e%", "a\rb", "x" * 10_000, ":smile:"])
+def test_foreign_text_is_tame_in_the_terminal(evil: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from rdxcli.cli.console import Sink
+
+    sink = Sink()
+    sink.table(evil, ("label",), [(evil,)], to_stdout=True)
+    sink.warning(evil)
+    found = capsys.readouterr()
+    for text in (found.out, found.err):
+        assert not set(text) & set("\x1b\u202e\r")
+        assert text.count("\n") < 25
+    assert ":smile:" not in evil or ":smile:" in found.out
