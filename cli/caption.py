@@ -16,6 +16,7 @@ DECODING, RUN = "How captions are drawn", "How to run"
         "rdx caption --dataset images:photos --captions-per-image 5",
         "rdx caption --dataset coco --split val --model human",
         "rdx caption --dataset imagenet --from captions.json",
+        "rdx caption --dataset images:photos --model openai:Qwen3-VL-4B --base-url http://localhost:8000/v1",
     ],
 )
 def caption(
@@ -29,9 +30,19 @@ def caption(
         typer.Option(
             "--model",
             "-m",
-            help="blip2-opt-2.7b-coco (default), blip-base, hf:REPO_OR_FOLDER, or human: the data set's own captions.",
+            help="blip2-opt-2.7b-coco (default), hf:REPO_OR_FOLDER, openai:NAME (a server), human: the data set's.",
         ),
     ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Address of the server, up to and with /v1.", rich_help_panel=RUN)
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, help="Requests to a server at a time.", rich_help_panel=RUN)
+    ] = 8,
+    attributes: Annotated[
+        bool,
+        typer.Option("--attributes", help="Ask for objects, attributes and relations.", rich_help_panel=DECODING),
+    ] = False,
     source: Annotated[
         Path | None, typer.Option("--from", help="Take the captions of this file (.json, .jsonl) instead.")
     ] = None,
@@ -87,7 +98,9 @@ def caption(
         top_p=top_p,
         top_k=top_k,
         max_tokens=max_tokens,
-        prompt=prompt,
+        prompt=service.ATTRIBUTES if attributes and prompt is None else prompt,
+        base_url=base_url,
+        parallel=parallel,
         dtype=dtype,
         batch_size=batch_size,
         workers=workers,

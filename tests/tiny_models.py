@@ -140,3 +140,22 @@ def _louder(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.mul_(4)
+
+
+def save_git(folder: Path) -> Path:
+    """Microsoft's GIT as published: a BERT tokeniser that says segments, which the model does not read."""
+    import transformers as t
+
+    specials = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    text = {"vocab_size": 19, "hidden_size": 16, "intermediate_size": 16, "pad_token_id": 1, "bos_token_id": 2,
+            "eos_token_id": 3, "max_position_embeddings": 64, **SMALL}  # fmt: skip
+    torch.manual_seed(6)
+    model = t.GitForCausalLM(t.GitConfig(vision_config=VISION, **text))
+    with torch.no_grad():
+        _louder(model)
+    model.save_pretrained(folder)
+    words = tokeniser(specials)
+    words.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    square = {"height": 32, "width": 32}
+    t.GitProcessor(t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square), words).save_pretrained(folder)
+    return folder

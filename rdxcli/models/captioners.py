@@ -7,6 +7,7 @@ what rounding does at a border between two tokens).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ INSTRUCTION = "Describe this image in one sentence."
 
 _SAME_TOKENS = ("blip", "blip-2")  # the prompt's tokens do not depend on the image
 _IMAGE = "<image>"
+_SEGMENTS = ("token_type_ids", "mm_token_type_ids")  # what tokenisers add whether the model reads it or not
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Captioner:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.same_tokens = self.kind in _SAME_TOKENS
+        self._takes = frozenset(inspect.signature(model.forward).parameters)
         self._tokens: dict[str | None, dict[str, Tensor]] = {}
 
     def prompt(self, given: str | None) -> str:
@@ -194,6 +197,7 @@ class Captioner:
             arguments |= {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
             arguments["num_return_sequences"] = how.captions
             arguments["logits_processor"] = LogitsProcessorList([_Choose(uniform, how)])
+        arguments.setdefault("logits_processor", LogitsProcessorList([_refuse_nan]))
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             tokens = self.model.generate(**inputs, **arguments)
@@ -211,7 +215,7 @@ class Captioner:
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype).contiguous()
             for name, value in values.items()
-            if isinstance(value, Tensor)
+            if isinstance(value, Tensor) and (name not in _SEGMENTS or name in self._takes)
         }
 
     def _prompt_tokens(self, prompt: str) -> dict[str, Tensor]:
@@ -239,8 +243,34 @@ class Captioner:
             tokeniser.padding_side = "left"  # captions begin where prompts end
             if tokeniser.pad_token is None:
                 tokeniser.pad_token = tokeniser.eos_token
+        if self.kind == "git":  # a caption goes on behind its prompt, so that no separator stands there
+            return self._git(items, text)
         images = [[image] for image in items] if getattr(self.processor, "chat_template", None) else list(items)
         return self.processor(images=images, text=[text] * len(items), padding=True, return_tensors="pt")
+
+    def _git(self, items: Sequence[Any], prompt: str) -> dict[str, Tensor]:
+        tokeniser = self.processor.tokenizer
+        ids = [tokeniser.cls_token_id, *tokeniser(prompt, add_special_tokens=False)["input_ids"]]
+        tokens = torch.tensor([ids]).expand(len(items), -1)
+        pixels = self.processor.image_processor(images=list(items), return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def _refuse_nan(input_ids: Tensor, scores: Tensor) -> Tensor:
+    """Logits as they are.
+
+    Raises
+    ------
+    InputError
+        They are NaN, as those of models whose numbers half precision cannot hold.
+    """
+    if bool(scores.isnan().any()):
+        kind = str(scores.dtype).removeprefix("torch.")
+        raise InputError(
+            f"the captioner computes NaN in {kind}",
+            "use --dtype bfloat16, or --dtype float32" if kind == "float16" else "are its weights whole?",
+        )
+    return scores
 
 
 class _Choose:
@@ -254,6 +284,7 @@ class _Choose:
         self.uniform, self.how, self.step = torch.from_numpy(uniform), how, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        _refuse_nan(input_ids, scores)
         k = min(self.how.top_k or scores.shape[1], scores.shape[1])
         best, tokens = (scores.float() / self.how.temperature).topk(k, dim=1)
         share = best.cpu().double().softmax(dim=1)

@@ -17,11 +17,16 @@ from rdxcli.progress import log
 if TYPE_CHECKING:
     from rdxcli.artifacts import Draft
     from rdxcli.datasets.base import Dataset
+    from rdxcli.models.caption_server import CaptionServer
     from rdxcli.models.captioners import Captioner, Sampling
 
 CODE = "1"
 CAPTIONS, SAMPLES = "captions.jsonl", "samples.parquet"
 HUMAN = "human"
+ATTRIBUTES = (
+    "List what this image shows, in this form: objects: ...; attributes: ... (an adjective and its object each); "
+    "relations: ... (object, verb or preposition, object). Nothing else."
+)
 BATCH = {"cpu": 4, "cuda": 32}
 MOST_SHARDS = 4000
 
@@ -39,6 +44,8 @@ class CaptionOptions:
         File with captions (.json, .jsonl) that are taken in place of making any.
     captions, temperature, top_p, top_k, max_tokens, prompt
         See `rdxcli.models.captioners.Sampling`.
+    base_url, parallel
+        Of a server, see `rdxcli.models.caption_server.CaptionServer`.
     dtype : str, optional
         Half precision on a GPU by default.
     batch_size, workers : int, optional
@@ -56,6 +63,8 @@ class CaptionOptions:
     top_k: int = 50
     max_tokens: int = 100
     prompt: str | None = None
+    base_url: str | None = None
+    parallel: int = 8
     dtype: str | None = None
     batch_size: int | None = None
     workers: int | None = None
@@ -112,6 +121,7 @@ def _dataset(options: CaptionOptions) -> Dataset:
 
 
 def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
+    from rdxcli.models.caption_server import SCHEME
     from rdxcli.models.captioners import DEFAULT, resolve_captioner
 
     if options.model is None:
@@ -123,14 +133,26 @@ def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
         if dataset.captions is None:
             raise MissingDataError(f"the data set {dataset.name} has no captions", f"--model {DEFAULT} makes some")
         return HUMAN
-    resolve_captioner(options.model)
+    if options.model.startswith(SCHEME):
+        _server(options)
+    else:
+        resolve_captioner(options.model)
+        if options.base_url is not None:
+            raise UsageError("--base-url is of a server", f"name a model of it: --model {SCHEME}NAME")
     return options.model
+
+
+def _server(options: CaptionOptions) -> CaptionServer:
+    from rdxcli.models.caption_server import CaptionServer
+
+    return CaptionServer(str(options.model), options.base_url, parallel=options.parallel)
 
 
 # -- by a model ---------------------------------------------------------------------------------------------------
 
 
 def _made(options: CaptionOptions, dataset: Dataset, name: str) -> Outcome:
+    from rdxcli.models.caption_server import SCHEME
     from rdxcli.models.captioners import Sampling, load_captioner
 
     how = Sampling(
@@ -146,7 +168,11 @@ def _made(options: CaptionOptions, dataset: Dataset, name: str) -> Outcome:
     for label, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
         if number is not None and number < least:
             raise UsageError(f"--{label}: got {number}, expected at least {least}")
-    captioner = load_captioner(name, options.device, options.dtype)
+    captioner: Captioner | CaptionServer
+    if name.startswith(SCHEME):
+        captioner = _server(options)
+    else:
+        captioner = load_captioner(name, options.device, options.dtype)
     known, described = captioner.description(), dataset.description()
     parameters = {**how.to_dict(), "prompt": captioner.prompt(how.prompt)}
     request = Request(
@@ -169,7 +195,9 @@ def _made(options: CaptionOptions, dataset: Dataset, name: str) -> Outcome:
     return _outcome(folder, draft.result, dataset.name, name)
 
 
-def _run(options: CaptionOptions, captioner: Captioner, dataset: Dataset, how: Sampling, draft: Draft) -> None:
+def _run(
+    options: CaptionOptions, captioner: Captioner | CaptionServer, dataset: Dataset, how: Sampling, draft: Draft
+) -> None:
     from rdxcli.engines.activations import default_workers
     from rdxcli.engines.captions import OUTPUT, CaptionTask
     from rdxcli.engines.local import RunOptions, run_local

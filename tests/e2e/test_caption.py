@@ -12,9 +12,10 @@ import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
-from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_llava, save_siglip
+from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_git, save_llava, save_siglip
 
-from rdxcli.models.captioners import Sampling, _Choose, load_captioner
+from rdxcli.errors import InputError
+from rdxcli.models.captioners import Sampling, _Choose, _refuse_nan, load_captioner
 
 N = 12
 
@@ -93,6 +94,38 @@ def test_a_chat_model_captions_too(pictures: Path, tmp_path: Path) -> None:
     assert not any(caption.startswith("USER: Describe this image") for caption in everything)
     done = rdx_here(*arguments(model, pictures, tmp_path / "asked", "--prompt", "a photo of", "--json"))
     assert json.loads(done.stdout)["parameters"]["prompt"] == "a photo of"
+
+
+def test_git_reads_no_segments(pictures: Path, tmp_path: Path) -> None:
+    """GIT's tokeniser says segments that the model does not take; captions go on behind the prompt."""
+    from transformers import AutoProcessor
+
+    model = save_git(tmp_path / "git")
+    by_one = captioned(*arguments(model, pictures, tmp_path / "1", "--batch-size", "1"))
+    assert by_one == captioned(*arguments(model, pictures, tmp_path / "5", "--batch-size", "5"))
+    captioner, picture = load_captioner(f"hf:{model}", "cpu"), Image.open(pictures / "03.png")
+    how = Sampling(captions=1, temperature=0, max_tokens=6)
+    (mine,) = captioner.caption([captioner.prepare(picture)], ["3"], how)
+    processor = AutoProcessor.from_pretrained(model)
+    asked = torch.tensor([[2, *processor.tokenizer("a photo of", add_special_tokens=False)["input_ids"]]])
+    pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"]
+    tokens = captioner.model.generate(pixel_values=pixels, input_ids=asked, max_new_tokens=6, do_sample=False)
+    whole = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]
+    assert f"a photo of {mine[0]}".strip() == whole.strip()
+
+
+@pytest.mark.parametrize("temperature", ["0", "1"])
+def test_nan_is_said_and_a_type_offered(blip: Path, temperature: str) -> None:
+    captioner = load_captioner(f"hf:{blip}", "cpu")
+    with torch.no_grad():
+        for parameter in captioner.model.parameters():
+            parameter.fill_(float("nan"))
+    item = captioner.prepare(Image.new("RGB", (32, 32)))
+    with pytest.raises(InputError, match="computes NaN in float32"):
+        captioner.caption([item], ["a"], Sampling(captions=1, temperature=float(temperature), max_tokens=3))
+    with pytest.raises(InputError) as caught:
+        _refuse_nan(torch.zeros(1, 1), torch.full((1, 3), torch.nan, dtype=torch.float16))
+    assert "bfloat16" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("kind", ["blip2", "blip"])

@@ -1,0 +1,210 @@
+"""``rdx caption --model openai:NAME``: a real local server that speaks the protocol, with its bad days."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rdx_here
+from PIL import Image
+
+N, KEY = 6, "sk-only-in-the-environment"
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with words that depend on the picture and the seed, after what ``moods`` has in store."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict] = []
+        self.keys: set[str | None] = set()
+        self.moods: list[tuple[int, dict]] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.meeting: threading.Barrier | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.at_once += 1
+            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
+            self.server.keys.add(self.headers.get("Authorization"))
+            mood = self.server.moods.pop(0) if self.server.moods else None
+            if mood is None:
+                self.server.asked.append(body)
+        if self.server.meeting is not None:
+            self.server.meeting.wait(timeout=30)
+        status, answer = mood or (200, self.words(body))
+        assert self.path == "/v1/chat/completions"
+        raw = json.dumps(answer).encode()
+        with self.server.lock:
+            self.server.at_once -= 1
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        if status == 429:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(raw)
+
+    @staticmethod
+    def words(body: dict) -> dict:
+        question, picture = body["messages"][0]["content"]
+        kind, _, content = picture["image_url"]["url"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        size = Image.open(io.BytesIO(base64.b64decode(content))).size
+        told = hashlib.sha256(f"{content}{body['seed']}".encode()).hexdigest()[:6]
+        text = f"a picture of {size[0]} by {size[1]}\nnumber {told}, asked: {question['text'][:8]}"
+        return {"choices": [{"message": {"role": "assistant", "content": text}}], "model": body["model"]}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(root / f"{i:02d}.png")
+    return root
+
+
+def asked(server: Server, pictures: Path, outputs: Path, *more: str) -> list[str]:
+    return [
+        *("caption", "--dataset", f"images:{pictures}", "--model", "openai:tiny", "--base-url", server.url),
+        *("--captions-per-image", "2", "--max-tokens", "6", "--outputs", str(outputs), *more),
+    ]
+
+
+def captions_of(folder: Path) -> dict[str, list[str]]:
+    lines = (folder / "captions.jsonl").read_text("utf-8").splitlines()
+    return {row["sample_id"]: row["captions"] for row in map(json.loads, lines)}
+
+
+def test_captions_of_a_server(server: Server, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    done = rdx_here(*asked(server, pictures, tmp_path))
+    assert done.returncode == 0, done.stderr
+    found = captions_of(Path(done.stdout.strip()))
+    assert len(found) == N
+    assert all(len(set(texts)) == 2 for texts in found.values())
+    assert all(text.startswith("a picture of 40 by 30 number") for texts in found.values() for text in texts)
+    body = server.asked[0]
+    assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("tiny", 1.0, 0.9, 6)
+    assert len({request["seed"] for request in server.asked}) == 2 * N
+    assert server.keys == {f"Bearer {KEY}"}
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes()
+    assert KEY not in done.stderr
+    again = rdx_here(*asked(server, pictures, tmp_path))
+    assert again.stdout == done.stdout
+    assert len(server.asked) == 2 * N  # found, not made again
+
+
+def test_requests_run_side_by_side(server: Server, pictures: Path, tmp_path: Path) -> None:
+    server.meeting = threading.Barrier(4)  # passes only when four requests are there at once
+    done = rdx_here(*asked(server, pictures, tmp_path, "--parallel", "4", "--batch-size", "2"))
+    assert done.returncode == 0, done.stderr
+    assert server.most_at_once == 4
+
+
+def test_bad_moments_are_waited_for(
+    server: Server, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rdxcli.models.caption_server._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("rdxcli.models.caption_server._LONGEST_WAIT", 0.02)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server.moods = [(429, {"error": "busy"}), (503, {"error": {"message": "loading"}}), (500, {})]
+    done = rdx_here(*asked(server, pictures, tmp_path, "--parallel", "1"))
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 2 * N
+    assert server.keys == {None}
+
+
+def test_a_run_goes_on_where_it_stopped(server: Server, pictures: Path, tmp_path: Path) -> None:
+    whole = rdx_here(*asked(server, pictures, tmp_path / "whole", "--batch-size", "1", "--parallel", "1"))
+    first = len(server.asked)
+    # six requests, three images, then the server refuses
+    given = asked(server, pictures, tmp_path / "broken", "--batch-size", "1", "--parallel", "1")
+    served = Handler.words
+    count = {"left": 6}
+
+    def words(body: dict) -> dict:
+        count["left"] -= 1
+        return served(body) if count["left"] >= 0 else {"choices": []}
+
+    Handler.words = staticmethod(words)  # type: ignore[method-assign]
+    try:
+        broken = rdx_here(*given)
+    finally:
+        Handler.words = staticmethod(served)  # type: ignore[method-assign]
+    assert broken.returncode == 1
+    assert "something else than a chat completion" in broken.stderr
+    before = len(server.asked)
+    done = rdx_here(*given)
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) - before < first  # what was done is not asked again
+    assert captions_of(Path(done.stdout.strip())) == captions_of(Path(whole.stdout.strip()))
+
+
+@pytest.mark.parametrize(
+    ("mood", "said"),
+    [
+        ((401, {"error": {"message": "who are you"}}), "set OPENAI_API_KEY"),
+        ((404, {"error": "no such model"}), "knows no model `tiny`"),
+        ((400, {"error": {"message": "no images please"}}), "no images please"),
+        ((200, {"text": "hello"}), "something else than a chat completion"),
+    ],
+)
+def test_refusals_are_said_in_a_line(
+    server: Server, pictures: Path, tmp_path: Path, mood: tuple[int, dict], said: str
+) -> None:
+    server.moods = [mood] * 20
+    done = rdx_here(*asked(server, pictures, tmp_path))
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--base-url", "localhost:8000"), "for example http://localhost"),
+        (("--base-url", "http://me:secret@localhost/v1"), "keys are read from OPENAI_API_KEY only"),
+        (("--model", "openai:"), "which model of the server"),
+        (("--model", "blip-base"), "--base-url is of a server"),
+    ],
+)
+def test_mistakes(server: Server, pictures: Path, tmp_path: Path, more: tuple[str, ...], said: str) -> None:
+    done = rdx_here(*asked(server, pictures, tmp_path, *more))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "secret" not in done.stderr
