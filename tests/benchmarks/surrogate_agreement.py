@@ -1,8 +1,8 @@
 """Agreement with the teacher over ten seeds: `SurrogateTrainer`, and the published recipe in plain PyTorch.
 
 ``RDX_SHARED=FOLDER python tests/benchmarks/surrogate_agreement.py [SEEDS]`` prints the agreement of every seed on
-scenes that no recipe has seen, and the paired difference with its standard error. The plain recipe shares nothing with the
-trainer but the data: PyTorch's own initial weights and shuffling, noise on reduced fractions, exponentials of the
+scenes that no recipe has seen, and the paired difference with its standard error. The plain recipe shares nothing with
+the trainer but the data: PyTorch's own initial weights and shuffling, noise on reduced fractions, exponentials of the
 published loss as they are written (safe at its temperature of 0.1), AdamW as published.
 """
 
