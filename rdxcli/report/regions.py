@@ -123,7 +123,7 @@ def _text(region: Mapping[str, Any]) -> str:
             said.append("finer labels: " + ", ".join(finer))
     cause = region.get("cause")
     if cause:
-        said.append(f"a {cause['label']} taken for {cause['prediction']}")
+        said.append(f"{cause['label']} taken for {cause['prediction']}")
         if cause["prediction_share"] is not None:
             said.append(f"{cause['prediction_share']:.0%} of its region are {cause['prediction']}")
     if region["status"] != "bounded":

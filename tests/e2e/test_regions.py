@@ -171,7 +171,8 @@ def test_causes_show_what_was_said(outputs: Path) -> None:
     assert first["sample_predictions"][0] == first["cause"]["prediction"] != first["sample_labels"][0]
     text = page_of(found, outputs)
     assert f"9 \u2192 {first['cause']['prediction']}" in text
-    assert f"a 9 taken for {first['cause']['prediction']}" in text
+    assert f"9 taken for {first['cause']['prediction']}" in text
+    assert "a 9 taken for" not in text
 
 
 def test_layers_and_models_side_by_side(outputs: Path) -> None:

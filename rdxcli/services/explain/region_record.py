@@ -133,6 +133,7 @@ def _cells(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the printed table."""
     columns = ["target", "status", "units", "members", "coverage", "purity", "selectivity", "labels"]
     ablated = any("ablation" in region["scores"] for region in stored["regions"])
+    caused = any("cause" in region for region in stored["regions"])
     rows = []
     for region in stored["regions"][:ROWS]:
         scores = region["scores"]
@@ -147,8 +148,20 @@ def _cells(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
             scores.get("selectivity"),
             ", ".join(f"{name} {count}" for name, count in counts) or "-",
         ]
+        if caused:
+            row += _cause(region.get("cause"))
         if ablated:
             effect = scores.get("ablation")
             row.append(f"{effect['drop']:+.3f} (p = {effect['p_value']:.2g})" if effect else "-")
         rows.append(row)
-    return [*columns, *(["ablation: drop"] if ablated else [])], rows
+    more = [*(["label", "taken for", "lift"] if caused else []), *(["ablation: drop"] if ablated else [])]
+    return [*columns, *more], rows
+
+
+def _cause(cause: Mapping[str, Any] | None) -> list[Any]:
+    """Label of a misclassified target, what it was taken for, and how over-represented that class is in its region."""
+    if cause is None:
+        return ["-", "-", "-"]
+    share, lift = cause["prediction_share"], cause["lift"]
+    taken = cause["prediction"] if share is None else f"{cause['prediction']} ({share:.0%} of its region)"
+    return [cause["label"], taken, "-" if lift is None else f"{lift:.1f}"]

@@ -139,3 +139,22 @@ def test_drawn_members() -> None:
     assert len(set(drawn.tolist())) == 10
     assert set(drawn.tolist()) <= set(members.tolist())
     assert draw_members(members[:4], 10).tolist() == [100, 101, 102, 103]
+
+
+def test_the_table_says_what_a_target_was_taken_for() -> None:
+    from rdxcli.services.explain.region_record import table
+
+    entry = {
+        "target_id": "s1", "status": "bounded", "neurons": [1], "labels": {"cat": 3},
+        "scores": {"size": 3, "coverage": 0.1, "purity": 1.0, "selectivity": None},
+    }  # fmt: skip
+    cause = {"label": "airplane", "prediction": "bird", "prediction_share": 0.75, "lift": 2.5}
+    unbounded = {**cause, "prediction_share": None, "lift": None}
+    stored = {"notes": [], "regions": [{**entry, "cause": cause}, {**entry, "cause": unbounded}]}
+    shown = table("causes", stored)
+    assert list(shown.columns)[-3:] == ["label", "taken for", "lift"]
+    assert [list(row)[-3:] for row in shown.rows] == [
+        ["airplane", "bird (75% of its region)", "2.5"],
+        ["airplane", "bird", "-"],
+    ]
+    assert "taken for" not in table("regions", {"notes": [], "regions": [entry]}).columns
