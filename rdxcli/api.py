@@ -229,7 +229,13 @@ def representation(
     if not isinstance(source, Representation):
         dataset = f"images:{images}" if images is not None else None
         source = from_memory(
-            source, name=name or "array", labels=labels, sample_ids=sample_ids, dataset=dataset, layer=layer
+            source,
+            name=name or "array",
+            labels=labels,
+            sample_ids=sample_ids,
+            dataset=dataset,
+            layer=layer,
+            choice=ArrayOptions(**of_arrays).choice,
         )
     return resolve_representation(source, pool=pool, selection=chosen, spatial=True)
 

@@ -1,15 +1,23 @@
-"""Arrays, tensors and data frames of a Python session as representations."""
+"""Arrays, tensors, tables and data frames of a Python session as representations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rdxcli.artifacts import fingerprint_array
+from rdxcli.datasets.arrayfiles import from_table
 from rdxcli.datasets.arrays import check_ids, check_values
+from rdxcli.datasets.seen import check_columns
+from rdxcli.datasets.selection import Choice
+from rdxcli.datasets.tables import Table, arrow_table
+from rdxcli.datasets.words import composed, texts_of
 from rdxcli.errors import InputError
+from rdxcli.progress import log
 from rdxcli.records import Representation
 
 
@@ -21,19 +29,23 @@ def from_memory(
     sample_ids: Sequence[Any] | None = None,
     dataset: str | None = None,
     layer: str | None = None,
+    choice: Choice | None = None,
 ) -> Representation:
     """A representation of values that are in memory.
 
     Parameters
     ----------
-    values : array-like, tensor or data frame of shape (n, d) or (n, c, h, w)
-        Of a data frame, every column must be a number; an index that is no plain count gives the ids.
+    values : array-like, tensor, table of Arrow or data frame of shape (n, d) or (n, c, h, w)
+        Which columns of a frame are features, ids and labels is decided as for a file, see `rdxcli.datasets.seen`; an
+        index that is no plain count gives the ids.
     name : str
         For people, and for the artifact's folder.
     labels, sample_ids : sequence of n, optional
     dataset : str, optional
         Data set specification whose images belong to the ids.
     layer : str, optional
+    choice : Choice, optional
+        Which columns of a frame are what.
 
     Raises
     ------
@@ -41,8 +53,17 @@ def from_memory(
         Not an array of numbers of such a shape; rows that are not finite; labels or ids of another length, or ids that
         occur twice.
     """
-    if hasattr(values, "columns") and hasattr(values, "to_numpy"):
-        values, sample_ids = _of_frame(values, name, sample_ids)
+    choice = choice or Choice()
+    seen: dict[str, Any] | None = None
+    table = _table(values, name)
+    if table is not None:
+        file = from_table(table, None, choice)
+        values = file.values
+        sample_ids = file.sample_ids if sample_ids is None else sample_ids
+        labels = file.labels if labels is None else labels
+        if file.seen is not None:
+            log.info("%s", file.seen.line())
+            seen = file.seen.describe()
     elif hasattr(values, "detach"):
         tensor = values.detach().cpu()
         values = (tensor.float() if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 4 else tensor).numpy()
@@ -52,30 +73,47 @@ def from_memory(
             f"{name}: got {array.dtype} values of shape {array.shape}, expected numbers of shape (n, d) or (n, c, h, w)"
         )
     array = check_values(array, name, spatial=True)
-    ids = None if sample_ids is None else [str(sample) for sample in sample_ids]
+    if table is None and choice.features is None:
+        check_columns(array, name)
+    ids = None if sample_ids is None else texts_of(_column(sample_ids))
     if ids is not None:
         check_ids(ids, len(array), name)
-    texts = None if labels is None else np.array([str(label) for label in labels])
+    texts = None if labels is None else np.array([composed(label) for label in texts_of(_column(labels))])
     return Representation(
         values=array,
         sample_ids=None if ids is None else np.array(ids),
         name=name,
         layer=layer,
         labels=texts,
-        source={"array": name, "shape": list(array.shape), "sha256": fingerprint_array(array)},
+        source={
+            "array": name,
+            "shape": list(array.shape),
+            "sha256": fingerprint_array(array),
+            **({"seen": seen} if seen is not None else {}),
+        },
         dataset=dataset,
     )
 
 
-def _of_frame(frame: Any, name: str, ids: Sequence[Any] | None) -> tuple[np.ndarray, Sequence[Any] | None]:
-    """Values and ids of a data frame."""
-    words = [str(column) for column, kind in zip(frame.columns, frame.dtypes, strict=True) if kind.kind not in "fiub"]
-    if words:
-        raise InputError(
-            f"{name}: the column {', '.join(f'`{word}`' for word in words[:4])} holds no numbers",
-            "give the columns of features only, and labels=frame[...], sample_ids=frame[...]",
-        )
-    index = list(frame.index)
-    if ids is None and index != list(range(len(index))):
-        ids = index
-    return frame.to_numpy(), ids
+def _column(values: Any) -> Any:
+    """A sequence, a tensor, or a series of pandas or polars, as an array or a list."""
+    if hasattr(values, "detach"):
+        return values.detach().cpu().numpy()
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    return values.tolist() if isinstance(values, np.ndarray) and values.dtype.hasobject else values
+
+
+def _table(values: Any, name: str) -> Table | None:
+    """A table of Arrow, a frame of pandas or polars, or a structured array, as a table."""
+    if isinstance(values, np.ndarray) and values.dtype.names:
+        values = pa.table({column: pa.array(values[column]) for column in values.dtype.names})
+    if isinstance(values, pa.Table):
+        return arrow_table(values, Path(name))
+    if not hasattr(values, "columns"):
+        return None
+    if hasattr(values, "index"):
+        return arrow_table(pa.Table.from_pandas(values.rename(columns=str)), Path(name))
+    if hasattr(values, "to_arrow"):
+        return arrow_table(values.to_arrow(), Path(name))
+    return None

@@ -265,6 +265,14 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
         )
 
 
+def _taken(record: Representation) -> str:
+    """Which columns of a table were taken for what."""
+    seen = record.source.get("seen") or {}
+    parts = [f"{what} from {seen[what]}" for what in ("ids", "labels") if seen.get(what)]
+    parts += [f"left out: {', '.join(seen['left_out'])}"] if seen.get("left_out") else []
+    return f" (features: {'; '.join([str(seen['features']), *parts])})" if parts else ""
+
+
 def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, Any]:
     """What `compare` would do, without doing it (``--dry-run``)."""
     named = options.naming.wanted
@@ -276,12 +284,14 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, An
             artifact = find_activations(text, options.outputs)
             file = array_file(text, options.selection.root)
             if artifact is not None or is_array(file):
-                record = open_activations(artifact) if artifact else load_representation(file)
+                record = (
+                    open_activations(artifact) if artifact else load_representation(file, choice=options.arrays.choice)
+                )
         if record is not None:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)
             widths.append(record.d)
-            document[side] = f"{record.name}, {record.n} rows of {record.d}"
+            document[side] = f"{record.name}, {record.n} rows of {record.d}{_taken(record)}"
             continue
         spec = resolve(str(text))
         dataset = options.selection.open(spec.default_dataset)
