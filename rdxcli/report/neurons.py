@@ -13,6 +13,12 @@ MOST = 64
 ENDS = ("test low", "test high", "sim low", "sim high")
 """Ends of intervals, shown with their score."""
 
+NO_SCORES = (*ENDS, "p value", "q value", "chance")
+"""What stands beside a score; it is not averaged over units."""
+
+FIRST = ("test correlation", "chance", "q value")
+"""What a card shows first: the score on unseen images, and whether it means anything."""
+
 
 def page(document: Mapping[str, Any], command: str = "") -> Page:
     """The `Page` of an ``explanations`` document."""
@@ -56,16 +62,19 @@ def _scores(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     rows = [
         [name, entry["mean"], entry["sem_ddof1"], entry["min"], entry["max"], entry["count"]]
         for name, entry in document["summary"].items()
-        if isinstance(entry, Mapping) and "sem_ddof1" in entry and name not in ENDS
+        if isinstance(entry, Mapping) and "sem_ddof1" in entry and name not in NO_SCORES
     ]
     return ["score", "mean", "standard error", "lowest", "highest", "units"], rows
 
 
 def _card(unit: Mapping[str, Any]) -> Card:
     scores = unit["scores"]
-    facts = [(name, value, "") for name, value in scores.items() if name not in ENDS and value is not None]
+    names = [*FIRST, *(name for name in scores if name not in FIRST)]
+    facts: list[tuple[str, Any, str]] = [
+        (name, scores[name], "") for name in names if scores.get(name) is not None and name not in (*ENDS, "p value")
+    ]
     if scores.get("test low") is not None:
-        facts.append(("95 %", f"{scores['test low']:.2f} to {scores['test high']:.2f}", "Interval over images"))
+        facts.insert(1, ("95 %", f"{scores['test low']:.2f} to {scores['test high']:.2f}", "Interval over images"))
     character = unit.get("character") or {}
     if character.get("clarity") is not None:
         facts.append(("clarity", character["clarity"], f"Mean likeness of its strongest images; chance stays below "
@@ -77,7 +86,7 @@ def _card(unit: Mapping[str, Any]) -> Card:
         facts.insert(0, ("status", unit["status"], ""))
     largest = max((abs(entry["weight"]) for entry in unit["concepts"]), default=1.0) or 1.0
     bars = [
-        Bar(entry["concept"], entry["weight"] / largest, f"{entry['weight']:.2f}")
+        Bar(entry["concept"], entry["weight"] / largest, _weight(entry["weight"]))
         for entry in unit["concepts"]
         if len(unit["concepts"]) > 1 or entry["weight"] != 1.0
     ]
@@ -92,6 +101,10 @@ def _card(unit: Mapping[str, Any]) -> Card:
     return Card(f"Unit {unit['unit']}", facts, pictures, bars, text=unit["text"], charts=charts)
 
 
+def _weight(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2g}"
+
+
 def _picture(shown: Mapping[str, Any], before: str = "") -> Picture:
     caption = f"{before}{shown['activation']:.2f}" + (f" · {shown['label']}" if shown["label"] else "")
     return Picture(shown["sample_id"], caption, heat=shown.get("map"))
@@ -103,7 +116,7 @@ def _distribution(document: Mapping[str, Any]) -> list[Any]:
     series = {
         name: [unit["scores"][name] for unit in document["units"] if unit["scores"].get(name) is not None]
         for name in names
-        if name not in ENDS
+        if name not in NO_SCORES
     }
     series = {name: values for name, values in series.items() if len(values) > 1}
     return [histogram("Units by score", series, "score")] if series else []

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,12 @@ from rdxcli.artifacts import find_artifacts
 from rdxcli.concepts import labels as labels_room
 from rdxcli.concepts.labels import label_matrix
 from rdxcli.concepts.options import ConceptOptions
+from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import InputError
 from rdxcli.records import Representation
+from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.simulate import ablation as ablation_room
+from rdxcli.services.simulate.simulate import SimulateAnalysis, SimulateOptions
 
 LABELS = ["dog", "cat", "car", "tree"]
 CONCEPTS = ["--concepts", "c.npy", "--concept-names", "names.txt"]
@@ -576,3 +582,42 @@ def test_explanations_are_judged_by_images_of_their_concepts(tmp_path: Path) -> 
     assert "concept_images=FOLDER" in " ".join(missing.stderr.split())
     none = rdx_here(*arguments, "--run", "x", "--file", "concept_images=nowhere")
     assert "no such folder" in none.stderr
+
+
+def test_an_interrupted_ablation_goes_on_with_its_finished_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 200)
+    np.save(tmp_path / "acts.npy", np.eye(4)[y][:, rng.integers(0, 4, 20)] + 0.3 * rng.normal(size=(200, 20)))
+    np.savez(tmp_path / "head.npz", weight=rng.normal(size=(4, 20)), bias=np.zeros(4))
+    (tmp_path / "y.txt").write_text("".join(f"{k}\n" for k in y))
+    (tmp_path / "t.csv").write_text("unit,description\n" + "".join(f"{k},{k % 4}\n" for k in range(20)))
+    source = ExplainOptions(
+        method="simulate",
+        activations=str(tmp_path / "acts.npy"),
+        arrays=ArrayOptions(labels=tmp_path / "y.txt"),
+        files={"head": str(tmp_path / "head.npz")},
+        parameters={"steps": 3},
+        outputs=tmp_path / "o",
+    )
+    options = SimulateOptions(source, (str(tmp_path / "t.csv"),), scoring="ablation", bootstraps=0)
+    whole = SimulateAnalysis(options).run().document["methods"][0]["units"]
+    calls: list[int] = []
+    real = ablation_room.ablation_scores
+
+    def dies(*args: object, stop: int, **more: object) -> object:
+        calls.append(1)
+        if len(calls) > stop:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    again = SimulateOptions(replace(source, run="again"), options.explanations, scoring="ablation", bootstraps=0)
+    monkeypatch.setattr(ablation_room, "ablation_scores", partial(dies, stop=2))
+    with pytest.raises(KeyboardInterrupt):
+        SimulateAnalysis(again).run()
+    calls.clear()
+    monkeypatch.setattr(ablation_room, "ablation_scores", partial(dies, stop=99))
+    found = SimulateAnalysis(again).run().document["methods"][0]["units"]
+    assert len(calls) == 1  # of three blocks, two were kept
+    assert found == whole
