@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import Artifact, resolve_artifact
-from rdxcli.errors import RdxError
+from rdxcli.errors import ArtifactError, RdxError
 from rdxcli.methods.surrogate.encoding import Encodings, from_arrays, from_matrix
 from rdxcli.methods.surrogate.extraction import Concept
 
@@ -51,7 +51,13 @@ def load_encodings(text: str, outputs: Path) -> Encodings:
         ids = [str(i) for i in range(matrix.values.shape[0])] if matrix.sample_ids is None else list(matrix.sample_ids)
         return from_matrix(matrix.values, ids, [Concept.parse(name) for name in matrix.names])
 
-    artifact = resolve_artifact(str(folder), outputs, "encodings")
+    try:
+        artifact = resolve_artifact(str(folder), outputs, "encodings")
+    except ArtifactError as error:
+        if not error.message.startswith("no artifact"):
+            raise
+        hint = "`rdx encode-concepts --captions ...` makes it; the first lines of a configuration say how"
+        raise ArtifactError(error.message, hint) from None
     with np.load(artifact.path / "encodings.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     ids = json.loads((artifact.path / "samples.json").read_text("utf-8"))

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 from helpers import rdx_here
 
 CAPTIONS = {
@@ -58,3 +59,26 @@ def test_languages_without_a_tagger_are_refused(tmp_path: Path) -> None:
     found = rdx_here(*given, "--vocabulary", "words.txt", "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["images_without_concepts"] == 1
+
+
+def test_an_edit_of_a_cut_concept_says_why(tmp_path: Path) -> None:
+    (tmp_path / "caps.json").write_text(json.dumps(CAPTIONS))
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "e.npz", values=rng.normal(size=(6, 4)), sample_ids=np.array(list(CAPTIONS)))
+    out = ("--outputs", "out")
+    told = ("--captions", "caps.json", "--min-count", "1", "--max-threshold", "0.6")
+    encodings = rdx_here("encode-concepts", *told, *out, cwd=tmp_path).stdout.strip()
+    trained = rdx_here(
+        *("train-surrogate", "--encodings", encodings, "--image-embeddings", "e.npz:values", "--epochs", "1"),
+        *("--text-embeddings", "e.npz:values", "--param", "validation=0", "--device", "cpu", *out),
+        cwd=tmp_path,
+    )
+    assert trained.returncode == 0, trained.stderr
+    given = ("explain", "--method", "surrogate", "--surrogate", trained.stdout.strip(), *out)
+    done = rdx_here(*given, "--param", "edit=dog/n=0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "`dog/n` was left out of the vocabulary: in more than 0.6 of the images" in done.stderr
+    unknown = rdx_here(*given, "--param", "edit=tre/n=0", cwd=tmp_path)
+    assert "did you mean `tree/n`" in unknown.stderr
+    edited = rdx_here(*given, "--param", "edit=tree/n=0", cwd=tmp_path)
+    assert edited.returncode == 0, edited.stderr

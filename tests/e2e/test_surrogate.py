@@ -320,10 +320,16 @@ def test_configurations_are_complete(config: Path, tmp_path: Path) -> None:
     done = rdx_here("train-surrogate", "--config", config, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"missing: no artifact `{content['encodings']}`" in done.stdout
+    done = rdx_here("train-surrogate", "--config", config, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "`rdx encode-concepts --captions ...` makes it" in done.stderr
 
 
-def test_a_configuration_runs_as_its_first_lines_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """COCO in miniature and a tiny CLIP: the paths in the file are those that the commands write."""
+@pytest.mark.parametrize("outputs", [None, "elsewhere"])
+def test_a_configuration_runs_as_its_first_lines_say(
+    outputs: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COCO in miniature and a tiny CLIP: the paths in the file are those that the commands write, wherever."""
     from PIL import Image
     from tiny_models import THINGS, save_clip
 
@@ -341,6 +347,8 @@ def test_a_configuration_runs_as_its_first_lines_say(tmp_path: Path, monkeypatch
         ]
     (base / "annotations" / "captions_train2017.json").write_text(json.dumps(listed))
     monkeypatch.setenv("RDX_DATA", str(tmp_path / "data"))
+    if outputs is not None:
+        monkeypatch.setenv("RDX_OUTPUTS", str(tmp_path / outputs))
     config = next(path for path in CONFIGS if path.stem == "surrogate-coco")
     lines = [line.removeprefix("#").split() for line in config.read_text("utf-8").splitlines()[1:4]]
     commands = [words[1:] for words in lines]
