@@ -60,7 +60,10 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
 
 _TEXT = "Images in which the detector of a direction responds most"
 _WHERE = "; the colour over an image shows where."
-_EFFECT = "change of the logits where the concept is present; only those marked * are significant."
+_EFFECT = (
+    "what the logits lose when the concept is taken away where it is; only those marked * are more than random filters "
+    "do."
+)
 _LABELS = "labels of the images in which the detector responds."
 _IMAGES = (
     "The active concepts of an image, and what the logit of the predicted class would lose without each (bars): "
@@ -95,9 +98,18 @@ def _card(entry: Mapping[str, Any]) -> Card:
         ("images", entry["images"], "Images in which the detector responds"),
         ("of the area", f"{entry['share']:.1%}", "Share of all positions"),
     ]
+    if entry.get("health", "sound") != "sound":
+        facts.append(
+            ("state", entry["health"], "idle: hardly fires; crowded: fires nearly everywhere; copy of another")
+        )
+    if "stability" in entry:
+        facts.append(("stability", entry["stability"], "Cosine with its match when half of the samples are used"))
     mask = entry.get("mask_label")
     if mask:
         facts.append(("IoU", mask["iou"], "Overlap with the concept mask on held-out images"))
+        if "random_iou" in mask:
+            facts.append(("by chance", mask["random_iou"], "IoU of random filters that fire as often"))
+            facts.append(("p", mask["p_value"], "Random filters and maps of other images with an IoU as large"))
         facts.append(("precision", mask["precision"], "Share of the detected positions that are the concept"))
         facts.append(("recall", mask["recall"], "Share of the concept that is detected"))
     words = entry.get("words", [])

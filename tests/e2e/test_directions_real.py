@@ -35,7 +35,12 @@ def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> No
     assert {label["concept"] for label in labels} <= set(CAMVID.split())
     assert max(label["iou"] for label in labels) > 0.2  # a direction that is road or sky, found without masks
     assert found["scores"]["masks"]["S1"] == pytest.approx(sum(label["iou"] for label in labels))
-    assert found["scores"]["masks"]["interpretable"] >= 4
+    assert found["scores"]["masks"]["published_interpretable"] >= 4
+    # with 20 frames chance reaches far; what is called interpretable is above it
+    assert found["scores"]["masks"]["interpretable"] <= found["scores"]["masks"]["published_interpretable"]
+    assert all(
+        label["p_value"] <= 0.05 and label["iou"] > label["random_iou"] for label in labels if label["interpretable"]
+    )
     # 224 of 256 pixels are seen: a margin of the picture has no map
     grids = np.array(found["directions"][0]["concept_maps"])
     assert grids.shape[1] == 16
