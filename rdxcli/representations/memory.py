@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,18 @@ def _table(values: Any, name: str) -> Table | None:
         values = pa.table({column: pa.array(values[column]) for column in values.dtype.names})
     if isinstance(values, pa.Table):
         return arrow_table(values, Path(name))
-    if not hasattr(values, "columns"):
+    if not hasattr(values, "columns") or not hasattr(values, "to_numpy"):
         return None
-    if hasattr(values, "index"):
-        return arrow_table(pa.Table.from_pandas(values.rename(columns=str)), Path(name))
     if hasattr(values, "to_arrow"):
         return arrow_table(values.to_arrow(), Path(name))
-    return None
+    if type(values).__module__.partition(".")[0] == "pandas":
+        return arrow_table(pa.Table.from_pandas(values.rename(columns=str)), Path(name))
+    cells = np.asarray(values.to_numpy())  # another library's frame
+    columns = {
+        str(column): pa.array(cells[:, i].tolist() if cells.dtype.hasobject else np.ascontiguousarray(cells[:, i]))
+        for i, column in enumerate(values.columns)
+    }
+    rows = texts_of(list(getattr(values, "index", ())))
+    index = ["index"] if len(rows) == len(cells) and rows != [str(i) for i in range(len(cells))] else []
+    table = arrow_table(pa.table({**columns, **({"index": pa.array(rows)} if index else {})}), Path(name))
+    return replace(table, index=index)
