@@ -14,7 +14,7 @@ from typing import Any
 from rdxcli.report import charts
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
-MOST_IMAGES, MOST_CLASSES = 64, 40
+MOST_CLASSES = 40
 COLUMNS = {
     "method": "method",
     "agreement": "agreement (95 % interval)",
@@ -37,12 +37,10 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     """The `Page` of an ``attributions`` document."""
     images = document["images"]
     facts = f"{document['n']} images, method {document['method']}"
-    if len(images) > MOST_IMAGES:
-        facts += f"; the first {MOST_IMAGES} are shown"
     sections = [*_judgement(document), *_summary(document)]
     pictured = bool(document["samples"].get("dataset"))
     text = "The surrogate's concepts first, then SpLiCE's words" if "methods" in document["summary"] else ""
-    sections.append(Section("Images", [_card(image, pictured) for image in images[:MOST_IMAGES]], text))
+    sections.append(Section("Images", [_card(image, pictured) for image in images], text))
     return Page(
         "Embeddings in words",
         "Which words explain these embeddings",
@@ -138,8 +136,7 @@ def _cell(row: Mapping[str, Any], key: str) -> Any:
 
 
 def _bars(concepts: Sequence[Mapping[str, Any]], prefix: str = "") -> list[Bar]:
-    largest = max((abs(entry["score"]) for entry in concepts), default=1.0) or 1.0
-    return [Bar(prefix + entry["concept"], entry["score"] / largest, _digits(entry["score"])) for entry in concepts]
+    return [Bar(prefix + entry["concept"], entry["score"], _digits(entry["score"])) for entry in concepts]
 
 
 def _digits(score: float) -> str:

@@ -12,8 +12,6 @@ from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST = 48
-
 
 def page(document: Mapping[str, Any], command: str = "") -> Page:
     """The `Page` of a ``directions`` document."""
@@ -24,11 +22,9 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
         facts += f" of {document['samples']['dataset']}"
     facts += f", layer {model['layer'] or 'array'}, {len(found)} directions, method {document['method']}"
     bars = "Bars: " + (_EFFECT if any(entry.get("influence") for entry in found) else _LABELS)
-    cards = [_card(entry) for entry in found[:MOST]]
+    cards = [_card(entry) for entry in found]
     mapped = any(picture.heat is not None for card in cards for picture in card.pictures)
     sections = [Section("Directions", cards, f"{_TEXT}{_WHERE if mapped else '.'} {bars}")]
-    if len(found) > MOST:
-        facts += f", the first {MOST} are shown"
     names = {entry["index"]: _name(entry) for entry in found}
     if document.get("images"):
         sections.insert(0, Section("Single images", [_image(image, names) for image in document["images"]], _IMAGES))
@@ -113,13 +109,33 @@ def _card(entry: Mapping[str, Any]) -> Card:
         facts.append(("precision", mask["precision"], "Share of the detected positions that are the concept"))
         facts.append(("recall", mask["recall"], "Share of the concept that is detected"))
     words = entry.get("words", [])
-    said = ""
+    said = _make_up(entry)
     if words:
-        said = "words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
+        said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
     title = f"Direction {entry['index']}"
     if mask:
         title += f": {mask['concept']}" + ("" if mask["interpretable"] else " (hardly)")
-    return Card(title, facts, pictures, bars, text=said)
+    state = entry.get("health", "sound")
+    if state != "sound":
+        facts.insert(0, ("state", state, _STATES.get(state, "")))
+    return Card(title, facts, pictures, bars, text=said, doubtful=state != "sound")
+
+
+_STATES = {
+    "idle": "Its detector hardly ever responds",
+    "crowded": "Its detector responds at most positions",
+    "copy": "It points where an earlier direction points",
+}
+
+
+def _make_up(entry: Mapping[str, Any], most: int = 4) -> str:
+    """The labels of all images in which the detector responds: the strongest twelve alone may mislead."""
+    chance = entry.get("label_chance") or {}
+    parts = [
+        f"{share:.0%} {name}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
+        for name, share in list(entry["labels"].items())[:most]
+    ]
+    return f"All {entry['images']} images: {', '.join(parts)}" if parts else ""
 
 
 def _heat(values: Sequence[Sequence[float]] | None) -> Sequence[Sequence[float]] | None:
@@ -128,9 +144,8 @@ def _heat(values: Sequence[Sequence[float]] | None) -> Sequence[Sequence[float]]
 
 
 def _signed(values: Sequence[tuple[str, float]], unit: str = "") -> list[Bar]:
-    """Bars around zero, the longest of length 1."""
-    largest = max((abs(value) for _, value in values), default=1.0) or 1.0
-    return [Bar(name, value / largest, f"{value:+.2f}{unit}") for name, value in values]
+    """Bars around zero."""
+    return [Bar(name, value, f"{value:+.2f}{unit}") for name, value in values]
 
 
 def _steering(steering: Mapping[str, Any], names: Mapping[int, str]) -> Section:

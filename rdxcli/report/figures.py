@@ -17,7 +17,7 @@ from rdxcli.report.text import clean
 PAGE = 6.9
 """Inches across a page of a paper."""
 
-STYLE = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "font.size": 7, "axes.titlesize": 7}
+STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "font.size": 7, "axes.titlesize": 7}
 """Fonts that journals take and programs can edit: outlines (Type 42) in PDF, text as text in SVG."""
 
 DPI = 300

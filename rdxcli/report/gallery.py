@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
+FIRST = 24
+"""Cards of a section that stand in the page; the others are packed beside them and unfold on demand."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A sample that is shown.
@@ -41,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bar:
-    """A labelled bar: ``value`` in [-1, 1] sets its length, ``text`` is printed beside it."""
+    """A labelled bar: ``value`` sets its length on the scale of its section, ``text`` is printed beside it."""
 
     label: str
     value: float
@@ -66,6 +70,8 @@ class Card:
         A sentence under the facts.
     charts : sequence of Markup
         From `rdxcli.report.charts`.
+    doubtful : bool
+        Not better than chance, below a threshold, idle: drawn weaker.
     """
 
     title: str
@@ -76,22 +82,29 @@ class Card:
     text: str = ""
     charts: Sequence[Markup] = ()
     beside: Sequence[str] = ()
-
-    @property
-    def diverging(self) -> bool:
-        """Some bar is negative, so that zero is in the middle."""
-        return any(bar.value < 0 for bar in self.bars)
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """Cards under one heading."""
+    """Cards under one heading. Their bars have one scale and one zero; ``scale`` is the value of the longest bar."""
 
     title: str
     cards: Sequence[Card] = ()
     text: str = ""
     charts: Sequence[Markup] = ()
     table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
+    scale: float | None = None
+
+    @property
+    def longest(self) -> float:
+        """`scale`, by default the largest value of all bars."""
+        return self.scale or max((abs(bar.value) for card in self.cards for bar in card.bars), default=0.0) or 1.0
+
+    @property
+    def diverging(self) -> bool:
+        """Some bar is negative, so that zero is in the middle of all."""
+        return any(bar.value < 0 for card in self.cards for bar in card.bars)
 
 
 @dataclass(frozen=True)
@@ -129,5 +142,15 @@ def html(page: Page, thumbnails: Mapping[str, str]) -> str:
     thumbnails : mapping
         Sample id to ``data:`` URI; samples without one are shown as text.
     """
+    later = [p for section in page.sections for card in section.cards[FIRST:] for p in card.pictures]
+    ids = list(dict.fromkeys(picture.sample_id for picture in later if picture.sample_id in thumbnails))
     widest = max((len(section.cards) for section in page.sections), default=0)
-    return render("gallery.html", page=page, thumbnails=thumbnails, colours=concept_colours(max(1, min(widest, 64))))
+    return render(
+        "gallery.html",
+        page=page,
+        thumbnails=thumbnails,
+        first=FIRST,
+        shared={sample: place for place, sample in enumerate(ids)},
+        sheet=[thumbnails[sample] for sample in ids],
+        colours=concept_colours(max(1, min(widest, 64))),
+    )

@@ -9,7 +9,6 @@ from typing import Any
 from rdxcli.report.charts import histogram, stacked
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
-MOST = 64
 ENDS = ("test low", "test high", "sim low", "sim high")
 """Ends of intervals, shown with their score."""
 
@@ -28,16 +27,20 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
     facts += f", layer {model['layer'] or 'array'}, {len(units)} units, method {document['method']}"
-    shown = [unit for unit in units if "strongest" in unit][:MOST]
-    if len(shown) < len(units):
-        facts += f"; the first {len(shown)} are shown"
+    shown = sorted(units, key=_interest)
+    pictured = [unit for unit in units if "strongest" in unit]
+    if len(pictured) < len(units):
+        facts += f"; images of {len(pictured)} of them are stored"
+    judged = [unit for unit in units if "interpretable" in unit]
+    if judged:
+        facts += f"; {sum(unit['interpretable'] for unit in judged)} of {len(judged)} interpretable"
     return Page(
         "Explanations of units",
         f"What single units of {model['name']} respond to",
         facts,
         [
             Section("Scores of the layer", table=_scores(document), charts=_distribution(document)),
-            Section("Units", [_card(unit) for unit in shown], text=_legend(shown)),
+            Section("Units", [_card(unit) for unit in shown], text=_legend(pictured)),
         ],
         document["notes"],
         [
@@ -84,13 +87,12 @@ def _card(unit: Mapping[str, Any]) -> Card:
         facts.append(("near duplicate", f"unit {character['twin']}", "Correlation of the activations of at least 0.9"))
     if unit["status"] != "explained":
         facts.insert(0, ("status", unit["status"], ""))
-    largest = max((abs(entry["weight"]) for entry in unit["concepts"]), default=1.0) or 1.0
     bars = [
-        Bar(entry["concept"], entry["weight"] / largest, _weight(entry["weight"]))
+        Bar(entry["concept"], entry["weight"], _weight(entry["weight"]))
         for entry in unit["concepts"]
         if len(unit["concepts"]) > 1 or entry["weight"] != 1.0
     ]
-    pictures = [_picture(shown) for shown in unit["strongest"]]
+    pictures = [_picture(shown) for shown in unit.get("strongest", [])]
     for band in unit.get("ranges", []):
         pictures += [_picture(shown, f"{band['from']}-{band['to']}: ") for shown in band["samples"]]
     charts = []
@@ -98,7 +100,28 @@ def _card(unit: Mapping[str, Any]) -> Card:
         area = unit["area"]
         share = dict(zip(area["concepts"], area["share"], strict=True))
         charts.append(stacked("Images with each concept, by activation (%)", area["edges"], share, "activation"))
-    return Card(f"Unit {unit['unit']}", facts, pictures, bars, text=unit["text"], charts=charts)
+    return Card(
+        f"Unit {unit['unit']}", facts, pictures, bars, text=_said(unit), charts=charts, doubtful=_doubtful(unit)
+    )
+
+
+def _doubtful(unit: Mapping[str, Any]) -> bool:
+    """No explanation to believe in: none, not better than chance, or an overlap below the threshold."""
+    return unit["status"] != "explained" or not unit.get("interpretable", True)
+
+
+def _said(unit: Mapping[str, Any]) -> str:
+    if unit.get("interpretable", True) or not unit["text"]:
+        return unit["text"]
+    return f"not interpretable, the overlap is below the threshold; the nearest concept: {unit['text']}"
+
+
+def _interest(unit: Mapping[str, Any]) -> tuple[bool, float]:
+    """What to show first: explanations to believe in, the highest score first."""
+    scores = unit["scores"]
+    names = [FIRST[0], *(name for name in scores if name not in NO_SCORES)]
+    value = next((scores[name] for name in names if scores.get(name) is not None), 0.0)
+    return _doubtful(unit), -float(value)
 
 
 def _weight(value: float) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 
 from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
 
-MOST = 48
-"""Regions on a page, in the order of the document."""
 COMPARED = 12
 """Targets whose regions are shown side by side."""
 UNITS = 12
@@ -25,8 +23,6 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
     facts += f", layer {model['layer'] or 'array'}, {len(regions)} region{'s' * (len(regions) != 1)}"
-    if len(regions) > MOST:
-        facts += f", the first {MOST} are shown"
     if applied:
         facts += f"; found in {applied['n']} images with {applied['model']['name']} and applied to these"
     text = _MEMBERSHIP if applied else _BASELINE if document["method"] == "representative" else _TEXT
@@ -36,7 +32,7 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
         f"What groups of units of {model['name']} stand for",
         facts,
         [
-            Section("Regions", [_card(region) for region in regions[:MOST]], text),
+            Section("Regions", [_card(region) for region in regions], text, scale=1.0),
             *(_compared(comparison) if comparison else []),
         ],
         document["notes"],
@@ -168,7 +164,9 @@ def _compared(comparison: Mapping[str, Any]) -> list[Section]:
     rows = [[pair[name] for name in names] for pair in comparison["pairs"]]
     sections = [Section("Compared", table=(columns, rows), text=_COMPARED)]
     for side in comparison.get("sides", [])[:COMPARED]:
-        sections.append(Section(f"Target {side['target_id']}", [_side(region) for region in side["regions"]]))
+        sections.append(
+            Section(f"Target {side['target_id']}", [_side(region) for region in side["regions"]], scale=1.0)
+        )
     return sections
 
 

@@ -59,7 +59,7 @@ def test_names_from_given_embeddings(pair: Path, tmp_path: Path) -> None:
     assert "kind 0" in done.stderr
     assert "name" in done.stderr
     page = Path(rdx_here("visualize", document["artifact"], *out, cwd=pair).stdout.strip()).read_text("utf-8")
-    assert "Concept 1: kind " in page
+    assert "</span>a1: kind " in page
     assert "words that fit the group more than the rest" in page
     again = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files(), cwd=pair)
     assert "reusing" in again.stderr
