@@ -270,18 +270,7 @@ class Dataset:
         """Classes given by name, or by their place in the list of classes (``#5``)."""
         if self.labels is None or self.class_names is None:
             raise UsageError(f"--classes: the data set {self.name} has no labels")
-        known = list(self.class_names)
-        names = []
-        for name in given:
-            if name not in known and re.fullmatch(r"#\d+", name):
-                if int(name[1:]) >= len(known):
-                    raise UsageError(f"--classes: {name} is not one of the {len(known)} classes of {self.name}")
-                names.append(known[int(name[1:])])
-            elif name in known or composed(name) in known:
-                names.append(name if name in known else composed(name))
-            else:
-                raise UnknownNameError(f"class of {self.name}", name, known)
-        return names
+        return named_classes(given, list(self.class_names), self.name)
 
     def _draw_per_class(self, keep: np.ndarray, count: int, seed: int) -> np.ndarray:
         if self.labels is None or self.class_names is None:
@@ -292,6 +281,27 @@ class Dataset:
             members = keep[labels == name]
             chosen.append(members[draw([self.sample_ids[int(i)] for i in members], count, seed)])
         return np.sort(np.concatenate(chosen))
+
+
+def named_classes(given: Sequence[str], known: Sequence[str], whose: str) -> list[str]:
+    """Classes given by name, or by their place in a list of classes (``#5`` is the sixth).
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        No such place or name.
+    """
+    names = []
+    for name in given:
+        if name not in known and re.fullmatch(r"#\d+", name):
+            if int(name[1:]) >= len(known):
+                raise UsageError(f"--classes: {name} is not one of the {len(known)} classes of {whose}")
+            names.append(known[int(name[1:])])
+        elif name in known or composed(name) in known:
+            names.append(name if name in known else composed(name))
+        else:
+            raise UnknownNameError(f"class of {whose}", name, known)
+    return names
 
 
 def draw(ids: Sequence[str], count: int, seed: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.datasets.base import draw
+from rdxcli.datasets.base import draw, named_classes
 from rdxcli.datasets.words import apart, find, names_in
-from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.errors import InputError, UsageError
 from rdxcli.records import Representation
 
 _EXAMPLES = 5  # ids that are named when rows are missing
@@ -200,8 +200,7 @@ def select_rows(
 def _of_classes(record: Representation, names: Sequence[str]) -> np.ndarray:
     if record.labels is None:
         raise UsageError(f"--classes: {record.name} has no labels", "give them with --labels FILE")
-    known = sorted(set(map(str, record.labels)))
-    for name in names:
-        if name not in known:
-            raise UnknownNameError(f"class of {record.name}", name, known)
-    return np.isin(np.asarray(record.labels), list(names))
+    # 2 before 10: places are those of the numbers where classes are numbers
+    known = sorted(set(map(str, record.labels)), key=lambda name: (int(name) if name.isdecimal() else np.inf, name))
+    chosen = named_classes(names, known, record.name)
+    return np.isin(np.asarray(record.labels), chosen)

@@ -111,3 +111,15 @@ def test_selection_mistakes() -> None:
         select_rows(array, limit=1)
     assert select_rows(array) is array
     assert take(array, np.array([2, 0])).values[:, 0].tolist() == [3.0, 1.0]
+
+
+def test_classes_of_arrays_go_by_name_or_place() -> None:
+    values = np.arange(24.0).reshape(12, 2)
+    labels = np.array([str(i % 12) for i in range(12)])
+    record = Representation(values, None, "r", labels=np.repeat(labels[[10, 2, 0]], 4))
+    for names in (["10"], ["#2"]):  # 0, 2, 10
+        assert set(select_rows(record, classes=names).labels.tolist()) == {"10"}
+    with pytest.raises(UsageError, match="#3 is not one of the 3 classes of r"):
+        select_rows(record, classes=["#3"])
+    with pytest.raises(UsageError, match="unknown class of r"):
+        select_rows(record, classes=["12"])
