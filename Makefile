@@ -2,18 +2,31 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# what `rdx` itself needs, and what its tests need besides
+PROGRAM := $(VENV)/.installed
+STAMP := $(VENV)/.installed-dev
+SITE := $(VENV)/.installed-docs
 TESTS ?= tests
 
 .PHONY: demo test test-fast lint bench chaos lowest docs clean
 
-$(STAMP): pyproject.toml
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(PROGRAM): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,umap,ray]'
-	touch $(STAMP)
+	$(INSTALL) -e .
+	touch $@
 
-demo: $(STAMP)
+$(STAMP): $(PROGRAM)
+	$(INSTALL) -e '.[dev,ray]'
+	touch $@
+
+$(SITE): $(PROGRAM)
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+demo: $(PROGRAM)
 	$(BIN)/rdx compare digits-cnn-m35 digits-cnn --k 3 --run demo
 	$(BIN)/rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/demo
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s?#]+@")
 
@@ -76,6 +77,14 @@ class DependencyError(RdxError):
     def __init__(self, package: str, extra: str | None = None) -> None:
         target = f"'rdx-vision[{extra}]'" if extra else package
         super().__init__(f"the package `{package}` is needed for this and is not installed", f"pip install {target}")
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # blocked, or half set up: ``sys.modules[name]`` is None or has no spec
+        return False
 
 
 class GateError(RdxError):

@@ -21,7 +21,14 @@ from rdxcli.datasets.registry import data_root
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import DependencyError, InputError, MissingDataError, UsageError
 from rdxcli.methods.surrogate import hanta
-from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, ConceptExtractor, load_extractor
+from rdxcli.methods.surrogate.extraction import (
+    PHRASES,
+    SOURCES,
+    Concept,
+    ConceptExtractor,
+    load_extractor,
+    missing_packages,
+)
 from rdxcli.methods.surrogate.languages import NAMES, detect
 from rdxcli.methods.surrogate.nltk_data import find
 from rdxcli.progress import log, track
@@ -98,8 +105,8 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         ):
             if value not in known:
                 raise UsageError(f"--{name} {value}: choose one of {', '.join(str(one) for one in known if one)}")
-        if options.source in ("auto", "hanta") and not hanta.installed():
-            raise DependencyError("HanTa and simplemma", "captions")
+        if absent := missing_packages(options.source):
+            raise DependencyError(" and ".join(absent), "captions")
         self.terms, self.stop, self.keep = _vocabulary(options.vocabulary), _lines(options.stop), _lines(options.keep)
         names = ("method", "min_count", "max_threshold", "pos", "max_size")
         return {

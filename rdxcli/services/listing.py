@@ -13,7 +13,7 @@ from typing import Any
 from rdxcli.artifacts import Artifact, find_artifacts
 from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.artifacts.store import PARTIAL, unfinished_state
-from rdxcli.errors import ArtifactError
+from rdxcli.errors import ArtifactError, installed
 from rdxcli.progress import human_bytes, track
 
 
@@ -104,7 +104,7 @@ def doctor(outputs: Path) -> dict[str, dict[str, Any]]:
             entry["name"]: "ready" if entry["ready"] else f"missing: {entry['fetch']}" for entry in describe_datasets()
         },
         "optional_packages": {
-            name: ("installed" if _installed(module) else f"missing: pip install {target}")
+            name: ("installed" if installed(module) else f"missing: pip install {target}")
             for name, module, target in _OPTIONAL
         },
     }
@@ -116,15 +116,12 @@ def doctor(outputs: Path) -> dict[str, dict[str, Any]]:
 # (what it is for, module, what pip takes)
 _OPTIONAL = (
     ("umap: `compare --method nlmcd`", "umap", "'rdx-vision[umap]'"),
+    ("hdbscan: `compare --method nlmcd`", "hdbscan", "'rdx-vision[umap]'"),
+    ("captions: `encode-concepts`", "HanTa", "'rdx-vision[captions]'"),
+    ("tensorboard: `train-surrogate --tensorboard`", "tensorboard", "'rdx-vision[tensorboard]'"),
     ("datasets: `--dataset hf:NAME`", "datasets", "'rdx-vision[hf]'"),
     ("ray: `--engine ray`", "ray", "'rdx-vision[ray]'"),
 )
-
-
-def _installed(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None
 
 
 def _devices() -> list[str]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from rdxcli.errors import installed
+
 from .caption_tagger import CaptionTagger
 from .compounds import LONGEST
 from .lexicon import CaptionLexicon, Lexicon, PackagedLexicon, WordNetLexicon
@@ -16,6 +18,14 @@ POS_NAMES = {"n": "noun", "a": "adjective", "v": "verb", "m": "name", "p": "phra
 _CLOSE_UP = re.compile(r"\b(close)(?:\s*-\s*|\s+)up\b", re.I)
 SOURCES = ("auto", "hanta", "published", "packaged")
 PHRASES = ("none", "merged", "compounds", "noun-phrases")
+_PACKAGES = {
+    "nltk": SOURCES,
+    "textblob": ("auto", "hanta", "packaged"),
+    "lemminflect": ("auto", "hanta", "packaged"),
+    "HanTa": ("auto", "hanta"),
+    "simplemma": ("auto", "hanta"),
+}
+"""What the sources need of the extra ``captions``; each is imported under the name it is installed by."""
 _CODE = {"N": "n", "J": "a", "V": "v"}
 
 
@@ -245,6 +255,11 @@ class ConceptExtractor:
         return out
 
 
+def missing_packages(source: str = "auto") -> list[str]:
+    """What a source of `load_extractor` needs and is not installed (``pip install 'rdx-vision[captions]'``)."""
+    return [name for name, sources in _PACKAGES.items() if source in sources and not installed(name)]
+
+
 def load_extractor(
     source: str = "auto", *, nltk_data: Any = None, language: str = "en", **options: Any
 ) -> ConceptExtractor:
@@ -256,7 +271,7 @@ def load_extractor(
         ``hanta``: HanTa's models, corrected for captions, and simplemma's dictionaries; compounds and names are
         concepts of their own (``pip install 'rdx-vision[captions]'``). ``published``: NLTK's perceptron tagger and
         WordNet 3.0, from NLTK data on this machine, normalisation ``original`` by default. ``packaged``: Brill's
-        lexicon, which every installation has. ``auto`` is ``hanta``.
+        lexicon. ``auto`` is ``hanta``. All are in the extra.
     nltk_data : path, optional
         Folder to look in instead of NLTK's search path.
     language : {"en", "de", "nl"}
@@ -269,7 +284,7 @@ def load_extractor(
     ValueError
         For an unknown source, or a language that it does not know.
     ModuleNotFoundError
-        HanTa or simplemma is not installed.
+        What `missing_packages` lists is not installed.
     FileNotFoundError
         When ``published`` is asked for and the data is not there.
     """

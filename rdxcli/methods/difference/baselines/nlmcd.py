@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rdxcli.errors import DependencyError
+from rdxcli.errors import DependencyError, installed
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, integer_seed
@@ -80,6 +80,9 @@ class NLMCD(Baseline):
 
     def _fit(self, R0: np.ndarray, R1: np.ndarray) -> None:
         n = len(R0)
+        for module, package in (("hdbscan", "hdbscan"), ("umap", "umap-learn")):
+            if not installed(module) and not (module == "umap" and self.components is None):
+                raise DependencyError(package, "umap")
         least = max(
             2 * self.min_cluster_size, self.neighbours + 1, 0 if self.components is None else self.components + 2
         )
@@ -106,12 +109,9 @@ class NLMCD(Baseline):
             self._store(direction, labels, samples)
 
     def _embed(self, R: np.ndarray, model: int) -> np.ndarray:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the library warns at import and about running on one thread
-                from umap import UMAP
-        except ImportError:
-            raise DependencyError("umap-learn", "umap") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library warns at import and about running on one thread
+            from umap import UMAP
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reducer = UMAP(
