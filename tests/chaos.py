@@ -373,10 +373,12 @@ class Chaos:
         if kind == "edit" and path.suffix == ".json":
             document = json.loads(content)
             if isinstance(document, dict):
-                document[self.dice.choice(sorted(document))] = self.dice.choice([None, 7, "x", [], {}, 99])
+                key = self.dice.choice(sorted(document))
+                document[key] = self.dice.choice(
+                    [value for value in (None, 7, "x", [], {}, 99) if value != document[key]]
+                )
                 path.write_text(json.dumps(document))
-                if path.read_bytes() != bytes(content):
-                    return kind
+                return f"{kind} {key} of"
             kind = "flip"
         if kind == "remove" and path.name != "manifest.json" and path.suffix != ".done" and ".tmp" not in path.name:
             path.unlink()

@@ -202,9 +202,9 @@ def create(
             yield draft
             draft.artifact = _commit(draft, folder)
         except BaseException as error:
+            trouble = disk_trouble(error, folder.parent) or _gone(error, draft.path)
             if not (resume and has_work(draft.path)):
                 shutil.rmtree(draft.path, ignore_errors=True)
-            trouble = disk_trouble(error, folder.parent)
             if trouble is not None:
                 raise trouble from None
             raise
@@ -252,7 +252,7 @@ def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -
         if found is not None or _stored_fingerprint(draft.path) != draft.manifest.fingerprint:
             found = found or check_reuse(folder, request)
             if found is None:
-                raise ArtifactError(f"{draft.path} has gone: somebody removed it", "run the same command again")
+                raise _gone(FileNotFoundError(), draft.path) or ArtifactError(f"{draft.path} is not what it was")
             draft.path, draft.manifest, draft.artifact, draft.reused = found.path, found.manifest, found, True
             yield draft
             return
@@ -260,7 +260,7 @@ def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -
             yield draft
             draft.artifact = _commit(draft, folder)
         except BaseException as error:
-            trouble = disk_trouble(error, folder.parent)
+            trouble = disk_trouble(error, folder.parent) or _gone(error, draft.path)
             if trouble is not None:
                 raise trouble from None
             raise
@@ -557,6 +557,13 @@ def disk_trouble(error: BaseException, folder: Path) -> ArtifactError | None:
     if number == errno.EROFS:
         return _unwritable(folder, OSError(number, "the disk is read-only"))
     return None
+
+
+def _gone(error: BaseException, partial: Path) -> ArtifactError | None:
+    """What to say when ``error`` came because somebody removed the folder that was written into; else None."""
+    if isinstance(error, RdxError) or not isinstance(error, Exception) or partial.exists():
+        return None
+    return ArtifactError(f"{partial} has gone: somebody removed it", "run the same command again")
 
 
 def _unwritable(folder: Path, error: OSError) -> ArtifactError:

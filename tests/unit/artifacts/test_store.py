@@ -366,3 +366,13 @@ def test_death_between_the_end_of_the_work_and_the_rename(
     ]
     assert Artifact.open(tmp_path / "run", full=True).manifest.files == {"concepts.json": 2}
     assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_folder_that_somebody_removes(tmp_path: Path) -> None:
+    """Said in one line, whatever the library that wrote into it makes of it."""
+    for error in (FileNotFoundError(2, "No such file"), RuntimeError("I/O error: No such file or directory")):
+        with pytest.raises(ArtifactError, match="somebody removed it"), create(tmp_path / "run", REQUEST) as draft:
+            shutil.rmtree(draft.path)
+            raise error
+    with pytest.raises(RuntimeError, match="other"), create(tmp_path / "run", REQUEST):
+        raise RuntimeError("other")
