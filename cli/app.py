@@ -71,8 +71,10 @@ def main() -> None:
     except RdxError as error:
         Sink().error(error.message, error.hint)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as stop:  # before a command had begun
-        sys.exit(streams.TERMINATED if isinstance(stop, streams.Terminated) else INTERRUPTED)
+    except KeyboardInterrupt:  # before a command had begun
+        sys.exit(streams.exit_code(INTERRUPTED))
+    except SystemExit as end:
+        sys.exit(streams.exit_code(end.code))
     finally:
         failed = streams.close()
         if failed is not None:

@@ -98,8 +98,17 @@ def close() -> int | None:
     return None
 
 
+_asked: list[int] = []
+
+
+def exit_code(code: object) -> object:
+    """The code to end with: whoever caught our interruption and took it for a Ctrl-C is corrected."""
+    return TERMINATED if _asked and code == 130 else code
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
     raise Terminated
 
 
-__all__ = ["TERMINATED", "Forgiving", "Terminated", "close", "prepare"]
+__all__ = ["TERMINATED", "Forgiving", "Terminated", "close", "exit_code", "prepare"]

@@ -16,6 +16,7 @@ make it once. A reader sees the old folder or the new one, never a mixture.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import math
 import os
@@ -515,6 +516,9 @@ def _held(folder: Path, wait_seconds: float | None) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(folder.parent, error) from None
     try:
+        for left in holder.parent.glob(f"{glob.escape(holder.name)}.*.tmp"):  # by one that died with the lock
+            with suppress(OSError):
+                left.unlink()
         try:
             write_json(holder, _myself())
         except OSError as error:
@@ -572,13 +576,13 @@ def _unwritable(folder: Path, error: OSError) -> ArtifactError:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # folders cannot be flushed on every system
-        pass
-    finally:
-        os.close(descriptor)
+    # folders cannot be opened or flushed on every system, and some flush no descriptor that may not write
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, document: Any, indent: int | None = 2) -> None:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Draft, Request, create, fingerprint_json
+from rdxcli.artifacts import Draft, Request, fingerprint_json, join
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
+from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
+from rdxcli.engines.local import RunOptions, RunReport
+from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
+from rdxcli.engines.sharing import Making, make_one
 from rdxcli.errors import InputError
 from rdxcli.progress import log
 
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
 
     from rdxcli.datasets.base import Dataset
     from rdxcli.datasets.selection import SelectionOptions
-    from rdxcli.engines.tasks import ShardTask
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Representation
 
@@ -77,7 +80,6 @@ def image_embeddings(
     RdxError
         No image can be read, or the folder holds embeddings of something else.
     """
-    from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
     from rdxcli.models.taps import OUTPUT
 
     images = model.images
@@ -88,15 +90,19 @@ def image_embeddings(
         model, {"of": "images"}, {key: description[key] for key in ("name", "n", "selection", "fingerprint")}
     )
     folder = image_text_folder(outputs, dataset.name, model_slug(model.name))
-    with create(folder, request, force=force, resume=True) as draft:
-        if not draft.reused:
-            log.info("embedding %d images of %s with %s, device %s", len(dataset), dataset.name, model.name, kind)
-            with ActivationTask(images, dataset, [OUTPUT], "auto") as task:
-                columns = {"label": dataset.labels, "split": dataset.splits}
-                threads = default_workers(kind) if workers is None else workers
-                name = f"embed {dataset.name}"
-                _run(task, draft, OUTPUT, dataset.sample_ids, batch, threads, name, columns)
-            _describe(draft, model, {"dataset": description})
+    draft = join(folder, request, force=force)
+    if not draft.reused:
+        log.info("embedding %d images of %s with %s, device %s", len(dataset), dataset.name, model.name, kind)
+        columns = {"label": dataset.labels, "split": dataset.splits}
+        threads = default_workers(kind) if workers is None else workers
+        run = RunOptions(workers=threads, description=f"embed {dataset.name}")
+
+        def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
+            _finish(model, plan, store, draft, {"dataset": description}, columns)
+
+        with ActivationTask(images, dataset, [OUTPUT], "auto") as task:
+            wanted = ShardPlan.of(len(dataset), batch)
+            make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
     return _opened(folder, draft)
 
 
@@ -162,13 +168,18 @@ def text_embeddings(
     digest = fingerprint_json(prompts)
     request = _request(model, {"of": "texts", "template": template}, {"texts": digest})
     folder = image_text_folder(outputs, TEXTS, model_slug(model.name)) / f"{slug(name)}-{digest[:8]}"
-    with create(folder, request, force=force, resume=True) as draft:
-        if not draft.reused:
-            log.info("embedding %d texts with %s", len(texts), model.name)
-            ids = [f"{i}: {text}" for i, text in enumerate(texts)]
-            _run(TextTask(model, prompts), draft, OUTPUT, ids, TEXT_BATCH, 1, "embed texts")
+    draft = join(folder, request, force=force)
+    if not draft.reused:
+        log.info("embedding %d texts with %s", len(texts), model.name)
+        ids = [f"{i}: {text}" for i, text in enumerate(texts)]
+
+        def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
+            _finish(model, plan, store, draft, {"texts": len(texts)})
             (draft.path / WORDS).write_text("".join(f"{text}\n" for text in texts), "utf-8")
-            _describe(draft, model, {"texts": len(texts)})
+
+        wanted = ShardPlan.of(len(ids), TEXT_BATCH)
+        run = RunOptions(description="embed texts")
+        make_one(Making(folder, draft, finish), OUTPUT, wanted, ids, TextTask(model, prompts), run)
     found = _opened(folder, draft)
     return Embeddings(found.values, list(texts), folder, found.fingerprint)
 
@@ -184,32 +195,23 @@ def _request(model: VisionLanguageModel, parameters: Mapping[str, Any], inputs: 
     )
 
 
-def _run(
-    task: ShardTask,
+def _finish(
+    model: VisionLanguageModel,
+    plan: ShardPlan,
+    store: ShardStore,
     draft: Draft,
-    output: str,
-    ids: Sequence[str],
-    batch_size: int,
-    workers: int,
-    description: str,
+    details: Mapping[str, Any],
     columns: Mapping[str, Any] | None = None,
 ) -> None:
-    """Do the shards that are missing, join them, and note what came out."""
-    from rdxcli.engines.local import RunOptions, run_local
-    from rdxcli.engines.shards import FOLDER, ShardPlan, ShardStore, assemble
-
-    plan = ShardPlan.of(len(ids), batch_size).settle(draft.path / FOLDER)
-    store = ShardStore(draft.path / FOLDER, ids)
-    run_local(task, plan, {output: store}, RunOptions(workers=workers, description=description))
+    """Join the shards, and note what came out."""
     done = assemble(store, plan, draft.path / FEATURES, draft.path / SAMPLES, columns)
-    draft.manifest.rows = done.rows
-    draft.manifest.details = {"shape": list(done.shape), "failed": len(done.failures)}
-    draft.discard_at_end(FOLDER)
-
-
-def _describe(draft: Draft, model: VisionLanguageModel, details: Mapping[str, Any]) -> None:
-    draft.manifest.device = str(model.images.device)
-    draft.manifest.details = {**draft.manifest.details, "model": model.description(), **details}
+    draft.manifest.rows, draft.manifest.device = done.rows, str(model.images.device)
+    draft.manifest.details = {
+        "shape": list(done.shape),
+        "failed": len(done.failures),
+        "model": model.description(),
+        **details,
+    }
 
 
 def _opened(folder: Path, draft: Draft) -> Embeddings:

@@ -6,15 +6,18 @@ finished puts the artifact in place. Nothing has to be started in an order, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdxcli.artifacts import Draft, abandon, complete
+from rdxcli.artifacts import Draft, abandon, complete, wait_time
 from rdxcli.artifacts.leases import Worker
 from rdxcli.artifacts.manifest import command_line
-from rdxcli.engines.local import RunReport
+from rdxcli.engines.local import RunOptions, RunReport, run_local
 from rdxcli.engines.shards import FOLDER, DamagedShardError, ShardPlan, ShardStore
+from rdxcli.engines.tasks import ShardTask
+from rdxcli.errors import ArtifactError
 from rdxcli.progress import log
 
 MOST_ROUNDS = 3  # of doing damaged shards again: a disk that damages more than that is broken
@@ -78,6 +81,33 @@ def make(outputs: Mapping[str, Making], wanted: ShardPlan, sample_ids: Sequence[
                 worth = any(store.done(int(path.stem), retry_empty=True) for path in store.folder.glob("*.done"))
                 abandon(making.folder, making.draft, worth)
         raise
+
+
+def make_one(
+    making: Making, output: str, wanted: ShardPlan, sample_ids: Sequence[str], task: ShardTask, options: RunOptions
+) -> None:
+    """`make` for a task with one output, on this machine; waits for others who make the same.
+
+    Raises
+    ------
+    ArtifactError
+        They still work on it after ``--wait``.
+    """
+
+    def do(plan: ShardPlan, stores: dict[str, ShardStore], worker: Worker) -> RunReport:
+        return run_local(task, plan, stores, replace(options, wait=wait_time(default=math.inf)), worker=worker)
+
+    left = make({output: making}, wanted, sample_ids, do)
+    if left:
+        raise still_made(making.folder, left)
+
+
+def still_made(folder: Path, left: int) -> ArtifactError:
+    """Others hold the last shards, and waiting for them took too long."""
+    return ArtifactError(
+        f"{folder} is being made by other processes: {left} shards left",
+        "wait for it to end, with --wait SECONDS or --wait forever",
+    )
 
 
 def _make(plan: ShardPlan, outputs: Mapping[str, Making], sample_ids: Sequence[str], do: Do) -> int:

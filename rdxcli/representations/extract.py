@@ -14,6 +14,7 @@ from rdxcli.engines.feed import PREFETCH
 from rdxcli.engines.local import WRITES
 from rdxcli.engines.ranks import Rank, detect_rank
 from rdxcli.engines.shards import ShardPlan
+from rdxcli.engines.sharing import still_made
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log
 from rdxcli.representations.extraction import (
@@ -131,10 +132,7 @@ def extract(options: ExtractOptions) -> list[Extracted]:
     if left and rank.count > 1:
         raise ShareDone(left, rank, job.folders[0])
     if left:
-        raise ArtifactError(
-            f"{job.folders[0]} is being made by other processes: {left} shards left",
-            "wait for it to end, with --wait SECONDS or --wait forever",
-        )
+        raise still_made(job.folders[0], left)
     return [
         _opened(layer, drafts[layer].result, folder, drafts[layer].reused, job.options.strict)
         for layer, folder in zip(job.layers, job.folders, strict=True)

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Artifact, Request, create, fingerprint_json
+from rdxcli.artifacts import Artifact, Draft, Request, create, fingerprint_json, join
 from rdxcli.artifacts.layout import captions_folder, model_slug, slug
 from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.engines.activations import default_workers
+from rdxcli.engines.captions import OUTPUT, CaptionTask
+from rdxcli.engines.local import RunOptions, RunReport
+from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
+from rdxcli.engines.sharing import Making, make_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
-    from rdxcli.artifacts import Draft
     from rdxcli.datasets.base import Dataset
     from rdxcli.models.caption_server import CaptionServer
     from rdxcli.models.captioners import Captioner, Sampling
@@ -187,28 +191,25 @@ def _made(options: CaptionOptions, dataset: Dataset, name: str) -> Outcome:
         code=CODE,
     )
     folder = captions_folder(options.outputs, dataset.name, options.run or model_slug(name))
-    with create(folder, request, force=options.force, resume=True) as draft:
-        if not draft.reused:
-            _run(options, captioner, dataset, how, draft)
-            details = {"captioner": known, "dataset": described, "sampling": parameters}
-            draft.manifest.details = {**draft.manifest.details, **details}
+    draft = join(folder, request, force=options.force)
+    if not draft.reused:
+        _run(options, captioner, dataset, how, folder, draft, {"dataset": described, "sampling": parameters})
     return _outcome(folder, draft.result, dataset.name, name)
 
 
 def _run(
-    options: CaptionOptions, captioner: Captioner | CaptionServer, dataset: Dataset, how: Sampling, draft: Draft
+    options: CaptionOptions,
+    captioner: Captioner | CaptionServer,
+    dataset: Dataset,
+    how: Sampling,
+    folder: Path,
+    draft: Draft,
+    details: dict[str, Any],
 ) -> None:
-    from rdxcli.engines.activations import default_workers
-    from rdxcli.engines.captions import OUTPUT, CaptionTask
-    from rdxcli.engines.local import RunOptions, run_local
-    from rdxcli.engines.shards import FOLDER, ShardPlan, ShardStore, assemble
-
     kind = captioner.device.type
     batch = min(options.batch_size or BATCH.get(kind, BATCH["cpu"]), len(dataset))
     # captions are slow to make: a kill costs a batch, as long as the folder does not fill with files
-    plan = ShardPlan.of(len(dataset), batch, shard_rows=max(batch, -(-len(dataset) // MOST_SHARDS)))
-    plan = plan.settle(draft.path / FOLDER)
-    store = ShardStore(draft.path / FOLDER, dataset.sample_ids)
+    wanted = ShardPlan.of(len(dataset), batch, shard_rows=max(batch, -(-len(dataset) // MOST_SHARDS)))
     log.info("captioning %d images of %s with %s, device %s", len(dataset), dataset.name, captioner.name, kind)
     run = RunOptions(
         workers=default_workers(kind) if options.workers is None else options.workers,
@@ -217,11 +218,19 @@ def _run(
         max_errors=options.max_errors,
         description=f"caption {dataset.name}",
     )
-    report = run_local(CaptionTask(captioner, dataset, how), plan, {OUTPUT: store}, run)
-    done = assemble(store, plan, draft.path / CAPTIONS, draft.path / SAMPLES, {"label": dataset.labels})
-    draft.manifest.rows, draft.manifest.device = done.rows, str(captioner.device)
-    draft.manifest.details = {"failed": len(done.failures), "images_per_second": round(report.rate, 3)}
-    draft.discard_at_end(FOLDER)
+
+    def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
+        done = assemble(store, plan, draft.path / CAPTIONS, draft.path / SAMPLES, {"label": dataset.labels})
+        draft.manifest.rows, draft.manifest.device = done.rows, str(captioner.device)
+        draft.manifest.details = {
+            "failed": len(done.failures),
+            "images_per_second": round(report.rate, 3),
+            "captioner": captioner.description(),
+            **details,
+        }
+
+    task = CaptionTask(captioner, dataset, how)
+    make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
 
 
 # -- by people, or from a file -------------------------------------------------------------------------------------

@@ -370,9 +370,15 @@ def test_death_between_the_end_of_the_work_and_the_rename(
 
 def test_a_folder_that_somebody_removes(tmp_path: Path) -> None:
     """Said in one line, whatever the library that wrote into it makes of it."""
-    for error in (FileNotFoundError(2, "No such file"), RuntimeError("I/O error: No such file or directory")):
-        with pytest.raises(ArtifactError, match="somebody removed it"), create(tmp_path / "run", REQUEST) as draft:
-            shutil.rmtree(draft.path)
+
+    def work(error: Exception, remove: bool) -> None:
+        with create(tmp_path / "run", REQUEST) as draft:
+            if remove:
+                shutil.rmtree(draft.path)
             raise error
-    with pytest.raises(RuntimeError, match="other"), create(tmp_path / "run", REQUEST):
-        raise RuntimeError("other")
+
+    for error in (FileNotFoundError(2, "No such file"), RuntimeError("I/O error: No such file or directory")):
+        with pytest.raises(ArtifactError, match="somebody removed it"):
+            work(error, remove=True)
+    with pytest.raises(RuntimeError, match="other"):
+        work(RuntimeError("other"), remove=False)
