@@ -101,7 +101,7 @@ def close() -> int | None:
 _asked: list[int] = []
 
 
-def exit_code(code: object) -> object:
+def exit_code(code: Any) -> Any:
     """The code to end with: whoever caught our interruption and took it for a Ctrl-C is corrected."""
     return TERMINATED if _asked and code == 130 else code
 
