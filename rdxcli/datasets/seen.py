@@ -42,7 +42,7 @@ _EXTRA_NAMES = {
     *("timestamp", "date", "time", "shard", "similarity", "distance", "cluster", "clusterid", "patchidx", "token"),
     *("filesize", "size", "bytes", "width", "height", "imagewidth", "imageheight", "originalwidth", "originalheight"),
     *("nsfw", "punsafe", "pwatermark", "aesthetic", "md5", "sha256", "exif", "status", "lang", "caption", "text"),
-    *("batch", "step"),
+    *("batch", "step", "logit", "logits", "softmax", "bbox", "entropy", "accuracy", "margin"),
 }
 _BOOKKEEPING = {"id", "idx", "index", "label", "labels", "split", "fold", "score", "class", "target", "category"}
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*|[A-Z]+(?![a-z])")
@@ -241,11 +241,19 @@ def _check_doubts(
             raise _doubt(table, [name], "its name says bookkeeping, its numbers do not")
         if whole[name] and np.ptp(column) > 0:
             raise _doubt(table, [name], f"it holds {len(np.unique(column))} different whole numbers, the others do not")
+    if concepts:
+        return
+    largest = max(
+        ({n for n in features if member.get(n) == prefix} for prefix in set(member.values())), key=len, default=set()
+    )
+    strangers = [name for name in features if name not in member]
+    if len(largest) > 2 and 2 * len(largest) >= len(features) and strangers:
+        raise _doubt(table, strangers[:1], f"its name is unlike the others, {_shown(sorted(largest)[:2])} ...")
     prefixes = {member[name] for name in features if name in member}
     odd = [
         prefix for prefix in prefixes if _part_of(prefix, True, False) or _ends_like_bookkeeping(prefix.rstrip("_.- "))
     ]
-    if len(prefixes) > 1 and odd and not concepts:
+    if len(prefixes) > 1 and odd:
         raise _doubt(table, [n for n in features if member.get(n) in odd], "their names say bookkeeping")
 
 
@@ -459,8 +467,14 @@ def check_columns(values: np.ndarray, name: str, concepts: bool = False) -> None
             raise _array_doubt(values, name, int(column), "it counts the rows")
     if concepts or whole.all():
         return
+    few = int((whole & (np.ptp(head, axis=0) > 0)).sum()) <= max(3, values.shape[1] // 100)
     for column in np.flatnonzero(whole & ~steps):
-        if len(np.unique(head[:, column])) < len(head):
+        different = len(np.unique(head[:, column]))
+        if few and 2 < different < len(head) and _is_whole(np.asarray(values[:, column], dtype=np.float64)):
+            raise _array_doubt(
+                values, name, int(column), f"it holds {different} different whole numbers, others do not: labels?"
+            )
+        if different < len(head):
             continue
         content = np.asarray(values[:, column], dtype=np.float64)
         if _is_whole(content) and _distinct(content):

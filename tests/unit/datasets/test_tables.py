@@ -184,6 +184,20 @@ def test_bookkeeping_in_an_array_without_names(tmp_path: Path, column: int, cont
         load_representation(str(tmp_path / "a.npy"), choice=Choice(features="0-99"))
 
 
+@pytest.mark.parametrize("extra", ["accuracy_of_b", "noted", "taken"])
+def test_a_stranger_among_numbered_columns_is_asked_about(tmp_path: Path, extra: str) -> None:
+    path = str(write(tmp_path / "t.csv", {**feature_columns(), extra: VALUES[:, 0] * 1e5 + 0.5}))
+    with pytest.raises(InputError, match=f"`{extra}` a feature\\? its name is unlike the others"):
+        load_representation(path)
+    assert load_representation(path, choice=Choice(features=f"!{extra}")).d == D
+
+
+def test_labels_in_an_array_without_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.column_stack([VALUES, np.arange(N) % 3]))
+    with pytest.raises(InputError, match="column 4 a feature\\? it holds 3 different whole numbers"):
+        load_representation(str(tmp_path / "a.npy"))
+
+
 def test_concept_tables(tmp_path: Path) -> None:
     scores = {"red": VALUES[:, 0], "path": VALUES[:, 1], "striped": np.arange(N) % 2}
     for extra in ({"Unnamed: 0": np.arange(N)}, {"image_id": SHUFFLED + 50}, {"split": np.arange(N) % 2}):
