@@ -14,6 +14,7 @@ from .options import SAMPLES_FAILED, Session, command
     examples=[
         "rdx visualize",
         "rdx compare digits-cnn-m35 digits-cnn -q | rdx visualize - --open",
+        "rdx visualize --all --open",
         "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf --width column",
     ],
     without=("seed", "device", "run", "dry_run", "wait"),
@@ -35,12 +36,23 @@ def visualize(
     ] = None,
     width: Annotated[str, typer.Option("--width", help="Of a figure: column (3.3 inches) or page (6.9).")] = "page",
     to: Annotated[Path | None, typer.Option("--to", help="Write the report here.", dir_okay=False)] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All artifacts: missing reports are made, and a page links them.")
+    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Make a report that opens without a network: images, maps, numbers, and how they were made."""
     from rdxcli.errors import UsageError
     from rdxcli.services import visualize as service
 
+    if everything:
+        if artifacts or form or to:
+            raise UsageError("--all takes no artifact, --format or --to", "leave them out")
+        path, made = service.index(session.outputs)
+        session.sink.result(str(path), {"report": str(path), "made": [str(one.path) for one in made]})
+        if open_it:
+            typer.launch(path.resolve().as_uri())
+        return
     form = service.target(to, form, session.force)
     names = [name for given in artifacts or [] for name in (_lines() if given == "-" else [given])]
     chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]

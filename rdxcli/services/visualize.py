@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rdxcli.artifacts import Artifact, find_artifacts, resolve_artifact
+from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log, track
+from rdxcli.report.html import render as template
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,6 +121,41 @@ def render(
             f"cannot write {path}: {error.strerror or error}", "choose another place with --to"
         ) from None
     return Report(artifact, path, unread)
+
+
+def index(outputs: Path) -> tuple[Path, list[Report]]:
+    """A page that links the reports of all artifacts below ``outputs``; those that are missing or old are made.
+
+    Returns
+    -------
+    path : Path
+        ``<outputs>/reports/index.html``.
+    made : list of Report
+        Reports that were written now.
+    """
+    found = [artifact for artifact in find_artifacts(outputs) if artifact.kind in _PAGES]
+    if not found:
+        choose(None, outputs)  # says what to do
+    path, made, rows = outputs / "reports" / "index.html", [], []
+    for artifact in sorted(found, key=lambda one: one.manifest.created, reverse=True):
+        report = report_path(artifact, outputs, "html")
+        if not report.is_file() or report.stat().st_mtime < (artifact.path / MANIFEST).stat().st_mtime:
+            made.append(render(artifact, outputs))
+        difference = artifact.document().get("difference") or {}
+        rows.append(
+            {
+                "name": artifact.path.relative_to(outputs).as_posix(),
+                "link": quote(Path(os.path.relpath(report, path.parent)).as_posix()),
+                "kind": artifact.kind,
+                "verdict": difference.get("verdict"),
+                "made": artifact.manifest.created,
+            }
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary.write_text(template("index.html", rows=rows), "utf-8")
+    os.replace(temporary, path)
+    return path, made
 
 
 def target(to: Path | None, form: str | None, force: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,24 @@ def test_several_at_once_and_from_standard_input(tmp_path: Path) -> None:
         assert len(set(done.stdout.split())) == 2
     assert rdx_here("visualize", *made, "--to", tmp_path / "one.html", *out).returncode == 2
     assert rdx_here("visualize", "-", *out).returncode == 2
+
+
+def test_a_page_links_every_report(tmp_path: Path) -> None:
+    for name in ("a--b", "c--d"):
+        stored(tmp_path / "x" / "comparisons" / name / "rdx")
+    done = rdx_here("visualize", "--all", "--outputs", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert len(said["made"]) == 2
+    page = Path(said["report"])
+    links = re.findall('href="([^"]+)"', page.read_text("utf-8"))
+    assert len(links) == 2
+    assert all((page.parent / link).is_file() for link in links)
+    assert page.read_text("utf-8").count("difference found") == 2
+    again = json.loads(rdx_here("visualize", "--all", "--outputs", tmp_path, "--json").stdout)
+    assert again["made"] == []
+    assert rdx_here("visualize", "--all", "--outputs", tmp_path / "nowhere").returncode == 1
+    assert rdx_here("visualize", "--all", "x", "--outputs", tmp_path).returncode == 2
 
 
 def test_images_that_cannot_be_read_are_said(tmp_path: Path) -> None:
