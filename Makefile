@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 # what `rdx` itself needs, and what its tests need besides
 PROGRAM := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
-SITE := $(VENV)/.installed-docs
 TESTS ?= tests
 
 .PHONY: demo test test-fast lint bench chaos lowest docs clean
@@ -20,10 +19,6 @@ $(PROGRAM): pyproject.toml
 
 $(STAMP): $(PROGRAM)
 	$(INSTALL) -e '.[dev,ray]'
-	touch $@
-
-$(SITE): $(PROGRAM)
-	$(INSTALL) -e '.[docs]'
 	touch $@
 
 demo: $(PROGRAM)

@@ -18,7 +18,7 @@ def _complete_kind(incomplete: str) -> list[str]:
 
 @command(
     "list",
-    examples=["rdx list models", "rdx list layers digits-cnn", "rdx list artifacts --json"],
+    examples=["rdx list models", "rdx list layers digits-cnn", "rdx list methods rdx", "rdx list artifacts --json"],
     without=_UNUSED,
 )
 def list_(
@@ -30,7 +30,11 @@ def list_(
         ),
     ],
     model: Annotated[
-        str | None, typer.Argument(help="The model, for `layers`.", autocompletion=complete_models)
+        str | None,
+        typer.Argument(
+            help="The model, for `layers`; for `methods`, the one whose parameters are listed.",
+            autocompletion=complete_models,
+        ),
     ] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="For `layers`: random weights will do.")] = False,
 ) -> None:
@@ -39,16 +43,21 @@ def list_(
 
     if what not in KINDS:
         raise UnknownNameError("list", what, KINDS)
-    if (model is not None) != (what == "layers"):
+    if (model is not None) != (what == "layers") and what != "methods":
         raise UsageError("`rdx list layers` needs a model" if what == "layers" else f"`rdx list {what}` takes no model")
     if what == "layers":
         listing = service.layers(str(model), device=session.device, untrained=untrained)
+    elif what == "methods" and model is not None:
+        listing = service.parameters(model)
     elif what == "artifacts":
         listing = service.artifacts(session.outputs)
     else:
         listing = {"models": service.models, "datasets": service.datasets, "methods": service.methods}[what]()
     if session.sink.as_json:
-        session.sink.result(None, listing.document())
+        plain_methods = what == "methods" and model is None
+        session.sink.result(None, service.described_methods() if plain_methods else listing.document())
+    elif not listing.rows and what == "methods":
+        session.sink.message(f"{model} has no parameters that --param sets by themselves; see its page in the docs")
     elif not listing.rows:
         session.sink.message(f"no {what} yet")
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import platform
 import shutil
@@ -13,8 +15,12 @@ from typing import Any
 from rdxcli.artifacts import Artifact, find_artifacts
 from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.artifacts.store import PARTIAL, unfinished_state
-from rdxcli.errors import ArtifactError, installed
+from rdxcli.errors import ArtifactError, UnknownNameError, installed
+from rdxcli.methods.registry import Method
+from rdxcli.methods.registry import methods as registered
+from rdxcli.parameters import REQUIRED, Parameter, declared
 from rdxcli.progress import human_bytes, track
+from rdxcli.records import plain
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,49 @@ def datasets() -> Listing:
 
 def methods() -> Listing:
     """Every method with the command it belongs to."""
-    from rdxcli.methods.registry import methods as registered
-
     rows = [(method.name, method.family, method.summary) for method in registered().values()]
     return Listing("methods", ("name", "command", "summary"), rows)
+
+
+def described_methods() -> list[dict[str, Any]]:
+    """The rows of `methods`, each with the hyper-parameters of its estimator. Loads all of them: seconds."""
+    rows = methods().document()
+    return [
+        {**row, "parameters": [parameter.document() for parameter in _parameters(method)]}
+        for row, method in zip(rows, registered().values(), strict=True)
+    ]
+
+
+def parameters(name: str) -> Listing:
+    """The hyper-parameters (``--param NAME=VALUE``) of the methods of that name, whatever their command.
+
+    Raises
+    ------
+    UnknownNameError
+        No method has this name.
+    """
+    found = [method for method in registered().values() if method.name == name]
+    if not found:
+        raise UnknownNameError("method", name, {method.name for method in registered().values()}, "rdx list methods")
+    columns = ("command", "name", "default", "expected", "help")
+    rows = []
+    for method in found:
+        for parameter in _parameters(method):
+            shown = parameter.document()
+            default = "required" if parameter.default is REQUIRED else json.dumps(plain(shown["default"]))
+            rows.append((method.family, parameter.name, default, shown["expected"], shown["help"]))
+    return Listing(f"parameters of {name}: --param NAME=VALUE", columns, rows)
+
+
+def _parameters(method: Method) -> list[Parameter]:
+    """Those of the estimator with this method's defaults. What a method that is a function takes is data."""
+    kind = method.load()
+    if not inspect.isclass(kind):
+        return []
+    return [
+        replace(parameter, default=method.parameters.get(parameter.name, parameter.default))
+        for parameter in declared(kind).values()
+    ]
 
 
 def layers(model: str, device: str = "auto", untrained: bool = False) -> Listing:
