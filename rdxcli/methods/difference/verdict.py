@@ -346,10 +346,10 @@ class DifferenceTest:
 
     @property
     def outcome(self) -> Outcome:
-        """Found, none, or undecided: a difference that may come from rows which do not belong together."""
-        if not self.deciding.yes:
-            return Outcome.NONE
-        return Outcome.UNDECIDED if self.doubtful else Outcome.FOUND
+        """Found, none, or undecided: where the rows may not belong together, nothing can be said of the models."""
+        if self.doubtful:
+            return Outcome.UNDECIDED
+        return Outcome.FOUND if self.deciding.yes else Outcome.NONE
 
     @property
     def doubtful(self) -> bool:

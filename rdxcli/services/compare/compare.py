@@ -45,7 +45,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     """What two representations of the same images see differently, and whether they differ at all."""
 
     kind = "comparison"
-    version = "5"
+    version = "6"
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
