@@ -188,7 +188,8 @@ def test_few_scores_are_shown_and_the_others_folded() -> None:
 def test_a_selection_in_one_map_shows_in_the_other(tmp_path: Path) -> None:
     browsers = pytest.importorskip("playwright.sync_api")
     page = tmp_path / "page.html"
-    page.write_text(_page(), "utf-8")
+    name = "mobilenet_v2_inat_birds965_" * 3  # long names do not widen a narrow page
+    page.write_text(_page(b={"name": name, "layer": "features", "n": 60, "d": 32}), "utf-8")
     with browsers.sync_playwright() as engine:
         chromium = engine.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
         for width, scheme in ((1400, "light"), (390, "dark")):
