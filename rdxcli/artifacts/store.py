@@ -425,7 +425,7 @@ def _commit(draft: Draft, folder: Path) -> Artifact:
     names = sorted(
         path.relative_to(draft.path).as_posix()
         for path in draft.path.rglob("*")
-        if path.is_file() and path.relative_to(draft.path).parts[0] not in scratch
+        if path.is_file() and path.suffix != ".tmp" and path.relative_to(draft.path).parts[0] not in scratch
     )
     for name in names:
         _flush(draft.path / name)

@@ -382,3 +382,14 @@ def test_a_folder_that_somebody_removes(tmp_path: Path) -> None:
             work(error, remove=True)
     with pytest.raises(RuntimeError, match="other"):
         work(RuntimeError("other"), remove=False)
+
+
+def test_what_a_dead_process_was_writing_is_no_part_of_the_artifact(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), create(tmp_path / "run", REQUEST, resume=True) as draft:
+        (draft.path / "work").write_text("done")
+        (draft.path / "concepts.json.4711.tmp").write_text("{")
+        raise KeyboardInterrupt
+    with create(tmp_path / "run", REQUEST, resume=True) as draft:
+        (draft.path / "concepts.json").write_text("{}")
+    assert sorted(draft.result.manifest.files) == ["concepts.json", "work"]
+    assert not list((tmp_path / "run").glob("*.4711.tmp"))
