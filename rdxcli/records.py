@@ -160,8 +160,8 @@ class DifferenceConcept:
         Rank within its direction, 1 = explains most.
     size : int
         Number of members.
-    affinity : float
-        Mean affinity inside the group; 1 means no difference.
+    affinity : float or None
+        Mean affinity inside the group; 1 means no difference. None for methods without affinities.
     samples : sequence of int
         Rows shown in the grid, best first.
     sample_ids : sequence of str
@@ -183,7 +183,7 @@ class DifferenceConcept:
     closer_in: str
     index: int
     size: int
-    affinity: float
+    affinity: float | None
     samples: Sequence[int]
     sample_ids: Sequence[str]
     stability: float | None = None
