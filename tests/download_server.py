@@ -29,6 +29,13 @@ class Fault:
     retry_after: str | None = None
 
 
+def opened() -> threading.Event:
+    """A gate that lets everything through; while it is cleared a body stops after its first chunk."""
+    gate = threading.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class Site:
     """Files by path, and how the server treats them."""
@@ -42,6 +49,7 @@ class Site:
     lengths: bool = True
     chunk: int = 1 << 16
     pause: float = 0.0
+    gate: threading.Event = field(default_factory=opened)
     log: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -101,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             for position in range(start, stop, site.chunk):
                 self.wfile.write(body[position : min(position + site.chunk, stop)])
                 self.wfile.flush()
+                site.gate.wait(60)
                 if site.pause:
                     time.sleep(site.pause)
             if fault.cut is not None or not site.lengths:

@@ -47,15 +47,17 @@ class ImageSource(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def raw(self, row: int) -> Image.Image:
-        """Decoded image in its own mode and size.
+        """Decoded image in its own mode and size; a source defines this or `image`.
 
         Raises
         ------
         Exception
             Anything, when the image is missing or broken; callers record the message and go on.
         """
+        if type(self).image is ImageSource.image:
+            raise TypeError(f"{type(self).__name__} gives no images: it defines neither `raw` nor `image`")
+        return self.image(row)
 
     def image(self, row: int) -> Image.Image:
         """Decoded image in its own mode and size; deep pixels are scaled, see `rdxcli.datasets.pixelrange`."""

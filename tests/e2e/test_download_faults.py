@@ -160,14 +160,18 @@ def test_interrupted_by_hand(site: Site, run: Callable[..., Any], tmp_path: Path
 
 
 def test_two_processes_at_once(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
-    site.chunk, site.pause = 50_000, 0.02
+    site.chunk = 50_000
+    site.gate.clear()  # the first one stands still until the second one has said that it waits
     first = run()
     part = tmp_path / "data" / ".rdx-download" / "many" / "files" / "many.tgz.part"
     until(lambda: size(part) > 0, first)
     second = run("--json")
+    assert second.stderr is not None
+    said = second.stderr.readline()
+    site.gate.set()
     results = [finish(first), finish(second)]
     assert [code for code, _, _ in results] == [0, 0], results
-    assert "another process is downloading many; waiting for it" in results[1][2]
+    assert "another process is downloading many; waiting for it" in said
     assert json.loads(results[1][1])["downloads"][0]["status"] == "present"
     assert site.requests("/many/many.tgz") == [None]
     assert tree(tmp_path / "data" / "many") == WHOLE

@@ -49,7 +49,7 @@ def test_the_truth_chooses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     few = ("--param", "n_starts=2")
     true = explained("uibe", tmp_path / "true", *few)
-    monkeypatch.setattr(synthetic, "generate", untrue)
+    monkeypatch.setattr("rdxcli.services.explain.directions.generate", untrue)
     other = explained("uibe", tmp_path / "other", *few)
     a, b = (load_file(Path(one["artifact"]) / "directions.safetensors") for one in (true, other))
     assert all(np.array_equal(a[name], b[name]) for name in a)
