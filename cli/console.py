@@ -63,6 +63,10 @@ class Sink:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(self.verbosity, logging.DEBUG))
+        # what libraries warn of is for developers: shown with -v
+        logging.captureWarnings(True)
+        foreign = logging.getLogger("py.warnings")
+        foreign.handlers, foreign.propagate = [handler if self.verbosity > 0 else logging.NullHandler()], False
         set_tracker(self._track if self.verbosity >= 0 else None)
 
     def result(self, line: str | None, document: Any = None) -> None:

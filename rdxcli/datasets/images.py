@@ -65,6 +65,11 @@ class ImageSource(ABC):
             self._ranges = Ranges(len(self), self.raw, self.pixels)
         return self._ranges.eight_bits(self.raw(row))
 
+    @property
+    def ranges(self) -> dict[str, str]:
+        """``LOW,HIGH`` that was taken as black and white, by kind of deep pixels; of the images read so far."""
+        return {} if self._ranges is None else self._ranges.taken()
+
     @abstractmethod
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
         """``{"by": how, "sha256": digest}`` of these rows; changes whenever an image of theirs changes."""

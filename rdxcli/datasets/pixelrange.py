@@ -128,6 +128,12 @@ class Ranges:
             )
         return Image.fromarray(own.scale(values))
 
+    def taken(self) -> dict[str, str]:
+        """``LOW,HIGH`` of each kind that was met, or of all when it was given."""
+        if self.given is not None:
+            return {"given": f"{self.given.low:g},{self.given.high:g}"}
+        return {kind: f"{found.low:g},{found.high:g}" for kind, (found, _) in self._found.items() if found is not None}
+
     def _look(self, kind: str) -> tuple[PixelRange | None, str]:
         """The range that fits a sample of the images of one kind, which depends on the source alone."""
         step = max(1, self.count // _LOOKED_AT)

@@ -271,6 +271,7 @@ def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[s
         "shape": list(done.shape),
         "dtype": np.dtype(dtype).name,
         "failed": len(done.failures),
+        "pixels": job.dataset.source.ranges,
         "repeatable": "not checked" if job.options.allow_random else "the first images, run twice, agree",
         "run": {
             "batch_size": report.batch_size,

@@ -203,6 +203,14 @@ def resolve_concepts(
     return replace(concepts, source=source)
 
 
+def columns_taken(record: Representation) -> str:
+    """Which columns of a table were taken for what, in brackets; empty when nothing had to be decided."""
+    seen = record.source.get("seen") or {}
+    parts = [f"{what} from {seen[what]}" for what in ("ids", "labels") if seen.get(what)]
+    parts += [f"left out: {', '.join(seen['left_out'])}"] if seen.get("left_out") else []
+    return f" (features: {'; '.join([str(seen['features']), *parts])})" if parts else ""
+
+
 def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Representation:
     from rdxcli.artifacts import fingerprint_array
     from rdxcli.datasets.arrays import load_representation

@@ -19,7 +19,7 @@ from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import shown_name, verdict_lines
 from rdxcli.representations.joining import Joined
-from rdxcli.representations.resolve import array_file, find_activations, open_activations
+from rdxcli.representations.resolve import array_file, columns_taken, find_activations, open_activations
 from rdxcli.services.base import Analysis, Outcome, Table
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
 from rdxcli.services.compare.gate import parse_gates
@@ -265,14 +265,6 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
         )
 
 
-def _taken(record: Representation) -> str:
-    """Which columns of a table were taken for what."""
-    seen = record.source.get("seen") or {}
-    parts = [f"{what} from {seen[what]}" for what in ("ids", "labels") if seen.get(what)]
-    parts += [f"left out: {', '.join(seen['left_out'])}"] if seen.get("left_out") else []
-    return f" (features: {'; '.join([str(seen['features']), *parts])})" if parts else ""
-
-
 def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, Any]:
     """What `compare` would do, without doing it (``--dry-run``)."""
     named = options.naming.wanted
@@ -291,7 +283,7 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, An
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)
             widths.append(record.d)
-            document[side] = f"{record.name}, {record.n} rows of {record.d}{_taken(record)}"
+            document[side] = f"{record.name}, {record.n} rows of {record.d}{columns_taken(record)}"
             continue
         spec = resolve(str(text))
         dataset = options.selection.open(spec.default_dataset)

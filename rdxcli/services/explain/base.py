@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
+from rdxcli.datasets.arrays import is_array
 from rdxcli.errors import UsageError
 from rdxcli.records import Representation
-from rdxcli.representations.resolve import resolve_representation
+from rdxcli.representations.resolve import array_file, columns_taken, resolve_representation
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
 
@@ -59,11 +60,17 @@ class ExplainAnalysis(Analysis[ExplainOptions]):
         options = self.options
         return {
             "method": options.method,
-            "representation": options.model or _name(options.activations),
+            "representation": options.model or _described(options),
             "layer": options.layer or "the penultimate one",
             **super().plan(),
         }
 
 
-def _name(source: str | Representation | None) -> str | None:
-    return source.name if isinstance(source, Representation) else source
+def _described(options: ExplainOptions) -> str | None:
+    """What stands in place of a model: rows, columns, and which columns of a table were taken for what."""
+    source = options.activations
+    if isinstance(source, str):
+        if not is_array(array_file(source, options.selection.root)):
+            return source
+        source = representation(options, spatial=True)
+    return None if source is None else f"{source.name}, {source.n} rows of {source.d}{columns_taken(source)}"
