@@ -24,7 +24,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from rdxcli.errors import RdxError, UsageError, near_matches
+from rdxcli.errors import RdxError, UsageError, did_you_mean
 from rdxcli.options import Option
 
 from .console import Sink
@@ -128,10 +128,9 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
                 raise UsageError(f"{path} is for `rdx {value}`, not for `rdx {ctx.command.name}`")
             continue
         if spelling not in spellings:
-            near = near_matches(spelling, spellings)
             raise UsageError(
                 f"{path}: `{key}` is no option of `rdx {ctx.command.name}`",
-                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"`rdx {ctx.command.name} --help`",
+                did_you_mean(spelling, spellings, f"`rdx {ctx.command.name} --help`"),
             )
         name = spellings[spelling]
         values[name] = _config_value(path, str(key), value, params[name])

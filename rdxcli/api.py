@@ -32,7 +32,7 @@ from typing import Any
 import rdxcli.report  # noqa: F401 - the room comes first, so that the function of this name stays (see the end)
 from rdxcli.artifacts import Artifact
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
-from rdxcli.errors import ArtifactError, UsageError, near_matches
+from rdxcli.errors import ArtifactError, UsageError, did_you_mean, near_matches
 from rdxcli.records import Representation
 from rdxcli.representations.memory import from_memory
 from rdxcli.representations.resolve import resolve_representation
@@ -402,8 +402,7 @@ def _options(kind: type, given: Mapping[str, Any], function: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     for name in given:
         if name not in names:
-            near = near_matches(name, names)
-            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else f"it has {', '.join(names)}"
+            hint = did_you_mean(name, names, f"it has {', '.join(names)}")
             raise UsageError(f"`{function}` has no option `{name}`", hint)
     return kind(**given)
 

@@ -50,13 +50,8 @@ class UnknownNameError(UsageError):
     """A model, data set, layer, method or artifact of that name does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], command: str | None = None) -> None:
-        near = near_matches(name, known)
-        hints = []
-        if near:
-            hints.append("did you mean " + " or ".join(f"`{match}`" for match in near) + "?")
-        if command:
-            hints.append(f"`{command}` lists them")
-        super().__init__(f"unknown {kind}: `{name}`", "; ".join(hints) or None)
+        hints = [did_you_mean(name, known), f"`{command}` lists them" if command else None]
+        super().__init__(f"unknown {kind}: `{name}`", "; ".join(hint for hint in hints if hint) or None)
 
 
 class InputError(RdxError, ValueError):
@@ -102,3 +97,23 @@ def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     if len(found) < limit and len(name) >= 3:
         found += [n for n in names if name.lower() in n.lower() and n not in found][: limit - len(found)]
     return found
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, folder: object = None) -> str | None:
+    """The hint that names what looks like ``name``; ``otherwise`` where nothing does.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    known : iterable of str
+        What there is.
+    otherwise : str, optional
+    folder : path, optional
+        Of file names: they are named with it.
+    """
+    near = near_matches(name, known)
+    if not near:
+        return otherwise
+    shown = near if folder is None else [f"{folder}/{match}" for match in near]
+    return f"did you mean {' or '.join(f'`{match}`' for match in shown)}?"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from rdxcli.errors import UsageError, near_matches
+from rdxcli.errors import UsageError, did_you_mean
 
 Count = Annotated[int, Ge(1)]
 """A whole number of at least 1."""
@@ -129,9 +129,8 @@ def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str
                 f"--param {name}={value}: this is set by {RESERVED[name]}", f"give {RESERVED[name]} {value}"
             )
         if name not in parameters:
-            near = near_matches(name, parameters)
             has = f"it has {', '.join(sorted(parameters))}" if parameters else "it has none"
-            hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else has
+            hint = did_you_mean(name, parameters, has)
             raise UsageError(f"the method `{method}` has no parameter `{name}`", hint)
         try:
             values[name] = parameters[name].check(value)
@@ -141,11 +140,9 @@ def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str
 
 
 def _refusal(method: str, parameter: Parameter, value: Any, expected: str) -> tuple[str, str | None]:
-    near = near_matches(str(value), [str(choice) for choice in _choices(parameter.type)])
-    default = (
-        "" if parameter.default in (REQUIRED, None) else f"the default of `{method}` is {_shown(parameter.default)}"
-    )
-    hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else default or None
+    known = parameter.default is not REQUIRED and parameter.default is not None
+    default = f"the default of `{method}` is {_shown(parameter.default)}" if known else None
+    hint = did_you_mean(str(value), [str(choice) for choice in _choices(parameter.type)], default)
     return f"--param {parameter.name}={_shown(value)}: expected {expected}", hint
 
 

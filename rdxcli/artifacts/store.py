@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from rdxcli.artifacts.contents import STAMPS, check_files, digest_files, is_intact, sealed, write_stamps
 from rdxcli.artifacts.leases import WORKERS, Watch, say_workers
 from rdxcli.artifacts.manifest import MANIFEST, Manifest, Request, command_line
-from rdxcli.errors import ArtifactError, RdxError, near_matches
+from rdxcli.errors import ArtifactError, RdxError, did_you_mean
 from rdxcli.progress import log
 
 PARTIAL = ".partial"
@@ -643,8 +643,5 @@ def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact
         names = ", ".join(a.path.relative_to(root).as_posix() for a in fitting[:4])
         raise ArtifactError(f"`{text}` fits {len(fitting)} artifacts: {names}", "give more of the path")
     known = [a.path.relative_to(root).as_posix() for a in find_artifacts(root, kind)]
-    near = near_matches(text, known)
-    hint = (
-        f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "`rdx list artifacts` shows what there is"
-    )
+    hint = did_you_mean(text, known, "`rdx list artifacts` shows what there is")
     raise ArtifactError(f"no artifact `{text}` in {root}", hint)

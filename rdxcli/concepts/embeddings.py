@@ -20,7 +20,7 @@ from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import read_concept_set
 from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.datasets.arrays import check_values, load_representation
-from rdxcli.errors import InputError, MissingDataError, UsageError, near_matches
+from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
 from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
 from rdxcli.methods.surrogate.splice import unit
@@ -117,8 +117,7 @@ def check_files(options: ConceptOptions) -> None:
     """
     for name in options.files:
         if name not in FILES:
-            near = near_matches(name, FILES)
-            known = f"did you mean `{near[0]}`?" if near else f"it reads {', '.join(FILES)}"
+            known = did_you_mean(name, FILES, f"it reads {', '.join(FILES)}")
             raise UsageError(f"--file {name}=...: the method `{options.method}` has no such input", known)
 
 

@@ -16,7 +16,7 @@ from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import FOLDER, RECIPE
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.download.store import content_folder
-from rdxcli.errors import InputError, MissingDataError, UsageError, near_matches
+from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.concepts import label_concepts, text_lines
 from rdxcli.records import Representation
 
@@ -157,8 +157,7 @@ def _superclasses(path: str, classes: list[str], listed: bool) -> dict[str, list
                 table[str(name)].append(member)
             else:
                 numbers = "" if listed else "; numbers need a data set, whose full class list they count"
-                near = near_matches(str(member), classes)
-                hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else None
+                hint = did_you_mean(str(member), classes, None)
                 raise InputError(
                     f"{path}: superclass `{name}` names the class `{member}`, which does not exist{numbers}", hint
                 )

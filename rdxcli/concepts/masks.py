@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.concepts.options import ConceptOptions
-from rdxcli.errors import InputError, MissingDataError, UsageError, near_matches
+from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,8 +128,7 @@ def _folder(options: ConceptOptions, folder: Path, source: Representation) -> Ma
         stem = Path(sample).with_suffix("").as_posix() if Path(sample).suffix else sample
         found = by_stem.get(stem) or by_stem.get(Path(stem).name) or by_stem.get(sample)
         if found is None:
-            near = near_matches(Path(stem).name, by_stem)
-            hint = f"did you mean {near[0]}?" if near else "masks have the names of their images"
+            hint = did_you_mean(Path(stem).name, by_stem, "masks have the names of their images")
             raise MissingDataError(f"{folder} has no mask of the image `{sample}`", hint)
         paths.append(found)
     digest = hashlib.sha256()

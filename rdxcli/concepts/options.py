@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
-from rdxcli.errors import UsageError, near_matches
+from rdxcli.errors import UsageError, did_you_mean
 from rdxcli.options import WithShortcuts, option
 
 INPUTS = "Inputs of single methods"
@@ -81,7 +81,6 @@ def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> 
     """
     for name in given:
         if name not in known:
-            near = near_matches(name, known)
             reads = f"it reads {', '.join(known)}" if known else "it reads none"
-            hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else reads
+            hint = did_you_mean(name, known, reads)
             raise UsageError(f"--file {name}=...: `{method}` reads no such file", hint)

@@ -29,7 +29,7 @@ from rdxcli.datasets.seen import (
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import Table, read_table, require_file, squashed, table_kind
 from rdxcli.datasets.words import texts_of
-from rdxcli.errors import DependencyError, InputError, RdxError, near_matches
+from rdxcli.errors import DependencyError, InputError, RdxError, did_you_mean
 
 SUFFIXES = (
     *(".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".pt", ".pth", ".csv.gz", ".tsv.gz", ".txt", ".dat"),
@@ -474,11 +474,8 @@ def _choose(path: Path, key: str | None, names: Sequence[str], fits: Any) -> str
 
 
 def _no_key(path: Path, key: str, names: Sequence[str], what: str) -> InputError:
-    near = near_matches(key, names)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return InputError(
-        f"{path}: no {what} `{key}`; keys are: {listed or 'none'}", f"did you mean `{near[0]}`?" if near else None
-    )
+    return InputError(f"{path}: no {what} `{key}`; keys are: {listed or 'none'}", did_you_mean(key, names))
 
 
 _TABLES = {".parquet", ".csv", ".tsv", ".txt", ".dat", ".json", ".jsonl", ".ndjson", ".feather", ".arrow"}

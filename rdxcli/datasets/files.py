@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from PIL import Image, UnidentifiedImageError
 
 from rdxcli.datasets.words import escaped
-from rdxcli.errors import UsageError, near_matches
+from rdxcli.errors import UsageError, did_you_mean
 
 EXTENSIONS = frozenset(
     {
@@ -151,8 +151,6 @@ def with_options(text: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, st
     options = dict(parse_qsl(query, keep_blank_values=True))
     for key in options:
         if key not in allowed:
-            near = near_matches(key, allowed)
-            raise UsageError(
-                f"{path} takes no `{key}`", f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(allowed)}"
-            )
+            hint = did_you_mean(key, allowed, f"it takes {', '.join(allowed)}")
+            raise UsageError(f"{path} takes no `{key}`", hint)
     return path, options

@@ -22,7 +22,7 @@ from rdxcli.datasets.tables import (
     unknown_column,
 )
 from rdxcli.datasets.words import UNLABELLED, escaped
-from rdxcli.errors import InputError, MissingDataError, near_matches
+from rdxcli.errors import InputError, MissingDataError, did_you_mean
 from rdxcli.progress import log
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -197,6 +197,6 @@ def _existing_folder(text: str) -> Path:
     if path.exists():
         raise InputError(f"{path} is a file, expected a folder", f"write `images:{text}` for a list of paths")
     parent = path.parent
-    near = near_matches(path.name, [entry.name for entry in parent.iterdir()]) if parent.is_dir() else []
-    hint = f"did you mean {' or '.join(f'`{parent / name}`' for name in near)}?" if near else None
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    hint = did_you_mean(path.name, beside, folder=parent)
     raise MissingDataError(f"no such folder: {path}", hint)

@@ -19,7 +19,7 @@ from rdxcli.errors import (
     RdxError,
     UnknownNameError,
     UsageError,
-    near_matches,
+    did_you_mean,
 )
 
 if TYPE_CHECKING:
@@ -100,10 +100,9 @@ def torchvision(text: str) -> Dataset:
     options.setdefault("root", "data")
     for key in options:
         if key not in accepted or key in {"download", "transform", "target_transform", "transforms", "loader"}:
-            near = near_matches(key, accepted)
             raise UsageError(
                 f"torchvision:{name} takes no `{key}`",
-                f"did you mean `{near[0]}`?" if near else f"it takes {list(accepted)}",
+                did_you_mean(key, accepted, f"it takes {list(accepted)}"),
             )
     try:
         opened = cls(**options)

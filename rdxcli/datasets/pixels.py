@@ -12,7 +12,7 @@ from rdxcli.datasets.images import ArrayImages
 from rdxcli.datasets.pixelrange import parse_range
 from rdxcli.datasets.tables import read_values, require_file, split_pair
 from rdxcli.datasets.words import texts_of
-from rdxcli.errors import InputError, near_matches
+from rdxcli.errors import InputError, did_you_mean
 
 _IMAGE_KEYS = ("images", "x", "data", "pixels", "x_test", "x_train")
 _LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
@@ -69,10 +69,9 @@ def array(text: str) -> Dataset:
 def _from_archive(path: Path, content: np.lib.npyio.NpzFile, key: str) -> tuple[np.ndarray, list[str] | None]:
     if key:
         if key not in content.files:
-            near = near_matches(key, content.files)
             raise InputError(
                 f"{path}: no array `{key}`; keys are: {', '.join(content.files)}",
-                f"did you mean `{near[0]}`?" if near else None,
+                did_you_mean(key, content.files),
             )
         images = content[key]
     else:

@@ -24,7 +24,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from rdxcli.datasets.words import text_of, texts_of
-from rdxcli.errors import InputError, MissingDataError, near_matches
+from rdxcli.errors import InputError, MissingDataError, did_you_mean
 
 Columns = dict[str, list[str]]
 
@@ -84,8 +84,7 @@ def require_file(path: Path | str, what: str = "file") -> Path:
         folder = resolved.parent
         if not folder.is_dir():
             raise MissingDataError(f"no such {what}: {resolved}", f"the folder {folder} does not exist")
-        near = near_matches(resolved.name, [entry.name for entry in folder.iterdir()])
-        hint = f"did you mean {' or '.join(f'`{folder / name}`' for name in near)}?" if near else None
+        hint = did_you_mean(resolved.name, [entry.name for entry in folder.iterdir()], folder=folder)
         raise MissingDataError(f"no such {what}: {resolved}", hint)
     return resolved
 
@@ -221,11 +220,8 @@ def read_values(path: Path | str, names: Sequence[str], what: str, column: str |
 
 def unknown_column(path: Path, name: str, names: Sequence[str]) -> InputError:
     """The error for a column that is not there."""
-    near = near_matches(name, names)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return InputError(
-        f"{path}: no column `{name}`; keys are: {listed or 'none'}", f"did you mean `{near[0]}`?" if near else None
-    )
+    return InputError(f"{path}: no column `{name}`; keys are: {listed or 'none'}", did_you_mean(name, names))
 
 
 def path_label_lines(lines: Sequence[str]) -> Columns | None:

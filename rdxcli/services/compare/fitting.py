@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rdxcli.errors import UsageError, near_matches
+from rdxcli.errors import UsageError, did_you_mean
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.significance import difference_test
 from rdxcli.methods.difference.verdict import DifferenceTest, Outcome
@@ -81,10 +81,9 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     for name, allowed in getattr(kind, "CHOICES", {}).items():
         value = getattr(estimator, name)
         if value not in allowed:
-            near = near_matches(str(value), allowed)
             raise UsageError(
                 f"got {name} `{value}`, expected one of {', '.join(allowed)}",
-                f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else None,
+                did_you_mean(str(value), allowed),
             )
     return estimator
 

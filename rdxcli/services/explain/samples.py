@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.concepts.labels import class_names
-from rdxcli.errors import InputError, UsageError, near_matches
+from rdxcli.errors import InputError, UsageError, did_you_mean
 from rdxcli.progress import log
 from rdxcli.services.explain.base import ExplainOptions, representation
 
@@ -55,9 +55,7 @@ def targets_of(target: str, source: Representation) -> str | list[int]:
         elif text.isdecimal() and int(text) < source.n:
             rows.append(int(text))
         else:
-            near = near_matches(text, place)
-            known = " or ".join(f"`{name}`" for name in near)
-            hint = f"did you mean {known}?" if near else "give a sample id, a row, or a word such as class:NAME"
+            hint = did_you_mean(text, place, "give a sample id, a row, or a word such as class:NAME")
             raise InputError(f"--target: no sample `{text}` among {source.n}", hint)
     return rows
 

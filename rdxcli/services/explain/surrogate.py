@@ -12,7 +12,7 @@ from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import check_files, gather
 from rdxcli.concepts.encodings import cut_concepts, dataset_of, details_of, load_encodings
-from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, near_matches
+from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.methods.surrogate.prompts import duplicates
 from rdxcli.methods.surrogate.splice import unit
@@ -269,10 +269,7 @@ def _targeted(target: str, encodings: Encodings) -> Encodings:
         return encodings.take([ids.index(target)])
     if target.isdigit() and int(target) < len(ids):
         return encodings.take([int(target)])
-    near = near_matches(target, ids)
-    raise UsageError(
-        f"--target {target}: no such image in the encodings", f"did you mean `{near[0]}`?" if near else "give an id"
-    )
+    raise UsageError(f"--target {target}: no such image in the encodings", did_you_mean(target, ids, "give an id"))
 
 
 def identities(surrogate: Any, encodings: Encodings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from rdxcli.artifacts import Artifact, find_artifacts, fingerprint_json, resolve_artifact
 from rdxcli.artifacts.layout import model_slug, slug
 from rdxcli.artifacts.manifest import MANIFEST
-from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError, near_matches
+from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.simulation import find_concepts
 from rdxcli.methods.neurons.tables import ExplanationTable, parse_table
@@ -222,8 +222,7 @@ def _runs(method: str, source: Representation, outputs: Path, model: str | None,
     ]
     named = here if method == "all" else [artifact for artifact in here if artifact.path.name == method]
     if not named:
-        near = near_matches(method, [artifact.path.name for artifact in here])
-        hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "run `rdx explain` first"
+        hint = did_you_mean(method, [artifact.path.name for artifact in here], "run `rdx explain` first")
         what = "no explanations" if method == "all" else f"no explanation run `{method}`"
         raise ArtifactError(f"{what} of {shown_model}, layer {shown_layer}", hint)
     differences = {artifact.path: mismatches(artifact, source) for artifact in named}
