@@ -99,10 +99,6 @@ def surrogates_folder(root: Path, dataset: str, run: str) -> Path:
     return dataset_folder(root, dataset) / "surrogates" / slug(run)
 
 
-def reports_folder(root: Path, dataset: str) -> Path:
-    return dataset_folder(root, dataset) / "reports"
-
-
 def array_dataset(name: str) -> str:
     """Work on plain arrays goes under ``outputs/arrays/<name of the first file>/`` in the same shape."""
     return f"arrays/{name}"

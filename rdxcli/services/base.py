@@ -319,16 +319,6 @@ def estimator_parameters(
     return estimator, {name: values.get(name, parameter.default) for name, parameter in mine.items()}
 
 
-def check_parameters(method: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse hyper-parameters that the method does not have, naming near ones.
-
-    Raises
-    ------
-    UsageError
-    """
-    checked(method, {name: Parameter(name, Any) for name in known}, given)
-
-
 def check_units(text: str | None, option: str = "--units") -> None:
     """Refuse malformed unit numbers before it is known how many units there are.
 
