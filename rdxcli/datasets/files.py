@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from PIL import Image, UnidentifiedImageError
@@ -57,8 +58,8 @@ def walk(root: str) -> Walk:
     """Every image below ``root``.
 
     An image is what has a usual ending, or what Pillow opens whatever its ending. Hidden and sidecar files are none.
-    Links to folders are followed unless they lead back to a folder they lie in. A pipe or a socket with an image's
-    ending counts as an image, which then fails by name.
+    Links to folders are followed unless they lead back to a folder they lie in, also one above ``root``. A pipe or a
+    socket with an image's ending counts as an image, which then fails by name.
     """
     names: list[str] = []
     odd: dict[str, list[str]] = {}
@@ -94,8 +95,9 @@ def walk(root: str) -> Walk:
             else:
                 left_out["pipes, sockets, devices and broken links"] += 1
 
-    stat = os.stat(root)
-    visit(root, "", frozenset({(stat.st_dev, stat.st_ino)}))
+    real = os.path.realpath(root)
+    stats = [os.stat(folder) for folder in (real, *map(str, Path(real).parents))]
+    visit(root, "", frozenset((stat.st_dev, stat.st_ino) for stat in stats))
     for ending, files in odd.items():
         files.sort()
         found = [] if ending in _NEVER else [name for name in files[:_TRIED] if is_image(os.path.join(root, name))]

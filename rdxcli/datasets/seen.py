@@ -440,7 +440,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f"`{name}`"
+    return f"`{name}`" if name else "the one without a name"
 
 
 def check_columns(values: np.ndarray, name: str, concepts: bool = False) -> None:

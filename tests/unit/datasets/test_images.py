@@ -192,6 +192,14 @@ class TestFiles:
         assert len(dataset) == 8
         assert "2 links to a folder above" in caplog.text
 
+    def test_a_link_above_the_data_set_brings_nothing_in(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "rdxcli")
+        Image.new("RGB", (4, 4)).save(root.parent / "not ours.png")
+        before = open_dataset(f"images:{root}").sample_ids
+        (root / "a" / "parent").symlink_to("../..")
+        assert open_dataset(f"images:{root}").sample_ids == before
+        assert "1 links to a folder above" in caplog.text
+
     def test_siblings_that_link_to_each_other(self, root: Path) -> None:
         (root / "a" / "to_b").symlink_to(root / "b")
         (root / "b" / "to_a").symlink_to(root / "a")
