@@ -41,7 +41,7 @@ from rdxcli.services.compare.options import CompareOptions, NamingOptions
 from rdxcli.services.explain import dispatch as explaining
 from rdxcli.services.explain.options import ExplainOptions
 from rdxcli.services.simulate import simulate as simulating
-from rdxcli.services.visualize import visualize
+from rdxcli.services.visualize import render, target
 
 
 class Answer:
@@ -350,7 +350,9 @@ def simulate(
     return Answer(done.artifact, done.document, asked.outputs)
 
 
-def report(found: Answer | str | Path, to: str | Path | None = None, form: str = "html") -> Path:
+def report(
+    found: Answer | str | Path, to: str | Path | None = None, form: str | None = None, force: bool = False
+) -> Path:
     """Write the report of an answer or of a stored artifact.
 
     Parameters
@@ -359,17 +361,27 @@ def report(found: Answer | str | Path, to: str | Path | None = None, form: str =
     to : path, optional
         Where to write; without it ``reports/`` beside the artifact, and for an answer that was not saved the current
         folder.
-    form : {"html", "png", "pdf"}
+    form : {"html", "png", "pdf", "svg"}, optional
+        Without it what ``to`` ends in, or html.
+    force : bool
+        Replace the file ``to``.
 
     Returns
     -------
     Path
+
+    Raises
+    ------
+    UsageError
+        The file ``to`` is there already, or its ending is that of no format.
     """
     artifact = found.artifact if isinstance(found, Answer) else Artifact.open(found)
     outputs = found.outputs if isinstance(found, Answer) else artifact.path.parent
-    if to is None and isinstance(found, Answer) and outputs.parent == _scratch():
-        to = Path(f"{artifact.kind}-{artifact.path.name}.{form}")
-    return visualize(artifact, outputs, form, None if to is None else Path(to))
+    place = None if to is None else Path(to)
+    form = target(place, form, force)
+    if place is None and isinstance(found, Answer) and outputs.parent == _scratch():
+        place = Path(f"{artifact.kind}-{artifact.path.name}.{form}")
+    return render(artifact, outputs, form, place).path
 
 
 def _record(source: Any, name: str | None = None) -> str | Representation:

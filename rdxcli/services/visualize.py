@@ -73,11 +73,6 @@ def choose(text: str | None, outputs: Path) -> Artifact:
     return shown[-1]
 
 
-def visualize(artifact: Artifact, outputs: Path, form: str = "html", to: Path | None = None) -> Path:
-    """`render` without the list of images that could not be read."""
-    return render(artifact, outputs, form, to).path
-
-
 def render(
     artifact: Artifact, outputs: Path, form: str = "html", to: Path | None = None, width: str = "page"
 ) -> Report:

@@ -104,6 +104,9 @@ def test_explanations_and_their_look(tmp_path: Path) -> None:
     assert "<b>up" not in look
     page = rdx.report(found, to=tmp_path / "page.html")
     assert page.read_text("utf-8").startswith("<!doctype html>")
+    with pytest.raises(UsageError, match="exists already"):
+        rdx.report(found, to=page)
+    assert rdx.report(found, to=page, force=True) == page
 
 
 def test_two_answers_in_one_session_do_not_meet() -> None:
