@@ -213,6 +213,20 @@ class Gate(_Strict):
     url: str
 
 
+def _addressed(entry: dict[Any, Any], base: Any) -> dict[Any, Any]:
+    """An item with addresses and a name, as far as what is given are texts; the fields refuse the rest."""
+    entry = dict(entry)
+    if "url" in entry and isinstance(entry.get("urls", ()), list | tuple):
+        entry["urls"] = [entry.pop("url"), *entry.get("urls", ())]
+    if "urls" not in entry and isinstance(base, str) and isinstance(entry.get("name"), str):
+        entry["urls"] = [base + entry["name"]]
+    listed = entry.get("urls")
+    first = listed[0] if isinstance(listed, list | tuple) and listed else None
+    if "name" not in entry and isinstance(first, str):
+        entry["name"] = unquote(PurePosixPath(urlsplit(first).path).name)
+    return entry
+
+
 class Recipe(_Strict):
     """Everything about one data set, checkpoint, set of concepts, or set of hub weights.
 
@@ -275,19 +289,9 @@ class Recipe(_Strict):
             return data
         data = dict(data)
         base = data.pop("base", None)
-        items = []
-        for entry in data.get("items") or ():
-            if isinstance(entry, dict):
-                entry = dict(entry)
-                if "url" in entry:
-                    entry["urls"] = [entry.pop("url"), *entry.get("urls", ())]
-                if "urls" not in entry and base and "name" in entry:
-                    entry["urls"] = [base + entry["name"]]
-                if "name" not in entry and entry.get("urls"):
-                    entry["name"] = unquote(PurePosixPath(urlsplit(entry["urls"][0]).path).name)
-            items.append(entry)
-        if items:
-            data["items"] = items
+        if not isinstance(data.get("items"), list | tuple):
+            return data  # the fields say what is wrong with it
+        data["items"] = [_addressed(entry, base) if isinstance(entry, dict) else entry for entry in data["items"]]
         return data
 
     @model_validator(mode="after")

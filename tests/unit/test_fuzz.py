@@ -91,6 +91,8 @@ def test_plans_and_markers(tmp_path: Path, content: bytes) -> None:
 @example("a: [")
 @example("&a [*a]")
 @example("x: !!python/object/apply:os.system [true]")
+@example("items: 1\n0:")
+@example("base: 3\nitems: [{name: 1}, {url: 2}, {urls: 7}, {url: a, urls: 5}, 8]")
 def test_recipes(tmp_path: Path, content: str) -> None:
     path = tmp_path / "fuzz.yaml"
     path.write_text(content, "utf-8", "surrogatepass")
