@@ -158,10 +158,7 @@ def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
         return [str(item) for item in value] if multiple else ",".join(map(str, value))
     if isinstance(value, dict) and key.replace("-", "_") in _NESTED:
         # `param:` and `file:` may be written as a mapping
-        return [
-            f"{name}={json.dumps(item) if isinstance(item, list | dict) else _scalar(item)}"
-            for name, item in value.items()
-        ]
+        return [f"{name}={_scalar(item)}" for name, item in value.items()]
     if isinstance(value, dict):
         raise UsageError(f"{path}: `{key}` has nested values, expected one value or a list")
     if getattr(param, "is_flag", False):

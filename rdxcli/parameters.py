@@ -106,6 +106,17 @@ def declared(kind: Callable[..., Any], *, without: Iterable[str] = RESERVED) -> 
     }
 
 
+def by_name(*parameters: Parameter) -> dict[str, Parameter]:
+    """Parameters by their names, in this order."""
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def completed(method: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `checked` gives, with the defaults of the others."""
+    values = checked(method, parameters, given)
+    return {name: values.get(name, parameter.default) for name, parameter in parameters.items()}
+
+
 def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values, each as its declaration has it.
 

@@ -281,6 +281,11 @@ _NOT_READ = ("activations", "a", "b", "model", "outputs", "run", "method", "devi
 """Options that name no file, or one that becomes a record with a fingerprint of its own."""
 
 
+def result_parameters(estimator: Any) -> dict[str, Any]:
+    """The hyper-parameters of an estimator that change its result: all but where it runs."""
+    return {name: value for name, value in estimator.get_params().items() if name != "device"}
+
+
 def estimator_parameters(
     method: str,
     kind: Callable[..., Any],

@@ -25,7 +25,7 @@ from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import ArtifactError, DependencyError, InputError, RdxError, UsageError
 from rdxcli.progress import log, track
 from rdxcli.records import Surrogate
-from rdxcli.services.base import Analysis, Outcome, Table, estimator_parameters
+from rdxcli.services.base import Analysis, Outcome, Table, estimator_parameters, result_parameters
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 COMMAND = "train-surrogate"
@@ -130,7 +130,7 @@ class TrainAnalysis(Analysis[TrainOptions]):
         device = str(pick_device(options.device))
         self.trainer = SurrogateTrainer(**given, random_state=options.seed, device=device)
         self.trainer.check()
-        return {name: value for name, value in self.trainer.get_params().items() if name != "device"}
+        return result_parameters(self.trainer)
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options

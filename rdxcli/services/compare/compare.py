@@ -20,7 +20,7 @@ from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import shown_name, verdict_lines
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, open_activations
-from rdxcli.services.base import Analysis, Outcome, Table
+from rdxcli.services.base import Analysis, Outcome, Table, result_parameters
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
 from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
@@ -65,10 +65,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         self.estimators = make_estimators(options)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
-        parameters = {
-            name: {key: value for key, value in estimator.get_params().items() if key != "device"}
-            for name, estimator in self.estimators.items()
-        }
+        parameters = {name: result_parameters(estimator) for name, estimator in self.estimators.items()}
         return {
             "method": options.method,
             **({"methods": parameters} if is_scoreboard(options.method) else parameters[options.method]),
@@ -293,10 +290,7 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, An
         )
     n = min(sizes)
     document["method"] = options.method
-    settings = {
-        name: {key: value for key, value in estimator.get_params().items() if key != "device"}
-        for name, estimator in estimators.items()
-    }
+    settings = {name: result_parameters(estimator) for name, estimator in estimators.items()}
     document["parameters"] = settings if is_scoreboard(options.method) else settings[options.method]
     document["images"] = n
     if named:

@@ -20,7 +20,7 @@ from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.registry import get
-from rdxcli.parameters import Parameter
+from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import log, track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
@@ -48,14 +48,11 @@ MEMORY = 8 * 2**30
 LEARNED = "learned.json"
 """Marks directions that were found before the rest of the work; not part of the finished artifact."""
 
-OWN = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("head", bool, True, "Use the network above the layer."),
-        *steering.PARAMETERS,
-        *record.PARAMETERS,
-    )
-}
+OWN = by_name(
+    Parameter("head", bool, True, "Use the network above the layer."),
+    *steering.PARAMETERS,
+    *record.PARAMETERS,
+)
 
 
 class DirectionAnalysis(ExplainAnalysis):

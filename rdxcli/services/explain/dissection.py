@@ -14,7 +14,7 @@ from rdxcli.methods.neurons.tables import format_table
 from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
+from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units, result_parameters
 from rdxcli.services.explain.base import ExplainAnalysis, representation
 from rdxcli.services.explain.neurons import TABLE, result, table_of, unit_entries
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
@@ -37,7 +37,7 @@ class DissectionAnalysis(ExplainAnalysis):
         check_units(options.units)
         device = "cpu" if options.device == "auto" else options.device
         self.estimator = NetworkDissection(**given, device=device)
-        kept = {name: value for name, value in self.estimator.get_params().items() if name != "device"}
+        kept = result_parameters(self.estimator)
         return {"method": options.method, **kept, **mine, "units": options.units}
 
     def gather(self) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, 
 from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Parameter
+from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
@@ -58,14 +58,11 @@ FEWEST_VIEWS = 20
 MOST_VIEWS = 2**29  # bytes of what images show
 SHOWN_OF_GROUP = 8
 
-CALIBRATION = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("a", float | None, None, "Scale of the sigmoid of similarities."),
-        Parameter("b", float | None, None, "Shift of the sigmoid of similarities."),
-        Parameter("calibrate", bool, False, "Find scale and shift from the labels."),
-    )
-}
+CALIBRATION = by_name(
+    Parameter("a", float | None, None, "Scale of the sigmoid of similarities."),
+    Parameter("b", float | None, None, "Shift of the sigmoid of similarities."),
+    Parameter("calibrate", bool, False, "Find scale and shift from the labels."),
+)
 TEMPLATE = Parameter("template", str, "{}", "Sentence around each word.")
 PUBLISHED = Parameter("published", bool, True, "Published class names and superclasses where a data set has them.")
 

@@ -15,11 +15,11 @@ from rdxcli.methods.regions.ablation import VALUES, ablate
 from rdxcli.methods.regions.rdr import RDR
 from rdxcli.methods.regions.uses import compare_regions, find_causes, find_subclasses
 from rdxcli.methods.registry import get
-from rdxcli.parameters import Parameter
+from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import track
 from rdxcli.records import Regions, Representation, plain
 from rdxcli.representations.joining import join
-from rdxcli.services.base import Table, estimator_parameters
+from rdxcli.services.base import Table, estimator_parameters, result_parameters
 from rdxcli.services.explain import region_record as record
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.heads import head_of
@@ -27,16 +27,11 @@ from rdxcli.services.explain.samples import model_predictions, needs_predictions
 
 USES = Literal["regions", "concepts", "subclasses", "causes"]
 
-OWN = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter(
-            "use", Literal["regions", "concepts", "subclasses", "causes"] | None, None, "What the regions are for."
-        ),
-        Parameter("ablate", Literal["none", *VALUES], "none", "Value that takes a region's neurons away."),  # type: ignore[valid-type]
-        Parameter("against", str | None, None, "Other layers of the model, with commas."),
-    )
-}
+OWN = by_name(
+    Parameter("use", Literal["regions", "concepts", "subclasses", "causes"] | None, None, "What the regions are for."),
+    Parameter("ablate", Literal["none", *VALUES], "none", "Value that takes a region's neurons away."),  # type: ignore[valid-type]
+    Parameter("against", str | None, None, "Other layers of the model, with commas."),
+)
 
 
 class RegionAnalysis(ExplainAnalysis):
@@ -58,7 +53,7 @@ class RegionAnalysis(ExplainAnalysis):
             raise UsageError("--file finer=FILE checks subclasses", "give --param use=subclasses")
         device = "cpu" if options.device == "auto" else options.device
         self.rdr: RDR = method.load()(**given, random_state=options.seed, device=device)
-        kept = {name: value for name, value in self.rdr.get_params().items() if name != "device"}
+        kept = result_parameters(self.rdr)
         return {"method": options.method, **kept, "target": options.target, "pool_of_layer": pool_of(options), **own}
 
     def gather(self) -> Mapping[str, Any]:

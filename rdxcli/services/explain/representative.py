@@ -11,7 +11,7 @@ from rdxcli.artifacts import Draft
 from rdxcli.errors import UsageError
 from rdxcli.methods.regions.representative import RepresentativeInterpretation
 from rdxcli.records import Regions, plain
-from rdxcli.services.base import Table, estimator_parameters
+from rdxcli.services.base import Table, estimator_parameters, result_parameters
 from rdxcli.services.explain import region_record as record
 from rdxcli.services.explain.base import ExplainAnalysis, representation
 from rdxcli.services.explain.heads import head_of
@@ -32,8 +32,7 @@ class RepresentativeAnalysis(ExplainAnalysis):
             raise UsageError("--apply: `representative` keeps no rule that could be applied", "use --method rdr")
         if options.target is None:
             raise UsageError("which sample?", "give --target with a sample id or a row")
-        kept = RepresentativeInterpretation(**self.given, random_state=options.seed).get_params()
-        kept = {name: value for name, value in kept.items() if name != "device"}
+        kept = result_parameters(RepresentativeInterpretation(**self.given, random_state=options.seed))
         return {"method": options.method, **kept, "target": options.target}
 
     def gather(self) -> Mapping[str, Any]:

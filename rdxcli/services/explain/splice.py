@@ -13,20 +13,17 @@ from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.splice import SpLiCE, unit
-from rdxcli.parameters import Count, NonNegative, Parameter, Positive, checked
+from rdxcli.parameters import Count, NonNegative, Parameter, Positive, by_name, completed
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis, Table
 from rdxcli.services.explain.attributions import listed
 from rdxcli.services.explain.base import ExplainOptions
 
-OWN = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("l1", NonNegative, 0.25, "Weight of the penalty: larger means fewer words."),
-        Parameter("tolerance", Positive, 1e-7, "Where the solver stops."),
-        Parameter("top", Count, 10, "Words listed per image."),
-    )
-}
+OWN = by_name(
+    Parameter("l1", NonNegative, 0.25, "Weight of the penalty: larger means fewer words."),
+    Parameter("tolerance", Positive, 1e-7, "Where the solver stops."),
+    Parameter("top", Count, 10, "Words listed per image."),
+)
 
 
 class SpliceAnalysis(Analysis[ExplainOptions]):
@@ -40,8 +37,7 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         check_files(options)
         if options.vlm is not None and options.concept_set is None:
             raise UsageError("SpLiCE explains image embeddings by words", "give the words: --concept-set FILE")
-        given = checked(options.method, OWN, options.parameters)
-        return {"method": "splice", **{name: given.get(name, own.default) for name, own in OWN.items()}}
+        return {"method": "splice", **completed(options.method, OWN, options.parameters)}
 
     def gather(self) -> Mapping[str, Any]:
         given = gather(self.options, images=True, words=())

@@ -17,22 +17,19 @@ from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.methods.surrogate.prompts import duplicates
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
-from rdxcli.parameters import Count, Parameter, checked
+from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.records import Attributions, plain
 from rdxcli.services.base import Analysis, Table
 from rdxcli.services.explain.attributions import listed, short, words_of
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.train_surrogate import load_surrogate
 
-OWN = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("top", Count, 10, "Concepts listed per image."),
-        Parameter("bias", Literal["separate", "rescaled"] | None, None, "Whether the bias has a score of its own."),
-        Parameter("contrast", str | None, None, "A,B: why class A and not B."),
-        Parameter("edit", str | None, None, "CONCEPT=VALUE,...: what if every image had that share of the concept?"),
-    )
-}
+OWN = by_name(
+    Parameter("top", Count, 10, "Concepts listed per image."),
+    Parameter("bias", Literal["separate", "rescaled"] | None, None, "Whether the bias has a score of its own."),
+    Parameter("contrast", str | None, None, "A,B: why class A and not B."),
+    Parameter("edit", str | None, None, "CONCEPT=VALUE,...: what if every image had that share of the concept?"),
+)
 
 
 class SurrogateAnalysis(Analysis[ExplainOptions]):
@@ -46,9 +43,11 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
         check_files(options)
         if options.surrogate is None:
             raise UsageError("what is to be explained?", "give --surrogate and --encodings")
-        given = checked(options.method, OWN, options.parameters)
-        own = {name: given.get(name, parameter.default) for name, parameter in OWN.items()}
-        return {"method": options.method, "target": options.target, **own}
+        return {
+            "method": options.method,
+            "target": options.target,
+            **completed(options.method, OWN, options.parameters),
+        }
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options

@@ -22,7 +22,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
-from rdxcli.parameters import Count, Parameter, checked
+from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.progress import log
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis, Table
@@ -31,14 +31,11 @@ from rdxcli.services.explain.base import ExplainOptions
 
 OWN = {
     **splice.OWN,
-    **{
-        parameter.name: parameter
-        for parameter in (
-            Parameter("images", Literal["held-out", "all"] | None, None, "Images that are judged."),
-            Parameter("gallery", Annotated[int, Ge(2)], 1000, "Images and captions compared at a time."),
-            Parameter("curve_images", Count, 2000, "Most images of the curves of deletion and insertion."),
-        )
-    },
+    **by_name(
+        Parameter("images", Literal["held-out", "all"] | None, None, "Images that are judged."),
+        Parameter("gallery", Annotated[int, Ge(2)], 1000, "Images and captions compared at a time."),
+        Parameter("curve_images", Count, 2000, "Most images of the curves of deletion and insertion."),
+    ),
 }
 COLUMNS = (
     ("method", "method"),
@@ -66,8 +63,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         check_files(options)
         if options.surrogate is None:
             raise UsageError("what is to be explained?", "give --surrogate and --encodings")
-        given = checked(options.method, OWN, options.parameters)
-        return {"method": options.method, **{name: given.get(name, own.default) for name, own in OWN.items()}}
+        return {"method": options.method, **completed(options.method, OWN, options.parameters)}
 
     def gather(self) -> Mapping[str, Any]:
         self.model, encodings, self.names = surrogate.trained(self.options)

@@ -20,20 +20,17 @@ from rdxcli.methods.neurons.concepts import Similarities
 from rdxcli.methods.neurons.search import UnitSearch
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_table
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Parameter
+from rdxcli.parameters import Parameter, by_name
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import Table, estimator_parameters
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.neurons import CHANCE_STATUS, TABLE, result, table_of, unit_entries
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
-OWN = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("query", str | None, None, "Word or class that units are searched for."),
-        Parameter("template", str, "{}", "Sentence around the word."),
-    )
-}
+OWN = by_name(
+    Parameter("query", str | None, None, "Word or class that units are searched for."),
+    Parameter("template", str, "{}", "Sentence around the word."),
+)
 
 
 class SearchAnalysis(ExplainAnalysis):

@@ -19,7 +19,7 @@ from rdxcli.methods.neurons.inspection import CUTOFFS, classify, impact, importa
 from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.simulation import simulate, unit_columns
 from rdxcli.methods.neurons.tables import ExplanationTable
-from rdxcli.parameters import Count, Parameter, Positive
+from rdxcli.parameters import Count, Parameter, Positive, by_name
 from rdxcli.progress import log, track
 from rdxcli.records import Representation, plain
 from rdxcli.services.explain.base import ExplainOptions
@@ -28,15 +28,12 @@ if TYPE_CHECKING:
     from rdxcli.models.loaded import LoadedModel
 
 VARIANTS = ("optim", "norm")
-PARAMETERS: Mapping[str, Parameter] = {
-    parameter.name: parameter
-    for parameter in (
-        Parameter("temperature", Positive, 1.1, "Of the logits."),
-        Parameter("steps", Count, 100, "Of the fit of scale and shift."),
-        Parameter("learning_rate", Positive, 0.01, "Of that fit."),
-        Parameter("controls", bool | None, None, "Score the units themselves too; by default where it costs little."),
-    )
-}
+PARAMETERS: Mapping[str, Parameter] = by_name(
+    Parameter("temperature", Positive, 1.1, "Of the logits."),
+    Parameter("steps", Count, 100, "Of the fit of scale and shift."),
+    Parameter("learning_rate", Positive, 0.01, "Of that fit."),
+    Parameter("controls", bool | None, None, "Score the units themselves too; by default where it costs little."),
+)
 """Of ``--param``, with the published values."""
 
 BLOCK = 8  # units that are scored, and kept, together
