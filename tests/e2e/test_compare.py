@@ -73,6 +73,13 @@ def test_arrays_need_no_model(digits_pair: Path, tmp_path: Path) -> None:
         members = arrays[f"labels_{concept['closer_in']}"] == concept["index"]
         assert members.sum() == concept["size"]
         assert members[concept["samples"]].all()
+    assert set(arrays["shown"]) == {row for concept in document["concepts"] for row in concept["samples"]}
+    for side in "ab":
+        values = np.load(digits_pair / f"{side}.npy").astype(np.float64)
+        far = np.linalg.norm(values[arrays["shown"]][:, None] - values, axis=2)
+        kept = np.take_along_axis(far, arrays[f"neighbours_{side}"].astype(int), axis=1)
+        assert (arrays[f"neighbours_{side}"] != arrays["shown"][:, None]).all()
+        assert kept == pytest.approx(np.sort(far, axis=1)[:, 1:7], abs=1e-4)
     again = rdx_here(*arguments, cwd=digits_pair)
     assert again.stdout.strip() == str(folder)
     assert "reusing" in again.stderr

@@ -11,6 +11,7 @@ from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.results import Concept
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
+from rdxcli.numerics.neighbours import Points, nearest
 from rdxcli.records import Comparison, DifferenceConcept
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.fitting import takes_guidance
@@ -26,6 +27,10 @@ AXES_EXACT = 512
 
 MATRIX_ROWS = 240
 """Rows of the difference matrix that are kept for drawing."""
+
+
+NEIGHBOURS = 6
+"""Nearest neighbours that are kept of each shown image, in both models."""
 
 
 def failed_samples(joined: Joined) -> list[str]:
@@ -84,7 +89,7 @@ def make_record(
             **(supervision.details if given else {}),
         },
         seed=options.seed,
-        arrays=_arrays(estimator, joined, labels),
+        arrays=_arrays(estimator, joined, labels, sorted({row for concept in concepts for row in concept.samples})),
         notes=notes,
         a=a.describe(),
         b=b.describe(),
@@ -166,7 +171,9 @@ def make_up(labels: np.ndarray, most: int = 8) -> dict[str, float]:
     return shares
 
 
-def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _arrays(
+    estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray], shown: Sequence[int]
+) -> dict[str, np.ndarray]:
     n = joined.a.n
     ids = joined.a.sample_ids if joined.a.sample_ids is not None else np.arange(n).astype(str)
     arrays: dict[str, np.ndarray] = {"sample_ids": np.asarray(ids, dtype=np.str_)}
@@ -175,6 +182,10 @@ def _arrays(estimator: Any, joined: Joined, labels: Mapping[str, np.ndarray]) ->
     for side, values in (("a", joined.a.values), ("b", joined.b.values)):
         arrays[f"labels_{side}"] = labels[side]
         arrays[f"map_{side}"] = principal_axes(values)
+        if shown and n > 1:
+            rows = np.asarray(shown, dtype=np.int32)
+            found = nearest(Points(values), min(NEIGHBOURS + 1, n), rows)[:, 1:]  # each row itself comes first
+            arrays |= {"shown": rows, f"neighbours_{side}": found.astype(np.int32)}
     for direction, result in estimator.directions_.items():
         side = CLOSER_IN[direction]
         if hasattr(estimator, "difference_rows"):
