@@ -28,7 +28,7 @@ from typing import IO, Any, Literal
 
 from rdxcli.errors import RdxError
 
-from .transfer import Stopped
+from .expected import Stopped
 
 Format = Literal["zip", "tar", "tgz", "gz"]
 MOST_MEMBERS = 5_000_000

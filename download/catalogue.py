@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rdxcli.errors import RdxError, UnknownNameError
 
 from .converters import KINDS as CONVERSIONS
-from .transfer import Expected
+from .expected import Expected
 
 RECIPES = Path(__file__).parent / "recipes"
 ENTRY_POINTS = "rdx.recipes"

@@ -23,9 +23,10 @@ from rdxcli.errors import RdxError
 from rdxcli.progress import track
 
 from .catalogue import Hub, Recipe
+from .expected import Expected, TransferError, digests
 from .planning import Settings
 from .responses import describe
-from .transfer import Expected, TransferError, client, digests, fetch, probe, proxies_of_the_environment
+from .transfer import client, fetch, probe, proxies_of_the_environment
 
 # what each library reads besides the weights, and the weights, best form first
 _SMALL = {

@@ -27,10 +27,11 @@ from . import store
 from .archives import ArchiveError, Entry, unpack
 from .catalogue import UNKNOWN, Item, Recipe
 from .converters import convert
+from .expected import Expected, Fetched, Remote, TransferError, digests
 from .parallel import TaskError, TooSlow, gather
 from .planning import Plan, Settings, addresses, check_disk, expectation, make_plan, needs
 from .store import Home, Receipt
-from .transfer import Expected, Fetched, Remote, TransferError, client, digests, fetch, probe
+from .transfer import client, fetch, probe
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from .transfer import Stopped
+from .expected import Stopped
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from rdxcli.progress import human_bytes
 
 from . import store
 from .catalogue import UNKNOWN, Item, Recipe
+from .expected import Expected, Policy
 from .store import Home, Receipt
-from .transfer import Expected, Policy
 
 RESERVE = 64 << 20
 """Bytes of the disk that are left alone."""

@@ -31,7 +31,7 @@ from rdxcli.progress import log
 
 from .archives import Entry
 from .catalogue import UNKNOWN, Item, Recipe, find
-from .transfer import digests
+from .expected import digests
 
 WORK = ".rdx-download"
 NOTES = ".rdx"

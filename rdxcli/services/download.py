@@ -224,9 +224,9 @@ def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
 
 
 def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
+    from rdxcli.download.expected import Policy
     from rdxcli.download.planning import Settings
     from rdxcli.download.store import data_root
-    from rdxcli.download.transfer import Policy
 
     if not options.names:
         raise UsageError("which data? give a name", "`rdx download --list` lists them")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from download_server import Site, serve
 
-from rdxcli.download.transfer import Policy
+from rdxcli.download.expected import Policy
 
 
 @pytest.fixture

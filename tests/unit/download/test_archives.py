@@ -18,7 +18,7 @@ from hostile_archives import SECRET, TAR, ZIP
 
 from rdxcli.download import archives
 from rdxcli.download.archives import ArchiveError, unpack
-from rdxcli.download.transfer import Stopped
+from rdxcli.download.expected import Stopped
 
 LIMIT = 1 << 20
 FILES = {"top/a.txt": b"alpha", "top/deep/er/b.bin": bytes(range(256)) * 50, "top/empty": b"", "other/c": b"c"}

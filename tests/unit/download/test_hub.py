@@ -18,8 +18,8 @@ from download_server import Site
 
 from rdxcli.download import catalogue, hub
 from rdxcli.download.catalogue import Hub, Recipe
+from rdxcli.download.expected import Policy, TransferError
 from rdxcli.download.planning import Settings
-from rdxcli.download.transfer import Policy, TransferError
 from rdxcli.errors import RdxError
 from rdxcli.services.download import DownloadOptions, check, download
 

@@ -24,10 +24,10 @@ from rdxcli.download import install as module
 from rdxcli.download import store
 from rdxcli.download.archives import ArchiveError
 from rdxcli.download.catalogue import Recipe
+from rdxcli.download.expected import Policy, TransferError
 from rdxcli.download.install import install
 from rdxcli.download.planning import Plan, Settings, link, make_plan
 from rdxcli.download.store import Home
-from rdxcli.download.transfer import Policy, TransferError
 from rdxcli.errors import InputError, MissingDataError, RdxError
 
 IMAGES = {f"set/images/{i:03d}.bin": os.urandom(2000) for i in range(20)}

@@ -15,7 +15,8 @@ import pytest
 from download_server import Fault, Site
 
 from rdxcli.download import transfer
-from rdxcli.download.transfer import Expected, Policy, Stopped, TransferError, client, fetch, probe
+from rdxcli.download.expected import Expected, Policy, Stopped, TransferError
+from rdxcli.download.transfer import client, fetch, probe
 
 BODY = bytes(range(256)) * 1200  # 307,200 bytes
 SHA = hashlib.sha256(BODY).hexdigest()
