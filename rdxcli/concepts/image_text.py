@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from rdxcli.artifacts import Draft, Request, fingerprint_json, join
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
 from rdxcli.engines.local import RunOptions, RunReport
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make_one
+from rdxcli.engines.texts import OUTPUT, TextTask
 from rdxcli.errors import InputError
 from rdxcli.progress import log
 
@@ -116,8 +120,6 @@ def embeddings_of(
     InputError
         A row has no image in the data set.
     """
-    import numpy as np
-
     dataset = selection.open(representation.dataset)
     found = image_embeddings(model, dataset, outputs)
     if representation.sample_ids is None:
@@ -161,7 +163,6 @@ def text_embeddings(
     template : str
         See `VisionLanguageModel.encode_text`.
     """
-    from rdxcli.engines.texts import OUTPUT, TextTask
     from rdxcli.models.vision_language import TEXT_BATCH, fill_template
 
     prompts = fill_template(template, texts)
@@ -215,9 +216,6 @@ def _finish(
 
 
 def _opened(folder: Path, draft: Draft) -> Embeddings:
-    import numpy as np
-    import pyarrow.parquet as pq
-
     values = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
     ids = pq.read_table(folder / SAMPLES, columns=["sample_id"]).slice(0, len(values))["sample_id"].to_pylist()
     manifest = draft.result.manifest

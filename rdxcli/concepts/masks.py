@@ -9,8 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rdxcli.artifacts import fingerprint_file
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
+from rdxcli.models import load
+from rdxcli.models.preprocessing import Preprocessing, cut_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,12 +69,9 @@ def open_masks(options: ConceptOptions, source: Representation) -> Masks:
 
 def _as_seen(options: ConceptOptions, source: Representation, masks: Masks) -> Masks:
     """The masks cut as the model's preprocessing cuts its images, so that maps and masks cover the same pixels."""
-    from rdxcli.models.preprocessing import Preprocessing, cut_labels
-
     name = options.model or source.source.get("model")
     if name is None:
         return masks
-    from rdxcli.models import load
 
     transform = load(str(name), device="cpu").transform
     if not isinstance(transform, Preprocessing):
@@ -104,8 +106,6 @@ def _whole(options: ConceptOptions, source: Representation) -> Masks:
 
 def _digest(masks: Iterable[np.ndarray]) -> str:
     """SHA-256 of the content of masks in their order."""
-    import numpy as np
-
     digest = hashlib.sha256()
     for mask in masks:
         digest.update(f"{mask.shape} {mask.dtype.kind}".encode())
@@ -114,8 +114,6 @@ def _digest(masks: Iterable[np.ndarray]) -> str:
 
 
 def _folder(options: ConceptOptions, folder: Path, source: Representation) -> Masks:
-    import numpy as np
-
     if not folder.is_dir():
         raise MissingDataError(f"no such folder of masks: {folder}")
     by_stem: dict[str, Path] = {}
@@ -155,7 +153,6 @@ def read_mask(path: Path) -> np.ndarray:
     InputError
         Colours instead of label numbers, or no image.
     """
-    import numpy as np
     from PIL import Image
 
     try:
@@ -210,7 +207,6 @@ def _broden(folder: Path, source: Representation) -> Masks:
         if row is None:
             raise MissingDataError(f"{folder / 'index.csv'} has no image `{sample}`")
         rows.append(row)
-    from rdxcli.artifacts import fingerprint_file
 
     fingerprints = {name: fingerprint_file(folder / f"{name}.csv") for name in ("index", "label")}
     digest = hashlib.sha256()
@@ -232,7 +228,6 @@ def _broden_files(row: Mapping[str, str]) -> list[str]:
 
 def broden_mask(folder: Path, row: Mapping[str, str], numbers: Mapping[int, int]) -> np.ndarray:
     """(c, h, w) bool masks of one line of ``index.csv``."""
-    import numpy as np
     from PIL import Image
 
     mask = np.zeros((len(numbers), int(row["sh"]), int(row["sw"])), bool)

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdxcli.concepts.image_text import embeddings_of, text_embeddings
+from rdxcli.concepts.labels import label_matrix
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import RECIPE, default_set, read_concept_set
+from rdxcli.datasets.registry import data_root
+from rdxcli.download.catalogue import find
+from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError, UsageError
-from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
+from rdxcli.methods.neurons.concepts import CALIBRATION, Similarities, clean_concepts, fit_sigmoid
+from rdxcli.models.registry import resolve
+from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -75,7 +82,6 @@ def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> 
     name = wanted(options)
     if name is None:
         return None
-    from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(name)
     notes: list[str] = []
@@ -97,8 +103,6 @@ def check_calibration(options: ConceptOptions) -> None:
     ------
     UsageError
     """
-    from rdxcli.models.vision_language import resolve_vision_language
-
     name = wanted(options)
     if name is not None and options.method in CALIBRATED:
         _check_constants(options, resolve_vision_language(name))
@@ -106,10 +110,7 @@ def check_calibration(options: ConceptOptions) -> None:
 
 def missing_downloads(options: ConceptOptions) -> list[str]:
     """Recipes that would bring what is missing on this machine for these options."""
-    from rdxcli.datasets.registry import data_root
-    from rdxcli.download.catalogue import find
     from rdxcli.download.hub import cached
-    from rdxcli.download.store import Home
 
     names = [options.model, _dataset_name(options), options.vlm or DEFAULT_MODEL.get(options.method)]
     if wanted(options) and (options.concept_set is None or not Path(options.concept_set).expanduser().is_file()):
@@ -145,8 +146,6 @@ def score(
         Fingerprints.
     notes : list of str
     """
-    from rdxcli.concepts.image_text import embeddings_of, text_embeddings
-
     template = str(options.parameters.get("template", "{}"))
     images, image_print = embeddings_of(representation, scorer.model, options.selection, options.outputs)
     texts = text_embeddings(scorer.model, scorer.words, options.outputs, name=scorer.label, template=template)
@@ -163,8 +162,6 @@ def score(
 
 def _check_constants(options: ConceptOptions, spec: Any) -> None:
     """Fail before anything is computed when a and b are not known."""
-    from rdxcli.models.vision_language import published_name
-
     given = [name for name in ("a", "b") if name in options.parameters]
     calibrate = options.parameters.get("calibrate", False)
     if not isinstance(calibrate, bool):
@@ -193,8 +190,6 @@ def _constants(
     if "a" in options.parameters:
         return {name: float(options.parameters[name]) for name in ("a", "b")}, []
     if not options.parameters.get("calibrate", False):
-        from rdxcli.methods.neurons.concepts import CALIBRATION
-
         a, b = CALIBRATION[str(model.known_as)]
         return {"a": a, "b": b}, []
     return _calibrated(options, model, images, representation, template)
@@ -207,10 +202,6 @@ def _calibrated(
     representation: Representation,
     template: str,
 ) -> tuple[dict[str, float], list[str]]:
-    from rdxcli.concepts.image_text import text_embeddings
-    from rdxcli.concepts.labels import label_matrix
-    from rdxcli.methods.neurons.concepts import Similarities, fit_sigmoid
-
     labels = label_matrix(options, representation)
     texts = text_embeddings(model, labels.names, options.outputs, name="class-names", template=template)
     try:
@@ -230,6 +221,5 @@ def _dataset_name(options: ConceptOptions) -> str | None:
         return options.selection.dataset
     if options.model is None:
         return None
-    from rdxcli.models.registry import resolve
 
     return resolve(options.model).default_dataset

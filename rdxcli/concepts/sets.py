@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rdxcli.download.catalogue import get
+from rdxcli.download.store import content_folder
 from rdxcli.errors import MissingDataError, UnknownNameError, UsageError
 
 RECIPE = "linear-explanations"
@@ -14,8 +16,6 @@ DEFAULTS = ("imagenet", "places365", "cifar100")
 
 def published_sets() -> list[str]:
     """Names of the published sets."""
-    from rdxcli.download.catalogue import get
-
     return [item.name.removesuffix(".txt") for item in get(RECIPE).items if item.name.endswith(".txt")]
 
 
@@ -53,7 +53,6 @@ def read_concept_set(text: str, root: Path | None = None) -> list[str]:
     UnknownNameError
         No such set.
     """
-    from rdxcli.download.store import content_folder
     from rdxcli.methods.neurons.concepts import text_lines
 
     path = Path(text).expanduser()

@@ -17,6 +17,8 @@ import numpy as np
 from rdxcli.datasets.base import Dataset, folder_name, natural_ids
 from rdxcli.datasets.images import ArrayImages
 from rdxcli.datasets.tables import require_file, split_pair
+from rdxcli.download.catalogue import get
+from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError
 
 _UNSIGNED_BYTE = 8
@@ -70,9 +72,6 @@ def mnist(root: Path) -> Dataset:
 
 def find_mnist(root: Path) -> dict[str, tuple[Path, Path]] | None:
     """Image and label file of each split below ``root``, or None."""
-    from rdxcli.download.catalogue import get
-    from rdxcli.download.store import Home
-
     downloaded = Home(root, get("mnist")).content()
     places = [root / name for name in ("mnist", "mnist/raw", "MNIST/raw", "mnist/MNIST/raw", "mnist_data/MNIST/raw")]
     for folder in [downloaded, *places] if downloaded is not None else places:

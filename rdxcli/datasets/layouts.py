@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
+from scipy.io import loadmat
 
 from rdxcli.datasets.images import ArrayImages, FileImages, ImageSource
 from rdxcli.errors import InputError
@@ -261,8 +263,6 @@ def sun397(folder: Path, recipe: Recipe) -> Table:
 
 def flowers102(folder: Path, recipe: Recipe) -> Table:
     """Oxford 102 Flowers; ids are file names, splits in the order of ``setid.mat``."""
-    from scipy.io import loadmat
-
     base = inner(folder, "flowers-102")
     numbers = loadmat(base / "imagelabels.mat")["labels"].ravel()
     sets = loadmat(base / "setid.mat")
@@ -308,8 +308,6 @@ def voc_images(folder: Path) -> Iterator[tuple[Path, str, str]]:
 
 def voc_areas(base: Path, sample: str) -> dict[str, float]:
     """Total area of the boxes of each class in an image, square pixels."""
-    from xml.etree import ElementTree
-
     path = base / "Annotations" / f"{sample}.xml"
     try:
         root = ElementTree.parse(path).getroot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,8 +68,6 @@ class LibraryImages(ImageSource):
         return image
 
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
-        import hashlib
-
         digest = hashlib.sha256(self._fingerprint.encode())
         digest.update(np.ascontiguousarray(rows, dtype=np.int64).data)
         return {"by": "library", "sha256": digest.hexdigest()}
@@ -150,8 +149,6 @@ def _from_torchvision(name: str, text: str, options: dict[str, Any], opened: Any
 
 
 def _tree_stamp(root: Path) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.is_file():

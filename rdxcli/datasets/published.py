@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdxcli.download.catalogue import get
+from rdxcli.download.store import Home, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.records import ConceptMatrix
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -53,9 +56,6 @@ _READERS: Mapping[str, str] = {
 
 def is_ready(name: str, root: Path) -> bool:
     """Whether the data set is complete on this machine; reads no images."""
-    from rdxcli.download.catalogue import get
-    from rdxcli.download.store import Home
-
     return Home(root, get(name)).ready()
 
 
@@ -67,9 +67,6 @@ def open_published(name: str, root: Path) -> Dataset:
     MissingDataError
         Not there, or not complete; the hint is the command that fetches it.
     """
-    from rdxcli.download.catalogue import get
-    from rdxcli.download.store import Home
-
     recipe = get(name)
     home = Home(root, recipe)
     content = home.content()
@@ -144,9 +141,6 @@ def concepts(name: str, root: Path) -> ConceptMatrix:
     MissingDataError
     """
     from rdxcli.datasets import layouts
-    from rdxcli.download.catalogue import get
-    from rdxcli.download.store import content_folder
-    from rdxcli.records import ConceptMatrix
 
     recipe = get(name)
     if recipe.name not in {"voc", "cub"}:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import UsageError
 from rdxcli.options import option
 
@@ -50,8 +51,6 @@ class SelectionOptions:
         UsageError
             Neither is given.
         """
-        from rdxcli.datasets.registry import open_dataset  # options are made before anything is loaded
-
         spec = self.dataset or default
         if spec is None:
             raise UsageError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rdxcli.engines.tasks import ShardTask
 
@@ -54,8 +55,6 @@ class ActivationTask(ShardTask):
 
     def start_thread(self) -> None:
         # each thread would otherwise start OpenMP threads of its own for every normalisation
-        from threadpoolctl import threadpool_limits
-
         threadpool_limits(1, user_api="openmp")
 
     def prepare(self, row: int) -> torch.Tensor:

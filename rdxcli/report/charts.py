@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+from markupsafe import Markup, escape
+
 from rdxcli.report.palette import NULL, concept_colours
 
 if TYPE_CHECKING:
@@ -49,8 +52,6 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], x_label: str, b
     series : mapping of name to values
         At least one value in all.
     """
-    import numpy as np
-
     values = np.concatenate([np.asarray(line, dtype=np.float64) for line in series.values()])
     low, high = min(0.0, float(values.min())), max(1e-9, float(values.max()))
     counts = {name: np.histogram(line, bins=bins, range=(low, high))[0] for name, line in series.items()}
@@ -120,8 +121,6 @@ def _area(scale: _Scale, xs: Sequence[float], low: Sequence[float], high: Sequen
 
 def _figure(title: str, scale: _Scale, parts: Sequence[str], x_label: str, names: Sequence[str]) -> Markup:
     """Axes, the drawing, a legend. Every text is escaped."""
-    from markupsafe import Markup, escape
-
     left, bottom = scale(scale.x_low, scale.y_low)
     right, top = scale(scale.x_high, scale.y_high)
     axes = (

@@ -12,6 +12,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from rdxcli import __version__
 from rdxcli.records import plain
@@ -27,8 +29,6 @@ HEAT = (213, 94, 0)
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
     environment = Environment(
         loader=PackageLoader("rdxcli.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -57,8 +57,6 @@ def number(value: Any) -> str:
 
 def script_json(value: Any) -> Any:
     """JSON that may stand inside a ``script`` element: nothing in it can end the element."""
-    from markupsafe import Markup
-
     text = json.dumps(plain(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -83,8 +81,6 @@ def heat(values: Sequence[Sequence[float]], strength: float = 0.75) -> str:
 
 def render(template: str, **values: Any) -> str:
     """The page of ``template``, with style sheet and scripts inside."""
-    from markupsafe import Markup
-
     static = resources.files("rdxcli.report") / "static"
     style = Markup((static / "style.css").read_text("utf-8"))
     scripts = ("maps.js", "cards.js")

@@ -24,6 +24,9 @@ from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make
 from rdxcli.engines.tasks import is_out_of_memory
 from rdxcli.errors import InputError, UsageError
+from rdxcli.models import load
+from rdxcli.models.devices import pick_dtype
+from rdxcli.models.registry import resolve
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -117,9 +120,6 @@ class Job:
 
 
 def prepare(options: ExtractOptions, rank: Rank) -> Job:
-    from rdxcli.models import load
-    from rdxcli.models.devices import pick_dtype
-    from rdxcli.models.registry import resolve
     from rdxcli.models.taps import POOLS
 
     for name, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
@@ -253,9 +253,6 @@ def _run_on_ray(job: Job, plan: ShardPlan, stores: dict[str, ShardStore], how: R
 
 def open_task(options: ExtractOptions, layers: Sequence[str]) -> ActivationTask:
     """The task of ``options``, opened anew: what a worker process of another engine starts with."""
-    from rdxcli.models import load
-    from rdxcli.models.registry import resolve
-
     spec = resolve(options.model)
     dataset = options.selection.open(spec.default_dataset)
     model = load(spec, device=options.device, dtype=options.dtype, untrained=options.untrained)

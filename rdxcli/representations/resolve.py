@@ -9,11 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.parquet as pq
+
+from rdxcli.artifacts import Artifact, fingerprint_array, fingerprint_json
+from rdxcli.artifacts.layout import short_name
+from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.datasets.arrays import check_values, is_array, load_concepts, load_representation
 from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
 from rdxcli.datasets.words import apart, find
+from rdxcli.download.store import content_folder
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
+from rdxcli.representations.extract import ExtractOptions, extract
 from rdxcli.representations.joining import select_rows, take
 
 if TYPE_CHECKING:
@@ -68,8 +77,6 @@ def resolve_representation(
     RdxError
         See the message: no such file, artifact or model; unusable values; missing weights or images.
     """
-    from rdxcli.datasets.arrays import is_array
-
     selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
     if isinstance(text, Representation):
         return _selected(_flat(text, spatial, pool), selection)
@@ -81,7 +88,6 @@ def resolve_representation(
     if is_array(file):
         record = _load_array(file, arrays, spatial, pool)
         return _selected(record if file == text else replace(record, name=text), selection)
-    from rdxcli.representations.extract import ExtractOptions, extract
 
     try:
         options = ExtractOptions(
@@ -111,7 +117,6 @@ def array_file(text: str, root: Path | None = None) -> str:
     """
     if text not in PUBLISHED_ARRAYS:
         return text
-    from rdxcli.download.store import content_folder
 
     recipe, pattern = PUBLISHED_ARRAYS[text]
     folder = content_folder(recipe, root)
@@ -129,9 +134,6 @@ def find_activations(text: str, outputs: Path) -> Artifact | None:
     ArtifactError
         It is an artifact of another kind, damaged, or unfinished.
     """
-    from rdxcli.artifacts import Artifact
-    from rdxcli.artifacts.manifest import MANIFEST
-
     for candidate in (Path(text).expanduser(), Path(outputs) / text):
         folder = candidate.parent if candidate.is_file() else candidate
         if not (folder / MANIFEST).is_file() or (candidate.is_file() and candidate.name != "activations.npy"):
@@ -153,11 +155,6 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
     UsageError
         ``layer`` or ``pool`` is given and is not the artifact's.
     """
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from rdxcli.artifacts.layout import short_name
-
     parameters = artifact.manifest.request.parameters
     for option, wanted in (("layer", layer), ("pool", pool)):
         if wanted is not None and wanted not in (parameters[option], artifact.manifest.details.get(f"asked_{option}")):
@@ -188,11 +185,6 @@ def resolve_concepts(
     text: str, *, names: Path | None = None, sample_ids: Path | None = None, choice: Choice | None = None
 ) -> ConceptMatrix:
     """A file of concept scores as a `ConceptMatrix`, with its fingerprint in ``source``."""
-    import numpy as np
-
-    from rdxcli.artifacts import fingerprint_array, fingerprint_json
-    from rdxcli.datasets.arrays import load_concepts
-
     concepts = load_concepts(text, names=names, sample_ids=sample_ids, choice=choice)
     values = concepts.values
     if isinstance(values, np.ndarray):
@@ -212,9 +204,6 @@ def columns_taken(record: Representation) -> str:
 
 
 def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Representation:
-    from rdxcli.artifacts import fingerprint_array
-    from rdxcli.datasets.arrays import load_representation
-
     record = load_representation(
         text,
         labels=arrays.labels,
@@ -238,7 +227,6 @@ def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Re
 def _flat(record: Representation, spatial: bool, pool: str) -> Representation:
     if spatial or record.values.ndim == 2:
         return record
-    from rdxcli.datasets.arrays import check_values
 
     return replace(record, values=check_values(record.values, record.name, pool="avg" if pool == "none" else pool))
 
@@ -263,8 +251,6 @@ def _selected(record: Representation, selection: SelectionOptions) -> Representa
 
 
 def _by_dataset(record: Representation, selection: SelectionOptions) -> Representation:
-    import numpy as np
-
     whole = SelectionOptions(dataset=selection.dataset, root=selection.root).open()
     if record.sample_ids is None and record.n != len(whole) and selection.split is not None:
         whole = SelectionOptions(dataset=selection.dataset, root=selection.root, split=selection.split).open()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, Draft, Request, create, fingerprint_json, join
 from rdxcli.artifacts.layout import captions_folder, model_slug, slug
+from rdxcli.concepts.captions import read_captions
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.engines.activations import default_workers
 from rdxcli.engines.captions import OUTPUT, CaptionTask
@@ -18,6 +19,7 @@ from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.progress import log
+from rdxcli.records import SCHEMA_VERSION, plain
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -107,8 +109,6 @@ def caption(options: CaptionOptions) -> Outcome:
 def plan(options: CaptionOptions) -> dict[str, Any]:
     """What `caption` would do. Loads no weights."""
     if options.source is not None:
-        from rdxcli.concepts.captions import read_captions
-
         found = read_captions(options.source)
         return {"source": options.source, "images": len(found), "captions": sum(map(len, found.values()))}
     dataset = _dataset(options)
@@ -243,8 +243,6 @@ def _human(options: CaptionOptions, dataset: Dataset) -> Outcome:
 
 
 def _imported(options: CaptionOptions) -> Outcome:
-    from rdxcli.concepts.captions import read_captions
-
     path = Path(str(options.source))
     captions = read_captions(path)
     name = slug(path.stem)
@@ -304,8 +302,6 @@ def _stored(
 
 
 def _outcome(folder: Path, artifact: Artifact, dataset: str, captioner: str) -> Outcome:
-    from rdxcli.records import SCHEMA_VERSION, plain
-
     images, total = 0, 0
     examples: list[dict[str, Any]] = []
     with open(artifact.path / CAPTIONS, encoding="utf-8") as stream:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdxcli.datasets.published import NAMES, read
+from rdxcli.datasets.registry import open_dataset
+from rdxcli.download.catalogue import Recipe, catalogue, find, names
+from rdxcli.download.expected import Policy
+from rdxcli.download.planning import Settings, link, make_plan
+from rdxcli.download.store import Home, damaged, data_root, free_bytes, missing_layout
 from rdxcli.errors import MissingDataError, RdxError, UnknownNameError, UsageError
+from rdxcli.models.registry import resolve
 from rdxcli.progress import human_bytes, log, track
 from rdxcli.records import SCHEMA_VERSION
 from rdxcli.services.listing import Listing
@@ -120,8 +127,6 @@ def download(options: DownloadOptions, ask: Ask | None = None) -> Outcome:
 def plan(options: DownloadOptions) -> dict[str, Any]:
     """What `download` would do, judged without the network: one entry per name."""
     from rdxcli.download.hub import cached
-    from rdxcli.download.planning import make_plan
-    from rdxcli.download.store import free_bytes
 
     settings, recipes = _resolve(options)
     entries: dict[str, Any] = {"root": str(settings.root), "free": human_bytes(free_bytes(settings.root))}
@@ -149,9 +154,7 @@ def plan(options: DownloadOptions) -> dict[str, Any]:
 
 def listing(root: Path | None = None) -> Listing:
     """Every recipe: size, whether it is on this machine, licence."""
-    from rdxcli.download.catalogue import catalogue
     from rdxcli.download.hub import cached
-    from rdxcli.download.store import Home, data_root
 
     place = data_root(root)
     rows: list[tuple[Any, ...]] = []
@@ -181,8 +184,6 @@ def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
         ``unverified`` (a person's own copy, whose layout alone can be checked).
     """
     from rdxcli.download import hub
-    from rdxcli.download.catalogue import catalogue
-    from rdxcli.download.store import Home, damaged, data_root, missing_layout
 
     place = data_root(root)
     chosen = [_find(name) for name in names]
@@ -224,10 +225,6 @@ def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
 
 
 def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
-    from rdxcli.download.expected import Policy
-    from rdxcli.download.planning import Settings
-    from rdxcli.download.store import data_root
-
     if not options.names:
         raise UsageError("which data? give a name", "`rdx download --list` lists them")
     if options.mirror is not None and not options.mirror.startswith(("http://", "https://")):
@@ -249,8 +246,6 @@ def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
 
 
 def _find(name: str) -> Recipe:
-    from rdxcli.download.catalogue import find, names
-
     recipe = find(name) or _of_model(name)
     if recipe is None:
         raise UnknownNameError("download", name, names(), "rdx download --list")
@@ -259,8 +254,6 @@ def _find(name: str) -> Recipe:
 
 def _of_model(name: str) -> Recipe | None:
     """A recipe for a model that has none but whose weights a library keeps: ``timm:resnet18``, ``hf:OWNER/NAME``."""
-    from rdxcli.models.registry import resolve
-
     try:
         spec = resolve(name)
     except UsageError:
@@ -270,7 +263,6 @@ def _of_model(name: str) -> Recipe | None:
     repo = source(target) if source is not None else None
     if repo is None:
         return None
-    from rdxcli.download.catalogue import Recipe
 
     content = {
         "name": "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-._"),
@@ -371,9 +363,6 @@ def _hub(recipe: Recipe, settings: Settings, options: DownloadOptions) -> dict[s
 def _link(recipe: Recipe, settings: Settings, folder: Path) -> dict[str, Any]:
     """Check a folder that a person has, index it, and use it in place."""
     from rdxcli.datasets.imagenet import INDEX, write_index
-    from rdxcli.datasets.published import NAMES, read
-    from rdxcli.download.planning import link
-    from rdxcli.download.store import Home, missing_layout
 
     started = time.monotonic()
     given = folder.expanduser()
@@ -404,8 +393,6 @@ def _link(recipe: Recipe, settings: Settings, folder: Path) -> dict[str, Any]:
 
 def _content(recipe: Recipe, root: Path) -> dict[str, Any]:
     """Open the data set as every other command will, and compare it with what was published."""
-    from rdxcli.datasets.registry import open_dataset
-
     dataset = open_dataset(recipe.name, root=root)
     counts = Counter(dataset.splits or [])
     for split, published in recipe.splits.items():

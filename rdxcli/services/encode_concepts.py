@@ -21,6 +21,7 @@ from rdxcli.datasets.registry import data_root
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import DependencyError, InputError, MissingDataError, UsageError
 from rdxcli.methods.surrogate import hanta
+from rdxcli.methods.surrogate.encoding import encode
 from rdxcli.methods.surrogate.extraction import (
     PHRASES,
     SOURCES,
@@ -31,6 +32,13 @@ from rdxcli.methods.surrogate.extraction import (
 )
 from rdxcli.methods.surrogate.languages import NAMES, detect
 from rdxcli.methods.surrogate.nltk_data import find
+from rdxcli.methods.surrogate.vocabulary import (
+    ConceptCounts,
+    count_concepts,
+    fit_vocabulary,
+    given_vocabulary,
+    merge_counts,
+)
 from rdxcli.progress import log, track
 from rdxcli.records import ConceptEncodings
 from rdxcli.services.base import Analysis, Outcome, Table
@@ -137,8 +145,6 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         )
 
     def compute(self, draft: Draft) -> ConceptEncodings:
-        from rdxcli.methods.surrogate.encoding import encode
-
         options = self.options
         counts = _counted(self.captions, self.extractor, draft.path / PARTS)
         draft.discard_at_end(PARTS)
@@ -181,8 +187,6 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {3 + total // 4000}"}
 
     def _chosen(self, counts: ConceptCounts) -> Vocabulary:
-        from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
-
         if self.terms is not None:
             return given_vocabulary(counts, self.terms)
         options = self.options
@@ -297,8 +301,6 @@ def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
 
 def _counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path) -> ConceptCounts:
     """Concepts of every image. Chunks that are finished lie in ``folder``, where an interrupted run finds them."""
-    from rdxcli.methods.surrogate.vocabulary import count_concepts, merge_counts
-
     ids, parts, found = list(captions), [], 0
     folder.mkdir(exist_ok=True)
     with track("read captions", len(ids), "images") as advance:
@@ -378,8 +380,6 @@ def save_counts(path: Path, counts: ConceptCounts) -> None:
 def load_counts(path: Path) -> ConceptCounts | None:
     """What `save_counts` wrote; None when it is not there or cannot be read."""
     from scipy.sparse import csr_array
-
-    from rdxcli.methods.surrogate.vocabulary import ConceptCounts
 
     if not path.is_file():
         return None

@@ -12,12 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from rdxcli import __version__
 from rdxcli.artifacts import Artifact, find_artifacts
-from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.artifacts.manifest import MANIFEST, package_versions
 from rdxcli.artifacts.store import PARTIAL, unfinished_state
+from rdxcli.datasets.registry import SCHEMES as DATASET_SCHEMES
+from rdxcli.datasets.registry import data_root, describe_datasets
 from rdxcli.errors import ArtifactError, UnknownNameError, installed
 from rdxcli.methods.registry import Method
 from rdxcli.methods.registry import methods as registered
+from rdxcli.models import load
+from rdxcli.models.registry import SCHEMES as MODEL_SCHEMES
+from rdxcli.models.registry import cache_root, list_models, resolve
 from rdxcli.parameters import REQUIRED, Parameter, declared
 from rdxcli.progress import human_bytes, track
 from rdxcli.records import plain
@@ -38,22 +46,18 @@ class Listing:
 
 def models() -> Listing:
     """The registered model names with default layer and data set, then the schemes for all others."""
-    from rdxcli.models.registry import SCHEMES, list_models, resolve
-
     rows = []
     for name in list_models():
         spec = resolve(name)
         rows.append((name, spec.default_layer, spec.default_dataset, spec.description))
-    rows += [(scheme, None, None, text) for scheme, text in SCHEMES.items()]
+    rows += [(scheme, None, None, text) for scheme, text in MODEL_SCHEMES.items()]
     return Listing("models", ("name", "layer", "dataset", "description"), rows)
 
 
 def datasets() -> Listing:
     """The registered data sets, then the schemes for all others."""
-    from rdxcli.datasets.registry import SCHEMES, describe_datasets
-
     rows = [(entry["name"], entry["ready"], entry["description"]) for entry in describe_datasets()]
-    rows += [(scheme, None, text) for scheme, text in SCHEMES.items()]
+    rows += [(scheme, None, text) for scheme, text in DATASET_SCHEMES.items()]
     return Listing("data sets", ("name", "ready", "description"), rows)
 
 
@@ -106,8 +110,6 @@ def _parameters(method: Method) -> list[Parameter]:
 
 def layers(model: str, device: str = "auto", untrained: bool = False) -> Listing:
     """Layers of a model: path, type and output shape of one image."""
-    from rdxcli.models import load
-
     loaded = load(model, device=device, untrained=untrained)
     rows = [
         (layer.path, layer.type, "x".join(map(str, layer.shape)), layer.path == loaded.default_layer)
@@ -128,13 +130,6 @@ def artifacts(outputs: Path) -> Listing:
 
 def doctor(outputs: Path) -> dict[str, dict[str, Any]]:
     """State of this machine as sections of ``{entry: value}``."""
-    import psutil
-
-    from rdxcli import __version__
-    from rdxcli.artifacts.manifest import package_versions
-    from rdxcli.datasets.registry import data_root, describe_datasets
-    from rdxcli.models.registry import cache_root
-
     memory = psutil.virtual_memory()
     report: dict[str, dict[str, Any]] = {
         "versions": {"rdx": __version__, "python": platform.python_version(), **package_versions()},

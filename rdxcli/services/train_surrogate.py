@@ -23,9 +23,10 @@ from rdxcli.concepts.image_text import image_embeddings, text_embeddings
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import ArtifactError, DependencyError, InputError, RdxError, UsageError
+from rdxcli.models.devices import pick_device
 from rdxcli.progress import log, track
 from rdxcli.records import Surrogate
-from rdxcli.services.base import Analysis, Outcome, Table, estimator_parameters, result_parameters
+from rdxcli.services.base import Analysis, Outcome, Table, estimator_parameters, identity, result_parameters
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 COMMAND = "train-surrogate"
@@ -107,8 +108,6 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """Fingerprints of the content."""
-        from rdxcli.services.base import identity
-
         return {name: identity(getattr(self, name)) for name in ("ids", "images", "texts", "offsets", "classes")}
 
 
@@ -121,7 +120,6 @@ class TrainAnalysis(Analysis[TrainOptions]):
 
     def check(self) -> Mapping[str, Any]:
         from rdxcli.methods.surrogate.training import SurrogateTrainer
-        from rdxcli.models.devices import pick_device
 
         options = self.options
         if options.tensorboard and find_spec("tensorboard") is None:

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
+
 from rdxcli.artifacts import Artifact, find_artifacts, resolve_artifact
 from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log, track
+from rdxcli.report import comparison, figures, gallery, surrogate
 from rdxcli.report.html import render as template
+from rdxcli.report.thumbnails import data_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,8 +194,6 @@ def report_path(artifact: Artifact, outputs: Path, form: str) -> Path:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Everything in an ``.npz`` file."""
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
@@ -204,9 +207,6 @@ def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> Pictures:
         The ``samples`` entry of a document: ``dataset`` opens the images.
     ids : iterable of str
     """
-    from rdxcli.datasets.registry import open_dataset
-    from rdxcli.report.thumbnails import data_uri
-
     spec, wanted = samples.get("dataset"), list(ids)
     if not spec or not wanted:
         return Pictures({})
@@ -232,8 +232,6 @@ def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> Pictures:
 
 
 def _comparison(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
-    from rdxcli.report import comparison, figures
-
     document = artifact.document()
     arrays = load_arrays(artifact.path / "arrays.npz")
     pictures = thumbnails(document["samples"], comparison.shown_ids(document))
@@ -266,8 +264,6 @@ def _gallery(module: str) -> Callable[[Artifact, str, Path, float], Sequence[str
 
 
 def _surrogate(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
-    from rdxcli.report import surrogate
-
     history = []
     with open(artifact.path / "metrics.csv", encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
@@ -277,8 +273,6 @@ def _surrogate(artifact: Artifact, form: str, path: Path, width: float) -> Seque
 
 
 def _write(page: Page, samples: Mapping[str, Any], form: str, path: Path, width: float) -> Sequence[str]:
-    from rdxcli.report import gallery
-
     if form != "html":
         raise UsageError(f"{page.kicker.lower()}: there is no {form} form", "use --format html and print the page")
     pictures = thumbnails(samples, page.shown_ids())

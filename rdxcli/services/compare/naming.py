@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdxcli.artifacts import fingerprint_json
+from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.image_text import embeddings_of, text_embeddings
+from rdxcli.concepts.sets import default_set, read_concept_set
+from rdxcli.datasets.arrays import is_array
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.models.registry import resolve
+from rdxcli.numerics.seeding import generator
 from rdxcli.records import Representation
 from rdxcli.services.compare.options import FILES
 
@@ -66,7 +74,6 @@ class Namer:
         """
         if self.model is None:
             return self._from_files(joined)
-        from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 
         outputs = self.options.outputs
         of = replace(joined.a, dataset=joined.a.dataset or joined.b.dataset)
@@ -109,8 +116,6 @@ class Embedded:
         InputError
             Embeddings that do not fit each other.
         """
-        import numpy as np
-
         from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
 
         groups = {
@@ -173,14 +178,11 @@ def open_naming(options: CompareOptions) -> Namer | None:
 
 
 def _lines(concept_set: str | None, options: CompareOptions) -> list[str]:
-    from rdxcli.concepts.sets import read_concept_set
-
     return read_concept_set(str(concept_set), options.selection.root)
 
 
 def _candidates(options: CompareOptions) -> tuple[dict[str, list[str]], str, list[str]]:
     """Words and captions to choose from, the name of the set, and remarks."""
-    from rdxcli.concepts.sets import default_set
     from rdxcli.methods.neurons.concepts import clean_concepts
 
     dataset = _dataset_name(options)
@@ -203,9 +205,6 @@ def _candidates(options: CompareOptions) -> tuple[dict[str, list[str]], str, lis
 
 def _captions(options: CompareOptions, dataset: str | None) -> tuple[list[str], list[str]]:
     """Distinct captions, at most `MOST_CAPTIONS`, and what to say about them."""
-    from rdxcli.concepts.captions import load_captions
-    from rdxcli.numerics.seeding import generator
-
     selection = replace(options.selection, dataset=dataset)
     if options.naming.captions is not None:
         _, found = load_captions(options.naming.captions, selection, options.outputs)
@@ -224,8 +223,6 @@ def _captions(options: CompareOptions, dataset: str | None) -> tuple[list[str], 
 
 def _dataset_name(options: CompareOptions) -> str | None:
     """The data set of the comparison, as far as it is known before anything is read."""
-    from rdxcli.datasets.arrays import is_array
-    from rdxcli.models.registry import resolve
     from rdxcli.representations.resolve import array_file, find_activations
 
     if options.selection.dataset is not None:

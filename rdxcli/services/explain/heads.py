@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdxcli.errors import UsageError
+from rdxcli.models import load
 from rdxcli.services.explain.base import ExplainOptions, representation
 
 if TYPE_CHECKING:
@@ -22,10 +25,8 @@ def head_of(options: ExplainOptions, source: Representation) -> Any:
     InputError
         The layer does not determine the prediction.
     """
-    import numpy as np
     import torch
 
-    from rdxcli.models import load
     from rdxcli.models.rest import RestOfNetwork
 
     if options.model is None or source.layer is None:

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import RdxError
+from rdxcli.models import load
+from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.progress import log
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.explain.unit_pictures import over_square
@@ -25,8 +30,6 @@ def placer(options: ExplainOptions, source: Representation) -> Callable[[int, np
     At most 14 x 14 cells, rounded for a document; 0 where the model saw nothing. Where the images or the model's
     preprocessing are not known, the map is taken to cover the square.
     """
-    import numpy as np
-
     boxes = _Boxes(options, source)
 
     def place(row: int, one: np.ndarray) -> list[list[float]]:
@@ -40,15 +43,11 @@ class _Boxes:
     """The part of each image that the model sees, and the size of the image; each is looked up once."""
 
     def __init__(self, options: ExplainOptions, source: Representation) -> None:
-        from rdxcli.models.preprocessing import Preprocessing
-
         self.known: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.dataset: Any = None
         name = options.model or source.source.get("model")
         if name is None or source.dataset is None or source.sample_ids is None or source.values.ndim != 4:
             return
-        from rdxcli.datasets.registry import open_dataset
-        from rdxcli.models import load
 
         try:
             transform = load(str(name), device="cpu").transform
@@ -61,8 +60,6 @@ class _Boxes:
             self.dataset, self.ids = dataset, [str(sample) for sample in source.sample_ids]
 
     def __call__(self, row: int) -> tuple[tuple[float, float, float, float] | None, tuple[int, int]]:
-        from rdxcli.models.preprocessing import seen_part
-
         if self.dataset is None:
             return None, (1, 1)
         if row not in self.known:

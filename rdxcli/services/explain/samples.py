@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdxcli.concepts.labels import class_names
+from rdxcli.datasets.tables import read_values
 from rdxcli.errors import InputError, UsageError, did_you_mean
+from rdxcli.methods.regions.targets import Labels, choose_targets
 from rdxcli.progress import log
 from rdxcli.services.explain.base import ExplainOptions, representation
 
@@ -75,9 +79,6 @@ def predictions_of(options: ExplainOptions, source: Representation) -> np.ndarra
     """
     if "predictions" not in options.files:
         return None
-    import numpy as np
-
-    from rdxcli.datasets.tables import read_values
 
     values = read_values(options.files["predictions"], ("prediction", "predicted"), "predictions")
     if len(values) != source.n:
@@ -93,8 +94,6 @@ def model_predictions(options: ExplainOptions, source: Representation) -> np.nda
     UsageError
         There is neither, or the labels of the samples are not among the names of the outputs.
     """
-    import numpy as np
-
     given = predictions_of(options, source)
     if given is not None:
         return given
@@ -118,8 +117,6 @@ def model_predictions(options: ExplainOptions, source: Representation) -> np.nda
 
 def target_rows(options: ExplainOptions, source: Representation) -> np.ndarray:
     """Rows of ``--target``, words resolved with labels and, where needed, predictions."""
-    from rdxcli.methods.regions.targets import Labels, choose_targets
-
     found: Any = targets_of(str(options.target), source)
     predictions = model_predictions(options, source) if needs_predictions(options.target) else None
     return choose_targets(found, Labels.from_arrays(source.n, source.labels, predictions), source.n, options.seed)

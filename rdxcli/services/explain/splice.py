@@ -55,14 +55,14 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         return dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
 
     def compute(self, draft: Draft) -> Attributions:
-        from scipy import sparse
-
         from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student
 
         given: Inputs = self.records["embeddings"]
         top = int(self.settings["top"])
         images, words = np.asarray(given.images), given.words or []
         model, weights, notes = decompose(given, self.settings["l1"], self.settings["tolerance"])
+        from scipy import sparse
+
         sparse.save_npz(draft.path / "attributions.npz", weights)
         students = {"splice": splice_student(model, weights), "constant": constant_student(images)}
         found = measure(students, images, classes=given.classes, texts=given.captions)

@@ -179,12 +179,12 @@ def _summary(
     step: Step, amount: float, strength: float, base: np.ndarray, after: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """What one step does, on average over the images."""
-    from scipy.special import softmax
-
     change = after - base
     before, now = base.argmax(axis=1), after.argmax(axis=1)
     moved = before != now
     gained = np.bincount(now[moved], minlength=len(names))
+    from scipy.special import softmax
+
     p, q = softmax(base, axis=1).mean(axis=0), softmax(after, axis=1).mean(axis=0)
     predicted, said = np.bincount(before, minlength=len(names)), np.bincount(now, minlength=len(names))
     return {

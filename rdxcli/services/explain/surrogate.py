@@ -13,6 +13,15 @@ from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import check_files, gather
 from rdxcli.concepts.encodings import cut_concepts, dataset_of, details_of, load_encodings
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, did_you_mean
+from rdxcli.methods.surrogate.attribution import (
+    Affine,
+    best_texts,
+    contrast_scores,
+    describe,
+    image_scores,
+    text_scores,
+    unstable,
+)
 from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.methods.surrogate.prompts import duplicates
 from rdxcli.methods.surrogate.splice import unit
@@ -71,8 +80,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def compute(self, draft: Draft) -> Attributions:
         from scipy import sparse
-
-        from rdxcli.methods.surrogate.attribution import image_scores
 
         surrogate, encodings, top = self.surrogate, self.encodings, int(self.settings["top"])
         images = image_scores(surrogate, encodings)
@@ -135,8 +142,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def _described(self, images: Any, top: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
         """Entries of the images with their concepts, the summary of the data set, and remarks."""
-        from rdxcli.methods.surrogate.attribution import describe, unstable
-
         encodings, names = self.encodings, self.names
         chosen, blown = images.top(top), unstable(images, self.surrogate, encodings)
         entries: list[dict[str, Any]] = [
@@ -160,8 +165,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
         self, entries: list[dict[str, Any]], summary: dict[str, Any], notes: list[str], top: int
     ) -> dict[str, Any]:
         """Further scores by the name of their file: for the predicted class, and the contrast; fills the others."""
-        from rdxcli.methods.surrogate.attribution import contrast_scores, describe
-
         classes, texts, names = self.given.class_names, self.given.classes, self.names
         more: dict[str, Any] = {}
         if classes is None or texts is None:
@@ -193,8 +196,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def _effect(self, entries: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         """What an edit did: how far each embedding turned, which predictions changed; fills the entries."""
-        from rdxcli.methods.surrogate.attribution import Affine, best_texts
-
         old, new = (unit(Affine.of(self.surrogate).embed(rows)) for rows in (self.before, self.encodings))
         turned = 1.0 - np.einsum("nd,nd->n", old, new)
         changed = 0
@@ -317,8 +318,6 @@ def _towards_classes(
     entries: list[dict[str, Any]],
 ) -> Any:
     """Scores of every image towards the class it is predicted as; fills ``entries`` with predictions and concepts."""
-    from rdxcli.methods.surrogate.attribution import best_texts, describe, text_scores
-
     labels = best_texts(surrogate, encodings, texts)
     own = text_scores(surrogate, encodings, texts[labels], bias=str(parameters["bias"]))
     for i, best in enumerate(own.top(int(parameters["top"]))):

@@ -19,7 +19,10 @@ from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.concepts.encodings import details_of
 from rdxcli.errors import InputError, UsageError
+from rdxcli.methods.surrogate.attribution import describe, image_scores
 from rdxcli.methods.surrogate.encoding import Encodings
+from rdxcli.methods.surrogate.evaluation import predict, published_line
+from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
@@ -80,8 +83,6 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         return f"scoreboard on {len(self.encodings.ids):,} {which}: {self.given.said()}"
 
     def table(self, document: Mapping[str, Any]) -> Table:
-        from rdxcli.methods.surrogate.evaluation import published_line
-
         board = document["scoreboard"]
         shown = [(key, title) for key, title in COLUMNS if any(row.get(key) is not None for row in board)]
         rows = [[_cell(row.get(key)) for key, _ in shown] for row in board]
@@ -112,10 +113,6 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         }
 
     def compute(self, draft: Draft) -> Attributions:
-        from rdxcli.methods.surrogate.attribution import describe, image_scores
-        from rdxcli.methods.surrogate.evaluation import predict
-        from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
-
         given, model, encodings, names, parameters = self.given, self.model, self.encodings, self.names, self.settings
         images = np.asarray(given.images, dtype=np.float64)
         notes = [*given.notes]

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdxcli.engines.activations import default_batch_size
 from rdxcli.errors import RdxError, UsageError
+from rdxcli.models import load
+from rdxcli.models.preprocessing import Preprocessing, seen_part
+from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log, track
 from rdxcli.services.explain.base import ExplainOptions, representation
 
@@ -35,8 +39,6 @@ def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
 
 def ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
     """A few images from ranges of rank, as the paper shows them: the strongest images alone say little of a unit."""
-    from rdxcli.numerics.seeding import generator
-
     values = _pooled(source, unit)
     order = np.argsort(-values, kind="stable")
     found = []
@@ -143,10 +145,6 @@ def _maps_of_model(
     options: ExplainOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
     import torch
-
-    from rdxcli.engines.activations import default_batch_size
-    from rdxcli.models import load
-    from rdxcli.models.preprocessing import Preprocessing, seen_part
 
     model = load(name, device=options.device)
     if model.tokens.has_class and source.source.get("pool") in ("auto", "first", "cls"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from rdxcli.artifacts import fingerprint_array, write_json
 from rdxcli.datasets.arrayfiles import read_array
+from rdxcli.engines.activations import default_batch_size
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.ablation import AblationScores, LinearHead, Losses, ablation_scores, controls
 from rdxcli.methods.neurons.concepts import text_lines
@@ -19,6 +20,9 @@ from rdxcli.methods.neurons.inspection import CUTOFFS, classify, impact, importa
 from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.simulation import simulate, unit_columns
 from rdxcli.methods.neurons.tables import ExplanationTable
+from rdxcli.models import load
+from rdxcli.models.replacing import HookedLosses, class_numbers, linear_head, preprocessed
+from rdxcli.models.taps import first_tensor
 from rdxcli.parameters import Count, Parameter, Positive, by_name
 from rdxcli.progress import log, track
 from rdxcli.records import Representation, plain
@@ -92,7 +96,6 @@ def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray
             "ablation needs the model: it measures what its loss does",
             "give --model NAME, or --file head=FILE with `weight` and `bias` of a linear classifier",
         )
-    from rdxcli.models import load
 
     return _from_model(options, source, load(str(name), device=options.device), rows, temperature)
 
@@ -101,10 +104,6 @@ def _from_model(
     options: ExplainOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
 ) -> Judge:
     import torch
-
-    from rdxcli.engines.activations import default_batch_size
-    from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
-    from rdxcli.models.taps import first_tensor
 
     dataset = options.selection.open(source.dataset)
     places = np.arange(source.n)
@@ -188,8 +187,6 @@ def class_indices(
     UsageError
         None of these.
     """
-    from rdxcli.models.replacing import class_numbers
-
     assert source.labels is not None
     labels = [str(label) for label in source.labels]
     if "classes" in options.files:
