@@ -7,6 +7,7 @@ imported only by the converters that need them.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rdxcli.artifacts.store import write_json
 from rdxcli.errors import InputError
@@ -183,10 +186,6 @@ def image_table(path: Path) -> list[Path]:
 
     Writes ``<name>/<row>.<ending>`` and ``<name>.csv`` with columns ``path,label``.
     """
-    import csv
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     folder = path.with_suffix("")
     folder.mkdir()

@@ -25,6 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from rdxcli.artifacts.store import write_json
 from rdxcli.errors import RdxError
 from rdxcli.progress import log
@@ -161,8 +163,6 @@ class Home:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold this recipe alone; waits for another process and says so. The system frees it when a process dies."""
-        from filelock import FileLock, Timeout
-
         folder = self.root / WORK
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -356,8 +356,6 @@ def seen_hashes(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 def remember_hash(root: Path, recipe: Recipe, item: Item, facts: Mapping[str, Any]) -> None:
     """Write down the SHA-256 of an item whose recipe does not know it."""
-    from filelock import FileLock
-
     if item.sha256 != UNKNOWN:
         return
     with FileLock(root / WORK / "hashes.lock"):

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rdxcli import __version__
@@ -184,8 +185,6 @@ def fingerprint_file(path: Path) -> str:
 
 def fingerprint_array(array: Any) -> str:
     """SHA-256 of an array's dtype, shape and values, whatever its memory layout; reads memory maps in blocks."""
-    import numpy as np
-
     digest = hashlib.sha256(f"{array.dtype.str}{tuple(array.shape)}".encode())
     if array.dtype.kind in "OU":
         digest.update("\x1f".join(map(str, array.ravel())).encode())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rdxcli.datasets.files import EXTENSIONS
 from rdxcli.datasets.layouts import Table
+from rdxcli.download.catalogue import get
 from rdxcli.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ def imagenet(folder: Path, recipe: Recipe) -> Table:
 
 def write_index(folder: Path, target: Path) -> int:
     """Write down every image of ``folder`` so that opening need not look for them again; returns their number."""
-    from rdxcli.download.catalogue import get
-
     table = imagenet(folder, get("imagenet"))
     draft = target.with_name(target.name + ".tmp")
     target.parent.mkdir(parents=True, exist_ok=True)

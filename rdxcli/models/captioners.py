@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 
 from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.models.checkpoints import state_sha256
+from rdxcli.models.devices import pick_device, pick_dtype
 from rdxcli.models.grammar import parse
+from rdxcli.models.huggingface import library_place, missing_keys, quiet, refuse_missing
+from rdxcli.models.opened import fetching
 from rdxcli.models.registry import ModelSpec
 from rdxcli.numerics.seeding import generator
 
@@ -329,11 +333,6 @@ def load_captioner(name: str | ModelSpec, device: str = "auto", dtype: str | Non
         Weights or processor do not fit.
     """
     import transformers
-
-    from rdxcli.models.checkpoints import state_sha256
-    from rdxcli.models.devices import pick_device, pick_dtype
-    from rdxcli.models.huggingface import library_place, missing_keys, quiet, refuse_missing
-    from rdxcli.models.opened import fetching
 
     spec = name if isinstance(name, ModelSpec) else resolve_captioner(name)
     place = pick_device(device)

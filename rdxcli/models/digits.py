@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from rdxcli.models.registry import cache_root
 from rdxcli.numerics.seeding import torch_generator
@@ -253,8 +254,6 @@ def obtain(variant: str = "", seed: int = 0) -> Trained:
         Key of `RECIPES`.
     seed : int
     """
-    from filelock import FileLock
-
     recipe = RECIPES[variant]
     name = "digits-cnn" + (f"-{variant}" if variant else "") + (f"@{seed}" if seed else "")
     digest = hashlib.sha256(json.dumps([RECIPE_VERSION, WIDTHS, asdict(recipe)], sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.hub import get_dir
 
+from rdxcli.download.store import checkpoint_file
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError
 from rdxcli.models.architectures import ARCHITECTURES
 from rdxcli.models.checkpoints import file_sha256, load_strictly, read_state
@@ -65,9 +67,6 @@ def _find(spec: ModelSpec, path: Path) -> Path:
     """The file of a catalogue entry in the folders where downloads and libraries put weights."""
     if spec.url is None:
         return path
-    from torch.hub import get_dir
-
-    from rdxcli.download.store import checkpoint_file
 
     data = Path(os.environ.get("RDX_DATA") or "data")
     downloaded = checkpoint_file(spec.name.partition("?")[0], data)

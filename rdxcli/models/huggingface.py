@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from rdxcli.errors import InputError, MissingDataError, UsageError
@@ -64,7 +65,6 @@ def open_whole(
     spec: ModelSpec, untrained: bool
 ) -> tuple[nn.Module, Preprocessing | ProcessorTransform, dict[str, Any], str, dict[str, Any]]:
     """``hf:REPO_OR_FOLDER`` with every tower: network, image transform, provenance, and what opens the tokeniser."""
-    import torch
     import transformers
 
     target, common = library_place(spec)
@@ -129,7 +129,6 @@ def _vision_config(config: Any) -> Any:
 def _network(
     spec: ModelSpec, target: str, config: Any, common: dict[str, Any], untrained: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    import torch
     import transformers
 
     name = _VISION_TOWERS.get(config.model_type)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from torch import nn
+from torch.hub import get_dir
 
 from rdxcli.errors import UnknownNameError, UsageError
 from rdxcli.models.grammar import parse
@@ -60,8 +61,6 @@ def open_torchvision(spec: ModelSpec, untrained: bool) -> Opened:
 
 
 def _hub_file(url: str) -> Path:
-    from torch.hub import get_dir
-
     return Path(get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 

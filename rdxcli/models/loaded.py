@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.models.layers import LayerInfo, blocks, penultimate_layer, resolve_layer, trace
 from rdxcli.models.taps import OUTPUT, LayerTap, Tokens
+from rdxcli.numerics.seeding import torch_generator
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class LoadedModel:
     def _example(self) -> Tensor:
         """One noise image: layers of different content must not look alike."""
         import torch
-
-        from rdxcli.numerics.seeding import torch_generator
 
         noise = torch.randn(1, *self.input_size, generator=torch_generator(0, "models", "example"))
         return noise.to(self.device, self.dtype)

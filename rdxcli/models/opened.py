@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from rdxcli.errors import InputError, MissingDataError, RdxError, UnknownNameError, UsageError
-from rdxcli.models.grammar import literal
+from rdxcli.models.grammar import literal, parse
 from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransform
 from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
@@ -52,8 +52,6 @@ class Opened:
 
 def all_options(spec: ModelSpec) -> dict[str, str]:
     """Options of the source, of the catalogue and of the user, the later over the earlier."""
-    from rdxcli.models.grammar import parse
-
     source = {} if spec.kind == "digits" else dict(parse(spec.source).options)
     return {**source, **spec.preprocessing, **spec.options}
 

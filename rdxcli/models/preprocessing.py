@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdxcli.errors import InputError, UsageError
 from rdxcli.models.grammar import literal
+from rdxcli.records import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +170,6 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
     (h', w') int64 or (c, h', w') bool of the model's input size
         Padding is -1, or False.
     """
-    import numpy as np
     import torch
     from torchvision.transforms import InterpolationMode, functional
 
@@ -379,8 +381,6 @@ class ProcessorTransform:
 
     def describe(self) -> dict[str, Any]:
         """The processor's own settings, for manifests."""
-        from rdxcli.records import plain
-
         kept = (str, int, float, bool, list, tuple, dict)
         settings = {key: plain(v) for key, v in self.processor.to_dict().items() if isinstance(v, kept)}
         return {"kind": "transformers", **settings}

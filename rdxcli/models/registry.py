@@ -13,6 +13,7 @@ import platformdirs
 
 from rdxcli.errors import UnknownNameError, UsageError, near_matches
 from rdxcli.models import grammar
+from rdxcli.models.catalogue import SPECS
 from rdxcli.models.spec import ModelSpec
 from rdxcli.progress import log
 
@@ -54,8 +55,6 @@ class Registry:
 
 @cache
 def _registry() -> Registry:
-    from rdxcli.models.catalogue import SPECS
-
     registry = Registry()
     for spec in SPECS:
         registry.register(spec)

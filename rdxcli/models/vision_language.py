@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.models.checkpoints import state_sha256
+from rdxcli.models.devices import pick_device, pick_dtype
 from rdxcli.models.grammar import parse
+from rdxcli.models.huggingface import open_whole
+from rdxcli.models.libraries import split_open_clip, whole_open_clip
 from rdxcli.models.loaded import LoadedModel
+from rdxcli.models.loading import check_finite
+from rdxcli.models.opened import fetching
 from rdxcli.models.registry import ModelSpec, resolve
 from rdxcli.models.taps import OUTPUT, Tokens, first_tensor
+from rdxcli.numerics.seeding import integer_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -187,11 +194,6 @@ def load_vision_language(
     InputError
         If the weights do not fit the network.
     """
-    from rdxcli.models.checkpoints import state_sha256
-    from rdxcli.models.devices import pick_device, pick_dtype
-    from rdxcli.models.loading import check_finite
-    from rdxcli.numerics.seeding import integer_seed
-
     spec = name if isinstance(name, ModelSpec) else resolve_vision_language(name)
     target, precision = pick_device(device), pick_dtype(dtype)
     with torch.random.fork_rng(devices=[]):
@@ -233,9 +235,6 @@ _Parts = tuple[
 def _open_clip(spec: ModelSpec, untrained: bool) -> _Parts:
     import open_clip
 
-    from rdxcli.models.libraries import split_open_clip, whole_open_clip
-    from rdxcli.models.opened import fetching
-
     arch, _ = split_open_clip(parse(spec.source).target)
     model, preprocessing, provenance = whole_open_clip(spec, untrained)
     if not hasattr(model, "encode_text"):
@@ -251,9 +250,6 @@ def _open_clip(spec: ModelSpec, untrained: bool) -> _Parts:
 
 def _huggingface(spec: ModelSpec, untrained: bool) -> _Parts:
     import transformers
-
-    from rdxcli.models.huggingface import open_whole
-    from rdxcli.models.opened import fetching
 
     whole, transform, provenance, target, common = open_whole(spec, untrained)
     model: Any = whole

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
 
 if TYPE_CHECKING:
     import torch
@@ -191,8 +192,6 @@ def _to_tensor(values: np.ndarray, device: str) -> torch.Tensor:
 def _direct(left: Array, right: Array) -> Array:
     """Squared distances as sums of squared differences."""
     if isinstance(left, np.ndarray):
-        from scipy.spatial.distance import cdist  # a third of a second to load, and rarely asked for
-
         return cdist(left, right, "sqeuclidean")
     import torch
 

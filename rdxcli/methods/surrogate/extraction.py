@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from importlib import metadata
 from typing import Any, NamedTuple
 
 from rdxcli.errors import installed
@@ -117,8 +118,6 @@ class ConceptExtractor:
 
     def describe(self) -> dict[str, Any]:
         """Everything the result depends on, for provenance."""
-        from importlib import metadata
-
         return {
             "tokeniser": f"nltk {metadata.version('nltk')} treebank",
             **self.tagger.describe(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -210,8 +211,6 @@ class PackagedLexicon:
 
     def describe(self) -> dict[str, Any]:
         """Name and version of the package."""
-        from importlib import metadata
-
         return {
             "lexicon": "specialist",
             "lemminflect": metadata.version("lemminflect"),
@@ -324,8 +323,6 @@ class CaptionLexicon(PackagedLexicon):
 
     def describe(self) -> dict[str, Any]:
         """Names and versions of the packages."""
-        from importlib import metadata
-
         versions = {name: metadata.version(name) for name in ("lemminflect", "simplemma")}
         return {"lexicon": "specialist and simplemma", **versions, "language": self.language}
 

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -225,8 +226,6 @@ class LexiconTagger:
 
     def describe(self) -> dict[str, Any]:
         """Name and version of the package that holds the lexicon."""
-        from importlib import metadata
-
         return {"tagger": "brill-lexicon", "textblob": metadata.version("textblob")}
 
     def tag(self, words: Sequence[str]) -> list[str]:

@@ -8,8 +8,11 @@ IEEE TPAMI 2010 (convex and semi-NMF); specification of RDX, section 4.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from sklearn import cluster, decomposition
+from sklearn.exceptions import ConvergenceWarning
 
 from rdxcli.methods.difference.baselines.base import Baseline, check_dimensions
 from rdxcli.numerics.seeding import generator, integer_seed
@@ -132,9 +135,6 @@ def nmf(R: np.ndarray, k: int, seed: int, max_iter: int = 200, tol: float = 1e-4
             "cnmf and snmf do not"
         )
     check_dimensions(k, R, "NMF")
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
 
     model = decomposition.NMF(k, random_state=seed, max_iter=max_iter, tol=tol)
     with warnings.catch_warnings():
