@@ -181,7 +181,7 @@ def _array(options: ConceptOptions, name: str) -> tuple[np.ndarray | None, list[
     return np.array(found.values), ids  # a copy: torch warns about read-only memory
 
 
-def _named(
+def named_rows(
     names: list[str] | None, path: str | None, embeddings: np.ndarray | None, ids: list[str] | None, what: str
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Embeddings and one name per row; rows that carry the names as their ids are joined by them."""
@@ -222,10 +222,10 @@ def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:
     found = Inputs(image_mean=_vector(options))
     file = options.files.get("class_names")
     classes = _class_names(options, words)
-    found.classes, found.class_names = _named(classes, file, *_array(options, "text_embeddings"), "class")
+    found.classes, found.class_names = named_rows(classes, file, *_array(options, "text_embeddings"), "class")
     if words:
         listed = _words(options)
-        found.word_embeddings, found.words = _named(
+        found.word_embeddings, found.words = named_rows(
             listed, options.concept_set, *_array(options, "word_embeddings"), "word"
         )
     if not images or "image_embeddings" not in options.files:

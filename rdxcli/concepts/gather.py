@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import fingerprint_array, fingerprint_json
+from rdxcli.concepts.embeddings import named_rows
 from rdxcli.concepts.labels import Concepts, label_matrix
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, score, wanted
@@ -129,15 +130,23 @@ def read_splits(path: Path, n: int | None = None) -> Split:
     return Split(train, val, test)
 
 
-def split_of(options: ConceptOptions, n: int) -> Split:
+def split_of(options: ConceptOptions, representation: Representation) -> Split:
     """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
+
+    Of rows with ids the ids are drawn, in sorted order, so that the same samples in another order are split alike.
 
     Raises
     ------
     RdxError
         See `read_splits`.
     """
-    return random_split(n, options.seed) if options.splits is None else read_splits(options.splits, n)
+    if options.splits is not None:
+        return read_splits(options.splits, representation.n)
+    drawn = random_split(representation.n, options.seed)
+    if representation.sample_ids is None:
+        return drawn
+    order = np.argsort(np.asarray(representation.sample_ids).astype(str), kind="stable")
+    return Split(*(part if part is None else np.sort(order[part]) for part in (drawn.train, drawn.val, drawn.test)))
 
 
 def _from_file(options: ConceptOptions, representation: Representation) -> Concepts:
@@ -186,7 +195,7 @@ def read_embeddings(
     Parameters
     ----------
     image_file, text_file : str
-        Arrays of shape (n, d) and (lines of the concept set, d).
+        Arrays of shape (n, d) and (lines of the concept set, d). Rows of texts whose ids are words are joined by them.
     concept_set : str or None
     representation : Representation
         Whose rows are wanted.
@@ -202,10 +211,14 @@ def read_embeddings(
         raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
     images, texts = load_representation(image_file), load_representation(text_file)
     words = [line.strip() for line in read_concept_set(concept_set, root)]
-    if len(words) != texts.n:
-        raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
     cleaned = clean_concepts(words)
-    keep = [words.index(name) for name in cleaned.names]
+    if texts.sample_ids is not None:
+        ids = list(map(str, texts.sample_ids))
+        said, _ = named_rows(list(cleaned.names), concept_set, np.asarray(texts.values), ids, "text")
+    elif len(words) != texts.n:
+        raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
+    else:
+        said = texts.values[[words.index(name) for name in cleaned.names]]
     rows, notes = _rows(images.sample_ids, images.n, representation, images.name)
     source = {
         "images": fingerprint_array(images.values),
@@ -213,4 +226,4 @@ def read_embeddings(
         "words": fingerprint_json(words),
     }
     placed = images.values if rows is None else images.values[rows]
-    return GivenEmbeddings(placed, texts.values[keep], list(cleaned.names), source, [*notes, *cleaned.notes])
+    return GivenEmbeddings(placed, np.asarray(said), list(cleaned.names), source, [*notes, *cleaned.notes])

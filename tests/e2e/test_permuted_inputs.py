@@ -1,17 +1,25 @@
-"""Rows that carry ids are joined by them: each input with its rows in another order gives the same result."""
+"""Rows that carry ids are joined by them: each input with its rows in another order gives the same result.
+
+One table (`CASES`): a command, and every file of it that carries ids. The order of the first file of a command, the one
+whose rows are explained, may change what is drawn at random from its rows (chance, intervals) and in which order rows
+are told; all else must be the same there too.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import rdx_here
+from PIL import Image
+from safetensors.numpy import load_file
 
 WORDS = ["dog", "cat", "tree", "car", "house", "bird"]
-N, DIMENSIONS = 60, 8
+N, DIMENSIONS, CHANNELS = 60, 8, 24
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("permuted")
     rng = np.random.default_rng(0)
     things = rng.normal(size=(len(WORDS), DIMENSIONS))
-    captions, images, texts, owners, labels = {}, [], [], [], []
+    captions, images, texts, owners, firsts = {}, [], [], [], []
     for i in range(N):
         one, two = rng.choice(len(WORDS), 2, replace=False)
         name = f"im{i:03d}"
@@ -27,39 +35,98 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images.append(things[one] + 0.5 * things[two] + 0.1 * rng.normal(size=DIMENSIONS))
         texts += [images[-1] + 0.1 * rng.normal(size=DIMENSIONS), things[one]]
         owners += [name, name]
-        labels.append(WORDS[one])
-    ids = list(captions)
+        firsts.append(one)
+    ids, labels = list(captions), [WORDS[one] for one in firsts]
     (root / "caps.json").write_text(json.dumps(captions))
-    np.savez(root / "img.npz", values=np.array(images), sample_ids=np.array(ids))
-    np.savez(root / "txt.npz", values=np.array(texts), sample_ids=np.array(owners))
-    for name in ("words", "classes"):
-        np.savez(root / f"{name}.npz", values=things, sample_ids=np.array(WORDS))
+    (root / "caps.csv").write_text(_table("id,caption", owners, [text for two in captions.values() for text in two]))
+    arrays = {"img": (np.array(images), ids), "txt": (np.array(texts), owners)}
+    arrays |= {name: (things, WORDS) for name in ("words", "classes")}
     (root / "words.txt").write_text("\n".join(WORDS))
-    (root / "labels.csv").write_text("id,label\n" + "\n".join(map(",".join, zip(ids, labels, strict=True))))
+    (root / "labels.csv").write_text(_table("id,label", ids, labels))
     shares = np.array([[sum(word in text for text in texts) / 2 for word in WORDS] for texts in captions.values()])
-    np.savez(root / "enc.npz", values=shares, sample_ids=np.array(ids))
-    done = said(root, *TRAIN, "--run", "plain")
-    (root / "surrogate.txt").write_text(done)
+    arrays["enc"] = (shares, ids)
+    _write_units(root, rng, arrays, ids, np.array(firsts))
+    for name, (values, rows) in arrays.items():
+        np.savez(root / f"{name}.npz", values=values, sample_ids=np.array(rows))
+    (root / "surrogate.txt").write_text(said(root, *TRAIN, "--run", "plain"))
+    explained = Path(said(root, *LINEAR, "--run", "table"))
+    (root / "units.csv").write_bytes((explained / "explanations.csv").read_bytes())
     return root
+
+
+def _write_units(root: Path, rng: np.random.Generator, arrays: dict, ids: list[str], of: np.ndarray) -> None:
+    """Activations of two models, maps with masks, scores of concepts, predictions, and a list of pictures."""
+    centres = 2 * rng.normal(size=(len(WORDS), CHANNELS))
+    for name, classes in (("a", of), ("b", np.minimum(of, 4))):
+        arrays[name] = (centres[classes] + rng.normal(size=(N, CHANNELS)), ids)
+        told = [WORDS[k] for k in np.where(rng.random(N) < 0.8, of, 0)]
+        (root / f"pred_{name}.csv").write_text(_table("id,prediction", ids, told))
+    arrays["c"] = (arrays["a"][0] + 0.3 * rng.normal(size=(N, CHANNELS)), ids)
+    scores = [",".join(map(str, row)) for row in 0.9 * np.eye(len(WORDS))[of] + 0.1 * rng.random((N, len(WORDS)))]
+    (root / "conc.csv").write_text(_table("id," + ",".join(WORDS), ids, scores))
+    (root / "vectors.csv").write_text(_table("id," + ",".join(f"f{j}" for j in range(CHANNELS)), ids, [
+        ",".join(map(repr, map(float, row))) for row in arrays["a"][0]
+    ]))  # fmt: skip
+    maps = rng.random((N, 4, 4, 4)).astype(np.float32)
+    arrays["maps"] = (maps, ids)
+    for folder in ("masks", "pictures"):
+        (root / folder).mkdir()
+    for i, sample in enumerate(ids):
+        Image.fromarray((maps[i, of[i] % 4] > 0.7) * np.uint8(1 + of[i])).save(root / "masks" / f"{sample}.png")
+        picture = rng.integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(picture).save(root / "pictures" / f"{sample}.png")
+    (root / "labelled.txt").write_text("\n".join(["none", *WORDS]))
+    pictures = [f"pictures/{sample}.png" for sample in ids[:12]]
+    (root / "list.csv").write_text(_table("path,label,caption", pictures, [f"{WORDS[k]},a {WORDS[k]}" for k in of]))
+
+
+def _table(head: str, ids: list[str], cells: list[str]) -> str:
+    return "\n".join([head, *map(",".join, zip(ids, cells, strict=False))])
 
 
 TRAIN = (
     *("train-surrogate", "--encodings", "enc.npz", "--image-embeddings", "img.npz:values"),
     *("--text-embeddings", "txt.npz:values", "--epochs", "3", "--batch-size", "16", "--learning-rate", "0.5"),
-    *("--device", "cpu", "--no-tensorboard"),
+    *("--class-embeddings", "classes.npz:values", "--no-tensorboard"),
 )
+CLASSES = ("--file", "text_embeddings=classes.npz:values", "--file", "class_names=words.txt")
 SPLICE = (
     *("explain", "--method", "splice", "--file", "image_embeddings=img.npz:values", "--labels", "labels.csv"),
     *("--file", "word_embeddings=words.npz:values", "--concept-set", "words.txt", "--param", "l1=0.1"),
-    *("--file", "text_embeddings=classes.npz:values", "--file", "class_names=words.txt"),
-    *("--file", "caption_embeddings=txt.npz:values"),
+    *(*CLASSES, "--file", "caption_embeddings=txt.npz:values"),
 )
-BOARD = (*SPLICE[:2], "all", *SPLICE[3:], "--encodings", "enc.npz", "--surrogate")
-ENCODE = ("encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1")
+BOARD = (*SPLICE[:2], "all", *SPLICE[3:], "--encodings", "enc.npz", "--surrogate", "SURROGATE")
+SURROGATE = (*SPLICE[:2], "surrogate", *CLASSES, "--encodings", "enc.npz", "--surrogate", "SURROGATE")
+ENCODE = ("encode-concepts", "--tagger", "packaged", "--max-threshold", "1", "--captions")
+CAPTION = ("caption", "--from", "caps.json")
+EXTRACT = ("extract", "--model", "digits-cnn", "--dataset", "images:list.csv")
+UNITS = ("explain", "--activations", "a.npz:values")
+SCORED = (*UNITS, "--concepts", "conc.csv", "--units", "0-3", "--method")
+LINEAR = (*SCORED, "le-siglip")
+SEEN = (
+    *(*UNITS, "--units", "0-3", "--method", "le-siglip", "--file", "image_embeddings=img.npz:values"),
+    *("--file", "text_embeddings=words.npz:values", "--concept-set", "words.txt", "--param", "a=9", "--param", "b=0"),
+)
+LABELLED = (*UNITS, "--labels", "labels.csv", "--method")
+MASKED = (
+    *("explain", "--method", "network-dissection", "--activations", "maps.npz:values", "--file", "masks=masks"),
+    *("--concept-names", "labelled.txt"),
+)
+SIMULATE = ("simulate", "--explanations", "units.csv", "--activations", "a.npz:values", "--concepts", "conc.csv")
+COMPARE = ("compare", "a.npz:values", "b.npz:values", "--k", "2", "--bootstraps", "0")
+QUICK = (*COMPARE, "--no-test")
+LABELS = (*QUICK, "--labels", "labels.csv", "--predictions-a", "pred_a.csv", "--predictions-b", "pred_b.csv")
+NAMED = (
+    *(*QUICK, "--file", "image_embeddings=img.npz:values", "--file", "text_embeddings=words.npz:values"),
+    *("--concept-set", "words.txt"),
+)
+TABLES = ("compare", "vectors.csv", "b.npz:values", *QUICK[3:])
 
 
 def said(cwd: Path, *given: object) -> str:
-    done = rdx_here(*given, "--outputs", cwd / "outputs", cwd=cwd)
+    known = [(cwd / "surrogate.txt").read_text() if part == "SURROGATE" else part for part in given]
+    device = () if given[0] == "encode-concepts" else ("--device", "cpu")
+    done = rdx_here(*known, *device, "--outputs", cwd / "outputs", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -73,10 +140,14 @@ def _trained(folder: Path) -> dict:
     }
 
 
-def _explained(folder: Path) -> dict:
-    document = json.loads((folder / "attributions.json").read_text("utf-8"))
-    images = {image.pop("sample_id"): image for image in document["images"]}
-    return {"images": images} | {name: document[name] for name in ("scoreboard", "curves", "retrieval", "classes")}
+def _document(folder: Path) -> dict:
+    """The artifact's document, but for its name and what is remarked about the files themselves."""
+    names = ("attributions", "explanations", "regions", "directions", "concepts", "summary")
+    path = next(folder / f"{name}.json" for name in names if (folder / f"{name}.json").is_file())
+    document = json.loads(path.read_text("utf-8"))
+    if document["kind"] == "attributions":
+        document["images"].sort(key=lambda image: image["sample_id"])
+    return {key: value for key, value in document.items() if key not in ("artifact", "parameters", "notes", "seed")}
 
 
 def _encoded(folder: Path) -> dict:
@@ -89,18 +160,89 @@ def _encoded(folder: Path) -> dict:
     return {"rows": found, "vocabulary": (folder / "vocabulary.csv").read_text("utf-8")}
 
 
+def _captions(folder: Path) -> dict:
+    return {row["sample_id"]: row["captions"] for row in map(json.loads, (folder / "captions.jsonl").open())}
+
+
+def _extracted(folder: Path) -> dict:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / "samples.parquet", columns=["sample_id", "label"]).to_pylist()
+    values = np.load(folder / "activations.npy")
+    return {row["sample_id"]: (row["label"], values[i].tobytes()) for i, row in enumerate(rows)}
+
+
+DRAWN = {"chance", "p value", "q value", "p_value", "q_value", "clarity_chance", "clarity_q_value"}
+"""What is measured against shuffled rows."""
+
+
+def _near(value: Any) -> Any:
+    """Numbers as far as sums in another order leave them, and nothing that is drawn or told by row."""
+    if isinstance(value, dict):
+        return {key: _near(part) for key, part in value.items() if key not in DRAWN | {"row", "rows"}}
+    if isinstance(value, list):
+        return [_near(part) for part in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _nearly(folder: Path) -> dict:
+    return _near(_document(folder))
+
+
+def _directions(folder: Path) -> dict:
+    shown = [(one["labels"], sorted(one["sample_ids"])) for one in _document(folder)["directions"]]
+    arrays = load_file(folder / "directions.safetensors")
+    return {"shown": shown, "arrays": {name: np.round(value, 4).tolist() for name, value in arrays.items()}}
+
+
+def _regions(folder: Path) -> list:
+    (region,) = _document(folder)["regions"]
+    kept = ("target_id", "status", "neurons", "states", "labels")
+    return [*(region[key] for key in kept), sorted(region["sample_ids"])]
+
+
+def _compared(folder: Path) -> list:
+    document = _document(folder)
+    concepts = [
+        [*(one[key] for key in ("closer_in", "size", "labels")), _near(one["affinity"]), sorted(one["sample_ids"])]
+        + [(word["word"], _near(word["margin"])) for word in one.get("words") or ()]
+        for one in document["concepts"]
+    ]
+    return [_near(document["difference"]["score"]), *concepts]
+
+
 CASES = [
-    *((TRAIN, name, _trained) for name in ("img.npz", "txt.npz", "enc.npz")),
-    *(
-        (SPLICE, name, _explained)
-        for name in ("img.npz", "txt.npz", "words.npz", "classes.npz", "labels.csv")
-    ),
-    *(
-        (BOARD, name, _explained)
-        for name in ("img.npz", "txt.npz", "enc.npz", "words.npz", "classes.npz", "labels.csv")
-    ),
-    (ENCODE, "caps.json", _encoded),
-]  # fmt: skip
+    (TRAIN, _trained, ("img.npz", "txt.npz", "enc.npz", "classes.npz")),
+    (SPLICE, _document, ("img.npz", "txt.npz", "words.npz", "classes.npz", "labels.csv")),
+    (BOARD, _document, ("img.npz", "txt.npz", "enc.npz", "words.npz", "classes.npz", "labels.csv")),
+    (SURROGATE, _document, ("classes.npz",)),
+    (SURROGATE, _nearly, ("enc.npz",)),
+    ((*ENCODE, "caps.json"), _encoded, ("caps.json",)),
+    ((*ENCODE, "caps.csv"), _encoded, ("caps.csv",)),
+    (CAPTION, _captions, ("caps.json",)),
+    (EXTRACT, _extracted, ("list.csv",)),
+    (LINEAR, _document, ("conc.csv",)),
+    (LINEAR, _nearly, ("a.npz",)),
+    ((*SCORED, "logical"), _document, ("conc.csv",)),
+    ((*SCORED, "logical"), _nearly, ("a.npz",)),
+    ((*SCORED, "clip-dissect"), _document, ("conc.csv",)),
+    ((*SCORED, "clip-dissect"), _nearly, ("a.npz",)),
+    ((*SCORED, "find-units", "--param", "query=dog"), _document, ("conc.csv",)),
+    (SEEN, _document, ("img.npz", "words.npz")),
+    ((*LABELLED, "le-label", "--units", "0-3"), _document, ("labels.csv",)),
+    (MASKED, _document, ("maps.npz",)),
+    ((*LABELLED, "rdr", "--target", "im003"), _document, ("labels.csv",)),
+    ((*LABELLED, "rdr", "--target", "im003"), _regions, ("a.npz",)),
+    ((*LABELLED, "pca", "--n-directions", "3"), _document, ("labels.csv",)),
+    ((*LABELLED, "pca", "--n-directions", "3"), _directions, ("a.npz",)),
+    (SIMULATE, _document, ("conc.csv", "units.csv")),
+    (SIMULATE, _nearly, ("a.npz",)),
+    (LABELS, _document, ("b.npz", "labels.csv", "pred_a.csv", "pred_b.csv")),
+    ((*COMPARE, "--reference", "a.npz:values", "c.npz:values"), _document, ("c.npz",)),
+    (NAMED, _document, ("img.npz", "words.npz")),
+    (NAMED, _compared, ("a.npz",)),
+    (TABLES, _compared, ("vectors.csv",)),
+]
 
 
 def permute(path: Path) -> None:
@@ -108,34 +250,56 @@ def permute(path: Path) -> None:
     rng = np.random.default_rng(1)
     if path.suffix == ".npz":
         content = dict(np.load(path))
-        order = rng.permutation(len(content["sample_ids"]))
-        ids = content["sample_ids"][order]
-        for name in set(ids):  # several captions of an image keep their order among each other
-            order[ids == name] = np.sort(order[ids == name])
+        order = _ordered(rng, content["sample_ids"].tolist())
         np.savez(path, **{name: values[order] for name, values in content.items()})
     elif path.suffix == ".json":
         content = json.loads(path.read_text("utf-8"))
         path.write_text(json.dumps({name: content[name] for name in rng.permutation(list(content))}), "utf-8")
     else:
         head, *rows = path.read_text("utf-8").splitlines()
-        path.write_text("\n".join([head, *rng.permutation(rows)]), "utf-8")
+        order = _ordered(rng, [row.partition(",")[0] for row in rows] if path.name != "units.csv" else rows)
+        path.write_text("\n".join([head, *(rows[i] for i in order)]), "utf-8")
+
+
+def _ordered(rng: np.random.Generator, ids: list[str]) -> np.ndarray:
+    """A permutation that leaves several captions of an image in their order."""
+    order = rng.permutation(len(ids))
+    owners = np.array(ids)[order]
+    for name in set(ids):
+        order[owners == name] = np.sort(order[owners == name])
+    return order
+
+
+@pytest.fixture(scope="module")
+def straight(world: Path) -> Callable[[tuple], Path]:
+    """The artifact of a command on the files as they are, made once."""
+    made: dict[tuple, Path] = {}
+
+    def find(command: tuple) -> Path:
+        if command not in made:
+            made[command] = world / said(world, *command, "--run", f"straight-{len(made)}")
+        return made[command]
+
+    return find
 
 
 @pytest.mark.parametrize(
-    ("command", "file", "read"), CASES, ids=lambda case: case[2] if isinstance(case, tuple) else ""
+    ("command", "read", "file"),
+    [(command, read, file) for command, read, files in CASES for file in files],
+    ids=lambda part: " ".join(part[:3]) if isinstance(part, tuple) else part if isinstance(part, str) else "",
 )
-def test_order_of_rows(world: Path, command: tuple, file: str, read: Callable[[Path], dict]) -> None:
-    given = (*command, (world / "surrogate.txt").read_text()) if command is BOARD else command
-    run = f"{command[2]}-{file}".replace(".", "-")
-    before = (world / file).read_bytes()
-    first = read(world / said(world, *given, "--run", f"{run}-1"))
+def test_order_of_rows(
+    world: Path, straight: Callable[[tuple], Path], command: tuple, read: Callable[[Path], Any], file: str
+) -> None:
+    first, before = straight(command), (world / file).read_bytes()
     try:
         permute(world / file)
         assert (world / file).read_bytes() != before
-        again = read(world / said(world, *given, "--run", f"{run}-2"))
+        again = world / said(world, *command, "--run", f"{first.name}-{file}".replace(".", "-"))
     finally:
         (world / file).write_bytes(before)
-    assert first == again
+    assert read(first) == read(again)
+    assert again != first
 
 
 @pytest.mark.parametrize(

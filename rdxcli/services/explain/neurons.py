@@ -105,7 +105,7 @@ class UnitAnalysis(ExplainAnalysis):
             raise with_downloads(error, options) from None
         records: dict[str, Any] = {"representation": source, "concepts": concepts}
         if options.method in SPLIT:
-            records["split"] = asdict(split_of(options, source.n))
+            records["split"] = asdict(split_of(options, source))
         return records
 
     def compute(self, draft: Draft) -> NeuronExplanations:

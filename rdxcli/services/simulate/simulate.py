@@ -148,7 +148,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         if options.method == "all":
             tables = known_to(tables, concepts.names)
         given = None if asked.splits is None else read_splits(asked.splits, source.n)
-        fallback = given or split_of(asked, source.n)
+        fallback = given or split_of(asked, source)
         split, self.notes = common_split(tables, source, given, fallback)
         self.notes += _same_eyes(tables, concepts)
         size = source.n if options.part == "all" else len(getattr(split, options.part))
@@ -163,7 +163,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         """Records where images of the concepts are the judge, and no simulator is."""
         asked = self.options.source
         given = None if asked.splits is None else read_splits(asked.splits, source.n)
-        split, self.notes = common_split(tables, source, given, given or split_of(asked, source.n))
+        split, self.notes = common_split(tables, source, given, given or split_of(asked, source))
         shown = concept_images.images_of_concepts(asked)
         return {"representation": source, "images of concepts": shown, "tables": tables, "split": asdict(split)}
 
