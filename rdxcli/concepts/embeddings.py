@@ -24,7 +24,6 @@ from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
 from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
 from rdxcli.methods.surrogate.splice import unit
-from rdxcli.progress import log
 
 if TYPE_CHECKING:
     from rdxcli.models.vision_language import VisionLanguageModel
@@ -208,20 +207,15 @@ def _words(options: ConceptOptions) -> list[str] | None:
     return None if options.concept_set is None else read_concept_set(options.concept_set, options.selection.root)
 
 
-def _class_names(options: ConceptOptions, words: bool) -> list[str] | None:
-    """Names of classes: ``--file class_names=FILE``; of a method without words of its own also ``--concept-set``."""
-    if "class_names" in options.files:
-        return read_lines(options.files["class_names"])
-    if not words and options.concept_set is not None:
-        log.warning("--concept-set is read as the names of classes; write --file class_names=%s", options.concept_set)
-        return _words(options)
-    return None
+def _class_names(options: ConceptOptions) -> list[str] | None:
+    """Names of classes: ``--file class_names=FILE``."""
+    return read_lines(options.files["class_names"]) if "class_names" in options.files else None
 
 
 def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:
     found = Inputs(image_mean=_vector(options))
     file = options.files.get("class_names")
-    classes = _class_names(options, words)
+    classes = _class_names(options)
     found.classes, found.class_names = named_rows(classes, file, *_array(options, "text_embeddings"), "class")
     if words:
         listed = _words(options)
@@ -351,7 +345,7 @@ def _from_model(options: ConceptOptions, vlm: str, images: bool, words: Sequence
     if images and dataset is None:
         raise UsageError(f"`{vlm}` embeds the images of a data set", "give --dataset NAME")
     found = Inputs(image_mean=_vector(options))
-    found.class_names = _class_names(options, words is not None)
+    found.class_names = _class_names(options)
     if (
         found.class_names is None
         and dataset is not None

@@ -175,7 +175,7 @@ def test_words_explain_embeddings(world: Path, encodings: str, surrogate: str) -
 
 def test_words_explain_predictions_and_contrasts(world: Path, encodings: str, surrogate: str) -> None:
     document = explain(
-        world, encodings, surrogate, *("--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt"),
+        world, encodings, surrogate, *("--file", "text_embeddings=cls.npy", "--file", "class_names=cls.txt"),
         *("--param", "contrast=dog,cat", "--run", "classes"),
     )  # fmt: skip
     captions = json.loads((world / "caps.json").read_text("utf-8"))
@@ -219,7 +219,7 @@ def test_words_explain_predictions_and_contrasts(world: Path, encodings: str, su
 
 def test_what_if_a_concept_were_not_there(world: Path, encodings: str, surrogate: str) -> None:
     """Without its dog an image that was a dog is what else it shows; images without dogs stay."""
-    classes = ("--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt")
+    classes = ("--file", "text_embeddings=cls.npy", "--file", "class_names=cls.txt")
     plain = explain(world, encodings, surrogate, *classes, "--run", "plain")
     edited = explain(world, encodings, surrogate, *classes, "--param", "edit=dog=0", "--run", "edited")
     captions = json.loads((world / "caps.json").read_text("utf-8"))
@@ -291,10 +291,11 @@ def test_bad_inputs_are_said_in_a_line(world: Path, encodings: str, surrogate: s
         (("explain", "--method", "surrogate"), "--surrogate"),
         ((*explaining, "--param", "contrast=dog,cat"), "needs classes"),
         ((*explaining, "--target", "im9999"), "no such image"),
+        ((*explaining, "--concept-set", "cls.txt"), "--file class_names=cls.txt"),
         ((*explaining, "--param", "edit=dog"), "CONCEPT=VALUE"),
         ((*explaining, "--param", "edit=dig=0"), "`dog`"),
         ((*explaining, "--file", "text_embedings=cls.npy"), "text_embeddings"),
-        ((*explaining, "--file", "text_embeddings=cls.npy", "--concept-set", "cls.txt",
+        ((*explaining, "--file", "text_embeddings=cls.npy", "--file", "class_names=cls.txt",
           "--param", "contrast=dog,cow"), "cow"),
     ]  # fmt: skip
     for arguments, said in cases:

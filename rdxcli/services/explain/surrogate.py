@@ -52,6 +52,11 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
         check_files(options)
         if options.surrogate is None:
             raise UsageError("what is to be explained?", "give --surrogate and --encodings")
+        if options.concept_set is not None:
+            raise UsageError(
+                "--concept-set: a surrogate explains by the concepts that it was trained on",
+                f"names of classes are --file class_names={options.concept_set}; other words are for --method all",
+            )
         return {
             "method": options.method,
             "target": options.target,
