@@ -213,6 +213,8 @@ class Comparison(Result):
         How the two sides were joined: ``{joined, missing_in_a, missing_in_b}`` and the data set, if known.
     predictions : mapping
         Churn, flips and accuracy, in all, by class and by concept; empty without predictions and labels.
+    properties : mapping
+        What the images of each concept share; empty where nothing is known of the images.
     scoreboard : mapping
         Of several methods: ``{method, lead, methods}``.
     """
@@ -226,6 +228,7 @@ class Comparison(Result):
     scores: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
     scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
@@ -241,6 +244,7 @@ class Comparison(Result):
             "scores": self.scores,
             "samples": self.samples,
             "predictions": self.predictions,
+            "properties": self.properties,
             **self.scoreboard,
         }
 

@@ -138,26 +138,7 @@ class Dataset:
         An id that is no sample id is compared with the paths without their ending, then with the bare file names; a
         name that several samples share fits none of them. Unicode forms of one name are one.
         """
-        exact = {sample: i for i, sample in enumerate(self.sample_ids)}
-        forms: dict[str, int] = {}
-        for i, sample in enumerate(self.sample_ids):
-            form = composed(sample)
-            forms[form] = -1 if form in forms else i
-        shorter: list[dict[str, int]] = []
-        for shorten in (_without_ending, _base_name, lambda s: _without_ending(_base_name(s))):
-            table: dict[str, int] = {}
-            for i, sample in enumerate(self.sample_ids):
-                short = composed(shorten(sample))
-                table[short] = -1 if short in table else i
-            shorter.append(table)
-        found = np.full(len(ids), -1, np.int64)
-        for row, sample in enumerate(ids):
-            for table in (exact, forms, *shorter):
-                name = sample if table is exact else composed(sample)
-                if table.get(name, -1) >= 0:
-                    found[row] = table[name]
-                    break
-        return found
+        return locate(ids, self.sample_ids)
 
     def take(self, indices: np.ndarray | Sequence[int], selection: Mapping[str, Any], suffix: str) -> Dataset:
         """The samples ``indices``, in that order, as a data set named ``<name><suffix>``."""
@@ -316,6 +297,35 @@ def draw(ids: Sequence[str], count: int, seed: int) -> np.ndarray:
     numbers = [hashlib.sha256(f"{prefix}{sample}".encode()).digest() for sample in ids]
     order = sorted(range(len(ids)), key=numbers.__getitem__)
     return np.sort(np.array(order[:count], dtype=np.int64))
+
+
+def locate(ids: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Index in ``known`` of each of ``ids``, -1 where it has none; int64 of shape (len(ids),).
+
+    An id that is not known is compared with the known ones without their ending, then with their bare file names; a
+    name that several share fits none of them. Unicode forms of one name are one.
+    """
+    exact: dict[str, int] = {}
+    forms: dict[str, int] = {}
+    for i, sample in enumerate(known):
+        exact.setdefault(sample, i)
+        form = composed(sample)
+        forms[form] = -1 if form in forms else i
+    shorter: list[dict[str, int]] = []
+    for shorten in (_without_ending, _base_name, lambda s: _without_ending(_base_name(s))):
+        table: dict[str, int] = {}
+        for i, sample in enumerate(known):
+            short = composed(shorten(sample))
+            table[short] = -1 if short in table else i
+        shorter.append(table)
+    found = np.full(len(ids), -1, np.int64)
+    for row, sample in enumerate(ids):
+        for table in (exact, forms, *shorter):
+            name = sample if table is exact else composed(sample)
+            if table.get(name, -1) >= 0:
+                found[row] = table[name]
+                break
+    return found
 
 
 def natural_ids(count: int) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rdxcli.report.html import render
 from rdxcli.report.palette import NULL, concept_colours
+from rdxcli.report.properties import clear, said
 from rdxcli.report.text import clean
 
 NO_NAME = "no clear name"
@@ -104,11 +105,17 @@ def _view(
 ) -> dict[str, Any]:
     difference = document["difference"]
     directions = []
-    base = _base_rates(arrays)
+    base, shared = _base_rates(arrays), clear(document)
     for key, other in (("a", "b"), ("b", "a")):
         chosen = [c for c in document["concepts"] if c["closer_in"] == key]
         colours = _colours(chosen)
-        shown = [_concept(c, document[key]["name"], colours, thumbnails, labels, base) for c in chosen]
+        shown = [
+            {
+                **_concept(c, document[key]["name"], colours, thumbnails, labels, base),
+                "shared": [said(one) for one in shared.get(f"{key}{c['index']}", [])],
+            }
+            for c in chosen
+        ]
         directions.append(
             {
                 "key": key,
@@ -138,7 +145,7 @@ def _view(
         "verdict_lines": verdict_lines(document),
         "strips": _strips(difference),
         "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
-        "notes": [*document["notes"], *difference.get("notes", [])],
+        "notes": [*document["notes"], *difference.get("notes", []), *document.get("properties", {}).get("notes", [])],
         "predictions": _predictions(document.get("predictions")),
         "directions": directions,
         **_scores(document["scores"]),

@@ -65,13 +65,17 @@ def fisher(inside: int, group: int, every: int, n: int) -> float:
         Images in all.
     """
     k = np.arange(max(0, group + every - n), min(group, every) + 1)
+    mass = hypergeometric(k, group, every, n)
+    return min(1.0, float(mass[mass <= mass[k == inside][0] * (1.0 + 1e-7)].sum()))
+
+
+def hypergeometric(k: np.ndarray, group: int, every: int, n: int) -> np.ndarray:
+    """Probability of k marked images in a random group; see `fisher`."""
 
     def choose(total: int, part: np.ndarray) -> np.ndarray:
         return np.asarray(gammaln(total + 1) - gammaln(part + 1) - gammaln(total - part + 1))
 
-    log_mass = choose(every, k) + choose(n - every, group - k) - choose(n, np.array(group))
-    mass = np.exp(log_mass)
-    return min(1.0, float(mass[mass <= mass[k == inside][0] * (1.0 + 1e-7)].sum()))
+    return np.asarray(np.exp(choose(every, k) + choose(n - every, group - k) - choose(n, np.array(group))))
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -18,6 +18,7 @@ from rdxcli.models import resolve
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import shown_name, verdict_lines
+from rdxcli.report.properties import property_lines
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, open_activations
 from rdxcli.services.base import Analysis, Outcome, Table, result_parameters
@@ -27,6 +28,7 @@ from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.predicted import prediction_lines, predictions_document
+from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.scores import Evaluation, planted_difference
@@ -45,7 +47,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     """What two representations of the same images see differently, and whether they differ at all."""
 
     kind = "comparison"
-    version = "6"
+    version = "7"
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
@@ -62,6 +64,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         measured = options.reference is not None or options.yardstick is not None
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs(test=options.test, reference=measured)
+        check_metadata(options)
         self.estimators = make_estimators(options)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
@@ -75,6 +78,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "test": options.test,
             "bootstraps": options.bootstraps,
             "yardstick": options.yardstick,
+            "properties": options.properties,
         }
 
     def gather(self) -> Mapping[str, Any]:
@@ -87,6 +91,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)
+        self.known = read_known(options, self.joined)
         # Files are read now; a model embeds in `compute`, from texts and images that are read now.
         self.embedded = self.namer.embed(self.joined) if self.namer is not None and self.namer.model is None else None
         return {
@@ -95,6 +100,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "joined": self.joined.describe(),
             "reference": None if self.reference is None else [self.reference.a, self.reference.b],
             "predictions": None if self.predictions is None else [self.predictions.a, self.predictions.b],
+            "properties": self.known,
             "naming": self.embedded.source if self.embedded is not None else self.namer,
         }
 
@@ -156,6 +162,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
             found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
             arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}
             record = replace(record, predictions=found, arrays=arrays)
+        shared, _ = shared_properties(self.known, record, joined.a.labels, predictions, draft.path)
+        record = replace(record, properties=shared)
         np.savez_compressed(draft.path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
         document = record.to_document()
         write_json(draft.path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})
@@ -199,8 +207,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "labels",
             *(["name"] * named),
         )
-        notes = [*document["notes"], *document["difference"].get("notes", [])]
-        lines = [verdict_line(document), *verdict_lines(document), *prediction_lines(document)]
+        notes = [note for part in ("difference", "properties") for note in document[part].get("notes", [])]
+        notes = [*document["notes"], *notes]
+        lines = [
+            verdict_line(document),
+            *verdict_lines(document),
+            *prediction_lines(document),
+            *property_lines(document),
+        ]
         lines += [f"note: {note}" for note in notes]
         return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)
 

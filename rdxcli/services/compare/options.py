@@ -114,6 +114,10 @@ class CompareOptions(WithShortcuts):
         A reference pair made of the first model, see `rdxcli.services.compare.sides.built_in`.
     predictions_a, predictions_b : str, optional
         Files of predictions, see `rdxcli.services.compare.predicted.read_predictions`.
+    metadata : Path, optional
+        A table about the images, see `rdxcli.datasets.metadata.read_metadata`.
+    properties : bool
+        Measure the pictures and ask what those of a group share.
     test : bool
         Make the significance test.
     bootstraps : int
@@ -158,6 +162,14 @@ class CompareOptions(WithShortcuts):
         "Predictions of the first model: a table with ids, one a line, or logits (n, classes)."
     )
     predictions_b: str | None = option("Predictions of the second model.")
+    metadata: Path | None = option(
+        "A table about the images (device, place, date, age ...), joined by id: what do the images of a group share?"
+    )
+    properties: bool = option(
+        "Measure the pictures (brightness, sharpness, borders ...): what do those of a group share?",
+        "--properties/--no-properties",
+        default=True,
+    )
     test: bool = option("Test whether there is a difference at all.", "--test/--no-test", default=True)
     bootstraps: int = option("Resamplings for the stability of each concept.", default=20, low=0)
     fail_on: Sequence[str] = option(
