@@ -1,12 +1,13 @@
 """Levels and power of what is said of units: coverage of intervals, how often noise passes, how often a unit is found.
 
-Three tables, from seeds that were used for nothing else:
+Tables of docs/methods, from seeds that were used for nothing else:
 
 - coverage of the 95 % interval of a correlation, for units of several kinds, beside that of the percentile bootstrap;
+- the same for ablation scores, of a linear classifier of ten classes;
 - of layers of noise units among planted ones: how many are called better than chance, by the kind of their activations;
 - the same for CLIP-Dissect's similarities.
 
-    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|chance|dissect]
+    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|ablation|chance|dissect]
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from rdxcli.methods.neurons.clip_dissect import ClipDissect
 from rdxcli.methods.neurons.linear import LinearExplanation
 from rdxcli.methods.neurons.preparation import random_split
-from rdxcli.methods.neurons.scores import correlation_interval, pearson
+from rdxcli.methods.neurons.scores import correlation_interval, pearson, ratio_interval
 
 Pair = tuple[np.ndarray, np.ndarray]
 Draw = Callable[[np.random.Generator, int, int], Pair]
@@ -81,6 +82,52 @@ def coverage(draws: int) -> None:
             for low, high in ((ours.low, ours.high), percentile(p, y, rng)):
                 low, high = low[known], high[known]
                 cells += [f"{((low <= truth) & (truth <= high)).mean():.2f}", f"{(high - low).mean():.2f}"]
+            print(f"| {name} | {truth:.2f} | {n} | " + " | ".join(cells) + " |", flush=True)
+
+
+def changes(rng: np.random.Generator, kind: Draw, n: int, u: int) -> Pair:
+    """|L_sim - L| and |L_mean - L| of u draws of n images: one unit of this kind among the inputs of a classifier."""
+    p, a = kind(rng, n, u)
+    scale = 1.0 / a.std()
+    w = np.array([2.0, 1.0, 0.5, 0.0, 0.0, -0.5, -0.5, -1.0, -1.0, -2.0]) * scale
+    rest = 2.0 * rng.normal(size=(n, u, 10))
+    logits = rest + a[..., None] * w
+    truth = (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)[..., None]
+
+    def loss(values: np.ndarray) -> np.ndarray:
+        z = rest + values[..., None] * w
+        own = np.take_along_axis(z, truth, axis=-1)[..., 0]
+        return np.asarray(np.log(np.exp(z).sum(axis=-1)) - own)
+
+    slope = (p * (a - a.mean())).mean() / max(p.var(), 1e-12)  # one line for all draws: c and d are fitted elsewhere
+    simulated = slope * (p - p.mean()) + a.mean()
+    base = loss(a)
+    return np.abs(loss(simulated) - base), np.abs(loss(np.full_like(a, a.mean())) - base)
+
+
+def resampled(found: np.ndarray, worst: np.ndarray, rng: np.random.Generator, count: int = 1000) -> Pair:
+    """The bootstrap that `ratio_interval` replaced."""
+    n = len(found)
+    drawn = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(count)])
+    low, high = np.nanpercentile(1.0 - (drawn @ found) / (drawn @ worst), [2.5, 97.5], axis=0)
+    return low, high
+
+
+def ablation(draws: int) -> None:
+    print("| kind of unit | true score | n | ours | mean width | percentile bootstrap | mean width |")
+    print("|---|---|---|---|---|---|---|")
+    for number, (name, draw) in enumerate(KINDS.items()):
+        rng = np.random.default_rng(4000 + number)
+        found, worst = changes(rng, draw, 200_000, 1)
+        truth = 1.0 - float(found.sum() / worst.sum())
+        for n in (60, 200, 1000):
+            found, worst = changes(rng, draw, n, draws)
+            ours = ratio_interval(found, worst)
+            cells = []
+            for low, high in ((ours.low, ours.high), resampled(found, worst, rng)):
+                known = np.isfinite(low)
+                covers = ((low <= truth) & (truth <= high))[known].mean()
+                cells += [f"{covers:.2f}", f"{np.median((high - low)[known]):.2f}"]
             print(f"| {name} | {truth:.2f} | {n} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -148,10 +195,12 @@ def dissect(draws: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="units per row of the first table; a tenth are layers")
-    parser.add_argument("--only", choices=["coverage", "chance", "dissect"])
+    parser.add_argument("--only", choices=["coverage", "ablation", "chance", "dissect"])
     args = parser.parse_args()
     if args.only in (None, "coverage"):
         coverage(args.draws)
+    if args.only in (None, "ablation"):
+        ablation(args.draws)
     if args.only in (None, "chance"):
         chance(max(2, args.draws // 10))
     if args.only in (None, "dissect"):

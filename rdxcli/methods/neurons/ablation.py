@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from rdxcli.methods.neurons.scores import Interval, Summary, pearson, resamples, summarise
+from rdxcli.methods.neurons.scores import Interval, Summary, pearson, ratio_interval, summarise
 from rdxcli.numerics.seeding import generator
 
 Variant = Literal["optim", "norm"]
@@ -145,7 +145,7 @@ class AblationScores:
     wrong_share : (m,) float64 or None
         Share of sum |L_mean - L| that the others carry.
     interval : Interval or None
-        95 % bootstrap intervals over test images; c and d are not fitted anew.
+        95 % intervals over test images, see `rdxcli.methods.neurons.scores.ratio_interval`; c and d are not fitted anew.
     """
 
     units: np.ndarray
@@ -171,8 +171,7 @@ def ablation_scores(
     steps: int = 100,
     learning_rate: float = 0.01,
     right: ArrayLike | None = None,
-    n_resamples: int = 1000,
-    random_state: int = 0,
+    intervals: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> AblationScores:
     """Ablation score of each unit.
@@ -197,8 +196,7 @@ def ablation_scores(
         Of the fit.
     right : (n,) bool array-like, optional
         Rows that the model gets right; gives ``right_scores`` and ``wrong_share``.
-    n_resamples, random_state : int
-        Of the bootstrap intervals; 0 for none.
+    intervals : bool
     advance : callable, optional
         Called with 1 after each unit.
 
@@ -224,7 +222,6 @@ def ablation_scores(
     if good is not None and good.shape != (len(a),):
         raise ValueError(f"Got right {good.shape}, expected one entry for each of {len(a)} rows")
     low, high, error = (np.full(m, np.nan) for _ in range(3))
-    counts = resamples(len(test_rows), n_resamples, random_state) if n_resamples > 1 else None
     for i, unit in enumerate(columns):
         loss = _Unit(losses, int(unit), a[:, unit])
         if variant == "optim":
@@ -237,8 +234,9 @@ def ablation_scores(
             if worst.sum() > 0:
                 found = loss.changes(scale[i] * p[test_rows, i] + shift[i], test_rows)
                 scores[i] = 1.0 - found.sum() / worst.sum()
-                if counts is not None:
-                    low[i], high[i], error[i] = _spread(counts, found, worst)
+                if intervals:
+                    one = ratio_interval(found[:, None], worst[:, None])
+                    low[i], high[i], error[i] = one.low[0], one.high[0], one.standard_error[0]
                 if good is not None:
                     of = good[test_rows]
                     wrong[i] = worst[~of].sum() / worst.sum()
@@ -261,19 +259,8 @@ def ablation_scores(
         tuple(notes),
         right_scores=None if good is None else on_right,
         wrong_share=None if good is None else wrong,
-        interval=None if counts is None else Interval(low, high, error),
+        interval=Interval(low, high, error) if intervals else None,
     )
-
-
-def _spread(counts: np.ndarray, found: np.ndarray, worst: np.ndarray) -> tuple[float, float, float]:
-    """2.5 and 97.5 % and standard deviation of 1 - sum found / sum worst over resampled images."""
-    top, bottom = counts @ found, counts @ worst
-    usable = bottom > 0
-    if usable.mean() < 0.9:  # too few images carry the effect
-        return float("nan"), float("nan"), float("nan")
-    scores = 1.0 - top[usable] / bottom[usable]
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high), float(scores.std(ddof=1))
 
 
 @dataclass(frozen=True)
@@ -321,7 +308,7 @@ def controls(
         rng = generator(random_state, "ablation-controls", str(int(unit)))
         for rows in (np.asarray(val), np.asarray(test)):
             mixed[rows, i] = a[rng.permutation(rows), unit]
-    common: dict[str, Any] = {"n_resamples": 0, "val": val, "test": test, "units": columns, **options}
+    common: dict[str, Any] = {"intervals": False, "val": val, "test": test, "units": columns, **options}
     return Controls(ablation_scores(truth, a, losses, **common), ablation_scores(mixed, a, losses, **common))
 
 

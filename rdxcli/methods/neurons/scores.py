@@ -86,12 +86,7 @@ def correlation_interval(p: np.ndarray, y: np.ndarray, *, confidence: float = 0.
         usable = (left_a > 1e-12) & (left_b > 1e-12)  # else one image alone varies
         without = ((a * b).sum(axis=0) - grown * a * b) / np.sqrt(np.where(usable, left_a * left_b, 1.0))
         z = np.arctanh(np.clip(np.where(usable, without, 0.0), -MOST, MOST))
-        square = (z - z.mean(axis=0)) ** 2
-        spread = np.sqrt((n - 1) / n * square.sum(axis=0))
-        total = square.sum(axis=0)
-        kurtosis = np.divide(n * (square**2).sum(axis=0), total**2, out=np.full_like(total, n), where=total > 0)
-        freedom = np.clip(2.0 * n / np.maximum(kurtosis - 1.0, 1e-9), 1.0, n - 1.0)
-        half = student.ppf(0.5 + confidence / 2.0, freedom) * np.maximum(spread, 1.0 / np.sqrt(n - 3))
+        half, spread = _jackknife(z, confidence, 1.0 / np.sqrt(n - 3))
         half = np.where(usable.all(axis=0), half, np.inf)  # without that image nothing is known
         centre = np.arctanh(np.clip(r[units], -MOST, MOST))
         low[units], high[units] = np.tanh(centre - half), np.tanh(centre + half)
@@ -99,10 +94,45 @@ def correlation_interval(p: np.ndarray, y: np.ndarray, *, confidence: float = 0.
     return Interval(low, high, error)
 
 
-def resamples(n: int, n_resamples: int, random_state: int) -> np.ndarray:
-    """How often each of n images is in each resample: (n_resamples, n) float32. They depend on these numbers alone."""
-    rng = generator(random_state, "bootstrap", n)
-    return np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_resamples)]).astype(np.float32)
+def ratio_interval(found: np.ndarray, worst: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Interval of 1 - sum found / sum worst over images, column by column: jackknife of log(1 - score), Student's t.
+
+    Parameters
+    ----------
+    found, worst : (n, u) float
+        At least 0.
+    confidence : float in (0, 1)
+
+    Notes
+    -----
+    As in `correlation_interval`, degrees of freedom come from the kurtosis of the left-out values. A score of 1 (nothing
+    was found) is its own interval; where one image carries the whole effect nothing is known, and the interval is NaN.
+    Coverage: ``tests/benchmarks/levels_units.py``. O(n u).
+    """
+    top, bottom = found.sum(axis=0), worst.sum(axis=0)
+    left_top, left_bottom = top - found, bottom - worst
+    usable = (left_top > 1e-12 * top).all(axis=0) & (left_bottom > 1e-12 * bottom).all(axis=0)
+    shape = found.shape
+    z = np.log(np.divide(left_top, left_bottom, out=np.ones(shape), where=usable & (left_top > 0) & (left_bottom > 0)))
+    half, spread = _jackknife(z, confidence)
+    ratio = np.divide(top, bottom, out=np.full(shape[1], np.nan), where=bottom > 0)
+    exact = (top == 0) & (bottom > 0)
+    low, high, error = 1.0 - ratio * np.exp(half), 1.0 - ratio * np.exp(-half), ratio * spread
+    for values, known in ((low, 1.0), (high, 1.0), (error, 0.0)):
+        values[~usable] = np.nan
+        values[exact] = known
+    return Interval(low, high, error)
+
+
+def _jackknife(z: np.ndarray, confidence: float, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Half width and standard error of statistics from their left-out values (n, u); no error is below ``floor``."""
+    n = len(z)
+    square = (z - z.mean(axis=0)) ** 2
+    total = square.sum(axis=0)
+    spread = np.sqrt((n - 1) / n * total)
+    kurtosis = np.divide(n * (square**2).sum(axis=0), total**2, out=np.full_like(total, n), where=total > 0)
+    freedom = np.clip(2.0 * n / np.maximum(kurtosis - 1.0, 1e-9), 1.0, max(n - 1.0, 1.0))
+    return student.ppf(0.5 + confidence / 2.0, freedom) * np.maximum(spread, floor), spread
 
 
 @dataclass(frozen=True)

@@ -299,8 +299,7 @@ def score_tables(
                         judge.losses,
                         units=columns[part],
                         right=right,
-                        n_resamples=settings["bootstraps"],
-                        random_state=options.seed,
+                        intervals=settings["bootstraps"] > 0,
                         **fit,
                     )
                     block = _entries(found, table, start)

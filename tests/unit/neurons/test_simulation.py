@@ -8,6 +8,7 @@ import torch
 
 from rdxcli.methods.neurons.ablation import LinearHead, ablation_scores, controls
 from rdxcli.methods.neurons.inspection import area_chart, classify, impact, importance_share
+from rdxcli.methods.neurons.scores import ratio_interval
 from rdxcli.methods.neurons.simulation import correlation_scores, find_concepts, length_curve, simulate
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 
@@ -229,20 +230,35 @@ def test_intervals_of_ablation_scores() -> None:
     order = np.random.default_rng(0).permutation(len(X))
     noisy = X + 0.5 * np.random.default_rng(1).normal(size=X.shape)
     parts = {"val": order[:400], "test": order[400:], "variant": "norm"}
-    found = ablation_scores(noisy, X, losses, n_resamples=400, **parts)
+    found = ablation_scores(noisy, X, losses, **parts)
     assert found.interval is not None
     assert ((found.interval.low < found.scores) & (found.scores < found.interval.high)).all()
     # the standard error over images against that of scores on disjoint tenths of the test part
     tenths = [
-        ablation_scores(noisy, X, losses, n_resamples=0, **{**parts, "test": part}).scores
+        ablation_scores(noisy, X, losses, intervals=False, **{**parts, "test": part}).scores
         for part in np.array_split(order[400:], 10)
     ]
     spread = np.std(tenths, axis=0, ddof=1).mean() / np.sqrt(10)
     assert found.interval.standard_error.mean() == pytest.approx(spread, rel=0.4)
-    alone = ablation_scores(noisy[:, [3]], X, losses, units=[3], n_resamples=400, **parts)
+    alone = ablation_scores(noisy[:, [3]], X, losses, units=[3], **parts)
     assert alone.interval is not None
     assert alone.interval.low[0] == found.interval.low[3]
-    assert ablation_scores(noisy, X, losses, n_resamples=0, **parts).interval is None
+    assert ablation_scores(noisy, X, losses, intervals=False, **parts).interval is None
+
+
+def test_intervals_of_ratios_know_when_few_images_matter() -> None:
+    rng = np.random.default_rng(2)
+    worst = rng.exponential(size=(300, 60)) * (rng.random((300, 60)) < 0.05)
+    found = worst * rng.random((300, 60)) ** 2  # E found / E worst = 1/3
+    interval = ratio_interval(found, worst)
+    assert ((interval.low < 2 / 3) & (2 / 3 < interval.high)).mean() >= 0.9
+    assert (interval.high < 1).all()
+    one = np.zeros((50, 3))
+    one[7] = 1.0
+    assert np.isnan(ratio_interval(0.5 * one, one).low).all()  # one image carries everything: nothing is known
+    perfect = ratio_interval(np.zeros((50, 1)), worst[:50, :1])
+    assert (perfect.low[0], perfect.high[0]) == (1.0, 1.0)
+    assert np.isnan(ratio_interval(one, np.zeros((50, 3))).low).all()
 
 
 def test_the_normalised_variant_does_not_depend_on_scale() -> None:
