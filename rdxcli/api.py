@@ -41,6 +41,7 @@ from rdxcli.services.compare.options import CompareOptions, NamingOptions
 from rdxcli.services.explain import dispatch as explaining
 from rdxcli.services.explain.options import ExplainOptions
 from rdxcli.services.simulate import simulate as simulating
+from rdxcli.services.simulate.options import SimulateOptions
 from rdxcli.services.visualize import render, target
 
 
@@ -332,7 +333,7 @@ def simulate(
         Keep the artifact there.
     seed : int
     **options
-        Fields of `rdxcli.services.simulate.simulate.SimulateOptions` and of what it holds.
+        Fields of `rdxcli.services.simulate.options.SimulateOptions` and of what it holds.
 
     Returns
     -------
@@ -342,11 +343,8 @@ def simulate(
     paths = tuple(str(table.path if isinstance(table, Answer) else table) for table in tables)
     place = "model" if isinstance(source, str) else "activations"
     record = None if source is None else _record(source)
-    given = {place: record, "method": "simulate"}
-    own = {field.name for field in dataclasses.fields(simulating.SimulateOptions)} - {"source", "method"}
-    mine = {name: options.pop(name) for name in list(options) if name in own}
-    asked = _asked(ExplainOptions, given, _place(outputs, record), seed, options)
-    done = simulating.run(simulating.SimulateOptions(source=asked, explanations=paths, **mine))
+    asked = _asked(SimulateOptions, {place: record, "explanations": paths}, _place(outputs, record), seed, options)
+    done = simulating.run(asked)
     return Answer(done.artifact, done.document, asked.outputs)
 
 

@@ -25,9 +25,9 @@ from rdxcli.concepts.options import ConceptOptions
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import InputError
 from rdxcli.records import Representation
-from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.simulate import ablation as ablation_room
-from rdxcli.services.simulate.simulate import SimulateAnalysis, SimulateOptions
+from rdxcli.services.simulate.options import SimulateOptions
+from rdxcli.services.simulate.simulate import SimulateAnalysis
 
 LABELS = ["dog", "cat", "car", "tree"]
 CONCEPTS = ["--concepts", "c.npy", "--concept-names", "names.txt"]
@@ -596,15 +596,16 @@ def test_an_interrupted_ablation_goes_on_with_its_finished_blocks(
     np.savez(tmp_path / "head.npz", weight=rng.normal(size=(4, 20)), bias=np.zeros(4))
     (tmp_path / "y.txt").write_text("".join(f"{k}\n" for k in y))
     (tmp_path / "t.csv").write_text("unit,description\n" + "".join(f"{k},{k % 4}\n" for k in range(20)))
-    source = ExplainOptions(
-        method="simulate",
+    options = SimulateOptions(
+        explanations=(str(tmp_path / "t.csv"),),
+        scoring="ablation",
+        bootstraps=0,
         activations=str(tmp_path / "acts.npy"),
         arrays=ArrayOptions(labels=tmp_path / "y.txt"),
         files={"head": str(tmp_path / "head.npz")},
         parameters={"steps": 3},
         outputs=tmp_path / "o",
     )
-    options = SimulateOptions(source, (str(tmp_path / "t.csv"),), scoring="ablation", bootstraps=0)
     whole = SimulateAnalysis(options).run().document["methods"][0]["units"]
     calls: list[int] = []
     real = ablation_room.ablation_scores
@@ -615,7 +616,7 @@ def test_an_interrupted_ablation_goes_on_with_its_finished_blocks(
             raise KeyboardInterrupt
         return real(*args, **more)
 
-    again = SimulateOptions(replace(source, run="again"), options.explanations, scoring="ablation", bootstraps=0)
+    again = replace(options, run="again")
     monkeypatch.setattr(ablation_room, "ablation_scores", partial(dies, stop=2))
     with pytest.raises(KeyboardInterrupt):
         SimulateAnalysis(again).run()

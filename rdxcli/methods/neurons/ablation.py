@@ -145,7 +145,7 @@ class AblationScores:
     wrong_share : (m,) float64 or None
         Share of sum |L_mean - L| that the others carry.
     interval : Interval or None
-        95 % intervals over test images, see `rdxcli.methods.neurons.scores.ratio_interval`; c and d are not fitted anew.
+        95 % over test images, see `rdxcli.methods.neurons.scores.ratio_interval`; c and d are not fitted anew.
     """
 
     units: np.ndarray

@@ -105,8 +105,8 @@ def ratio_interval(found: np.ndarray, worst: np.ndarray, *, confidence: float = 
 
     Notes
     -----
-    As in `correlation_interval`, degrees of freedom come from the kurtosis of the left-out values. A score of 1 (nothing
-    was found) is its own interval; where one image carries the whole effect nothing is known, and the interval is NaN.
+    As in `correlation_interval`, degrees of freedom come from the kurtosis of the left-out values. A score of 1
+    (nothing was found) is its own interval; where one image carries the whole effect nothing is known: NaN.
     Coverage: ``tests/benchmarks/levels_units.py``. O(n u).
     """
     top, bottom = found.sum(axis=0), worst.sum(axis=0)

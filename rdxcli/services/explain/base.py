@@ -11,10 +11,10 @@ from rdxcli.errors import UsageError
 from rdxcli.records import Representation
 from rdxcli.representations.resolve import array_file, columns_taken, resolve_representation
 from rdxcli.services.base import Analysis
-from rdxcli.services.explain.options import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions, LayerOptions
 
 
-def representation(options: ExplainOptions, spatial: bool = False, pool: str | None = None) -> Representation:
+def representation(options: LayerOptions, spatial: bool = False, pool: str | None = None) -> Representation:
     """The representation that the options name.
 
     Raises

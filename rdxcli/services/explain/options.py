@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ExplainOptions(ConceptOptions):
-    """What to explain and with what, besides where concepts come from.
+class LayerOptions(ConceptOptions):
+    """One layer of one model, or an array in its place, besides where concepts come from.
 
     Parameters
     ----------
@@ -25,6 +25,24 @@ class ExplainOptions(ConceptOptions):
         Array file, ``extract`` artifact or record in place of a model.
     units : str, optional
         ``0-63,70``; None means all.
+    """
+
+    layer: str | None = option("Layer (default: the penultimate one).", complete="layers")
+    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
+    activations: str | Representation | None = option(
+        "Array file or extract artifact in place of a model.", type=str, read="stdin"
+    )
+    units: str | None = option("Units, like 0-63,70.", panel=INPUTS)
+    run: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ExplainOptions(LayerOptions):
+    """What to explain and with what.
+
+    Parameters
+    ----------
     target : str, optional
         Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
     apply : str, optional
@@ -35,12 +53,6 @@ class ExplainOptions(ConceptOptions):
         Artifacts or files of a concept surrogate.
     """
 
-    layer: str | None = option("Layer (default: the penultimate one).", complete="layers")
-    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
-    activations: str | Representation | None = option(
-        "Array file or extract artifact in place of a model.", type=str, read="stdin"
-    )
-    units: str | None = option("Units, like 0-63,70.", panel=INPUTS)
     target: str | None = option("Sample id, row, class:NAME, misclassified or all.", panel=INPUTS)
     apply: str | None = option("Stored regions or directions to look for in these samples.", panel=INPUTS)
     steer: Sequence[str] = option(
@@ -56,5 +68,3 @@ class ExplainOptions(ConceptOptions):
     )
     surrogate: str | None = option("Trained surrogate: artifact or file.", read="stdin", panel=INPUTS)
     encodings: str | None = option("Concept encodings (default: the surrogate's).", read="stdin", panel=INPUTS)
-    run: str | None = None
-    force: bool = False

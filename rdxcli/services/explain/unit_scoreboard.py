@@ -6,6 +6,7 @@ on rows that none of them was fitted on, unit by unit, with paired tests.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,9 @@ from rdxcli.services.base import Outcome
 from rdxcli.services.explain.base import ExplainOptions, representation
 from rdxcli.services.explain.dissection import DissectionAnalysis
 from rdxcli.services.explain.neurons import UnitAnalysis
-from rdxcli.services.simulate.simulate import FILES, SimulateAnalysis, SimulateOptions
+from rdxcli.services.explain.options import LayerOptions
+from rdxcli.services.simulate.options import SimulateOptions
+from rdxcli.services.simulate.simulate import FILES, SimulateAnalysis
 
 MASKS = ("masks", "broden")
 FORMULAS, LABELS, WORDS, DISSECT = "logical", "le-label", "le-siglip", "clip-dissect"
@@ -55,16 +58,10 @@ class UnitScoreboard:
             raise InputError("none of the explainers could be run", "; ".join(left_out))
         files = {name: path for name, path in self.options.files.items() if name in FILES}
         own = {name: value for name, value in self.options.parameters.items() if name in (*PARAMETERS, "published")}
-        source = replace(
-            self.options, method="simulate", files=files, parameters=own, run=self.options.run or "all-explainers"
-        )
-        scored = SimulateAnalysis(SimulateOptions(source, tuple(tables))).run()
-        pairs = [
-            f"{pair['first']} against {pair['second']}: {pair['difference']:+.3f} ({pair['low']:+.3f} to "
-            f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {pair['units']} units"
-            for pair in scored.document["pairs"]
-        ]
-        return replace(scored, lines=[*pairs, *scored.lines, *left_out])
+        shared = {part.name: getattr(self.options, part.name) for part in dataclasses.fields(LayerOptions)}
+        shared |= {"method": "", "files": files, "parameters": own, "run": self.options.run or "all-explainers"}
+        scored = SimulateAnalysis(SimulateOptions(**shared, explanations=tuple(tables))).run()
+        return replace(scored, lines=[*scored.lines, *left_out])
 
     def plan(self) -> dict[str, Any]:
         """Which explainers would be run; each is checked as far as it can be without reading."""

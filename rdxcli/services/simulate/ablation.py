@@ -26,7 +26,7 @@ from rdxcli.models.taps import first_tensor
 from rdxcli.parameters import Count, Parameter, Positive, by_name
 from rdxcli.progress import log, track
 from rdxcli.records import Representation, plain
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.simulate.options import SimulateOptions
 
 if TYPE_CHECKING:
     from rdxcli.models.loaded import LoadedModel
@@ -72,7 +72,7 @@ class Judge:
     cheap: bool = False
 
 
-def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray, temperature: float) -> Judge:
+def open_judge(options: SimulateOptions, source: Representation, rows: np.ndarray, temperature: float) -> Judge:
     """The model's loss on ``rows``.
 
     The classifier's weights come from ``--file head=FILE`` (``weight``, ``bias`` in .npz or .safetensors); else the
@@ -101,7 +101,7 @@ def open_judge(options: ExplainOptions, source: Representation, rows: np.ndarray
 
 
 def _from_model(
-    options: ExplainOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
+    options: SimulateOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
 ) -> Judge:
     import torch
 
@@ -175,7 +175,7 @@ def _linear(
 
 
 def class_indices(
-    options: ExplainOptions, source: Representation, outputs: int, class_names: Sequence[str] | None
+    options: SimulateOptions, source: Representation, outputs: int, class_names: Sequence[str] | None
 ) -> np.ndarray:
     """Output of the network that each row's label means.
 
@@ -240,13 +240,13 @@ def _head_file(path: str) -> tuple[np.ndarray, np.ndarray]:
     return weight, np.asarray(read_array(f"{path}:bias").values, dtype=np.float64).reshape(-1)
 
 
-def request_inputs(options: ExplainOptions, source: Representation) -> dict[str, Any]:
+def request_inputs(options: SimulateOptions, source: Representation) -> dict[str, Any]:
     """What the judge reads besides the activations, whose artifact already stands for the weights, and the files."""
     return {"labels": None if source.labels is None else fingerprint_array(source.labels)}
 
 
 def score_tables(
-    options: ExplainOptions,
+    options: SimulateOptions,
     settings: Mapping[str, Any],
     source: Representation,
     tables: Mapping[str, ExplanationTable],

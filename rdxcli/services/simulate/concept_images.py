@@ -15,12 +15,13 @@ from rdxcli.methods.neurons.concept_images import image_score
 from rdxcli.methods.neurons.scores import benjamini_hochberg, summarise
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.records import Representation
-from rdxcli.services.explain.base import ExplainOptions, representation
+from rdxcli.services.explain.base import representation
+from rdxcli.services.simulate.options import SimulateOptions
 
 FILE = "concept_images"
 
 
-def check_images(options: ExplainOptions) -> None:
+def check_images(options: SimulateOptions) -> None:
     """Refuse what cannot be read before anything is.
 
     Raises
@@ -38,7 +39,7 @@ def check_images(options: ExplainOptions) -> None:
         raise MissingDataError(f"no such folder of images: {options.files[FILE]}")
 
 
-def images_of_concepts(options: ExplainOptions) -> Representation:
+def images_of_concepts(options: SimulateOptions) -> Representation:
     """The same layer of the same model on the images of the concepts; their labels are the concepts."""
     folder = Path(options.files[FILE]).expanduser()
     selection = SelectionOptions(dataset=f"folder:{folder}", root=options.selection.root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from rdxcli.parameters import Parameter, checked
 from rdxcli.progress import track
 from rdxcli.records import Representation, Simulation
 from rdxcli.services.base import Analysis, Outcome, Table, check_units, parse_units
-from rdxcli.services.explain.base import ExplainOptions, representation
+from rdxcli.services.explain.base import representation
 from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
 from rdxcli.services.simulate import concept_images
 from rdxcli.services.simulate.ablation import PARAMETERS, VARIANTS, request_inputs, score_tables
+from rdxcli.services.simulate.options import SimulateOptions
 from rdxcli.services.simulate.tables import Explained, check_texts, common_split, gather_tables, known_to
 
 PARTS = ("test", "val", "train", "all")
@@ -47,55 +48,15 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class SimulateOptions:
-    """What to score.
-
-    Parameters
-    ----------
-    source : ExplainOptions
-        The representation and the simulator's concepts.
-    explanations : sequence of str
-        Tables: CSV files, ``NAME=FILE``, or ``explain`` artifacts.
-    method : str, optional
-        Name of an explanation run of the layer, or ``all``.
-    part : {"test", "val", "train", "all"}
-        Rows on which units are scored.
-    bootstraps : int
-        0 for no intervals; else the resamplings for those of ablation (a correlation needs none).
-    scoring : {"correlation", "ablation"}
-    variant : {"optim", "norm"}
-        How ablation brings simulated activations to the unit's scale.
-    """
-
-    source: ExplainOptions
-    explanations: Sequence[str] = ()
-    method: str | None = None
-    part: str = "test"
-    bootstraps: int = 1000
-    scoring: str = "correlation"
-    variant: str = "optim"
-
-    @property
-    def seed(self) -> int:
-        """Of everything random."""
-        return self.source.seed
-
-    @property
-    def force(self) -> bool:
-        """Make it again."""
-        return self.source.force
-
-
 class SimulateAnalysis(Analysis[SimulateOptions]):
     """Tables of explanations, scored on rows that their fits have not seen."""
 
     kind = "simulation"
-    version = "4"
+    version = "5"
     resumes = True
 
     def check(self) -> Mapping[str, Any]:
-        options, source = self.options, self.options.source
+        options, source = self.options, self.options.simulator
         if options.part not in PARTS:
             raise UsageError(f"--part {options.part}: unknown", f"choose one of {', '.join(PARTS)}")
         if options.scoring not in SCORINGS:
@@ -110,7 +71,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         check_calibration(source)
         if options.scoring == "images":
             concept_images.check_images(source)
-        check_texts(options.explanations, options.method)
+        check_texts(options.explanations, options.method or None)
         check_units(source.units)
         self.given = read_splits(source.splits) if source.splits is not None else None
         own: dict[str, Parameter] = dict(PARAMETERS) if options.scoring == "ablation" else {}
@@ -125,12 +86,12 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         }
 
     def gather(self) -> Mapping[str, Any]:
-        options, asked = self.options, self.options.source
+        options, asked = self.options, self.options.simulator
         try:
             source = representation(asked)
             tables = gather_tables(
                 options.explanations,
-                options.method,
+                options.method or None,
                 source,
                 outputs=asked.outputs,
                 model=asked.model,
@@ -161,14 +122,14 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
 
     def _with_images(self, source: Representation, tables: Mapping[str, Explained]) -> Mapping[str, Any]:
         """Records where images of the concepts are the judge, and no simulator is."""
-        asked = self.options.source
+        asked = self.options.simulator
         given = None if asked.splits is None else read_splits(asked.splits, source.n)
         split, self.notes = common_split(tables, source, given, given or split_of(asked, source))
         shown = concept_images.images_of_concepts(asked)
         return {"representation": source, "images of concepts": shown, "tables": tables, "split": asdict(split)}
 
     def folder(self) -> Path:
-        asked, source = self.options.source, self.source
+        asked, source = self.options, self.source
         dataset = source.source.get("dataset") or array_dataset(source.name)
         model = str(asked.model or source.source.get("model") or source.name)
         endings = {"correlation": "", "ablation": f"--ablation-{self.options.variant}", "images": "--images"}
@@ -185,7 +146,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         if options.scoring == "ablation":
             (draft.path / BLOCKS).mkdir(exist_ok=True)
             methods, extra = score_tables(
-                options.source,
+                options.simulator,
                 self.settings,
                 source,
                 tables,
@@ -231,14 +192,22 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             rows.append([entry["method"], *cells, beats])
         if document["method"] == "ablation":
             columns, rows = columns[:-1], [row[:-1] for row in rows]
-        return Table(TITLES[document["method"]], columns, rows, [f"note: {note}" for note in document["notes"]])
+        lines = [*_said_of_pairs(document["pairs"]), *(f"note: {note}" for note in document["notes"])]
+        ends = document.get("ablation", {}).get("controls")
+        if ends:
+            lines.insert(
+                0,
+                f"for orientation: the units' own activations score {ends['truth']['mean']:.2f}, in random order "
+                f"{ends['shuffled']['mean']:.2f}",
+            )
+        return Table(TITLES[document["method"]], columns, rows, lines)
 
     def cost(self) -> Mapping[str, Any]:
         options = self.options
         return {
             "tables": list(options.explanations) or options.method,
-            "representation": options.source.model or options.source.activations,
-            "missing": missing_downloads(options.source) or "nothing",
+            "representation": options.model or options.activations,
+            "missing": missing_downloads(options.simulator) or "nothing",
         }
 
     @property
@@ -274,7 +243,7 @@ def _words(one: Explained) -> list[str]:
     return [part for text in one.table.concepts() for part in formula_parts(text)]
 
 
-def _simulator(asked: ExplainOptions) -> str:
+def _simulator(asked: SimulateOptions) -> str:
     """What tells runs apart that differ in the simulator alone; empty for labels."""
     name = wanted(asked)
     if name is not None:
@@ -360,6 +329,14 @@ def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, An
         raise InputError("the tables have fewer than two units in common, so they cannot be compared")
     aligned = {name: np.array([scores[unit] for unit in common]) for name, scores in by_unit.items()}
     return [vars(test) for test in compare_methods(aligned, random_state=seed)]
+
+
+def _said_of_pairs(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{pair['first']} against {pair['second']}: {pair['difference']:+.3f} ({pair['low']:+.3f} to "
+        f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {pair['units']} units"
+        for pair in pairs
+    ]
 
 
 def write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:
