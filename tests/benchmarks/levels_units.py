@@ -5,9 +5,10 @@ Tables of docs/methods, from seeds that were used for nothing else:
 - coverage of the 95 % interval of a correlation, for units of several kinds, beside that of the percentile bootstrap;
 - the same for ablation scores, of a linear classifier of ten classes;
 - of layers of noise units among planted ones: how many are called better than chance, by the kind of their activations;
-- the same for CLIP-Dissect's similarities.
+- the same for CLIP-Dissect's similarities;
+- the same for Network Dissection, with units that look at a place of the image and not at what is there.
 
-    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|ablation|chance|dissect]
+    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|ablation|chance|dissect|masks]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from rdxcli.methods.neurons.clip_dissect import ClipDissect
 from rdxcli.methods.neurons.linear import LinearExplanation
+from rdxcli.methods.neurons.network_dissection import NetworkDissection
 from rdxcli.methods.neurons.preparation import random_split
 from rdxcli.methods.neurons.scores import correlation_interval, pearson, ratio_interval
 
@@ -192,10 +194,55 @@ def dissect(draws: int) -> None:
         print(f"| {similarity} | 400 | {draws} | {cells} |", flush=True)
 
 
+def drawn_scenes(rng: np.random.Generator, n: int, planted: int, strength: float) -> Pair:
+    """Label maps (n, 56, 56) of sky, ground and up to six squares of four kinds; maps (n, planted + 24, 14, 14)."""
+    labels = np.full((n, 56, 56), 5)
+    labels[:, :16] = 0
+    for one in labels:
+        for k in range(1, 5):
+            for _ in range(rng.binomial(2, 0.35)):
+                y, x = rng.integers(0, 44, 2)
+                one[y : y + 12, x : x + 12] = k
+    shares = np.stack([labels == k for k in range(6)], axis=1).reshape(n, 6, 14, 4, 14, 4).mean(axis=(3, 5))
+    maps = rng.normal(size=(n, planted + 24, 7, 7)).repeat(2, axis=2).repeat(2, axis=3)
+    maps += 0.5 * rng.normal(size=maps.shape)
+    for j in range(planted):
+        maps[:, j] += strength * shares[:, 1 + j % 4]
+    maps[:, planted : planted + 12] += 2.0 * (np.arange(14) < 4)[:, None]
+    return labels, maps
+
+
+def masks(draws: int) -> None:
+    print(
+        "| images | planted | layers | units of a place or noise that pass | layers of these alone with any | found |"
+    )
+    print("|---|---|---|---|---|---|")
+    names = ["sky", "a", "b", "c", "d", "ground"]
+    for n, strength in ((20, 1.0), (40, 1.0), (40, 2.0), (200, 0.5)):
+        rng = np.random.default_rng(5000 + n)
+        passed, found, alone = [], [], []
+        for _ in range(draws):
+            for planted in (8, 0):
+                labels, maps = drawn_scenes(rng, n, planted, strength)
+                chance = (
+                    NetworkDissection(random_state=int(rng.integers(1 << 30)))
+                    .fit(maps, labels, concept_names=names)
+                    .chance_
+                )
+                assert chance is not None
+                if planted:
+                    found.append(chance.better[:planted].mean())
+                    passed.append(chance.better[planted:].mean())
+                else:
+                    alone.append(chance.better.any())
+        cells = f"{np.mean(passed):.3f} | {np.mean(alone):.2f} | {np.mean(found):.2f}"
+        print(f"| {n} | {strength} | {draws} | {cells} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="units per row of the first table; a tenth are layers")
-    parser.add_argument("--only", choices=["coverage", "ablation", "chance", "dissect"])
+    parser.add_argument("--only", choices=["coverage", "ablation", "chance", "dissect", "masks"])
     args = parser.parse_args()
     if args.only in (None, "coverage"):
         coverage(args.draws)
@@ -205,6 +252,8 @@ def main() -> None:
         chance(max(2, args.draws // 10))
     if args.only in (None, "dissect"):
         dissect(max(2, args.draws // 10))
+    if args.only in (None, "masks"):
+        masks(max(2, args.draws // 10))
 
 
 if __name__ == "__main__":

@@ -160,6 +160,25 @@ def against_best(best: np.ndarray, shuffled: np.ndarray) -> Chance:
     return Chance(p_values, adjusted, edge)
 
 
+def against_orders(best: np.ndarray, draws: np.ndarray) -> Chance:
+    """p values of scores among those of the same units in random orders of the images.
+
+    Parameters
+    ----------
+    best : (m,) float
+        NaN where undefined.
+    draws : (B, m) float
+    """
+    known = np.flatnonzero(np.isfinite(best))
+    p_values, edge = np.full(len(best), np.nan), np.full(len(best), np.nan)
+    hits = (draws[:, known] >= best[known] - 1e-12).sum(axis=0)
+    p_values[known] = (1.0 + hits) / (1.0 + len(draws))
+    edge[known] = np.quantile(draws[:, known], 1.0 - LEVEL, axis=0)
+    adjusted = p_values.copy()
+    adjusted[known] = benjamini_hochberg(p_values[known])
+    return Chance(p_values, adjusted, edge)
+
+
 def _unit_columns(values: np.ndarray) -> np.ndarray:
     """Columns centred and of length 1; constant ones become 0."""
     centred = np.asarray(values, dtype=np.float64) - np.mean(values, axis=0)

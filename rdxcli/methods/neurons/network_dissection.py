@@ -7,6 +7,9 @@ positions of all images; S_k a map brought to the size (H, W) of the concept mas
 
 over the images that have at least one labelled pixel of the category of c.
 
+Some concept always overlaps a little. What chance reaches is the best IoU of the same maps laid over the masks of other
+images: where a unit is active in an image, and where concepts usually lie, stay as they are.
+
 Reference: Bau, Zhou, Khosla, Oliva and Torralba, "Network Dissection: Quantifying Interpretability of Deep Visual
 Representations", CVPR 2017, section 2.2.
 """
@@ -14,17 +17,25 @@ Representations", CVPR 2017, section 2.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
 from rdxcli.methods.estimator import Estimator
+from rdxcli.methods.neurons.chance import Chance, against_orders
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.neighbours import resolve_device
+from rdxcli.numerics.seeding import generator
 
 Batch = tuple[Any, Any]
 UPSAMPLE_ELEMENTS = 2**24
+GRID = 28  # cells a side of the maps and masks that are laid over each other in other orders
+MOST_CELLS = 2**27  # bytes of all such maps
+MOST_IMAGES = 300
+FEWEST_IMAGES = 8
+DRAWN_ELEMENTS = 2**23
 
 
 class TopQuantile:
@@ -75,6 +86,10 @@ class NetworkDissection(Estimator):
     min_iou : float
         A unit with a lower best IoU counts as not interpretable (0.04); it keeps its label.
     device : {"auto", "cpu", "cuda", "mps"}
+    orders : int
+        Random orders of the images for ``chance_`` (1,999); 0 for none.
+    random_state : int
+        Of the orders.
 
     Attributes
     ----------
@@ -87,6 +102,9 @@ class NetworkDissection(Estimator):
     best_ : (u,) int64
         Concept of each unit, -1 when it has no overlap at all.
     interpretable_ : (u,) bool
+    chance_ : Chance or None
+        The best IoU against that of the same maps over the masks of other images; None for ``orders=0`` and for fewer
+        than 8 images. Both are measured on cells of a grid of 28 x 28, on at most 300 images.
     explanations_ : list of Explanation
         Descriptions with the score ``iou``.
     notes_ : list of str
@@ -98,8 +116,17 @@ class NetworkDissection(Estimator):
     one image at a time and the largest 0.5 % of the activations.
     """
 
-    def __init__(self, *, quantile: float = 0.005, min_iou: float = 0.04, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        *,
+        quantile: float = 0.005,
+        min_iou: float = 0.04,
+        device: str = "cpu",
+        orders: Annotated[int, Ge(0)] = 1999,
+        random_state: int = 0,
+    ) -> None:
         self.quantile, self.min_iou, self.device = quantile, min_iou, device
+        self.orders, self.random_state = orders, random_state
 
     def fit(
         self,
@@ -169,6 +196,7 @@ class NetworkDissection(Estimator):
         self.units_ = np.arange(u)
         both, active, labelled = (np.zeros((u, c)), np.zeros((u, c)), np.zeros(c))
         images = 0
+        cells = _Cells(u, groups, n_images if self.orders else 0, self.random_state)
         for maps_part, masks_part in batches():
             A_part = _maps(maps_part, u)
             if len(A_part) != len(masks_part):
@@ -178,7 +206,9 @@ class NetworkDissection(Estimator):
                 counted = groups[:, groups[present].any(axis=0)].any(axis=1) if len(present) else np.zeros(c, bool)
                 if not counted.any():
                     continue
-                inside, size = self._overlap(one, mask.shape[-2:], flat, device)
+                inside, size = self._overlap(
+                    one, mask.shape[-2:], flat, device, cells.next(mask.shape[-2:], flat, present)
+                )
                 both[:, present] += inside
                 active[:, counted] += size[:, None]
                 labelled[present] += flat.sum(axis=0)
@@ -186,6 +216,14 @@ class NetworkDissection(Estimator):
         if not images:
             raise ValueError("Got no image with a labelled pixel")
         self._finish(both, active, labelled, top, names)
+        self.chance_: Chance | None = None
+        if len(cells.maps) >= FEWEST_IMAGES:
+            best = np.where(self.best_ >= 0, cells.best(None), np.nan)
+            rng = generator(self.random_state, "orders", len(cells.maps))
+            draws = cells.best(np.stack([rng.permutation(len(cells.maps)) for _ in range(self.orders)]))
+            self.chance_ = against_orders(best, draws)
+            if len(cells.maps) < images:
+                self.notes_.append(f"chance is measured on {len(cells.maps)} of {images:,} images")
         return self
 
     def _quantiles(self, batches: Iterable[Batch], n_images: int) -> TopQuantile:
@@ -200,9 +238,9 @@ class NetworkDissection(Estimator):
         return top
 
     def _overlap(
-        self, maps: np.ndarray, size: tuple[int, int], flat: np.ndarray, device: str
+        self, maps: np.ndarray, size: tuple[int, int], flat: np.ndarray, device: str, cells: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of M_k in each present concept (u, p), and pixels of M_k (u,)."""
+        """Pixels of M_k in each present concept (u, p), and of M_k (u,); ``cells`` (u, g) is filled with shares."""
         u, pixels = len(maps), size[0] * size[1]
         concepts = torch.as_tensor(flat.astype(np.float32), device=device)
         limits = torch.as_tensor(self.thresholds_, device=device)
@@ -211,7 +249,11 @@ class NetworkDissection(Estimator):
         for start in range(0, u, step):
             part = torch.as_tensor(maps[start : start + step].astype(np.float32), device=device)[None]
             large = torch.nn.functional.interpolate(part, size=size, mode="bilinear", align_corners=False)[0]
-            mask = (large > limits[start : start + step, None, None].to(large.dtype)).flatten(1).to(torch.float32)
+            on = (large > limits[start : start + step, None, None].to(large.dtype)).to(torch.float32)
+            if cells is not None:
+                shares = torch.nn.functional.adaptive_avg_pool2d(on[None], (GRID, GRID))[0].flatten(1)
+                cells[start : start + step] = (255.0 * shares).round().to(torch.uint8).cpu().numpy()
+            mask = on.flatten(1)
             inside[start : start + step] = (mask @ concepts).cpu().numpy()  # counts below 2^24: exact
             total[start : start + step] = mask.sum(dim=1, dtype=torch.float64).cpu().numpy()
         return inside, total
@@ -255,6 +297,61 @@ class NetworkDissection(Estimator):
             for row in self.explanations_
         )
         return ExplanationTable("description", rows, 1, tuple(self.notes_))
+
+
+class _Cells:
+    """Maps and masks of some images as shares of the cells of one grid, to be laid over each other in any order.
+
+    Parameters
+    ----------
+    units : int
+    groups : (c, categories) bool
+    n_images : int
+        That will come; 0 keeps none.
+    random_state : int
+        Of the choice of images where not all can be kept.
+    """
+
+    def __init__(self, units: int, groups: np.ndarray, n_images: int, random_state: int) -> None:
+        most = min(n_images, MOST_IMAGES, max(FEWEST_IMAGES, MOST_CELLS // (units * GRID * GRID)))
+        chosen = generator(random_state, "images", n_images).permutation(n_images)[:most]
+        self.wanted, self.seen, self.units, self.groups = set(chosen.tolist()), 0, units, groups
+        self.maps: list[np.ndarray] = []  # (u, g) uint8
+        self.masks: list[np.ndarray] = []  # (g, p) float32
+        self.present: list[np.ndarray] = []  # (p,) int
+
+    def next(self, size: tuple[int, int], flat: np.ndarray, present: np.ndarray) -> np.ndarray | None:
+        """Where the map of the next image goes; None when it is not kept."""
+        self.seen += 1
+        if self.seen - 1 not in self.wanted:
+            return None
+        pixels = torch.as_tensor(flat.T.reshape(1, -1, *size).astype(np.float32))
+        self.masks.append(torch.nn.functional.adaptive_avg_pool2d(pixels, (GRID, GRID))[0].flatten(1).numpy().T)
+        self.present.append(present)
+        self.maps.append(np.zeros((self.units, GRID * GRID), dtype=np.uint8))
+        return self.maps[-1]
+
+    def best(self, orders: np.ndarray | None) -> np.ndarray:
+        """Best IoU (B, u) when image j gets the map of image ``orders[b, j]``; (u,) for the order as it is."""
+        n, c = len(self.maps), len(self.groups)
+        perms = np.arange(n)[None] if orders is None else orders
+        labelled, counted = np.zeros(c), np.zeros((n, c), dtype=np.float32)
+        for j, present in enumerate(self.present):
+            labelled[present] += self.masks[j].sum(axis=0)
+            counted[j] = self.groups[:, self.groups[present].any(axis=0)].any(axis=1)
+        found = np.empty((len(perms), self.units))
+        step = max(1, min(DRAWN_ELEMENTS // (len(perms) * c), MOST_CELLS // (4 * n * GRID * GRID)))
+        for start in range(0, self.units, step):
+            maps = np.stack([one[start : start + step] for one in self.maps]).astype(np.float32) / 255.0
+            both = np.zeros((len(perms), maps.shape[1], c), dtype=np.float32)
+            for j, present in enumerate(self.present):
+                both[:, :, present] += (maps @ self.masks[j])[perms[:, j]]
+            sizes = maps.sum(axis=2)
+            active = np.stack([sizes[order].T @ counted for order in perms])
+            union = active + labelled - both
+            iou = np.divide(both, union, out=np.zeros_like(both), where=(union > 0) & (labelled > 0))
+            found[:, start : start + step] = iou.max(axis=2)
+        return found[0] if orders is None else found
 
 
 def _groups(names: Sequence[str], categories: Sequence[str] | None) -> np.ndarray:

@@ -14,12 +14,13 @@ from rdxcli.methods.neurons.tables import format_table
 from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units, result_parameters
+from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis, representation
-from rdxcli.services.explain.neurons import TABLE, result, table_of, unit_entries
+from rdxcli.services.explain.neurons import NOT_RESULT, TABLE, result, table_of, unit_entries, with_chance
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
 BATCH = 32
+OTHER_MASKS = "of the same maps laid over the masks of other images"
 IGNORE = Parameter("ignore", int | None, None, "Label of unlabelled pixels.")
 
 
@@ -27,7 +28,7 @@ class DissectionAnalysis(ExplainAnalysis):
     """Units of one layer, named by the masks that their maps overlap."""
 
     kind = "explanations"
-    version = "3"
+    version = "4"
 
     def check(self) -> Mapping[str, Any]:
         options = self.options
@@ -36,8 +37,8 @@ class DissectionAnalysis(ExplainAnalysis):
         given, mine = estimator_parameters(options.method, NetworkDissection, options.parameters, own)
         check_units(options.units)
         device = "cpu" if options.device == "auto" else options.device
-        self.estimator = NetworkDissection(**given, device=device)
-        kept = result_parameters(self.estimator)
+        self.estimator = NetworkDissection(**given, device=device, random_state=options.seed)
+        kept = {name: one for name, one in self.estimator.get_params().items() if name not in NOT_RESULT}
         return {"method": options.method, **kept, **mine, "units": options.units}
 
     def gather(self) -> Mapping[str, Any]:
@@ -63,7 +64,8 @@ class DissectionAnalysis(ExplainAnalysis):
             batches=_batches(source, masks),
             n_images=source.n,
         )
-        table = estimator.table(source.layer or "").select(units)
+        table, said = with_chance(estimator.table(source.layer or ""), estimator.chance_, OTHER_MASKS)
+        table = table.select(units)
         pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
         entries = unit_entries(table, source, self.options.seed, pictures)
         for entry in entries:
@@ -72,7 +74,7 @@ class DissectionAnalysis(ExplainAnalysis):
         add_masks(entries, self.options, source, {unit: float(estimator.thresholds_[unit]) for unit in units})
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
         draft.manifest.rows = len(units)
-        return result(self, table, entries, [*masks.notes, *estimator.notes_])
+        return result(self, table, entries, [*masks.notes, *estimator.notes_, *said])
 
     def table(self, document: Mapping[str, Any]) -> Table:
         return table_of(document, self.source)

@@ -222,7 +222,9 @@ def store_split(path: Path, source: Representation, split: Split) -> None:
     np.savez_compressed(path, **parts)
 
 
-def with_chance(table: ExplanationTable, chance: Chance | None) -> tuple[ExplanationTable, list[str]]:
+def with_chance(
+    table: ExplanationTable, chance: Chance | None, drawn: str = "found by the same search for shuffled units"
+) -> tuple[ExplanationTable, list[str]]:
     """The table with what chance reaches, p values and the status that follows, and what to say of it."""
     if chance is None:
         return table, []
@@ -233,9 +235,9 @@ def with_chance(table: ExplanationTable, chance: Chance | None) -> tuple[Explana
         rows.append(replace(scored, status=CHANCE_STATUS) if lost else scored)
     known = int(sum(bool(row.concepts) for row in table.rows))
     said = (
-        f"{int(chance.better.sum())} of {known} explanations beat chance: `chance` is what 95 % of explanations found "
-        f"by the same search for shuffled units stay below, `q value` the p value corrected over units (at most "
-        f"{LEVEL:.0%} of those called better are expected to be chance)"
+        f"{int(chance.better.sum())} of {known} explanations beat chance: `chance` is what 95 % of explanations "
+        f"{drawn} stay below, `q value` the p value corrected over units (at most {LEVEL:.0%} of those called better "
+        "are expected to be chance)"
     )
     return replace(table, rows=tuple(rows)), [said]
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from rdxcli.methods.neurons import network_dissection
 from rdxcli.methods.neurons.chance import Shuffled, against_best, against_shuffled
 from rdxcli.methods.neurons.choices import Found
 from rdxcli.methods.neurons.clip_dissect import ClipDissect
 from rdxcli.methods.neurons.linear import LinearExplanation
+from rdxcli.methods.neurons.network_dissection import NetworkDissection
 from rdxcli.methods.neurons.preparation import random_split
 from rdxcli.methods.neurons.scores import pearson
 
@@ -161,3 +163,47 @@ def test_descriptions_of_noise_are_not_better_than_chance(similarity: str) -> No
     assert np.mean(passed) <= 0.05
     if similarity != "rank-reorder":  # it looks at the order among the strongest images, which all show the concept
         assert np.mean(found) >= 0.6
+
+
+def masks_and_maps(seed: int, planted: int, placed: int, noise: int, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Label maps (sky above, two squares at random places) and maps of units: planted, at the top, and of noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.full((n, 28, 28), 3)
+    labels[:, :8] = 0
+    for one in labels:
+        for k in (1, 2):
+            if rng.random() < 0.6:
+                y, x = rng.integers(0, 21, 2)
+                one[y : y + 7, x : x + 7] = k
+    maps = rng.normal(size=(n, planted + placed + noise, 7, 7))
+    small = np.stack([labels == k for k in range(4)], axis=1).reshape(n, 4, 7, 4, 7, 4).mean(axis=(3, 5))
+    for j in range(planted):
+        maps[:, j] += 2.5 * small[:, 1 + j % 2]
+    maps[:, planted : planted + placed] += 2.5 * (np.arange(7) < 2)[:, None]
+    return labels, maps
+
+
+def test_overlaps_that_other_masks_would_give_as_well_are_no_better_than_chance() -> None:
+    named = {"concept_names": ["sky", "a", "b", "ground"]}
+    labels, maps = masks_and_maps(0, 4, 4, 40)
+    model = NetworkDissection(quantile=0.01, orders=999).fit(maps, labels, **named)
+    chance = model.chance_
+    assert chance is not None
+    assert chance.better[:4].all()
+    assert (chance.p_values[4:] <= 0.05).mean() <= 0.15
+    assert chance.better[4:].mean() <= 0.05
+    assert all(model.explanations_[unit].concepts[0] == "sky" for unit in range(4, 8))  # for where it lies alone
+    again = NetworkDissection(quantile=0.01, orders=999).fit(maps[:, :6], labels, **named).chance_
+    assert again is not None
+    assert (again.p_values == chance.p_values[:6]).all()  # units do not influence each other
+    assert NetworkDissection(orders=0).fit(maps, labels, **named).chance_ is None
+    assert NetworkDissection().fit(maps[:5], labels[:5], **named).chance_ is None
+
+
+def test_chance_of_overlaps_on_some_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, maps = masks_and_maps(1, 2, 0, 3)
+    monkeypatch.setattr(network_dissection, "MOST_IMAGES", 20)
+    model = NetworkDissection(quantile=0.01, orders=99).fit(maps, labels, concept_names=["sky", "a", "b", "ground"])
+    assert model.chance_ is not None
+    assert model.chance_.p_values[0] <= 0.05
+    assert "chance is measured on 20 of 40 images" in model.notes_
