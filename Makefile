@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv.
+# Every target installs what it needs into .venv: with uv where it can be had, with pip else (see .ci/install).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,18 +7,14 @@ PROGRAM := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 TESTS ?= tests
 
-.PHONY: demo test test-fast lint bench chaos lowest docs clean
+.PHONY: demo test test-fast lint bench chaos lowest locked lock docs clean
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-
-$(PROGRAM): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("rdx needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+$(PROGRAM): pyproject.toml .ci/install
+	$(PYTHON) .ci/install $(VENV)
 	touch $@
 
 $(STAMP): $(PROGRAM)
-	$(INSTALL) -e '.[dev,ray]'
+	$(PYTHON) .ci/install $(VENV) dev,ray
 	touch $@
 
 demo: $(PROGRAM)
@@ -48,6 +44,18 @@ lowest:
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not browser' $(TESTS)
+
+# everything at the versions of requirements.lock
+locked:
+	$(PYTHON) .ci/install $(VENV) --locked
+	touch $(PROGRAM) $(STAMP)
+
+# write requirements.lock anew: for all platforms and Python versions, at most the torch that the tests run with
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -c 'import torch, torchvision; print(f"torch<={torch.__version__.split(chr(43))[0]}\ntorchvision<={torchvision.__version__.split(chr(43))[0]}")' > $(VENV)/torch.txt
+	env -u UV_INDEX -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet pyproject.toml --universal --all-extras --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --constraint $(VENV)/torch.txt --upgrade --output-file requirements.lock
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli_reference.py

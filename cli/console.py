@@ -120,6 +120,16 @@ class Sink:
             table.add_row(*(Text(_cell(value)) for value in row))
         console.print(table)
 
+    def page(self, text: str, document: Any) -> None:
+        """A page of Markdown: set for the terminal when stdout is one, else as it is; ``document`` with ``--json``."""
+        if self.as_json or not sys.stdout.isatty():
+            self.result(text.rstrip("\n"), document)
+            return
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+
     def error(self, message: str, hint: str | None = None) -> None:
         """An error: what is wrong, and in a line of its own what to do."""
         from rich.text import Text

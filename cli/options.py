@@ -28,10 +28,10 @@ from rdxcli.errors import RdxError, UsageError, did_you_mean
 from rdxcli.options import Option
 
 from .console import Sink
-from .streams import TERMINATED, Terminated
+from .streams import INTERRUPTED, TERMINATED, Terminated
 
 COMMON = "Common"
-FAILED, SAMPLES_FAILED, INTERRUPTED = 1, 4, 130
+FAILED, SAMPLES_FAILED = 1, 4
 
 
 @dataclass
@@ -332,8 +332,10 @@ def _read(how: str | None, value: Any, part: dataclasses.Field[Any]) -> Any:
 
 
 def _completion(what: str) -> Callable[..., list[str]]:
-    name, _, family = what.partition(":")
-    return complete_methods(family) if name == "methods" else _COMPLETIONS[name]
+    name, _, which = what.partition(":")
+    if name == "methods":
+        return complete_methods(which)
+    return layers_of(which or "model") if name == "layers" else _COMPLETIONS[name]
 
 
 _commands: dict[str, Registered] = {}
@@ -526,24 +528,29 @@ def complete_methods(family: str) -> Callable[[str], list[str]]:
     return complete
 
 
-def complete_layers(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Shell completion of the layers of the model that stands on the command line."""
-    from rdxcli.errors import RdxError
-    from rdxcli.models import load
+def layers_of(field: str) -> Callable[..., list[str]]:
+    """Shell completion of the layers of the model that stands in a field of the command line."""
 
-    model = ctx.params.get("model")
-    try:
-        layers = load(model[0] if isinstance(model, list | tuple) else model, untrained=True).layers() if model else []
-    except RdxError:
-        return []
-    return [layer.path for layer in layers if layer.path.startswith(incomplete)]
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from rdxcli.models import load
+
+        # the arguments are not read yet while the option after them has no value
+        arguments = dict(zip("ab", ctx.args, strict=False))
+        model = ctx.params.get(field) or arguments.get(field)
+        name = model[0] if isinstance(model, list | tuple) else model
+        try:
+            layers = load(name, untrained=True).layers() if name else []
+        except RdxError:
+            return []
+        return [layer.path for layer in layers if layer.path.startswith(incomplete)]
+
+    return complete
 
 
-_COMPLETIONS: dict[str, Callable[..., list[str]]] = {
-    "models": complete_models,
-    "datasets": complete_datasets,
-    "layers": complete_layers,
-}
+complete_layers = layers_of("model")
+
+
+_COMPLETIONS: dict[str, Callable[..., list[str]]] = {"models": complete_models, "datasets": complete_datasets}
 
 
 def file_pairs(given: list[str] | None) -> dict[str, str]:

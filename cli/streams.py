@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-TERMINATED = 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):

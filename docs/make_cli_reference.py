@@ -6,10 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from rdxcli.cli.app import app
-from rdxcli.cli.options import registered
+from rdxcli.cli.group import COMMANDS, entry, loaded
 
 PAGE = Path(__file__).parent / "cli.md"
 
@@ -33,14 +30,13 @@ path from standard input, so commands pipe.
 
 def page() -> str:
     """The whole page as Markdown."""
-    group: Any = typer.main.get_command(app)
     parts = [HEAD]
-    for name, entry in registered().items():
-        command = group.commands[name]
+    for name in COMMANDS:
+        described, command = entry(name), loaded(name)
         arguments = [param for param in command.params if param.param_type_name == "argument"]
         options = [param for param in command.params if param.param_type_name == "option" and param.name != "help"]
         usage = " ".join(["rdx", name, *(_argument(param) for param in arguments), "[OPTIONS]"])
-        parts.append(f"## `rdx {name}`\n\n{entry.help}\n\n```\n{usage}\n```\n")
+        parts.append(f"## `rdx {name}`\n\n{described.help}\n\n```\n{usage}\n```\n")
         if arguments:
             parts.append(_table("argument", [(str(param.name), param) for param in arguments]))
         own = [param for param in options if getattr(param, "rich_help_panel", None) != "Common"]
@@ -49,7 +45,7 @@ def page() -> str:
             parts.append(_table("option", [(_spelling(param), param) for param in own]))
         if common:
             parts.append(_table("common option", [(_spelling(param), param) for param in common]))
-        parts.append("```\n" + "\n".join(entry.examples) + "\n```\n")
+        parts.append("```\n" + "\n".join(described.examples) + "\n```\n")
     return "\n".join(parts)
 
 

@@ -10,7 +10,10 @@ The functions and estimators below are loaded when they are first used::
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+try:
+    from ._version import __version__
+except ImportError:  # a source tree that was never installed
+    __version__ = "0+unknown"
 
 SCHEMA_VERSION = 1
 """Of documents and manifests; raised when a reader of older ones would misread them."""

@@ -31,7 +31,8 @@ class Option:
     type : type, optional
         On the command line, where it differs from the field's.
     complete : str, optional
-        What the shell completes: ``models``, ``layers``, ``datasets``, or ``methods:FAMILY``.
+        What the shell completes: ``models``, ``datasets``, ``layers`` or ``layers:FIELD`` (of the model in that field),
+        or ``methods:FAMILY``.
     read : str, optional
         ``pairs`` (repeated NAME=PATH), ``parameters`` (repeated NAME=VALUE), ``stdin`` (``-`` reads a path).
     argument : bool

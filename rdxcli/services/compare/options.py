@@ -137,12 +137,14 @@ class CompareOptions(WithShortcuts):
         Where names for concepts come from, if they are wanted.
     """
 
-    a: str | Representation = option("First model, array file or artifact.", type=str, argument=True, read="stdin")
-    b: str | Representation = option("Second one.", type=str, argument=True)
+    a: str | Representation = option(
+        "First model, array file or artifact.", type=str, argument=True, read="stdin", complete="models"
+    )
+    b: str | Representation = option("Second one.", type=str, argument=True, complete="models")
     k: int | None = option("Concepts per direction (default: 3).", "--k", "-k", low=1, parameter="n_clusters")
     selection: SelectionOptions = field(default_factory=SelectionOptions)
-    layer_a: str | None = option("Layer of the first model.", complete="layers")
-    layer_b: str | None = option("Layer of the second model.", complete="layers")
+    layer_a: str | None = option("Layer of the first model.", complete="layers:a")
+    layer_b: str | None = option("Layer of the second model.", complete="layers:b")
     drop_a: str | None = option("Columns of the first representation to leave out, like 0-63,70.")
     drop_b: str | None = option("The same for the second one.")
     pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
@@ -154,7 +156,7 @@ class CompareOptions(WithShortcuts):
     reference: tuple[str, str] | None = option(
         "A second pair, for example one model under two seeds: is A B more different?"
     )
-    reference_layer: str | None = option("Layer of both models of the reference pair.", complete="layers")
+    reference_layer: str | None = option("Layer of both models of the reference pair.", complete="layers:a")
     yardstick: str | None = option(
         "A reference pair made of the first model: halves (of its dimensions) or jitter (10 % of noise)."
     )

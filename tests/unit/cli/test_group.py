@@ -1,0 +1,104 @@
+"""The commands by name: imported when called, completed by the shell, helped with the pages and the parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import rdx_here
+
+from rdxcli.cli.group import COMMANDS, entry, loaded
+
+PROGRAM = "import sys; sys.argv[0] = 'rdx'; from rdxcli.cli.app import main; main()"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_sentence_of_a_command_is_its_own(name: str) -> None:
+    assert COMMANDS[name].help == entry(name).help.split("\n\n")[0]
+    assert loaded(name).name == name
+
+
+def _cpu_seconds(code: str, *arguments: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_costs_little_more_than_its_libraries() -> None:
+    # processor time, and the least of several runs in turn: what else the machine does hardly counts
+    pairs = [(_cpu_seconds(PROGRAM, "--help"), _cpu_seconds("import typer, rich.table")) for _ in range(5)]
+    ours, libraries = (min(side) for side in zip(*pairs, strict=True))
+    assert ours < 1.8 * libraries
+
+
+def test_a_command_imports_no_other() -> None:
+    code = f"import sys; sys.argv[1:] = ['doctor', '--help']\ntry:\n  {PROGRAM}\nexcept SystemExit: pass\n"
+    code += "print('rdxcli.cli.compare' in sys.modules, 'rdxcli.cli.listing' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False True\n")
+
+
+def _rdx_on_path(folder: Path) -> dict[str, str]:
+    (folder / "rdx").write_text(f'#!/bin/sh\nexec {sys.executable} -m rdxcli "$@"\n', "utf-8")
+    (folder / "rdx").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("rdx comp", "compare"),
+        ("rdx compare digits-cnn-", "digits-cnn-m35"),
+        ("rdx explain --method le-", "le-label"),
+        ("rdx list mod", "models"),
+        ("rdx compare a.npy digits-cnn --layer-b con", "conv1"),
+        ("rdx help signif", "significance"),
+        ("rdx visualize --form", "--format"),
+    ],
+)
+def test_the_shell_completes(line: str, expected: str, tmp_path: Path) -> None:
+    asked = {"_RDX_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    done = subprocess.run(
+        ["rdx"], env={**_rdx_on_path(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" not in done.stdout
+    assert expected in done.stdout.split()
+
+
+def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None:
+    command = ["bash", "-c", "rdx --install-completion; true"]
+    done = subprocess.run(
+        command, env=_rdx_on_path(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "bash completion installed" in done.stdout + done.stderr
+    script = (tmp_path / ".bash_completions" / "rdx.sh").read_text("utf-8")
+    assert "_RDX_COMPLETE=complete_bash" in script
+    assert str(tmp_path / ".bash_completions" / "rdx.sh") in (tmp_path / ".bashrc").read_text("utf-8")
+
+
+def test_help_of_a_method_shows_its_parameters(tmp_path: Path) -> None:
+    said = re.sub(r"\s+", " ", rdx_here("explain", "--method", "uibe", "--help", cwd=tmp_path).stdout)
+    assert "--target" in said
+    assert "parameters of uibe: --param NAME=VALUE" in said
+    assert "n_directions" in said
+    assert "parameters of" not in rdx_here("explain", "--help", cwd=tmp_path).stdout
+    wrong = rdx_here("compare", "--method=rdxx", "--help", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "unknown method: `rdxx`" in wrong.stderr
+
+
+def test_help_shows_pages(tmp_path: Path) -> None:
+    assert rdx_here("help", "linear_explanations", cwd=tmp_path).stdout.startswith("# Linear explanations")
+    topics = {row["topic"] for row in json.loads(rdx_here("help", "--json", cwd=tmp_path).stdout)}
+    assert {"models", "significance", "outputs"} <= topics
+    wrong = rdx_here("help", "significanse", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "did you mean `significance`" in wrong.stderr
