@@ -176,6 +176,8 @@ class DifferenceConcept:
         What the group explains: (mean affinity - 1) x share of the samples.
     interval : (float, float) or None
         95 % for the strength, over samples.
+    elsewhere : mapping
+        Where its members lie in both models, see `rdxcli.methods.difference.whereabouts.whereabouts`.
     words : sequence of mapping
         Names of the concept with their margins, when asked for.
     """
@@ -192,6 +194,7 @@ class DifferenceConcept:
     words: Sequence[Mapping[str, Any]] = ()
     strength: float | None = None
     interval: tuple[float, float] | None = None
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -424,7 +424,8 @@ class _Run:
         stage, share = self.report.bottleneck, max(self.report.waits.values()) / elapsed
         advice = {
             "decoding": "more --workers may help",
-            "computing": "a GPU or --dtype float16 may help",
+            # half precision is several times slower on most CPUs
+            "computing": f"{'--dtype float16' if getattr(self.task, 'on_cuda', False) else 'a GPU'} may help",
             "writing": "a faster disk for --outputs may help",
         }[stage]
         left = (total - self.report.computed) / rate

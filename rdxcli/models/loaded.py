@@ -113,6 +113,11 @@ class LoadedModel:
             return found
         return resolve_layer(self.module, str(self._default_layer), "")
 
+    @cached_property
+    def has_head(self) -> bool:
+        """Whether the output is that of a classifier, in front of which there is a representation."""
+        return penultimate_layer(self.module, self._example(), self.tokens, self._classifier) != OUTPUT
+
     def layers(self) -> list[LayerInfo]:
         """Every layer that can be read, in the order of the forward pass. Costs one pass, then cached."""
         if self._layers is None:

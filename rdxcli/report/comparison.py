@@ -112,6 +112,7 @@ def _view(
         shown = [
             {
                 **_concept(c, document[key]["name"], colours, thumbnails, labels, base),
+                "elsewhere": _elsewhere(c, document[key]["name"], document[other]["name"]),
                 "shared": [said(one) for one in shared.get(f"{key}{c['index']}", [])],
             }
             for c in chosen
@@ -216,13 +217,13 @@ def _predictions(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {
         "source": found["source"],
         "columns": [PREDICTION_COLUMNS[name] for name in names],
-        "tested": PREDICTION_COLUMNS[found["tested"]],
+        "tested": " and ".join(PREDICTION_COLUMNS[name] for name in found["tested"]),
         "rows": [
             {
                 "name": name,
                 "n": row["n"],
                 "rates": [row[key] for key in names],
-                "p": row.get("p_corrected"),
+                "p": min((test["p_corrected"] for test in row.get("tests", {}).values()), default=None),
                 "anchor": name if name in found["groups"] else None,
             }
             for name, row in rows
@@ -278,6 +279,25 @@ def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float]
         for name, share in list(concept["labels"].items())[:most]
     ]
     return f"{said}, {', '.join(parts)}." if parts else f"{said}."
+
+
+def _elsewhere(concept: Mapping[str, Any], holder: str, other: str) -> str:
+    """Where the members lie in the other model."""
+    found = concept.get("elsewhere")
+    if not found:
+        return ""
+    parts = [
+        f"of the ten nearest neighbours of its images, {found['own']:.0%} belong to the group in {holder}, "
+        f"{found['other']:.0%} in {other} (by chance {found['chance']:.0%})"
+    ]
+    for one in found["labels"] if len(found["labels"]) > 1 else ():
+        among = [
+            f"in {model} among {', '.join(f'{clean(name, 40)} {share:.0%}' for name, share in one[side].items())}"
+            for side, model in (("own", holder), ("other", other))
+        ]
+        parts.append(f"the {one['n']} of {clean(one['label'], 40)} lie {', '.join(among)}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:

@@ -14,7 +14,7 @@ CLEAR_NUMBER, CLEAR_SHARE = 0.28, 0.1
 
 MOST = 3  # sentences of a group
 
-REPEATED = ("prediction of a", "prediction of b", "a is", "b is")
+REPEATED = {f"{what} {side}" for side in "ab" for what in ("prediction of", "confidence of")} | {"a is", "b is"}
 """Columns whose news the predictions and the make-up of a group tell already."""
 
 _WORDS = {

@@ -49,8 +49,8 @@ class ExtractOptions:
     ----------
     model : str
         Name; see `rdxcli.models.grammar`.
-    layers : sequence of str
-        Module paths or aliases; empty for the default layer.
+    layers : sequence of str or None
+        Module paths or aliases; None, or nothing at all, for the default layer.
     pool : str
         ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
     dtype : str
@@ -80,7 +80,7 @@ class ExtractOptions:
     """
 
     model: str
-    layers: Sequence[str] = ()
+    layers: Sequence[str | None] = ()
     pool: str = "auto"
     dtype: str = "float32"
     selection: SelectionOptions = field(default_factory=SelectionOptions)
@@ -264,6 +264,7 @@ def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[s
     return {
         "model": job.model.description(),
         "dataset": job.description,
+        **({"classifier": job.model.has_head} if layer == "output" else {}),
         "asked_layer": job.asked[job.layers.index(layer)],
         "shape": list(done.shape),
         "dtype": np.dtype(dtype).name,

@@ -46,6 +46,7 @@ def resolve_representation(
     force: bool = False,
     spatial: bool = False,
     untrained: bool = False,
+    dtype: str = "float32",
 ) -> Representation:
     """The representation that ``text`` names.
 
@@ -71,6 +72,8 @@ def resolve_representation(
         Accept (n, c, h, w).
     untrained : bool
         Accept a model with random weights.
+    dtype : str
+        Of the weights and the computation of a model.
 
     Raises
     ------
@@ -89,22 +92,69 @@ def resolve_representation(
         record = _load_array(file, arrays, spatial, pool)
         return _selected(record if file == text else replace(record, name=text), selection)
 
+    options = ExtractOptions(
+        model=text,
+        layers=(layer,) if layer else (),
+        pool=pool,
+        dtype=dtype,
+        run=_of_precision(pool, dtype),
+        selection=selection,
+        outputs=outputs,
+        device=device,
+        engine="local",
+        force=force,
+        untrained=untrained,
+    )
+    return _flat(_extracted(options)[0], spatial, pool)
+
+
+def resolve_with_logits(
+    text: str,
+    *,
+    layer: str | None = None,
+    pool: str = "auto",
+    selection: SelectionOptions | None = None,
+    outputs: Path = Path("outputs"),
+    device: str = "auto",
+    force: bool = False,
+    dtype: str = "float32",
+) -> tuple[Representation, Representation | None]:
+    """The representation of a model as `resolve_representation` gives it, and the logits of its classifier.
+
+    Both are read in one pass. None where the model has no classifier.
+    """
+    options = ExtractOptions(
+        model=text,
+        layers=(layer, "output"),
+        pool=pool,
+        dtype=dtype,
+        run=_of_precision(pool, dtype),
+        selection=selection or SelectionOptions(),
+        outputs=outputs,
+        device=device,
+        engine="local",
+        force=force,
+    )
+    found = _extracted(options)
+    logits = found[-1]
+    return _flat(found[0], False, pool), logits if logits.source.get("classifier") and logits.values.ndim == 2 else None
+
+
+def _of_precision(pool: str, dtype: str) -> str | None:
+    """Activations of half precision live beside those of full precision."""
+    return None if dtype == "float32" else f"{pool}-{dtype}"
+
+
+def is_model(text: str | Representation, outputs: Path, root: Path | None = None) -> bool:
+    """Whether ``text`` names a model: neither an artifact nor a file of arrays."""
+    return isinstance(text, str) and find_activations(text, outputs) is None and not is_array(array_file(text, root))
+
+
+def _extracted(options: ExtractOptions) -> list[Representation]:
     try:
-        options = ExtractOptions(
-            model=text,
-            layers=(layer,) if layer else (),
-            pool=pool,
-            selection=selection,
-            outputs=outputs,
-            device=device,
-            engine="local",
-            force=force,
-            untrained=untrained,
-        )
-        done = extract(options)
+        return [open_activations(done.artifact) for done in extract(options)]
     except UnknownNameError as error:
-        raise _with_files(error, text) from None
-    return _flat(open_activations(done[0].artifact), spatial, pool)
+        raise _with_files(error, options.model) from None
 
 
 def array_file(text: str, root: Path | None = None) -> str:
@@ -176,6 +226,7 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
             "pool": parameters["pool"],
             "dataset": dataset.get("name"),
             **({"failed": failed} if failed else {}),
+            **({"classifier": True} if artifact.manifest.details.get("classifier") else {}),
         },
         dataset=dataset.get("spec"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -218,3 +219,45 @@ def test_predictions_beside_representations(folder: Path) -> None:
     )
     assert probe.returncode == 0, probe.stderr
     assert json.loads(probe.stdout)["predictions"]["source"] == "linear probe, 5-fold"
+
+
+def test_the_heads_of_two_models_are_read_with_their_features(tmp_path: Path) -> None:
+    quick = ("--no-test", *QUICK, "--sample", "300")
+    done = rdx_here("compare", "digits-cnn-m35", "digits-cnn", *quick, "--fail-on", "flips>1%", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    found = document["predictions"]
+    assert found["source"].startswith("of the models' own heads")
+    assert found["accuracy_b"]["value"] > 0.99
+    assert found["positive_flips"]["count"] == found["churn"]["count"] > 20  # every 5 was called a 3
+    assert -0.1 < found["confidence_shift"]["value"] < 0.1
+    mixed = max(found["groups"].values(), key=lambda group: group["positive_flips"]["value"])
+    assert mixed["tests"]["positive_flips"]["p_corrected"] < 1e-6
+    assert "went from wrong to right" in " ".join(done.stderr.split())
+    assert done.stderr.count("extracting conv2, output of") == 2  # one pass each
+    with open(tmp_path / document["artifact"] / "images.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 300
+    moved = [float(row["common_neighbours"]) for row in rows]
+    assert moved == sorted(moved)
+    assert sum(row["a is"] == "wrong" and row["b is"] == "right" for row in rows) == found["churn"]["count"]
+    for concept in document["concepts"]:
+        assert sum(row[f"concept_{concept['closer_in']}"] == str(concept["index"]) for row in rows) == concept["size"]
+        assert concept["elsewhere"]["own"] > concept["elsewhere"]["chance"]
+    given = ("--predictions-a", "p.txt", "--predictions-b", "p.txt")
+    (tmp_path / "p.txt").write_text("0\n" * 300)
+    told = rdx_here("compare", "digits-cnn-m35", "digits-cnn", *quick, "--run", "given", *given, cwd=tmp_path)
+    assert json.loads(told.stdout)["predictions"]["source"] == "given"
+
+
+def test_half_precision_is_no_change_and_lives_beside_full(tmp_path: Path) -> None:
+    quick = ("--no-test", *QUICK, "--sample", "100", "--run", "x", "--on-change", "new")
+    runs = []
+    for options in ((), ("--dtype", "bfloat16"), ()):
+        done = rdx_here("compare", "digits-cnn-m35", "digits-cnn", *quick, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        runs.append(json.loads(done.stdout)["artifact"])
+    assert runs[0] == runs[2] != runs[1]
+    wrong = rdx_here("compare", "digits-cnn-m35", "digits-cnn", "--dtype", "float8", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "bfloat16" in wrong.stderr

@@ -11,12 +11,12 @@ McNemar, Psychometrika 1947.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
+from scipy.special import gammaln, stdtr, stdtrit
 
 NORMAL = 1.959963984540054  # 97.5 % of the standard normal distribution
 
@@ -94,6 +94,7 @@ def compare_predictions(
     second: ArrayLike,
     labels: ArrayLike | None = None,
     groups: Mapping[str, ArrayLike] | None = None,
+    confidences: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[str, Any]:
     """What changes between the predictions of two models.
 
@@ -105,15 +106,19 @@ def compare_predictions(
         True classes, spelled as the predictions are.
     groups : mapping of str to (n,) array-like of bool, optional
         Images that are looked at by themselves, such as the concepts of a comparison.
+    confidences : two (n,) array-likes, optional
+        Probability of the predicted class in both models.
 
     Returns
     -------
     dict
         ``n``, ``churn``, with labels also ``accuracy_a``, ``accuracy_b``, ``negative_flips``, ``positive_flips`` (each
         ``{count, value, low, high}``, 95 %), ``flips_p`` (McNemar), ``classes`` (by true class, or by the first
-        prediction) and ``groups``: counts, the rate of negative flips (without labels: of changed predictions), its
-        difference from all other images with an interval, and a p-value (Fisher) corrected for the number of groups
-        (Holm).
+        prediction) and ``groups``: counts, and ``tests`` of what ``tested`` lists, negative and positive flips (without
+        labels churn): the rate of all other images, the difference from it with an interval, and a p-value (Fisher)
+        corrected for the number of groups and tests (Holm). With confidences ``confidence_a``, ``confidence_b`` (means)
+        and ``confidence_shift``, in all and by group: the mean of the second minus the first, with the interval and the
+        p-value of a paired t test.
 
     Raises
     ------
@@ -145,11 +150,26 @@ def compare_predictions(
         out["flips_p"] = mcnemar(counts[0], counts[1])
     by = a if truth is None else truth
     out["classes"] = {str(name): {"n": int((by == name).sum()), **_rates(marks, by == name)} for name in np.unique(by)}
-    # Where labels are known, what gets worse matters; else any change.
-    what = "churn" if truth is None else "negative_flips"
-    out["tested"] = what
-    out["groups"] = _groups(marks, what, {name: np.asarray(mask, dtype=bool) for name, mask in (groups or {}).items()})
+    out["tested"] = ["churn"] if truth is None else ["negative_flips", "positive_flips"]
+    masks = {name: np.asarray(mask, dtype=bool) for name, mask in (groups or {}).items()}
+    out["groups"] = _groups(marks, out["tested"], masks)
+    if confidences is not None:
+        sure = np.stack([np.asarray(one, dtype=np.float64) for one in confidences])
+        for place, inside in ((out, everything), *((out["groups"][name], masks[name]) for name in out["groups"])):
+            place |= dict(zip(("confidence_a", "confidence_b"), sure[:, inside].mean(axis=1).tolist(), strict=True))
+            place["confidence_shift"] = paired_shift(sure[1, inside] - sure[0, inside])
     return out
+
+
+def paired_shift(differences: np.ndarray) -> dict[str, float]:
+    """Mean of paired differences with its 95 % interval and two-sided p-value (Student's t)."""
+    m, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1) / np.sqrt(m)) if m > 1 else 0.0
+    if error == 0.0:
+        return {"value": mean, "low": mean, "high": mean, "p_value": 1.0 if mean == 0.0 or m < 2 else 0.0}
+    margin = float(stdtrit(m - 1, 0.975)) * error
+    p_value = float(2.0 * stdtr(m - 1, -abs(mean) / error))
+    return {"value": mean, "low": mean - margin, "high": mean + margin, "p_value": p_value}
 
 
 def _rates(marks: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, dict[str, float | int]]:
@@ -162,24 +182,24 @@ def _rates(marks: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, dic
     return out
 
 
-def _groups(marks: Mapping[str, np.ndarray], what: str, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    mark = marks[what]
-    n, every = len(mark), int(mark.sum())
+def _groups(
+    marks: Mapping[str, np.ndarray], tested: Sequence[str], groups: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    n = len(next(iter(marks.values())))
     out: dict[str, dict[str, Any]] = {}
+    tests: list[dict[str, float]] = []
     for name, inside in groups.items():
-        size, count = int(inside.sum()), int((mark & inside).sum())
+        size = int(inside.sum())
         if not 0 < size < n:
             continue
-        low, high = newcombe(count, size, every - count, n - size)
-        out[name] = {
-            "n": size,
-            **_rates(marks, inside),
-            "rest": (every - count) / (n - size),
-            "difference": count / size - (every - count) / (n - size),
-            "low": low,
-            "high": high,
-            "p_value": fisher(count, size, every, n),
-        }
-    for name, corrected in zip(out, holm([one["p_value"] for one in out.values()]), strict=True):
-        out[name]["p_corrected"] = corrected
+        out[name] = {"n": size, **_rates(marks, inside), "tests": {}}
+        for what in tested:
+            count, every = int((marks[what] & inside).sum()), int(marks[what].sum())
+            low, high = newcombe(count, size, every - count, n - size)
+            rest = (every - count) / (n - size)
+            test = {"rest": rest, "difference": count / size - rest, "low": low, "high": high}
+            tests.append({**test, "p_value": fisher(count, size, every, n)})
+            out[name]["tests"][what] = tests[-1]
+    for test, corrected in zip(tests, holm([one["p_value"] for one in tests]), strict=True):
+        test["p_corrected"] = corrected
     return out

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist, squareform
 
+from rdxcli.methods.difference.enrichment import midranks
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.significance import neighbour_disagreement
 from rdxcli.numerics.seeding import generator
@@ -102,7 +103,7 @@ def rsa(R0: ArrayLike, R1: ArrayLike, *, random_state: int = 0) -> float:
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=3)
     rows = _rows(len(R0), RSA_ROWS, random_state, "rsa")
-    order = [_mean_ranks(pdist(np.asarray(R[rows], dtype=np.float64))) for R in (R0, R1)]
+    order = [midranks(pdist(np.asarray(R[rows], dtype=np.float64))) for R in (R0, R1)]
     first, second = (values - values.mean() for values in order)
     scale = float(np.sqrt((first @ first) * (second @ second)))
     if scale == 0.0:
@@ -112,9 +113,3 @@ def rsa(R0: ArrayLike, R1: ArrayLike, *, random_state: int = 0) -> float:
 
 def _rows(n: int, most: int, random_state: int, name: str) -> np.ndarray:
     return np.sort(generator(random_state, "similarity", name).permutation(n)[: min(n, most)])
-
-
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, equal values with the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[place])

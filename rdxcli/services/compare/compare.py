@@ -15,6 +15,7 @@ from rdxcli.artifacts.store import check_reuse
 from rdxcli.datasets.arrays import is_array, load_representation
 from rdxcli.errors import ArtifactError, GateError, UsageError
 from rdxcli.models import resolve
+from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import shown_name, verdict_lines
@@ -28,7 +29,7 @@ from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.predicted import prediction_lines, predictions_document
-from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties
+from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.scores import Evaluation, planted_difference
@@ -55,6 +56,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def check(self) -> Mapping[str, Any]:
         options = self.options
         _one_of("guidance", options.guidance, GUIDANCES)
+        _one_of("dtype", options.dtype, DTYPES)
         if options.on_change not in (None, *ON_CHANGE):
             raise UsageError(f"--on-change {options.on_change}: expected one of {', '.join(ON_CHANGE)}")
         if options.yardstick is not None and options.yardstick not in YARDSTICKS:
@@ -99,7 +101,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "b": self.joined.b,
             "joined": self.joined.describe(),
             "reference": None if self.reference is None else [self.reference.a, self.reference.b],
-            "predictions": None if self.predictions is None else [self.predictions.a, self.predictions.b],
+            "predictions": self.predictions,
             "properties": self.known,
             "naming": self.embedded.source if self.embedded is not None else self.namer,
         }
@@ -162,8 +164,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
             arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}
             record = replace(record, predictions=found, arrays=arrays)
-        shared, _ = shared_properties(self.known, record, joined.a.labels, predictions, draft.path)
+        shared, columns = shared_properties(self.known, record, joined.a.labels, predictions, draft.path)
         record = replace(record, properties=shared)
+        write_images(draft.path / "images.csv", record, evaluation.neighbours, columns)
         np.savez_compressed(draft.path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]
         document = record.to_document()
         write_json(draft.path / "scores.json", {"scores": document["scores"], "difference": document["difference"]})

@@ -98,6 +98,8 @@ class CompareOptions(WithShortcuts):
         Model, array file or artifact, or a record.
     k, gamma, beta, approximate : optional
         Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``.
+    dtype : str
+        Of the weights and the computation of models.
     drop_a, drop_b : str, optional
         Columns to leave out, like ``0-63,70``: what does the model lose without a concept?
     method : str
@@ -148,6 +150,7 @@ class CompareOptions(WithShortcuts):
     drop_a: str | None = option("Columns of the first representation to leave out, like 0-63,70.")
     drop_b: str | None = option("The same for the second one.")
     pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
+    dtype: str = option("Of the models: float32, float16 (for GPUs) or bfloat16.", default="float32")
     arrays: ArrayOptions = field(default_factory=ArrayOptions)
     labels_a: Path | None = option("Labels of the first array only.")
     labels_b: Path | None = option("Labels of the second one only.")

@@ -1,4 +1,4 @@
-"""Predictions beside representations: read from files, or made by a linear probe where labels are known."""
+"""Predictions beside representations: of the models' own heads, from files, or made by a linear probe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.artifacts import fingerprint_array
+from rdxcli.concepts.labels import full_class_list
 from rdxcli.datasets.arrayfiles import ID_NAMES, read_array
 from rdxcli.datasets.tables import pick_column, read_columns, read_values
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
+from rdxcli.progress import log
 from rdxcli.records import DifferenceConcept, Representation
 from rdxcli.representations.joining import join
 
@@ -30,11 +33,75 @@ class Predictions:
     a, b : (n,) arrays of str
     source : str
         Where they come from, in words.
+    confidence_a, confidence_b : (n,) arrays, optional
+        Probability of the predicted class.
+    named : bool
+        Whether classes are spelled as the labels are.
+    note : str, optional
+        What a reader must know.
     """
 
     a: np.ndarray
     b: np.ndarray
     source: str
+    confidence_a: np.ndarray | None = None
+    confidence_b: np.ndarray | None = None
+    named: bool = True
+    note: str | None = None
+
+    def identity(self) -> list[str]:
+        """The content, for a request."""
+        return [fingerprint_array(one) for one in (self.a, self.b)]
+
+
+def predictions_of_heads(a: Representation, b: Representation, root: Path | None = None) -> Predictions | None:
+    """What the classifiers of both models predict.
+
+    Classes are the labels where the data set has as many classes as the heads have outputs; they are taken to be in the
+    data set's order, unless that would make a model no better than guessing.
+
+    Parameters
+    ----------
+    a, b : Representation
+        Logits of the same images.
+    root : Path, optional
+        Where downloads are.
+
+    Returns
+    -------
+    Predictions or None
+        None where the heads have different numbers of outputs.
+    """
+    if a.d != b.d:
+        log.info("the heads of %s and %s have %d and %d outputs: nothing to compare", a.name, b.name, a.d, b.d)
+        return None
+    best = [np.asarray(side.values).argmax(axis=1) for side in (a, b)]
+    first, second = (_confidence(np.asarray(side.values)) for side in (a, b))
+    source = f"of the models' own heads, {a.d:,} outputs"
+    unnamed = Predictions(best[0].astype(np.str_), best[1].astype(np.str_), source, first, second, named=False)
+    if a.labels is None:
+        return unnamed
+    labels = np.asarray(a.labels).astype(np.str_)
+    names, _ = full_class_list(a, labels, root)
+    if len(names) != a.d:
+        note = f"the heads have {a.d:,} outputs, the labels {len(names)} classes: which are right is not known"
+        return replace(unnamed, note=note)
+    named = [np.asarray(names)[one].astype(np.str_) for one in best]
+    guess = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    for side, predicted in zip((a, b), named, strict=True):
+        right = float(np.mean(predicted == labels))
+        if right <= guess:
+            note = f"the outputs of {side.name} do not seem to be the labels in order ({right:.1%} would be right)"
+            return replace(unnamed, note=note)
+    return Predictions(named[0], named[1], source, first, second)
+
+
+def _confidence(scores: np.ndarray) -> np.ndarray:
+    """Probability of the largest of scores, which are logits unless they are probabilities: (n,) float64."""
+    values = np.asarray(scores, dtype=np.float64)
+    if values.min() >= 0.0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
+        return np.asarray(values.max(axis=1))
+    return np.asarray(1.0 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1))
 
 
 def read_predictions(files: tuple[str | None, str | None], a: Representation, b: Representation) -> Predictions | None:
@@ -60,17 +127,26 @@ def read_predictions(files: tuple[str | None, str | None], a: Representation, b:
         raise UsageError(
             f"--predictions-{'a' if files[0] is None else 'b'} is missing", "predictions of both models are compared"
         )
-    sides = [
-        (replace(side, labels=_read(Path(str(file)).expanduser(), side, option)), option)
-        for file, side, option in zip(files, (a, b), ("--predictions-a", "--predictions-b"), strict=True)
-    ]
+    first, second = (
+        _read(Path(file).expanduser(), side, option)
+        for file, side, option in (
+            (files[0], a, "--predictions-a"),
+            (files[1], b, "--predictions-b"),
+        )
+    )
     # Labels travel with the rows; a side without any takes those of the other.
-    first = join(sides[0][0], replace(b, labels=None)).a.labels
-    second = join(replace(a, labels=None), sides[1][0]).a.labels
-    return Predictions(np.asarray(first), np.asarray(second), "given")
+    plain = replace(a, labels=None), replace(b, labels=None)
+
+    def joined(of_a: np.ndarray, of_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = join(replace(a, labels=of_a), plain[1]), join(plain[0], replace(b, labels=of_b))
+        return np.asarray(pairs[0].a.labels), np.asarray(pairs[1].a.labels)
+
+    sure = (None, None) if first[1] is None or second[1] is None else joined(first[1], second[1])
+    return Predictions(*joined(first[0], second[0]), "given", *sure)
 
 
-def _read(path: Path, side: Representation, option: str) -> np.ndarray:
+def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predicted classes, and how sure they are where the file holds scores."""
     if not path.is_file():
         raise InputError(f"{option}: no such file: {path}")
     scores: np.ndarray | None = None
@@ -86,7 +162,7 @@ def _read(path: Path, side: Representation, option: str) -> np.ndarray:
         found = _classes(scores, side)
     if len(found) != side.n:
         raise InputError(f"{option}: got {len(found)} predictions for the {side.n} rows of {side.name}")
-    return np.array(found, dtype=np.str_)
+    return np.array(found, dtype=np.str_), None if scores is None else _confidence(scores)
 
 
 def _by_id(path: Path, side: Representation, option: str) -> list[str] | None:
@@ -121,11 +197,23 @@ def predictions_document(
     """The entry ``predictions`` of the document, with a group per concept; empty without predictions."""
     if predictions is None:
         return {}
-    groups = {
+    sure = predictions.confidence_a, predictions.confidence_b
+    found = compare_predictions(
+        predictions.a,
+        predictions.b,
+        labels if predictions.named else None,
+        groups_of(concepts, arrays),
+        None if sure[0] is None or sure[1] is None else (sure[0], sure[1]),
+    )
+    return {"source": predictions.source, "note": predictions.note, **found}
+
+
+def groups_of(concepts: Sequence[DifferenceConcept], arrays: Any) -> dict[str, np.ndarray]:
+    """Which images each concept holds, by its name (``a1``)."""
+    return {
         f"{concept.closer_in}{concept.index}": arrays[f"labels_{concept.closer_in}"] == concept.index
         for concept in concepts
     }
-    return {"source": predictions.source, **compare_predictions(predictions.a, predictions.b, labels, groups)}
 
 
 def prediction_lines(document: Mapping[str, Any]) -> list[str]:
@@ -145,15 +233,29 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         )
         + "."
     ]
-    words = {"negative_flips": "went from right to wrong", "churn": "changed"}[found["tested"]]
+    shift = found.get("confidence_shift")
+    if shift:
+        how = "less" if shift["value"] < 0.0 else "more"
+        lines.append(
+            f"b is {how} sure of its predictions than a: {found['confidence_b']:.1%} against "
+            f"{found['confidence_a']:.1%} (difference {shift['low']:+.1%} to {shift['high']:+.1%}, "
+            f"p = {shift['p_value']:.2g})."
+        )
+    if found.get("note"):
+        lines.append(f"note: {found['note']}")
+    words = {
+        "negative_flips": "went from right to wrong",
+        "positive_flips": "went from wrong to right",
+        "churn": "changed",
+    }
     for name, group in found["groups"].items():
-        if group["p_corrected"] <= CLEAR:
-            count = group[found["tested"]]["count"]
-            lines.append(
-                f"Of the {group['n']} images in {name}, {count} {words} ({count / group['n']:.1%}; of all others "
-                f"{group['rest']:.1%}; difference {group['low']:.1%} to {group['high']:.1%}, "
-                f"p = {group['p_corrected']:.2g})."
-            )
+        for what, test in group["tests"].items():
+            if test["p_corrected"] <= CLEAR:
+                lines.append(
+                    f"Of the {group['n']} images in {name}, {group[what]['count']} {words[what]} "
+                    f"({group[what]['value']:.1%}; of all others {test['rest']:.1%}; difference {test['low']:.1%} to "
+                    f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
+                )
     return lines
 
 

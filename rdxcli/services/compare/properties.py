@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.metadata import Metadata, read_metadata
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import RdxError, UsageError
+from rdxcli.methods.difference.change import shared
 from rdxcli.methods.difference.enrichment import Shared, enrich
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log
 from rdxcli.records import Comparison
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.predicted import Predictions
+from rdxcli.services.compare.predicted import Predictions, groups_of
 
 MOST_MEASURED = 2000
 """Pictures that are measured; of more, so many are drawn with the seed."""
@@ -119,19 +120,20 @@ def shared_properties(
     """The entry ``properties`` of the document, with every test in ``properties.csv``; and the columns by name."""
     columns = known.columns(record.n)
     read = list(columns)
-    for side in ("a", "b") if predictions is not None else ():
-        columns[f"prediction of {side}"] = np.asarray(getattr(predictions, side)).astype(np.str_)
-        if labels is not None:
-            wrong = columns[f"prediction of {side}"] != np.asarray(labels).astype(np.str_)
-            columns[f"{side} is"] = np.where(wrong, "wrong", "right")
-    groups = {
-        f"{concept.closer_in}{concept.index}": record.arrays[f"labels_{concept.closer_in}"] == concept.index
-        for concept in record.concepts
-    }
+    if predictions is not None:
+        for side in ("a", "b"):
+            columns[f"prediction of {side}"] = np.asarray(getattr(predictions, side)).astype(np.str_)
+            if labels is not None and predictions.named:
+                wrong = columns[f"prediction of {side}"] != np.asarray(labels).astype(np.str_)
+                columns[f"{side} is"] = np.where(wrong, "wrong", "right")
+        if predictions.confidence_a is not None and predictions.confidence_b is not None:
+            columns["confidence of a"], columns["confidence of b"] = predictions.confidence_a, predictions.confidence_b
+            columns["confidence shift"] = predictions.confidence_b - predictions.confidence_a
+    groups = groups_of(record.concepts, record.arrays)
     if not columns or not groups:
         return {}, columns
     found = enrich(groups, columns, labels)
-    _write(folder / "properties.csv", found)
+    _write(folder / "properties.csv", list(Shared.__dataclass_fields__), (one.to_dict().values() for one in found))
     document = {
         "asked": {name: PROPERTIES.get(name, "from the table" if name in read else "") for name in columns},
         "measured": len(known.rows),
@@ -142,9 +144,31 @@ def shared_properties(
     return document, columns
 
 
-def _write(path: Path, found: list[Shared]) -> None:
-    rows: list[Mapping[str, Any]] = [one.to_dict() for one in found]
+def write_images(
+    path: Path, record: Comparison, neighbours: tuple[np.ndarray, np.ndarray] | None, columns: Mapping[str, np.ndarray]
+) -> None:
+    """A row per image, those that moved most first: its neighbours in common, its concepts, all that is known of it."""
+    arrays = record.arrays
+    table: dict[str, np.ndarray] = {"sample_id": arrays["sample_ids"]}
+    order = np.arange(record.n)
+    if neighbours is not None:
+        table["common_neighbours"] = shared(*neighbours) / neighbours[0].shape[1]
+        order = np.argsort(table["common_neighbours"], kind="stable")
+    if "labels" in arrays:
+        table["label"] = arrays["labels"]
+    table |= {f"concept_{side}": arrays[f"labels_{side}"] for side in ("a", "b")}
+    table |= {name: values for name, values in columns.items() if name not in table}
+    rows = zip(*(values[order].tolist() for values in table.values()), strict=True)
+    _write(path, list(table), ([_cell(value) for value in row] for row in rows))
+
+
+def _cell(value: Any) -> Any:
+    """Unknown numbers and dates are empty."""
+    return "" if value is None or value != value else f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _write(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(Shared.__dataclass_fields__))
-        writer.writeheader()
+        writer = csv.writer(stream)
+        writer.writerow(names)
         writer.writerows(rows)

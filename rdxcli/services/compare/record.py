@@ -11,6 +11,7 @@ from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.results import Concept
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
+from rdxcli.methods.difference.whereabouts import whereabouts
 from rdxcli.numerics.neighbours import Points, nearest
 from rdxcli.records import Comparison, DifferenceConcept
 from rdxcli.representations.joining import Joined
@@ -67,7 +68,7 @@ def make_record(
             fit_options=given,
             random_state=options.seed,
         )
-    concepts, labels = _concepts(estimator, joined, stability)
+    concepts, labels = _concepts(estimator, joined, stability, evaluation.neighbours)
     grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
     notes = [*joined.notes, *map(_by_side, estimator.notes_)]
     failed = failed_samples(joined)
@@ -119,7 +120,10 @@ def _by_side(note: str) -> str:
 
 
 def _concepts(
-    estimator: Any, joined: Joined, stability: Mapping[str, Any]
+    estimator: Any,
+    joined: Joined,
+    stability: Mapping[str, Any],
+    neighbours: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
     """Concepts of both directions, those that explain most first, and the labels in that order (0 = none)."""
     ids, classes = joined.a.sample_ids, joined.a.labels
@@ -128,6 +132,7 @@ def _concepts(
     for direction, result in estimator.directions_.items():
         side = CLOSER_IN[direction]
         renumbered = np.zeros(joined.a.n, dtype=np.int32)
+        lists = neighbours if neighbours is None or side == "a" else neighbours[::-1]
         for index, found in enumerate(_by_strength(result.concepts), start=1):
             members = np.flatnonzero(result.labels == found.label)
             renumbered[members] = index
@@ -145,6 +150,7 @@ def _concepts(
                     labels=make_up(classes[members]) if classes is not None else {},
                     strength=_strength(found, joined.a.n),
                     interval=trust.get("interval"),
+                    elsewhere={} if lists is None else whereabouts(renumbered == index, *lists, classes),
                 )
             )
         labels[side] = renumbered

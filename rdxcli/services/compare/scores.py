@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from rdxcli.errors import UsageError
+from rdxcli.methods.difference.change import neighbour_lists, shared
+from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.planted import Planted, recovery
 from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, score_grids
-from rdxcli.methods.difference.similarity import mutual_neighbours, rsa
+from rdxcli.methods.difference.similarity import KNN_ROWS, mutual_neighbours, rsa
 from rdxcli.progress import log
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.predicted import Predictions
@@ -23,6 +25,9 @@ DIRECT_BELOW = 3000
 """Below this n distances are direct differences; above, matrix products."""
 
 PROBE_ROWS = 10_000
+
+NEIGHBOURS = 10
+"""Of each image, for what moved."""
 
 PREFIXES = {"silb": "", "mned": "_euclidean", "zplsed": "_local"}
 
@@ -83,6 +88,20 @@ class Evaluation:
         return self._distances[name]
 
     @cached_property
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The ten nearest neighbours of every image in both: two (n, k) arrays; None above `ALL_DISTANCES_BELOW`."""
+        n = self.joined.a.n
+        if not 1 < n <= ALL_DISTANCES_BELOW:
+            return None
+        return neighbour_lists(*check_pair(self.joined.a.values, self.joined.b.values), min(NEIGHBOURS, n - 1))
+
+    def _mutual_neighbours(self) -> float:
+        if self.neighbours is not None and self.joined.a.n <= KNN_ROWS:
+            first, second = self.neighbours
+            return float(shared(first, second).mean() / first.shape[1])
+        return mutual_neighbours(self.joined.a.values, self.joined.b.values, k=NEIGHBOURS, random_state=self.seed)
+
+    @cached_property
     def orientation(self) -> dict[str, float | int | None]:
         """CKA, mutual nearest neighbours, RSA, and the probe where labels are known; the same for every method."""
 
@@ -90,7 +109,7 @@ class Evaluation:
         out: dict[str, float | int | None] = {}
         for name, compute in (
             ("cka", lambda: linear_cka(a, b)),
-            ("mutual_knn", lambda: mutual_neighbours(a, b, random_state=self.seed)),
+            ("mutual_knn", self._mutual_neighbours),
             ("rsa", lambda: rsa(a, b, random_state=self.seed)),
         ):
             try:

@@ -13,10 +13,10 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.numerics.seeding import generator
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
-from rdxcli.representations.resolve import resolve_representation
+from rdxcli.representations.resolve import is_model, resolve_representation, resolve_with_logits
 from rdxcli.services.base import parse_units
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.predicted import Predictions, read_predictions
+from rdxcli.services.compare.predicted import Predictions, predictions_of_heads, read_predictions
 
 YARDSTICKS = ("halves", "jitter")
 JITTER = 0.1  # of the spread of each feature
@@ -24,20 +24,40 @@ JITTER = 0.1  # of the spread of each feature
 
 def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
     """Both sides on the samples they share, under names that tell them apart, and predictions that were given."""
-    a, b = (
-        without(_resolve(options, text, layer, arrays), drop, option)
-        for text, layer, arrays, drop, option in (
-            (options.a, options.layer_a, _own(options, "a"), options.drop_a, "--drop-a"),
-            (options.b, options.layer_b, _own(options, "b"), options.drop_b, "--drop-b"),
-        )
-    )
+    (a, logits_a), (b, logits_b) = _read_sides(options)
+    a, b = without(a, options.drop_a, "--drop-a"), without(b, options.drop_b, "--drop-b")
     predictions = read_predictions((options.predictions_a, options.predictions_b), a, b)
+    if logits_a is not None and logits_b is not None:
+        both = join(logits_a, logits_b)
+        predictions = predictions_of_heads(both.a, both.b, options.selection.root)
     note = None
     if _labels_by_position(options, a, b):
         b = replace(b, labels=None)
         note = f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}"
     joined = join(*told_apart(a, b, options.a, options.b))
     return replace(joined, notes=[*joined.notes, note]) if note else joined, predictions
+
+
+def _read_sides(options: CompareOptions) -> list[tuple[Representation, Representation | None]]:
+    """Both sides, with the logits of their heads where both are whole models and no predictions are given."""
+    sides = ((options.a, options.layer_a, "a"), (options.b, options.layer_b, "b"))
+    root = options.selection.root
+    heads = (options.predictions_a, options.predictions_b, options.drop_a, options.drop_b) == (None,) * 4
+    if not heads or not all(is_model(text, options.outputs, root) for text, _, _ in sides):
+        return [(_resolve(options, text, layer, _own(options, side)), None) for text, layer, side in sides]
+    return [
+        resolve_with_logits(
+            str(text),
+            layer=layer,
+            pool=options.pool,
+            selection=options.selection,
+            outputs=options.outputs,
+            device=options.device,
+            force=options.force,
+            dtype=options.dtype,
+        )
+        for text, layer, _ in sides
+    ]
 
 
 def _own(options: CompareOptions, side: str) -> ArrayOptions:
@@ -180,4 +200,5 @@ def _resolve(
         outputs=options.outputs,
         device=options.device,
         force=options.force,
+        dtype=options.dtype,
     )

@@ -21,9 +21,9 @@ def test_counts_by_hand():
     assert found["accuracy_b"]["value"] == 5 / 8
     assert found["classes"]["y"]["negative_flips"]["count"] == 1
     assert found["groups"]["g"]["n"] == 4
-    assert found["groups"]["g"]["difference"] == 0.0
+    assert found["groups"]["g"]["tests"]["negative_flips"]["difference"] == 0.0
     bare = compare_predictions(a, b, None, {"g": truth == "y"})
-    assert bare["tested"] == "churn"
+    assert bare["tested"] == ["churn"]
     assert set(bare["classes"]) == {"x", "y"}
     assert "negative_flips" not in bare
 
@@ -63,9 +63,10 @@ def test_the_level_of_the_groups_and_the_coverage_of_the_intervals():
         label = rng.integers(0, 4, 200)
         groups = {str(k): label == k for k in range(4)}
         found = compare_predictions(a, b, truth, groups)["groups"]
-        alarms += any(one["p_corrected"] <= 0.05 for one in found.values())
-        held += sum(one["low"] <= 0 <= one["high"] for one in found.values())
-        intervals += len(found)
+        tests = [test for one in found.values() for test in one["tests"].values()]
+        alarms += any(one["p_corrected"] <= 0.05 for one in tests)
+        held += sum(one["low"] <= 0 <= one["high"] for one in tests)
+        intervals += len(tests)
     assert alarms <= 0.05 * 300
     assert 0.93 <= held / intervals <= 0.98
     assert newcombe(9, 10, 1, 10)[0] > 0
@@ -78,9 +79,26 @@ def test_planted_flips_are_found_where_they_are():
     group = np.arange(300) < 60
     b[:30] = (b[:30] + 1) % 5
     found = compare_predictions(truth, b, truth, {"hit": group, "other": np.arange(300) >= 200})
-    assert found["groups"]["hit"]["p_corrected"] < 1e-6
+    assert found["groups"]["hit"]["tests"]["negative_flips"]["p_corrected"] < 1e-6
     assert found["flips_p"] < 1e-6
     assert found["groups"]["hit"]["negative_flips"]["count"] == 30
+
+
+def test_confidence_shifts_no_more_often_by_chance_than_promised():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 4, 120)
+    group = np.arange(120) < 30
+    alarms, found = [], {}
+    for _ in range(200):
+        sure = rng.beta(8, 2, size=(2, 120))
+        found = compare_predictions(truth, truth, truth, {"g": group}, tuple(sure))
+        alarms += [found["confidence_shift"]["p_value"] <= 0.05, found["groups"]["g"]["confidence_shift"]["low"] > 0]
+    assert np.mean(alarms[::2]) <= 0.1  # 99.9 % of binomials
+    assert np.mean(alarms[1::2]) <= 0.06
+    sure[1, :30] -= 0.2
+    found = compare_predictions(truth, truth, truth, {"g": group}, tuple(sure))
+    assert found["groups"]["g"]["confidence_shift"]["high"] < 0
+    assert found["groups"]["g"]["confidence_shift"]["p_value"] < 1e-4
 
 
 def test_what_does_not_fit_is_refused():
