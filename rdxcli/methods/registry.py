@@ -178,6 +178,13 @@ _BUILT_IN = (
         analysis="directions",
     ),
     Method(
+        "tcav",
+        "explain",
+        "rdxcli.methods.directions.tcav:TCAV",
+        "directions: concepts that you show with --concept-images (TCAV, Pattern-CAV)",
+        analysis="directions",
+    ),
+    Method(
         "rdr",
         "explain",
         "rdxcli.methods.regions.rdr:RDR",

@@ -57,8 +57,8 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
 _TEXT = "Images in which the detector of a direction responds most"
 _WHERE = "; the colour over an image shows where."
 _EFFECT = (
-    "what the logits lose when the concept is taken away where it is; only those marked * are more than random filters "
-    "do."
+    "what the logits lose when the concept is taken away where it is; only those marked * are more than chance (random "
+    "filters, or random images in the place of the concept's)."
 )
 _LABELS = "labels of the images in which the detector responds."
 _IMAGES = (
@@ -100,6 +100,17 @@ def _card(entry: Mapping[str, Any]) -> Card:
         )
     if "stability" in entry:
         facts.append(("stability", entry["stability"], "Cosine with its match when half of the samples are used"))
+    given = entry.get("concept")
+    if given:
+        facts.append(
+            (
+                "told apart",
+                f"{given['accuracy']:.0%}",
+                "Unseen images of the concept and random ones, balanced accuracy",
+            )
+        )
+        facts.append(("by chance", f"{given['accuracy_chance']:.0%}", "What 95 % of permuted labels stay below"))
+        facts.append(("recall", f"{given['recall']:.0%}", "Images of the concept in which the detector responds"))
     mask = entry.get("mask_label")
     if mask:
         facts.append(("IoU", mask["iou"], "Overlap with the concept mask on held-out images"))
@@ -113,7 +124,9 @@ def _card(entry: Mapping[str, Any]) -> Card:
     if words:
         said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
     title = f"Direction {entry['index']}"
-    if mask:
+    if given:
+        title += f": {given['name']}"
+    elif mask:
         title += f": {mask['concept']}" + ("" if mask["interpretable"] else " (hardly)")
     state = entry.get("health", "sound")
     if state != "sound":
@@ -195,6 +208,8 @@ def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
 def _name(entry: Mapping[str, Any]) -> str:
     """The number of a direction, with its name where it has a clear one."""
     mask, words = entry.get("mask_label"), entry.get("words") or []
+    if entry.get("concept"):
+        return str(entry["concept"]["name"])
     said = mask["concept"] if mask and mask["interpretable"] else ""
     if not said and words and words[0]["p_value"] < 0.05:
         said = words[0]["word"]

@@ -29,6 +29,7 @@ from rdxcli.methods.directions.features import as_maps, positions
 from rdxcli.methods.directions.influence import claims, influence, random_filters
 from rdxcli.methods.directions.labelling import OUTSIDE, label_by_masks, mask_chance
 from rdxcli.methods.directions.synthetic import SyntheticCase, generate, named
+from rdxcli.methods.directions.tcav import TCAV
 from rdxcli.methods.directions.uibe import UIBE
 from rdxcli.models import load
 from rdxcli.models.preprocessing import cut_labels
@@ -239,7 +240,33 @@ def masks(folder: Path, seeds: int) -> None:
         print(f"| {name} | {whose} | {mean[0]:.1f} of 16 | {mean[1]:.1f}{some} | {ious} |", flush=True)
 
 
-PARTS = ("significance", "planted", "found", "masks")
+def shown(loaders: Loaders, seeds: int) -> None:
+    """Concepts that are shown (TCAV): sets of random images, and images that the network takes for one class."""
+    print("| data | random sets of five with a claim | with p < 0.05 | classes found |\n|---|---|---|---|", flush=True)
+    for name, load_data in loaders.items():
+        X, head = load_data()
+        with torch.no_grad():
+            said = head(as_maps(X)).argmax(1).numpy()
+        small, called, hits, total = [], 0, 0, 0
+        for seed in range(10 * seeds):
+            order = np.random.default_rng(30_000 + seed).permutation(len(X))
+            count = min(30, len(X) // 12)
+            sets = {str(j): X[order[j * count : (j + 1) * count]] for j in range(5)}
+            tcav = TCAV(random_state=seed).fit(X, concepts=sets, random=X[order[5 * count : 15 * count]])
+            p = influence(tcav, head, X, random_state=seed).p_value
+            small += (p.min(1) < 0.05).tolist()
+            called += bool(claims(p, 0.05).any())
+        for k in np.unique(said):
+            mine = np.flatnonzero(said == k)[:30]
+            if len(mine) >= 20:
+                tcav = TCAV().fit(X, concepts={"class": X[mine]}, random=X[order[: 10 * count]])
+                found = influence(tcav, head, X)
+                hits += bool(found.significant[0, found.classes == k].any())
+                total += 1
+        print(f"| {name} | {called} of {10 * seeds} | {np.mean(small):.3f} | {hits} of {total} |", flush=True)
+
+
+PARTS = ("significance", "planted", "found", "shown", "masks")
 
 
 def main() -> None:
@@ -258,6 +285,8 @@ def main() -> None:
         power(given.seeds)
     if "found" in parts:
         found(loaders)
+    if "shown" in parts:
+        shown(loaders, given.seeds)
     if "masks" in parts and given.data is not None:
         masks(given.data, given.seeds)
 

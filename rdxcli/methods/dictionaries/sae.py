@@ -217,6 +217,9 @@ class SparseAutoencoder(Directions):
         # activation along the unit decoder row: |d| (w . (x - mean) + b), so that a step of one unit adds one unit
         self._store(D, W, threshold - b + W @ mean, margin, mean, gain=1 / np.maximum(length * size, 1e-300))
 
+    def about(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return [{} for _ in self.bias_], {"dictionary": {**self.quality_, "curve": getattr(self, "curve_", [])}}
+
     @classmethod
     def published(
         cls, arrays: Mapping[str, Array], features: Array | None = None, k: int | None = None

@@ -106,6 +106,10 @@ class Directions(Estimator):
         offset = (self.decoding_ @ self.mean_ - self.bias_).reshape(shape)
         return ((out - offset) / self.gain_.reshape(shape)).astype(np.float32)
 
+    def about(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What the method itself knows: an entry for each direction, and scores of all by name; plain data."""
+        return [{} for _ in self.bias_], {}
+
     def health(self, features: Array | Tensor) -> dict[str, float | list[float]]:
         """Whether the detectors look sound on some features.
 

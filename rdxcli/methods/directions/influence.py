@@ -17,6 +17,9 @@ Three nulls say what is more than chance:
   class (each class in units of the null's root mean square) is larger than nearly all of theirs.
 * ``"covariance"``: the same with filters drawn from the covariance of the features. They read the directions of large
   variance, which usually move the logits most: harder to beat.
+* ``"images"``, for directions of images that a person gave (`tcav.TCAV`): random sets of images in the place of the
+  concept's. Their encoding directions, taken away at the same places by the same strength (without keeping features at
+  or above 0, which would favour the one that is there).
 * ``"published"`` (EDDP, appendix F): RCAV sensitivity against signal vectors of linear classifiers trained on permuted
   decisions of the detector; p is the share of them at least as far from zero, Bonferroni over all pairs. With N
   permutations the smallest p is 0, not 1 / (N + 1): the bound is far below 1 / N.
@@ -24,7 +27,7 @@ Three nulls say what is more than chance:
 Random filters have no scale of their own, latents of a dictionary do (`base.Directions.gain_`): these are compared with
 random filters taken away by as much, per unit of it.
 
-For the first two, p is corrected over the classes by their maximum and Benjamini and Hochberg's rule chooses the
+But for the last, p is corrected over the classes by their maximum and Benjamini and Hochberg's rule chooses the
 directions, so that sets without influence give any significant pair with probability ``level``.
 
 Sensitivity (RCAV; EDDP, section 3.5): ``2 share(p_k(x + alpha s_i) >= p_k(x)) - 1`` over the images of class k, with
@@ -49,7 +52,7 @@ from .features import as_maps, positions
 from .signals import MIN_POSITIVES, closed_form
 from .steering import moved, own_strength, takes_negative
 
-NULLS = ("filters", "covariance", "published")
+NULLS = ("filters", "covariance", "images", "published")
 HOW = ("auto", "intervention", "derivative")
 IMAGES = 512
 """Images per direction at most."""
@@ -61,6 +64,8 @@ NULL_FILTERS, NULL_FILTERS_NETWORK, NULL_IMAGES = 999, 255, 32
 """Random filters behind a linear end and behind a network; images of each behind a network."""
 CLASSES = 20
 """Classes with a gradient of their own, the ones predicted most often."""
+RANDOM_SETS_NETWORK = 99
+"""Random sets of images that stand in for those of a concept, behind a network."""
 _NULL_POSITIONS = 16_384
 _CHUNK = 64
 
@@ -453,7 +458,7 @@ def influence(
     features: Array | Tensor,
     y: Array | None = None,
     *,
-    null: str = "filters",
+    null: str | None = None,
     how: str = "auto",
     level: float = 0.05,
     n_null: int | None = None,
@@ -470,7 +475,8 @@ def influence(
         As in `effects`.
     y : ndarray of int, shape (N,), optional
         Classes of the images, for the published null; default is what the network predicts.
-    null : "filters", "covariance" or "published"
+    null : "filters", "covariance", "images" or "published", optional
+        Default is "images" for directions that have random sets to compare with, else "filters".
     how : "auto", "intervention" or "derivative"
         See `effects`.
     level : float
@@ -486,8 +492,12 @@ def influence(
     -------
     Influence
     """
+    stand_ins: Array | None = getattr(directions, "stand_ins_", None)
+    null = null or ("filters" if stand_ins is None else "images")
     if null not in NULLS:
         raise ValueError(f"Got null={null!r}, expected one of {NULLS}")
+    if null == "images" and stand_ins is None:
+        raise ValueError("Got null='images' for directions that were not found from images of concepts")
     if (n_null is not None and n_null < 1) or not 0 < level < 1 or not alpha > 0:
         raise ValueError(
             f"Got n_null={n_null}, level={level}, alpha={alpha}, expected at least 1, in (0, 1) and positive"
@@ -524,17 +534,22 @@ def influence(
             notes=notes,
         )
     linear = isinstance(head, PooledLinearHead)
+    if null == "images" and stand_ins is not None:
+        n_null = min(n_null or (stand_ins.shape[1] if linear else RANDOM_SETS_NETWORK), stand_ins.shape[1])
+        for i in tested:
+            p[i] = _against_stand_ins(directions, int(i), found, stand_ins[i, :n_null], head, X, batch)
     n_null = n_null or (NULL_FILTERS if linear else NULL_FILTERS_NETWORK)
-    if len(tested):
+    if len(tested) and null != "images":
         shares = counts / len(active)
         own_scale = not np.allclose(directions.gain_, (directions.decoding_ * directions.encoding_).sum(1))
         p[tested] = _against_filters(
             found, tested, shares, head, X, null == "covariance", own_scale, n_null, random_state, batch
         )
     needed = int(np.ceil(len(p) / ((n_null + 1) * level)))
+    of_chance = "random sets" if null == "images" else "random filters"
     if needed > 1:
         notes.append(
-            f"with {n_null} random filters and {len(p)} directions at least {needed} must stand out for any to be "
+            f"with {n_null} {of_chance} and {len(p)} directions at least {needed} must stand out for any to be "
             "significant"
         )
     return Influence(
@@ -561,6 +576,32 @@ def claims(p: Array, level: float) -> Array:
     strongest = np.sort(p.min(1))
     passed = np.flatnonzero(strongest <= level * np.arange(1, len(p) + 1) / len(p))
     return p <= (strongest[passed[-1]] if len(passed) else 0.0)
+
+
+def _against_stand_ins(
+    directions: Directions, index: int, found: Effects, stand_ins: Array, head: Head, X: Tensor, batch: int
+) -> Array:
+    """p values (C,) of one direction against random sets in its place, corrected over the classes by the maximum."""
+    vectors = np.concatenate([directions.encoding_[index][None], stand_ins])
+    if isinstance(head, PooledLinearHead):  # places and strength are the same for all: only the directions differ
+        values = vectors @ head.weight.double().cpu().numpy()
+    else:
+        fires = np.asarray(directions.detect(X))[:, index]
+        rows = _evenly(np.flatnonzero(fires.any(axis=(1, 2))), NULL_IMAGES)
+        part, where = X[rows], torch.from_numpy(fires[rows]).float()[:, None] * float(found.strength[index])
+        base = _logits(head, part, batch)
+        values = np.stack(
+            [
+                (base - _logits(head, part - where * torch.as_tensor(one, dtype=torch.float32)[:, None, None], batch))
+                .mean(0)
+                .numpy()
+                for one in vectors
+            ]
+        )[:, found.classes]
+    values = np.abs(values)
+    scale = np.maximum(np.sqrt((values[1:] ** 2).mean(0)), np.finfo(float).tiny)
+    random = np.sort((values[1:] / scale).max(1))
+    return (1 + len(random) - np.searchsorted(random, values[0] / scale, side="left")) / (len(random) + 1)
 
 
 def _against_filters(

@@ -39,7 +39,12 @@ MOVED = 6  # classes per direction
 TABLE_SIZE = 60  # directions in the printed table
 
 PARAMETERS = (
-    Parameter("influence_null", Literal[NULLS], "filters", "What influence is compared with."),  # type: ignore[valid-type]
+    Parameter(
+        "influence_null",
+        Literal[NULLS] | None,
+        None,
+        "What influence is compared with; null: images for tcav, else filters.",  # type: ignore[valid-type]
+    ),
     Parameter("influence_how", Literal[HOW], "auto", "How influence is computed."),  # type: ignore[valid-type]
     Parameter("influence_level", Share, 0.05, "Chance of any significant pair among directions without influence."),
     Parameter("influence_draws", Count | None, None, "Random filters, or permutations of the published null."),
@@ -153,7 +158,7 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
     directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
     extra : mapping
-        ``stability``, when the directions were found again on halves.
+        ``stability``, when the directions were found again on halves; ``about``, see `Directions.about`.
     """
     source, truth, names = view.source, view.case.truth, view.names
     responses = directions.responses(features)
@@ -166,11 +171,11 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
         "health": {**directions.health(features), "summary": state.summary()},
         "variance": variance(directions, features),
     }
-    again = extra.get("stability") or None
+    entries_of, known = extra.get("about") or directions.about()
+    again = extra.get("stability") or known.get("stability")
+    scores |= {name: value for name, value in known.items() if name != "stability"}
     if again is not None:
         scores["stability"] = {name: again[name] for name in ("mean", "chance", "halves")}
-    if "dictionary" in extra:
-        scores["dictionary"] = extra["dictionary"]
     if hasattr(directions, "merit_"):
         scores["merit"] = float(directions.merit_)
     notes += state.notes(again)
@@ -187,6 +192,7 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
         entries.append(
             {
                 "index": i,
+                **entries_of[i],
                 "share": float((flat[:, i] > 0).mean()),
                 "images": len(members),
                 "health": state.of(i),
@@ -413,7 +419,7 @@ def _summary(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"{found['directions']} move a class more than random filters do"
+            f"{found['directions']} move a class more than {_OF_CHANCE.get(found['null'], 'random filters')} do"
             if found["null"] != "published"
             else f"{found['directions']} with significant sensitivity"
         )
@@ -427,7 +433,9 @@ def _rows(stored: Mapping[str, Any]) -> list[list[Any]]:
 
 def _named(entry: Mapping[str, Any]) -> str:
     """The name of a direction with its chance, else the labels of its images with theirs."""
-    mask, words = entry.get("mask_label"), entry.get("words")
+    mask, words, given = entry.get("mask_label"), entry.get("words"), entry.get("concept")
+    if given:
+        return f"{given['name']} (told apart {given['accuracy']:.0%}, chance {given['accuracy_chance']:.0%})"
     if mask:
         return f"{mask['concept']} (IoU {mask['iou']:.2f}, random {mask['random_iou']:.2f}, p = {mask['p_value']:.2g})"
     if words:
@@ -443,6 +451,8 @@ def _moved(entry: Mapping[str, Any]) -> str:
     moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
     return ", ".join(moved[:3])
 
+
+_OF_CHANCE = {"images": "random images in their place"}
 
 COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("direction", lambda entry: entry["index"]),

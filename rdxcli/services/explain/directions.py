@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rdxcli.artifacts import Artifact, Draft, write_json
+from rdxcli.concepts import given_images
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.synthetic import generate, named
+from rdxcli.methods.directions.tcav import FEWEST
 from rdxcli.methods.registry import get
 from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import log, track
@@ -78,6 +80,8 @@ class DirectionAnalysis(ExplainAnalysis):
                 raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
             steering.check(self.steps, len(self.applied.document()["directions"]))
             self.options = _on_stored_features(options, self.applied)
+        elif bool(options.concept_images) != ("concepts" in inspect.signature(kind.fit).parameters):
+            raise _about_images(options)
         elif DICTIONARY in options.files:
             self.arrays = _dictionary(options)
             if set(estimator) - {"k"}:
@@ -89,8 +93,11 @@ class DirectionAnalysis(ExplainAnalysis):
             self.estimator = kind(**estimator, **_reserved(kind, options))
             kept = self.estimator.get_params()
             settings |= {name: value for name, value in kept.items() if name not in ("random_state", "device")}
-            if isinstance(kept.get("n_directions"), int):
-                steering.check(self.steps, kept["n_directions"])  # before minutes of learning
+            shown = given_images.check(options.concept_images, options.random_images, FEWEST, options.selection.root)
+            if shown:
+                settings |= {"concept_images": list(options.concept_images), "random_images": options.random_images}
+            if shown or isinstance(kept.get("n_directions"), int):
+                steering.check(self.steps, len(shown) or kept["n_directions"])  # before minutes of learning
         if self.steps and not (_is_synthetic(self.options) or (self.own["head"] and self.options.model is not None)):
             raise UsageError("--steer needs the network above the layer", "give --model, and not --param head=false")
         return {**settings, **self.own, "steer": list(options.steer), "target": options.target}
@@ -104,6 +111,19 @@ class DirectionAnalysis(ExplainAnalysis):
         if self.applied is None and DICTIONARY in options.files:
             self.stored = _published(self.arrays, source, self.settings["k"], options)
         self._refuse_too_much(source)
+        self.shown = None
+        if options.concept_images and self.applied is None:
+            self.shown = given_images.read(
+                options.concept_images,
+                options.random_images,
+                source,
+                model=options.model,
+                pool=_pool(options),
+                seed=options.seed,
+                root=options.selection.root,
+                outputs=options.outputs,
+                device=options.device,
+            )
         self.rows = None if options.target is None else target_rows(options, source)
         self.names = record.open_names(options, source)
         self.classes = self.case.outputs(options)
@@ -114,6 +134,7 @@ class DirectionAnalysis(ExplainAnalysis):
             "targets": self.rows,
             "classes": self.classes,
             "names": self.names.identity(),
+            **({} if self.shown is None else {"images of concepts": self.shown}),
         }
 
     def folder(self) -> Path:
@@ -158,7 +179,7 @@ class DirectionAnalysis(ExplainAnalysis):
         draft.discard_at_end(LEARNED)
         if self.stored is not None:
             _save(path, self.stored)
-            return self.stored, _quality(self.stored)
+            return self.stored, {}
         if mark.is_file():
             log.info("the directions were found by the interrupted run")
             found, kept = _read(path), json.loads(mark.read_text("utf-8"))
@@ -169,12 +190,13 @@ class DirectionAnalysis(ExplainAnalysis):
         if isinstance(self.estimator, SparseAutoencoder):
             self._learn_dictionary(self.estimator, draft.path / STATE)
         else:
+            given = {} if self.shown is None else {"concepts": self.shown.concepts, "random": self.shown.random}
             with track(f"directions with {self.options.method}", None, "steps"):
-                self.estimator.fit(features, head)
-        extra = _quality(self.estimator)
+                self.estimator.fit(features, head, **given)
+        extra: dict[str, Any] = {"about": self.estimator.about()}
         again = self.own["stability"]
-        # a dictionary takes as long again to be learned on two halves
-        if again if again is not None else not isinstance(self.estimator, SparseAutoencoder):
+        # a dictionary takes as long again to be learned on two halves, images that were given are no samples
+        if again if again is not None else not (isinstance(self.estimator, SparseAutoencoder) or self.shown):
             extra["stability"] = stability(self.estimator, features, head, self.options.seed)
         _save(path, self.estimator)
         write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
@@ -195,11 +217,14 @@ class DirectionAnalysis(ExplainAnalysis):
         estimator.fit(self.source.values, state=state, keep=keep)
 
 
-def _quality(directions: Directions) -> dict[str, Any]:
-    """What a dictionary knows of how good it is."""
-    if not isinstance(directions, SparseAutoencoder) or not hasattr(directions, "quality_"):
-        return {}
-    return {"dictionary": {**directions.quality_, "curve": getattr(directions, "curve_", [])}}
+def _about_images(options: ExplainOptions) -> UsageError:
+    """Images of concepts for a method that takes none, or none for one that needs them."""
+    if options.concept_images or options.random_images:
+        return UsageError(f"--concept-images: `{options.method}` takes no images of concepts", "give --method tcav")
+    return UsageError(
+        f"`{options.method}` needs images of concepts",
+        "give --concept-images folder:PATH, whose sub-folders are concepts (stripes, dots ...), or images:PATH for one",
+    )
 
 
 def _dictionary(options: ExplainOptions) -> dict[str, np.ndarray]:
@@ -245,18 +270,22 @@ def _on_stored_features(options: ExplainOptions, applied: Artifact) -> ExplainOp
     return options if _is_synthetic(options) else same_place(options, applied, "representation")
 
 
-_ARRAYS = ("encoding", "decoding", "bias", "margin", "mean", "gain")
+_ARRAYS = ("encoding", "decoding", "bias", "margin", "mean", "gain", "stand_ins")
 
 
 def _save(path: Path, directions: Directions) -> None:
-    save_file({name: np.ascontiguousarray(getattr(directions, f"{name}_")) for name in _ARRAYS}, path)
+    found = {name: getattr(directions, f"{name}_", None) for name in _ARRAYS}
+    save_file({name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}, path)
 
 
 def _read(path: Path) -> Directions:
     try:
         arrays = load_file(path)
         needed = [arrays[name] for name in ("encoding", "decoding", "bias", "margin", "mean")]
-        return Directions.of(needed[0], needed[1], needed[2], needed[3], needed[4], arrays.get("gain"))
+        found = Directions.of(needed[0], needed[1], needed[2], needed[3], needed[4], arrays.get("gain"))
+        if "stand_ins" in arrays:
+            found.stand_ins_ = arrays["stand_ins"]  # type: ignore[attr-defined]
+        return found
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"cannot read {path}: {error}", "find the directions again with --force") from None
 
@@ -279,7 +308,7 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     """Features and the network above them; ``strict`` refuses to go on without that network."""
     if _is_synthetic(options):
         return _synthetic(options, use_head)
-    source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
+    source = representation(options, spatial=True, pool=_pool(options))
     head = None
     if use_head and options.model is not None:
         try:
@@ -289,6 +318,10 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
                 raise
             log.warning("without the network above the layer: %s", error.message)
     return record.Case(source, head)
+
+
+def _pool(options: ExplainOptions) -> str:
+    return "none" if options.pool == "auto" else options.pool
 
 
 def _synthetic(options: ExplainOptions, use_head: bool) -> record.Case:

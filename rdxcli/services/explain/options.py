@@ -49,6 +49,10 @@ class ExplainOptions(LayerOptions):
         Artifact of regions or directions that is applied to the samples, in place of finding new ones.
     steer : sequence of str
         ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explain.steering`.
+    concept_images : sequence of str
+        Data sets or arrays of images that show concepts, for ``tcav``; classes are concepts of their own.
+    random_images : str, optional
+        What they are told from; default are the explained samples.
     surrogate, encodings : str, optional
         Artifacts or files of a concept surrogate.
     """
@@ -66,5 +70,12 @@ class ExplainOptions(LayerOptions):
         panel=INPUTS,
         parameter="n_directions",
     )
+    concept_images: Sequence[str] = option(
+        "Images that show a concept, for tcav: folder:PATH (sub-folders are concepts), images:PATH or an array. "
+        "May be repeated.",
+        default=(),
+        panel=INPUTS,
+    )
+    random_images: str | None = option("Random images to tell concepts from (default: the samples).", panel=INPUTS)
     surrogate: str | None = option("Trained surrogate: artifact or file.", read="stdin", panel=INPUTS)
     encodings: str | None = option("Concept encodings (default: the surrogate's).", read="stdin", panel=INPUTS)
