@@ -24,7 +24,4 @@ def explain(session: Session, options: ExplainOptions) -> None:
         session.plan(f"explain with {options.method}", service.plan(options))
         return
     outcome = service.explain(options)
-    session.sink.table(outcome.title, outcome.columns, outcome.rows)
-    for line in outcome.lines:
-        session.sink.message(line)
-    session.sink.result(str(outcome.artifact.path), outcome.document)
+    session.show(outcome)

@@ -19,8 +19,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -29,6 +30,9 @@ from rdxcli.options import Option
 
 from .console import Sink
 from .streams import INTERRUPTED, TERMINATED, Terminated
+
+if TYPE_CHECKING:
+    from rdxcli.services.base import Analysis, Outcome
 
 COMMON = "Common"
 FAILED, SAMPLES_FAILED = 1, 4
@@ -65,6 +69,22 @@ class Session:
         """Print what would be done (``--dry-run``): a JSON document with ``--json``, else one line per entry."""
         lines = [title, *(f"  {key.replace('_', ' ')}: {_say(value)}" for key, value in document.items())]
         self.sink.result("\n".join(lines), {"plan": title, **document})
+
+    def show(self, outcome: "Outcome") -> None:
+        """Print a finished analysis: its table and remarks for people, its artifact or document as the result."""
+        self.sink.table(outcome.title, outcome.columns, outcome.rows)
+        for line in outcome.lines:
+            self.sink.message(line)
+        self.sink.result(str(outcome.artifact.path), outcome.document)
+
+    def answer(self, title: str, analysis: "Analysis[Any]") -> Mapping[str, Any] | None:
+        """Run an analysis and show it; with ``--dry-run`` say what it would do. The document, if there is one."""
+        if self.dry_run:
+            self.plan(title, analysis.plan())
+            return None
+        outcome = analysis.run()
+        self.show(outcome)
+        return outcome.document
 
     def exit(self, code: int) -> None:
         """End with ``code``: 3 a gate was not met, 4 done but some samples failed."""
@@ -301,7 +321,8 @@ def _field_name(part: dataclasses.Field[Any]) -> str:
     """Name of the option's variable: that of its first spelling, as ``--config`` files have it."""
     shown: Option = part.metadata["option"]
     first = shown.names[0].partition("/")[0] if shown.names else part.name
-    return first.lstrip("-").replace("-", "_")
+    name = first.lstrip("-").replace("-", "_")
+    return part.name if iskeyword(name) else name
 
 
 def build(kind: type, values: Mapping[str, Any], session: Session) -> Any:

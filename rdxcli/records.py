@@ -105,7 +105,7 @@ class ConceptMatrix:
 
 @dataclass(frozen=True)
 class Result:
-    """Base of the six results.
+    """Base of the results.
 
     Parameters
     ----------
@@ -480,6 +480,37 @@ class ConceptEncodings(Result):
 
     def content(self) -> dict[str, Any]:
         names = ("n", "concepts", "concepts_per_image", "images_without_concepts", "most_frequent", "cut")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Captions(Result):
+    """Captions of images, by a model, by people, or from a file.
+
+    Parameters
+    ----------
+    dataset : str, optional
+        Name of the data set; None for the images that a file names.
+    captioner : str
+    images, captions : int
+        With captions, and how many they have together.
+    failed : sequence of mapping
+        ``sample_id`` and ``error`` of images that could not be read.
+    examples : sequence of mapping
+        ``sample_id`` and ``captions`` of the first images.
+    """
+
+    dataset: str | None = None
+    captioner: str = ""
+    images: int = 0
+    captions: int = 0
+    failed: Sequence[Mapping[str, Any]] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
+
+    kind = "captions"
+
+    def content(self) -> dict[str, Any]:
+        names = ("dataset", "captioner", "images", "captions", "failed", "examples")
         return {name: getattr(self, name) for name in names}
 
 

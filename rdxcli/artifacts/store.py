@@ -52,6 +52,7 @@ DOCUMENTS = {
     "surrogate": "surrogate.json",
     "attributions": "attributions.json",
     "encodings": "encodings.json",
+    "captions": "captions.json",
 }
 
 

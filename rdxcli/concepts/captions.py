@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import resolve_artifact
 from rdxcli.artifacts.layout import slug
 from rdxcli.concepts.encodings import dataset_of
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    from rdxcli.datasets.base import Dataset
 
 
 def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) -> tuple[str, dict[str, list[str]]]:
@@ -97,6 +101,54 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         sample, texts = _entry(entry, path, number)
         captions.setdefault(sample, []).extend(texts)
     return captions
+
+
+def captions_of_images(captions: Mapping[str, Sequence[str]], dataset: Dataset, path: Path) -> dict[str, list[str]]:
+    """Captions under a data set's own ids, in its order.
+
+    Published files name images by id, by path or by bare file name; whichever fits is used.
+
+    Raises
+    ------
+    InputError
+        The file ``path`` names none of the images.
+    """
+    by_name: dict[str, str | None] = {}
+    for key in captions:
+        for spelling in {key, Path(key).name, Path(key).stem}:
+            by_name[spelling] = key if spelling not in by_name else None  # None: stands for several
+    found: dict[str, list[str]] = {}
+    for sample in map(str, dataset.sample_ids):
+        spellings = (sample, Path(sample).name, Path(sample).stem)
+        near = next((by_name[spelling] for spelling in spellings if by_name.get(spelling)), None)
+        match = sample if sample in captions else near
+        if match is not None:
+            found[sample] = list(captions[match])
+    if not found:
+        first, own = next(iter(captions), "none"), dataset.sample_ids[0]
+        raise InputError(f"{path} names none of the images of {dataset.name}: it has `{first}`, the data set `{own}`")
+    if len(found) < len(dataset):
+        log.warning("%d of %d images of %s are not in %s", len(dataset) - len(found), len(dataset), dataset.name, path)
+    return found
+
+
+def write_captions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
+    """One line of JSON an image; captions become one line of single spaces each."""
+    rows = ({"sample_id": s, "captions": [" ".join(text.split()) for text in texts]} for s, texts in captions.items())
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def counted_captions(path: Path, shown: int = 5) -> tuple[int, int, list[dict[str, Any]]]:
+    """Images and captions in a file of `write_captions`, and its first rows."""
+    images, total = 0, 0
+    examples: list[dict[str, Any]] = []
+    with open(path, encoding="utf-8") as stream:
+        for line in stream:
+            row = json.loads(line)
+            images, total = images + 1, total + len(row["captions"])
+            if len(examples) < shown:
+                examples.append(row)
+    return images, total, examples
 
 
 TABLES = (".csv", ".tsv", ".token")

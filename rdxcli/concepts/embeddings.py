@@ -18,6 +18,7 @@ from rdxcli.concepts.captions import load_captions
 from rdxcli.concepts.image_text import image_embeddings, text_embeddings
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import read_concept_set
+from rdxcli.concepts.vocabularies import list_of
 from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.datasets.arrays import check_values, load_representation
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
@@ -156,21 +157,6 @@ def _remarked(found: Inputs) -> Inputs:
     return found
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises
-    ------
-    MissingDataError, InputError
-    """
-    try:
-        return [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-
-
 def _array(options: ConceptOptions, name: str) -> tuple[np.ndarray | None, list[str] | None]:
     """Embeddings of texts, and the ids of their rows."""
     if name not in options.files:
@@ -209,7 +195,7 @@ def _words(options: ConceptOptions) -> list[str] | None:
 
 def _class_names(options: ConceptOptions) -> list[str] | None:
     """Names of classes: ``--file class_names=FILE``."""
-    return read_lines(options.files["class_names"]) if "class_names" in options.files else None
+    return list_of(Path(options.files["class_names"])) if "class_names" in options.files else None
 
 
 def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:

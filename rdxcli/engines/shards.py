@@ -419,6 +419,11 @@ def assemble(
     return Assembled(total, shape, failures)
 
 
+def failed_samples(samples_file: Path, rows: int) -> list[dict[str, str]]:
+    """``sample_id`` and ``error`` of the samples that failed, from a table of `assemble` with ``rows`` good ones."""
+    return pq.read_table(samples_file, columns=["sample_id", "error"]).slice(rows).to_pylist()
+
+
 def _join_arrays(store: ShardStore, counts: Sequence[int], total: int, target: Path) -> tuple[int, ...]:
     first = next(shard for shard, count in enumerate(counts) if count)
     pattern = store.values(first)

@@ -164,14 +164,17 @@ class Analysis(ABC, Generic[Options]):
         """
         self.settings = self.check()
         self.records = self.gather()
-        request = self.request()
-        folder = self.folder()
+        draft = self.make(self.folder(), self.request())
+        return self.outcome(draft.result, reused=draft.reused)
+
+    def make(self, folder: Path, request: Request) -> Draft:
+        """The finished draft, made here or found; analyses that processes share make it in shards instead."""
         with create(folder, request, force=self.options.force, resume=self.resumes) as draft:
             if not draft.reused:
                 log.info("%s", self.headline())
                 result = self.compute(draft)
                 write_json(draft.path / DOCUMENTS[self.kind], result.to_document(folder.as_posix()))
-        return self.outcome(draft.result, reused=draft.reused)
+        return draft
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do: the same walk without its work and without extracting anything."""
@@ -242,7 +245,8 @@ def identity(record: Any) -> Any:
     if isinstance(record, Path):
         return fingerprint_file(record)
     if isinstance(record, Mapping):
-        return {str(name): identity(item) for name, item in record.items()}
+        parts = {str(name): identity(item) for name, item in record.items()}
+        return parts if len(parts) <= 32 else fingerprint_json(parts)
     if isinstance(record, list | tuple):
         if all(isinstance(item, str | int | float | bool) for item in record) and len(record) > 32:
             return fingerprint_json(list(record))

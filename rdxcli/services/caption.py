@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.artifacts import Artifact, Draft, Request, create, fingerprint_json, join
+from rdxcli.artifacts import Draft, Request, join, write_json
 from rdxcli.artifacts.layout import captions_folder, model_slug, slug
-from rdxcli.concepts.captions import read_captions
-from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.concepts.captions import captions_of_images, counted_captions, read_captions, write_captions
+from rdxcli.concepts.word_options import CaptionOptions
 from rdxcli.engines.activations import default_workers
 from rdxcli.engines.captions import OUTPUT, CaptionTask
 from rdxcli.engines.local import RunOptions, RunReport
-from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
+from rdxcli.engines.shards import ShardPlan, ShardStore, assemble, failed_samples
 from rdxcli.engines.sharing import Making, make_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.progress import log
-from rdxcli.records import SCHEMA_VERSION, plain
+from rdxcli.records import Captions
+from rdxcli.services.base import Analysis, Table
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
     from rdxcli.models.caption_server import CaptionServer
     from rdxcli.models.captioners import Captioner, Sampling
 
-CODE = "1"
 CAPTIONS, SAMPLES = "captions.jsonl", "samples.parquet"
 HUMAN = "human"
 ATTRIBUTES = (
@@ -37,95 +36,161 @@ BATCH = {"cpu": 4, "cuda": 32}
 MOST_SHARDS = 4000
 
 
-@dataclass(frozen=True)
-class CaptionOptions:
-    """What to caption and how.
+class CaptionAnalysis(Analysis[CaptionOptions]):
+    """Captions of images. Those of a model are made in shards, which an interrupted run finds again."""
 
-    Parameters
-    ----------
-    model : str, optional
-        Captioner; ``human`` takes the captions that belong to the data set. Without one: those where there are any,
-        else the default captioner.
-    source : Path, optional
-        File with captions (.json, .jsonl) that are taken in place of making any.
-    captions, temperature, top_p, top_k, max_tokens, prompt
-        See `rdxcli.models.captioners.Sampling`.
-    base_url, parallel
-        Of a server, see `rdxcli.models.caption_server.CaptionServer`.
-    dtype : str, optional
-        Half precision on a GPU by default.
-    batch_size, workers : int, optional
-        Neither changes a caption.
-    strict : bool
-        The first image that fails ends the run.
-    """
+    kind = "captions"
+    version = "2"
+    resumes = True
+    dataset: Dataset | None = None
+    how: Sampling | None = None
+    """None for captions that are there."""
 
-    model: str | None = None
-    source: Path | None = None
-    selection: SelectionOptions = field(default_factory=SelectionOptions)
-    captions: int = 10
-    temperature: float = 1.0
-    top_p: float = 0.9
-    top_k: int = 50
-    max_tokens: int = 100
-    prompt: str | None = None
-    base_url: str | None = None
-    parallel: int = 8
-    dtype: str | None = None
-    batch_size: int | None = None
-    workers: int | None = None
-    strict: bool = False
-    max_errors: int | None = None
-    outputs: Path = Path("outputs")
-    run: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    force: bool = False
+    def check(self) -> Mapping[str, Any]:
+        options = self.options
+        if options.selection.dataset is not None:
+            self.dataset = options.selection.open()
+        if options.source is not None:
+            return {"captioner": f"imported-{options.source.stem}", "source": options.source.name}
+        if self.dataset is None:
+            raise UsageError("which images?", "give --dataset NAME, --dataset folder:PATH or --dataset images:PATH")
+        name = _captioner_name(options, self.dataset)
+        if name == HUMAN:
+            return {"captioner": HUMAN, "source": self.dataset.spec}
+        self.how = _sampling(options)
+        return {"captioner": name, **{key: value for key, value in self.how.to_dict().items() if key != "seed"}}
+
+    def gather(self) -> Mapping[str, Any]:
+        options, dataset = self.options, self.dataset
+        if self.how is None or dataset is None:
+            return {"captions": self._given()}
+        self.captioner = _opened(options, self.settings["captioner"])
+        self.settings = {**self.settings, "prompt": self.captioner.prompt(self.how.prompt)}
+        described = dataset.description()
+        return {
+            "captioner": self.captioner.description(),
+            "dataset": {key: described[key] for key in ("name", "n", "selection", "fingerprint")},
+        }
+
+    def folder(self) -> Path:
+        options, name = self.options, self.settings["captioner"]
+        of = self.dataset.name if self.dataset is not None else slug(Path(str(options.source)).stem)
+        return captions_folder(options.outputs, of, options.run or (name if self.how is None else model_slug(name)))
+
+    def headline(self) -> str:
+        if self.dataset is None or self.how is None:
+            return f"caption: {len(self.records['captions']):,} images from {self.settings['source']}"
+        where = f"with {self.captioner.name}, device {self.captioner.device.type}"
+        return f"caption: {len(self.dataset):,} images of {self.dataset.name} {where}"
+
+    def compute(self, draft: Draft) -> Captions:
+        captions = self.records["captions"]
+        write_captions(draft.path / CAPTIONS, captions)
+        draft.manifest.rows = len(captions)
+        draft.manifest.details = {"failed": 0, "source": self.settings["source"]}
+        return self._record(draft.path)
+
+    def make(self, folder: Path, request: Request) -> Draft:
+        if self.how is None or self.dataset is None:
+            return super().make(folder, request)
+        options, dataset, kind = self.options, self.dataset, self.captioner.device.type
+        draft = join(folder, request, force=options.force)
+        if draft.reused:
+            return draft
+        log.info("%s", self.headline())
+        batch = min(options.batch_size or BATCH.get(kind, BATCH["cpu"]), len(dataset))
+        # captions are slow to make: a kill costs a batch, as long as the folder does not fill with files
+        wanted = ShardPlan.of(len(dataset), batch, shard_rows=max(batch, -(-len(dataset) // MOST_SHARDS)))
+        run = RunOptions(
+            workers=default_workers(kind) if options.workers is None else options.workers,
+            batch_size=options.batch_size,
+            strict=options.strict,
+            max_errors=options.max_errors,
+            description=f"caption {dataset.name}",
+        )
+
+        def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
+            done = assemble(store, plan, draft.path / CAPTIONS, draft.path / SAMPLES, {"label": dataset.labels})
+            draft.manifest.rows, draft.manifest.device = done.rows, str(self.captioner.device)
+            draft.manifest.details = {
+                "failed": len(done.failures),
+                "images_per_second": round(report.rate, 3),
+                "captioner": self.captioner.description(),
+                "dataset": dataset.description(),
+            }
+            write_json(draft.path / DOCUMENTS[self.kind], self._record(draft.path).to_document(folder.as_posix()))
+
+        task = CaptionTask(self.captioner, dataset, self.how)
+        make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
+        return draft
+
+    def table(self, document: Mapping[str, Any]) -> Table:
+        rows = [(row["sample_id"], (row["captions"] or ["-"])[0]) for row in document["examples"]]
+        return Table(f"{document['captions']} captions of {document['images']} images", ("image", "caption"), rows)
+
+    def plan(self) -> dict[str, Any]:
+        self.settings = self.check()
+        if self.how is None:
+            found = self._given()
+            counted = {"images": len(found), "captions": sum(map(len, found.values()))}
+        else:
+            counted = {"images": len(self.dataset or ())}
+        return {**self.settings, **counted, "artifact": self.folder()}
+
+    def _given(self) -> dict[str, list[str]]:
+        """Captions that are there: of a file, of the data set."""
+        dataset, source = self.dataset, self.options.source
+        if source is None:
+            assert dataset is not None
+            assert dataset.captions is not None
+            return {str(s): list(c) for s, c in zip(dataset.sample_ids, dataset.captions, strict=True)}
+        captions = read_captions(source)
+        if dataset is not None:
+            captions = captions_of_images(captions, dataset, source)
+        if not captions:
+            raise InputError(f"{source} holds no captions")
+        return captions
+
+    def _record(self, folder: Path) -> Captions:
+        """What the files of a folder hold."""
+        images, total, examples = counted_captions(folder / CAPTIONS)
+        failed = failed_samples(folder / SAMPLES, images) if (folder / SAMPLES).is_file() else []
+        return Captions(
+            method=self.settings["captioner"],
+            parameters=self.settings,
+            seed=self.options.seed,
+            dataset=self.dataset.name if self.dataset is not None else None,
+            captioner=self.settings["captioner"],
+            images=images,
+            captions=total,
+            failed=failed,
+            examples=examples,
+        )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Finished captions and what to say about them."""
+def _sampling(options: CaptionOptions) -> Sampling:
+    """How captions are drawn, checked."""
+    from rdxcli.models.captioners import Sampling
 
-    artifact: Artifact
-    document: Mapping[str, Any]
-
-
-def caption(options: CaptionOptions) -> Outcome:
-    """Make or import captions, continuing an interrupted run of the same request.
-
-    Raises
-    ------
-    RdxError
-        Unknown names, missing weights, unreadable files.
-    """
-    if options.source is not None:
-        return _imported(options)
-    dataset = _dataset(options)
-    name = _captioner_name(options, dataset)
-    return _human(options, dataset) if name == HUMAN else _made(options, dataset, name)
-
-
-def plan(options: CaptionOptions) -> dict[str, Any]:
-    """What `caption` would do. Loads no weights."""
-    if options.source is not None:
-        found = read_captions(options.source)
-        return {"source": options.source, "images": len(found), "captions": sum(map(len, found.values()))}
-    dataset = _dataset(options)
-    name = _captioner_name(options, dataset)
-    made = {} if name == HUMAN else {"captions_per_image": options.captions, "temperature": options.temperature}
-    folder = captions_folder(options.outputs, dataset.name, options.run or model_slug(name))
-    return {"data_set": dataset.name, "images": len(dataset), "captioner": name, **made, "artifact": folder}
-
-
-def _dataset(options: CaptionOptions) -> Dataset:
-    if options.selection.dataset is None:
-        raise UsageError("which images?", "give --dataset NAME, --dataset folder:PATH or --dataset images:PATH")
-    return options.selection.open()
+    how = Sampling(
+        captions=options.captions,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        max_tokens=options.max_tokens,
+        prompt=ATTRIBUTES if options.attributes and options.prompt is None else options.prompt,
+        seed=options.seed,
+    )
+    how.check()
+    for label, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
+        if number is not None and number < least:
+            raise UsageError(f"--{label}: got {number}, expected at least {least}")
+    return how
 
 
 def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
-    from rdxcli.models.caption_server import SCHEME
+    """The captioner that the options mean, which exists as far as its name tells."""
+    from rdxcli.models.caption_server import SCHEME, CaptionServer
     from rdxcli.models.captioners import DEFAULT, resolve_captioner
 
     if options.model is None:
@@ -136,197 +201,19 @@ def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
     if options.model == HUMAN:
         if dataset.captions is None:
             raise MissingDataError(f"the data set {dataset.name} has no captions", f"--model {DEFAULT} makes some")
-        return HUMAN
-    if options.model.startswith(SCHEME):
-        _server(options)
+    elif options.model.startswith(SCHEME):
+        CaptionServer(options.model, options.base_url, parallel=options.parallel)
+    elif options.base_url is not None:
+        raise UsageError("--base-url is of a server", f"name a model of it: --model {SCHEME}NAME")
     else:
         resolve_captioner(options.model)
-        if options.base_url is not None:
-            raise UsageError("--base-url is of a server", f"name a model of it: --model {SCHEME}NAME")
     return options.model
 
 
-def _server(options: CaptionOptions) -> CaptionServer:
-    from rdxcli.models.caption_server import CaptionServer
+def _opened(options: CaptionOptions, name: str) -> Captioner | CaptionServer:
+    from rdxcli.models.caption_server import SCHEME, CaptionServer
+    from rdxcli.models.captioners import load_captioner
 
-    return CaptionServer(str(options.model), options.base_url, parallel=options.parallel)
-
-
-# -- by a model ---------------------------------------------------------------------------------------------------
-
-
-def _made(options: CaptionOptions, dataset: Dataset, name: str) -> Outcome:
-    from rdxcli.models.caption_server import SCHEME
-    from rdxcli.models.captioners import Sampling, load_captioner
-
-    how = Sampling(
-        captions=options.captions,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        max_tokens=options.max_tokens,
-        prompt=options.prompt,
-        seed=options.seed,
-    )
-    how.check()
-    for label, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
-        if number is not None and number < least:
-            raise UsageError(f"--{label}: got {number}, expected at least {least}")
-    captioner: Captioner | CaptionServer
     if name.startswith(SCHEME):
-        captioner = _server(options)
-    else:
-        captioner = load_captioner(name, options.device, options.dtype)
-    known, described = captioner.description(), dataset.description()
-    parameters = {**how.to_dict(), "prompt": captioner.prompt(how.prompt)}
-    request = Request(
-        kind="captions",
-        parameters={"captioner": known["name"], "provenance": known["provenance"], "dtype": known["dtype"]}
-        | {key: value for key, value in parameters.items() if key != "seed"},
-        inputs={
-            "weights": known["weights_sha256"],
-            "dataset": {key: described[key] for key in ("name", "n", "selection", "fingerprint")},
-        },
-        seed=options.seed,
-        code=CODE,
-    )
-    folder = captions_folder(options.outputs, dataset.name, options.run or model_slug(name))
-    draft = join(folder, request, force=options.force)
-    if not draft.reused:
-        _run(options, captioner, dataset, how, folder, draft, {"dataset": described, "sampling": parameters})
-    return _outcome(folder, draft.result, dataset.name, name)
-
-
-def _run(
-    options: CaptionOptions,
-    captioner: Captioner | CaptionServer,
-    dataset: Dataset,
-    how: Sampling,
-    folder: Path,
-    draft: Draft,
-    details: dict[str, Any],
-) -> None:
-    kind = captioner.device.type
-    batch = min(options.batch_size or BATCH.get(kind, BATCH["cpu"]), len(dataset))
-    # captions are slow to make: a kill costs a batch, as long as the folder does not fill with files
-    wanted = ShardPlan.of(len(dataset), batch, shard_rows=max(batch, -(-len(dataset) // MOST_SHARDS)))
-    log.info("captioning %d images of %s with %s, device %s", len(dataset), dataset.name, captioner.name, kind)
-    run = RunOptions(
-        workers=default_workers(kind) if options.workers is None else options.workers,
-        batch_size=options.batch_size,
-        strict=options.strict,
-        max_errors=options.max_errors,
-        description=f"caption {dataset.name}",
-    )
-
-    def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:
-        done = assemble(store, plan, draft.path / CAPTIONS, draft.path / SAMPLES, {"label": dataset.labels})
-        draft.manifest.rows, draft.manifest.device = done.rows, str(captioner.device)
-        draft.manifest.details = {
-            "failed": len(done.failures),
-            "images_per_second": round(report.rate, 3),
-            "captioner": captioner.description(),
-            **details,
-        }
-
-    task = CaptionTask(captioner, dataset, how)
-    make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
-
-
-# -- by people, or from a file -------------------------------------------------------------------------------------
-
-
-def _human(options: CaptionOptions, dataset: Dataset) -> Outcome:
-    assert dataset.captions is not None
-    captions = {str(s): list(c) for s, c in zip(dataset.sample_ids, dataset.captions, strict=True)}
-    return _stored(options, dataset.name, HUMAN, captions, {"source": dataset.spec})
-
-
-def _imported(options: CaptionOptions) -> Outcome:
-    path = Path(str(options.source))
-    captions = read_captions(path)
-    name = slug(path.stem)
-    if options.selection.dataset is not None:
-        dataset = _dataset(options)
-        captions, name = _matched(captions, dataset, path), dataset.name
-    if not captions:
-        raise InputError(f"{path} holds no captions")
-    return _stored(options, name, f"imported-{path.stem}", captions, {"source": path.name})
-
-
-def _matched(captions: Mapping[str, Sequence[str]], dataset: Dataset, path: Path) -> dict[str, list[str]]:
-    """Captions under the data set's own ids, in its order.
-
-    Published files name images by id, by path or by bare file name; whichever fits the most images is used.
-    """
-    by_name: dict[str, str | None] = {}
-    for key in captions:
-        for spelling in {key, Path(key).name, Path(key).stem}:
-            by_name[spelling] = key if spelling not in by_name else None  # None: stands for several
-    found: dict[str, list[str]] = {}
-    for sample in map(str, dataset.sample_ids):
-        spellings = (sample, Path(sample).name, Path(sample).stem)
-        near = next((by_name[spelling] for spelling in spellings if by_name.get(spelling)), None)
-        match = sample if sample in captions else near
-        if match is not None:
-            found[sample] = list(captions[match])
-    if not found:
-        first, own = next(iter(captions), "none"), dataset.sample_ids[0]
-        raise InputError(f"{path} names none of the images of {dataset.name}: it has `{first}`, the data set `{own}`")
-    if len(found) < len(dataset):
-        log.warning("%d of %d images of %s are not in %s", len(dataset) - len(found), len(dataset), dataset.name, path)
-    return found
-
-
-def _stored(
-    options: CaptionOptions, name: str, origin: str, captions: Mapping[str, Sequence[str]], details: dict[str, Any]
-) -> Outcome:
-    request = Request(
-        kind="captions",
-        parameters={"captioner": origin, **details},
-        inputs={"captions": fingerprint_json(captions)},
-        code=CODE,
-    )
-    folder = captions_folder(options.outputs, name, options.run or origin)
-    with create(folder, request, force=options.force) as draft:
-        if not draft.reused:
-            rows = (
-                {"sample_id": sample, "captions": [" ".join(t.split()) for t in texts]}
-                for sample, texts in captions.items()
-            )
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (draft.path / CAPTIONS).write_text(text, "utf-8")
-            draft.manifest.rows = len(captions)
-            draft.manifest.details = {"failed": 0, **details}
-    return _outcome(folder, draft.result, name, origin)
-
-
-def _outcome(folder: Path, artifact: Artifact, dataset: str, captioner: str) -> Outcome:
-    images, total = 0, 0
-    examples: list[dict[str, Any]] = []
-    with open(artifact.path / CAPTIONS, encoding="utf-8") as stream:
-        for line in stream:
-            row = json.loads(line)
-            images, total = images + 1, total + len(row["captions"])
-            if len(examples) < 5:
-                examples.append(row)
-    failed: list[dict[str, str]] = []
-    if artifact.manifest.details["failed"]:
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(artifact.path / SAMPLES, columns=["sample_id", "error"])
-        failed = table.slice(images).to_pylist()
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "captions",
-        "artifact": folder.as_posix(),
-        "dataset": dataset,
-        "captioner": captioner,
-        "parameters": artifact.manifest.request.parameters,
-        "seed": artifact.manifest.request.seed,
-        "images": images,
-        "captions": total,
-        "failed": failed,
-        "examples": examples,
-    }
-    return Outcome(artifact, plain(document))
+        return CaptionServer(name, options.base_url, parallel=options.parallel)
+    return load_captioner(name, options.device, options.dtype)

@@ -86,8 +86,8 @@ def test_the_vocabulary_is_what_the_captions_say(world: Path, encodings: str) ->
 
 def test_an_interrupted_encoding_goes_on(world: Path, encodings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the third of five chunks: the first two are found again, and the files are those of one run."""
+    from rdxcli.concepts import counting
     from rdxcli.methods.surrogate import vocabulary
-    from rdxcli.services import encode_concepts
 
     count, seen = vocabulary.count_concepts, []
 
@@ -97,8 +97,8 @@ def test_an_interrupted_encoding_goes_on(world: Path, encodings: str, monkeypatc
         seen.append(len(captions))
         return count(captions, extractor)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(encode_concepts, "CHUNK", 50)
-    monkeypatch.setattr(vocabulary, "count_concepts", stops)
+    monkeypatch.setattr(counting, "CHUNK", 50)
+    monkeypatch.setattr(counting, "count_concepts", stops)
     given = ("encode-concepts", "--captions", "caps.json", "--tagger", "packaged", "--max-threshold", "1")
     given = (*given, "--outputs", world / "outputs", "--run", "stopped")
     stopped = rdx_here(*given, cwd=world)
@@ -106,7 +106,7 @@ def test_an_interrupted_encoding_goes_on(world: Path, encodings: str, monkeypatc
     parts = sorted((world / "outputs" / "caps" / "concepts").glob("stopped.partial/parts/*.npz"))
     assert [path.name for path in parts] == ["000000000.npz", "000000050.npz"]
     parts[1].write_bytes(parts[1].read_bytes()[:100])
-    monkeypatch.setattr(vocabulary, "count_concepts", count)
+    monkeypatch.setattr(counting, "count_concepts", count)
     done = rdx_here(*given, cwd=world)
     assert done.returncode == 0, done.stderr
     assert "50 of 240 images were done before" in done.stderr

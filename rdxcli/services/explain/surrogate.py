@@ -11,8 +11,9 @@ import numpy as np
 from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import check_files, gather
-from rdxcli.concepts.encodings import cut_concepts, dataset_of, details_of, load_encodings
-from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, did_you_mean
+from rdxcli.concepts.encodings import dataset_of, details_of
+from rdxcli.concepts.surrogates import contrast, edited, encodings_of, identities, trained
+from rdxcli.errors import RdxError, UsageError
 from rdxcli.methods.surrogate.attribution import (
     Affine,
     best_texts,
@@ -31,7 +32,6 @@ from rdxcli.records import Attributions, plain
 from rdxcli.services.base import Analysis, Table
 from rdxcli.services.explain.attributions import listed, short, words_of
 from rdxcli.services.explain.base import ExplainOptions
-from rdxcli.services.train_surrogate import load_surrogate
 
 OWN = by_name(
     Parameter("top", Count, 10, "Concepts listed per image."),
@@ -65,13 +65,14 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options
-        self.surrogate, self.before, self.names = trained(options)
-        self.encodings = _edited(options, self.settings["edit"], self.before, self.names)
+        self.surrogate, self.before, self.names = explained(options)
+        told = encodings_of(str(options.surrogate), options.encodings, options.outputs)
+        self.encodings = edited(self.before, self.settings["edit"], self.names, told, options.outputs)
         asked = self.settings["contrast"] is not None or "class_names" in options.files
         teacher = details_of(str(options.surrogate), options.outputs, "surrogate").get("teacher") if asked else None
         own = None if "text_embeddings" in options.files else teacher
         self.given = gather(options, images=False, words=None, teacher=own)
-        self.pair = _contrast(self.settings["contrast"], self.given.class_names)
+        self.pair = contrast(self.settings["contrast"], self.given.class_names)
         bias = self.settings["bias"] or ("separate" if self.given.class_names else "rescaled")
         self.settings = {**self.settings, "bias": bias}
         return {**identities(self.surrogate, self.encodings), "classes": self.given}
@@ -136,7 +137,7 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
-        surrogate, encodings, names = trained(self.options)
+        surrogate, encodings, names = explained(self.options)
         return {
             "method": self.options.method,
             "images": encodings.shape[0],
@@ -216,79 +217,18 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
         return told, {"mean_turned": float(np.mean(turned)), "changed": changed}
 
 
+def explained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
+    """The surrogate of the options, its encodings and the names of its concepts; see `trained`."""
+    return trained(str(options.surrogate), options.encodings, options.outputs, options.target)
+
+
 def _cell(score: float | None) -> str | None:
     return None if score is None else short(score)
 
 
-def trained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
-    """The surrogate, the encodings it is to explain, and the names of the concepts.
-
-    Raises
-    ------
-    RdxError
-        One is missing, or they do not fit each other.
-    """
-    surrogate, names = load_surrogate(str(options.surrogate), options.outputs)
-    encodings = load_encodings(encodings_of(options), options.outputs)
-    hint = "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary"
-    if encodings.shape[1] != surrogate.num_concepts:
-        raise InputError(
-            f"the encodings have {encodings.shape[1]} concepts, the surrogate {surrogate.num_concepts}", hint
-        )
-    own = [_plain(concept) for concept in encodings.concepts]
-    if names is None:
-        names = [str(concept) for concept in encodings.concepts]
-    elif own != [_plain(name) for name in names] and not all(name.startswith("concept") for name in own):
-        first = next(i for i, (a, b) in enumerate(zip(own, map(_plain, names), strict=True)) if a != b)
-        raise InputError(
-            f"the encodings are over other concepts than the surrogate: column {first} is `{own[first]}`, not "
-            f"`{_plain(names[first])}`",
-            hint,
-        )
-    return surrogate, encodings if options.target is None else _targeted(options.target, encodings), names
-
-
-def encodings_of(options: ExplainOptions) -> str:
-    """The encodings that are named, or those the surrogate was trained on.
-
-    Raises
-    ------
-    UsageError
-        None are named, and the surrogate is a bare file.
-    """
-    told = options.encodings or details_of(str(options.surrogate), options.outputs, "surrogate").get("encodings")
-    if told is None:
-        raise UsageError("which images? the surrogate does not tell what it was trained on", "give --encodings")
-    return str(told)
-
-
-def _plain(concept: Any) -> str:
-    """A concept without its part of speech, which a list of given words does not have."""
-    return str(concept).rpartition("/")[0] or str(concept)
-
-
-def _targeted(target: str, encodings: Encodings) -> Encodings:
-    """The encodings of one image: its id, or its row."""
-    ids = list(map(str, encodings.ids))
-    if target in ids:
-        return encodings.take([ids.index(target)])
-    if target.isdigit() and int(target) < len(ids):
-        return encodings.take([int(target)])
-    raise UsageError(f"--target {target}: no such image in the encodings", did_you_mean(target, ids, "give an id"))
-
-
-def identities(surrogate: Any, encodings: Encodings) -> dict[str, Any]:
-    """What a surrogate and encodings are, as records."""
-    return {
-        "surrogate": {name: value.numpy() for name, value in surrogate.published_state().items()},
-        "encodings": encodings.arrays(),
-        "samples": list(map(str, encodings.ids)),
-    }
-
-
 def folder_of(options: ExplainOptions) -> Path:
     """Where the explanation of these encodings goes: beside the encodings, or under ``arrays`` for a bare file."""
-    told = encodings_of(options)
+    told = encodings_of(str(options.surrogate), options.encodings, options.outputs)
     try:
         dataset = dataset_of(resolve_artifact(told, options.outputs, "encodings"))
     except RdxError:
@@ -331,68 +271,6 @@ def _towards_classes(
         entries[i]["bias"] = float(own.bias[i])
         entries[i]["for_prediction"] = describe(best, names)
     return own
-
-
-def _contrast(given: str | None, classes: list[str] | None) -> tuple[int, int] | None:
-    """Class numbers of ``--param contrast=A,B``: why A and not B. Names may hold commas."""
-    if given is None:
-        return None
-    if classes is None:
-        raise UsageError(
-            "--param contrast=A,B needs classes",
-            "give --vlm MODEL --dataset NAME, or --file text_embeddings=FILE --file class_names=FILE",
-        )
-    text = str(given)
-    cuts = [i for i, letter in enumerate(text) if letter == ","]
-    for cut in cuts:
-        a, b = text[:cut].strip(), text[cut + 1 :].strip()
-        if a in classes and b in classes:
-            return classes.index(a), classes.index(b)
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 2:
-        raise UsageError(f"--param contrast={given}: expected two classes, A,B")
-    raise UnknownNameError("class", next(part for part in parts if part not in classes), classes)
-
-
-def _edited(options: ExplainOptions, given: str | None, encodings: Encodings, names: Sequence[str]) -> Encodings:
-    """Encodings after ``--param edit=CONCEPT=VALUE,...``: what if every image had that share of the concept?
-
-    Raises
-    ------
-    RdxError, ValueError
-        Malformed text, an unknown concept, a value that is no number.
-    """
-    if given is None:
-        return encodings
-    values: dict[int, float] = {}
-    for part in str(given).split(","):
-        name, equals, value = part.strip().rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UsageError(f"--param edit={given}: cannot read `{part}`", "write CONCEPT=VALUE, for example dog/n=0")
-        fitting = [j for j, known in enumerate(names) if name in (known, _plain(known))]
-        if not fitting:
-            why = _why_cut(options, name)
-            if why is not None:
-                raise UsageError(f"--param edit: {why}", "encode again with it: see rdx encode-concepts --help")
-            raise UnknownNameError("concept", name, [*names, *map(_plain, names)])
-        values |= dict.fromkeys(fitting, number)
-    return encodings.with_values(values)
-
-
-def _why_cut(options: ExplainOptions, name: str) -> str | None:
-    """Why a concept of the captions is none of the vocabulary, as its table tells; None for unknown words."""
-    try:
-        cut = cut_concepts(resolve_artifact(encodings_of(options), options.outputs, "encodings"))
-    except RdxError:
-        return None
-    found = {key: reason for key, reason in cut.items() if name in (key, _plain(key))}
-    return (
-        None if not found else "; ".join(f"`{key}` was left out of the vocabulary: {why}" for key, why in found.items())
-    )
 
 
 ANALYSIS = SurrogateAnalysis

@@ -18,6 +18,7 @@ from annotated_types import Ge
 from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.concepts.encodings import details_of
+from rdxcli.concepts.surrogates import identities
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.attribution import describe, image_scores
 from rdxcli.methods.surrogate.encoding import Encodings
@@ -69,11 +70,11 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         return {"method": options.method, **completed(options.method, OWN, options.parameters)}
 
     def gather(self) -> Mapping[str, Any]:
-        self.model, encodings, self.names = surrogate.trained(self.options)
+        self.model, encodings, self.names = surrogate.explained(self.options)
         self.given = _teacher(self.options, encodings)
         self.encodings, seen = _joined(self.options, self.settings["images"], self.given, encodings)
         self.settings = {**self.settings, "images": "all" if seen else "held-out"}
-        return {**surrogate.identities(self.model, self.encodings), "teacher": self.given}
+        return {**identities(self.model, self.encodings), "teacher": self.given}
 
     def folder(self) -> Path:
         return surrogate.folder_of(self.options)
@@ -101,7 +102,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
-        model, encodings, names = surrogate.trained(self.options)
+        model, encodings, names = surrogate.explained(self.options)
         return {
             "method": self.options.method,
             "images": encodings.shape[0],

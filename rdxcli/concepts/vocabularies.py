@@ -1,0 +1,98 @@
+"""Vocabularies as people read and write them: lists of concepts, and the table with counts, reasons and examples."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdxcli.concepts.encodings import KEPT
+from rdxcli.errors import InputError, MissingDataError
+from rdxcli.methods.surrogate.extraction import Concept
+from rdxcli.methods.surrogate.vocabulary import ConceptCounts
+
+
+def given_terms(path: Path | None) -> list[str] | None:
+    """A user's concepts: a text file, a ``vocabulary.csv``, or the folder of encodings or of a surrogate.
+
+    Raises
+    ------
+    MissingDataError, InputError
+    """
+    if path is None:
+        return None
+    table, listed = path / "vocabulary.csv", path / "vocabulary.json"
+    if path.is_dir() and not table.is_file() and not listed.is_file():
+        raise InputError(f"{path} holds no vocabulary", "give a text file, or the folder of encodings or a surrogate")
+    if path.is_dir() and not table.is_file():
+        pairs = json.loads(listed.read_text("utf-8"))
+    elif path.is_dir() or path.suffix.lower() == ".csv":
+        pairs = _vocabulary_table(table if path.is_dir() else path)
+    else:
+        return list_of(path)
+    return [str(Concept(str(lemma), str(pos))) for lemma, pos in pairs]
+
+
+def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
+    """Lemmas and parts of speech of a table with these two columns, in its order."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no table of concepts: {error}") from None
+    if not rows or not {"lemma", "pos"} <= set(rows[0]):
+        raise InputError(f"{path} has no columns `lemma` and `pos`")
+    return [(row["lemma"], row["pos"]) for row in rows if row.get("status", KEPT) == KEPT]
+
+
+def list_of(path: Path | None) -> list[str] | None:
+    """The lines of a file of concepts that are not empty; None without a file.
+
+    Raises
+    ------
+    MissingDataError, InputError
+    """
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+
+
+def with_examples(
+    rows: Sequence[Mapping[str, Any]], counts: ConceptCounts, captions: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The rows with up to two captions that mention each concept, and none of concepts that few images mention."""
+    columns = counts.matrix.tocsc()
+    rank = np.argsort(np.argsort(np.array(counts.ids, dtype=str)))  # the order of the captions has no influence
+    place = {concept: j for j, concept in enumerate(counts.concepts)}
+    out = []
+    for row in rows:
+        j = place.get(Concept(row["lemma"], row["pos"]))
+        found: list[str] = []
+        if j is not None and (row["status"] == KEPT or row["image_count"] > 2):
+            start = str(row["lemma"]).lower()[:4]
+            images = columns.indices[columns.indptr[j] : columns.indptr[j + 1]]
+            for image in images[np.argsort(rank[images])][:2]:
+                texts = captions[counts.ids[image]]
+                found.append(next((text for text in texts if start in text.lower()), texts[0]))
+        out.append({**row, "examples": " | ".join(found)})
+    return out
+
+
+def write_vocabulary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table ``vocabulary.csv``."""
+    columns = ["index", "lemma", "pos", "image_count", "image_share", "status", "reason", "examples"]
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
