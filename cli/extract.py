@@ -5,21 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from rdxcli import SCHEMA_VERSION
+from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.progress import human_bytes
 
-from .options import (
-    SAMPLES_FAILED,
-    ClassesOption,
-    DatasetOption,
-    LimitOption,
-    PoolOption,
-    SampleOption,
-    Session,
-    SplitOption,
-    command,
-    complete_layers,
-    complete_models,
-)
+from .options import SAMPLES_FAILED, PoolOption, Session, command, complete_layers, complete_models
 
 RUN_PANEL = "How to run"
 SHARE_DONE = 5
@@ -33,9 +22,11 @@ _SHOWN = 10
         "rdx extract --model timm:resnet18.a1_in1k --layer layer3 --layer layer4 --dataset folder:photos",
         "rdx extract --model digits-cnn --dataset digits --limit 100 --dry-run",
     ],
+    options=SelectionOptions,
 )
 def extract(
     session: Session,
+    options: SelectionOptions,
     model: Annotated[
         list[str],
         typer.Option(
@@ -51,11 +42,6 @@ def extract(
             autocompletion=complete_layers,
         ),
     ] = None,
-    dataset: DatasetOption = None,
-    split: SplitOption = None,
-    classes: ClassesOption = None,
-    limit: LimitOption = None,
-    sample: SampleOption = None,
     pool: PoolOption = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", help="float32, float16 or bfloat16.", rich_help_panel=RUN_PANEL)
@@ -111,23 +97,19 @@ def extract(
     An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
     code 4). Started by torchrun or as a SLURM array, every process claims images and does them until none is left.
     """
-    from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.registry import resolve
     from rdxcli.representations import extract as service
 
     for name in model:
         resolve(name)  # a misspelt second name must not come out after the work for the first
 
-    selection = SelectionOptions(
-        dataset=dataset, split=split, classes=classes, limit=limit, sample=sample, seed=session.seed
-    )
     jobs = [
         service.ExtractOptions(
             model=name,
             layers=tuple(layer or ()),
             pool=pool,
             dtype=dtype,
-            selection=selection,
+            selection=options,
             batch_size=batch_size,
             workers=workers,
             device=session.device,

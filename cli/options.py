@@ -279,6 +279,9 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
     ),
 ]
 
+_NOT_FETCHED = ("dataset", "images", "root", "mirror", "base_url", "address")
+"""Options whose addresses are read where they are, or are no files."""
+
 _OF_SESSION = ("outputs", "run", "seed", "device", "force")
 """Fields of options classes that the common options fill."""
 
@@ -406,10 +409,11 @@ def command(
             session = _session({key: values.pop(key, default) for key, _, default in _COMMON_PARAMETERS})
 
             def run() -> None:
+                given = {key: value if key in _NOT_FETCHED else _here(value) for key, value in values.items()}
                 if options is None:
-                    return function(session, **values)
-                mine = {key: values[key] for key in signature.parameters if key in values}
-                return function(session, options=build(options, values, session), **mine)
+                    return function(session, **given)
+                mine = {key: given[key] for key in signature.parameters if key in given}
+                return function(session, options=build(options, given, session), **mine)
 
             with_errors(session, run)
 
@@ -423,6 +427,16 @@ def command(
         return function
 
     return decorate
+
+
+def _here(value: Any) -> Any:
+    """Files at addresses (``s3://`` ...) as local copies."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if not any(isinstance(part, str | Path) and ":/" in str(part) for part in parts):
+        return value
+    from rdxcli.datasets.addresses import localised
+
+    return localised(value)
 
 
 def registered() -> dict[str, Registered]:

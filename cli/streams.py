@@ -76,7 +76,7 @@ def _find_home() -> None:
             return
     except (RuntimeError, KeyError):
         pass
-    from rdxcli.models.registry import temporary_cache
+    from rdxcli.places import temporary_cache
 
     with suppress(OSError):
         os.environ["HOME"] = str(temporary_cache())

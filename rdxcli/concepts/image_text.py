@@ -98,7 +98,7 @@ def image_embeddings(
     if not draft.reused:
         log.info("embedding %d images of %s with %s, device %s", len(dataset), dataset.name, model.name, kind)
         columns = {"label": dataset.labels, "split": dataset.splits}
-        threads = default_workers(kind) if workers is None else workers
+        threads = default_workers(kind, dataset.source.waits) if workers is None else workers
         run = RunOptions(workers=threads, description=f"embed {dataset.name}")
 
         def finish(plan: ShardPlan, store: ShardStore, draft: Draft, report: RunReport) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from rdxcli.datasets.addresses import address
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array, split_key
 from rdxcli.datasets.foreign import is_foreign, read_foreign
 from rdxcli.datasets.registry import open_dataset
@@ -298,7 +299,8 @@ def _label_table(path: Path) -> dict[str, list[str]]:
 
 def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[list[str] | None, str]:
     """The ids of the rows and the data set that shows them."""
-    spec = text if ":" in text and not Path(text).exists() else f"images:{text}"
+    where = address(Path(text))
+    spec = f"images:{where}" if where else text if ":" in text and not Path(text).exists() else f"images:{text}"
     dataset = open_dataset(spec)
     if ids is None:
         if len(dataset) != n:

@@ -6,6 +6,7 @@ words. Selecting rows makes another `Dataset` on the same source, so nothing is 
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdxcli.datasets.addresses import Place, address, whole
 from rdxcli.datasets.images import ImageSource
+from rdxcli.datasets.tables import read_lines, require_file
 from rdxcli.datasets.words import composed, names_in
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 
@@ -166,6 +169,8 @@ class Dataset:
         self,
         *,
         split: str | None = None,
+        include: str | None = None,
+        exclude: str | None = None,
         classes: Sequence[str] | str | None = None,
         per_class: int | None = None,
         sample: int | None = None,
@@ -178,6 +183,8 @@ class Dataset:
         ----------
         split : str, optional
             Only this split.
+        include, exclude : str, optional
+            Only, or all but, the samples whose id fits one of these patterns; see `fitting`.
         classes : sequence of str or comma-separated str, optional
             Only these classes, by name or by number (``#5`` is the sixth).
         per_class : int, optional
@@ -213,6 +220,13 @@ class Dataset:
             keep = keep[np.asarray(self._split_mask(split))]
             done["split"] = split
             parts.append(split)
+        for what, patterns in (("include", include), ("exclude", exclude)):
+            if patterns is not None:
+                fits = fitting([self.sample_ids[int(i)] for i in keep], patterns, f"--{what}", self.name)
+                keep = keep[fits if what == "include" else ~fits]
+                done[what] = patterns
+                readable = re.fullmatch(r"[\w.+-]{1,40}", patterns) is not None
+                parts.append(f"{what}-{patterns if readable else short_digest([patterns])}")
         if classes is not None:
             given = names_in(classes, self.class_names or ()) if isinstance(classes, str) else list(classes)
             names = self._class_names(given)
@@ -285,6 +299,40 @@ def named_classes(given: Sequence[str], known: Sequence[str], whose: str) -> lis
     return names
 
 
+def fitting(ids: Sequence[str], patterns: str, option: str, whose: str) -> np.ndarray:
+    """Which ids fit one of some patterns; bool of shape (len(ids),).
+
+    Parameters
+    ----------
+    ids : sequence of str
+    patterns : str
+        Separated by commas: ``*`` stands for any characters (``/`` too), ``?`` for one, ``[ab]`` for one of some;
+        case counts. ``@FILE`` reads patterns, or whole ids, from a text file, one a line.
+    option, whose : str
+        For messages: ``--include``, the data set.
+
+    Raises
+    ------
+    UsageError
+        No id fits.
+    """
+    if patterns.startswith("@"):
+        file = require_file(patterns[1:], f"list for {option}")
+        given = {composed(line.strip()) for line in read_lines(file) if line.strip()}
+    else:
+        given = {composed(part.strip()) for part in patterns.split(",") if part.strip()}
+    shapes = [pattern for pattern in given if any(sign in pattern for sign in "*?[")]
+    shape = re.compile("|".join(map(fnmatch.translate, shapes))) if shapes else None
+    names = [composed(sample) for sample in ids]
+    found = np.array([name in given or bool(shape and shape.match(name)) for name in names], bool)
+    if not found.any():
+        raise UsageError(
+            f"{option} {patterns}: none of the {len(ids)} ids of {whose} fits",
+            f"ids look like `{ids[0]}`" if len(ids) else None,
+        )
+    return found
+
+
 def draw(ids: Sequence[str], count: int, seed: int) -> np.ndarray:
     """Positions of ``count`` ids drawn without replacement, ascending; all of them when there are fewer.
 
@@ -334,9 +382,12 @@ def natural_ids(count: int) -> list[str]:
     return [f"{i:0{width}d}" for i in range(count)]
 
 
-def folder_name(path: Path, prefix: str = "") -> str:
-    """Short name for data at ``path``: its base name and six digits that tell equal base names apart."""
-    resolved = path.expanduser().resolve()
+def folder_name(path: Path | str, prefix: str = "") -> str:
+    """Short name for data at a path or an address: its last part and six digits that tell equal last parts apart."""
+    where = address(path)
+    if where is not None:
+        return f"{prefix}{Place(where).name}-{short_digest([whole(path)])}"
+    resolved = Path(path).expanduser().resolve()
     return f"{prefix}{resolved.name or 'root'}-{short_digest([resolved.as_posix()])}"
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from rdxcli.datasets import addresses, imagetables
+from rdxcli.datasets.addresses import Place, address, archive, whole
 from rdxcli.datasets.base import Dataset, folder_name
-from rdxcli.datasets.files import EXTENSIONS, walk, with_options
-from rdxcli.datasets.images import FileImages
+from rdxcli.datasets.files import EXTENSIONS, Walk, sift, walk, with_options
+from rdxcli.datasets.images import FileImages, ImageSource, PlaceImages
 from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.seen import LABEL_NAMES
 from rdxcli.datasets.tables import (
@@ -21,6 +24,7 @@ from rdxcli.datasets.tables import (
     table_kind,
     unknown_column,
 )
+from rdxcli.datasets.tars import files_in_tar, is_tar, tar_images
 from rdxcli.datasets.words import UNLABELLED, escaped
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
 from rdxcli.progress import log
@@ -46,10 +50,9 @@ def folder(text: str) -> Dataset:
         No such folder, or no images in it.
     """
     location, options = with_options(text, ("range",))
-    root = _existing_folder(location)
-    found = walk(os.fspath(root))
-    _say_left_out(root, len(found.names), found.left_out_line())
-    relative = [name.split("/") for name in found.names]
+    root = _root(location, options)
+    _say_left_out(root.name, root.found)
+    relative = [name.split("/") for name in root.found.names]
     tops = {parts[0] for parts in relative if len(parts) > 1}
     split_level = bool(tops) and all(top.lower() in _SPLITS for top in tops)
     level = 1 if split_level else 0
@@ -57,16 +60,17 @@ def folder(text: str) -> Dataset:
     outside = len(relative) - sum(inside)
     if not any(inside):
         raise InputError(
-            f"{root} has {len(relative)} images but no sub-folders that could be classes", f"write `images:{text}`"
+            f"{root.name} has {len(relative)} images but no sub-folders that could be classes",
+            f"write `images:{text}`",
         )
     if outside:
-        log.warning("%s: leaving out %d images that are in no class folder", root, outside)
-    kept = [(name, parts) for name, parts, ok in zip(found.names, relative, inside, strict=True) if ok]
+        log.warning("%s: leaving out %d images that are in no class folder", root.name, outside)
+    kept = [(name, parts) for name, parts, ok in zip(root.found.names, relative, inside, strict=True) if ok]
     labels = [escaped(parts[level]) for _, parts in kept]
     return Dataset(
-        name=folder_name(root),
-        spec=f"folder:{root.resolve()}{_query(options)}",
-        source=FileImages([os.path.join(root, name) for name, _ in kept], _pixels(options)),
+        name=root.slug,
+        spec=f"folder:{root.spec}{_query(options)}",
+        source=root.source([name for name, _ in kept]),
         sample_ids=[escaped(name) for name, _ in kept],
         labels=labels,
         class_names=sorted(set(labels)),
@@ -80,32 +84,101 @@ def images(text: str) -> Dataset:
     Parameters
     ----------
     text : str
-        A folder (searched to any depth), a text file with one path per line, or a table (``.csv``, ``.tsv``,
-        ``.parquet``, ``.json``) with a column of paths and, optionally, ``label``, ``split``, ``caption`` and ``id``.
+        A folder or archive (searched to any depth), a text file with one path per line, a table (``.csv``, ``.tsv``,
+        ``.parquet``, ``.json``) with a column of paths and, optionally, ``label``, ``split``, ``caption`` and ``id``,
+        or tables that hold the images themselves (see `rdxcli.datasets.imagetables`). Any of them may be an address.
         Relative paths are relative to the list.
     """
-    location, options = with_options(text, ("range", "path", "id", "label"))
+    location, options = with_options(text, tuple(dict.fromkeys(("range", "path", "id", "label", *imagetables.OPTIONS))))
+    elsewhere = address(location)
     path = Path(location).expanduser()
-    if path.is_dir():
-        found = walk(os.fspath(path))
-        _say_left_out(path, len(found.names), found.left_out_line())
-        if not found.names:
-            raise InputError(f"no images in {path}", f"looked for {', '.join(sorted(EXTENSIONS))}")
+    if path.is_dir() or _is_archive(location) or (elsewhere and not _is_file(elsewhere)):
+        root = _root(location, options)
+        if not root.found.names and not _is_archive(location) and (tables := imagetables.tables_in(location)):
+            return imagetables.image_tables(location, tables, options, "images")
+        _say_left_out(root.name, root.found)
+        if not root.found.names:
+            raise InputError(f"no images in {root.name}", f"looked for {', '.join(sorted(EXTENSIONS))}")
         return Dataset(
-            name=folder_name(path),
-            spec=f"images:{path.resolve()}{_query(options)}",
-            source=FileImages([os.path.join(path, name) for name in found.names], _pixels(options)),
-            sample_ids=[escaped(name) for name in found.names],
+            name=root.slug,
+            spec=f"images:{root.spec}{_query(options)}",
+            source=root.source(root.found.names),
+            sample_ids=[escaped(name) for name in root.found.names],
         )
-    listing = require_file(path, "folder or list of images")
+    if elsewhere is None:
+        require_file(path, "folder or list of images")
+    if imagetables.holds_images(Place(elsewhere or str(path))):
+        return imagetables.image_tables(location, None, options, "images")
+    listing = require_file(elsewhere or path, "folder or list of images")
     if listing.suffix.lower() in EXTENSIONS:
-        raise InputError(f"{listing} is one image, expected a folder or a list", f"write `images:{listing.parent}`")
-    return _from_list(listing, options)
+        raise InputError(
+            f"{elsewhere or listing} is one image, expected a folder or a list",
+            f"write `images:{elsewhere.rpartition('/')[0] if elsewhere else listing.parent}`",
+        )
+    return _from_list(listing, options, elsewhere)
 
 
-def _say_left_out(root: Path, count: int, left_out: str) -> None:
-    if left_out:
-        log.info("%s: %d images; left out: %s", escaped(os.fspath(root)), count, left_out)
+@dataclass(frozen=True)
+class _Root:
+    """What holds image files: a folder here or elsewhere, or an archive.
+
+    Parameters
+    ----------
+    name : str
+        For people.
+    slug : str
+        Short name of its data set.
+    spec : str
+        What opens it again.
+    found : Walk
+    source : callable
+        Images of some of the names that were found.
+    """
+
+    name: str
+    slug: str
+    spec: str
+    found: Walk
+    source: Callable[[Sequence[str]], ImageSource]
+
+
+def _is_archive(location: str) -> bool:
+    here = os.path.isfile(os.path.expanduser(location))
+    return (archive(location) is not None or is_tar(location)) and (here or address(location) is not None)
+
+
+def _is_file(where: str) -> bool:
+    """Whether an address names a list rather than a folder: by its ending, without asking."""
+    name = where.partition("::")[0] if where.startswith("zip://") else where.partition("?")[0]
+    return table_kind(Path(name.rpartition("/")[2])) in {*TABLES, ".txt", ".lst", ".list", *EXTENSIONS}
+
+
+def _root(location: str, options: Mapping[str, str]) -> _Root:
+    pixels = _pixels(options)
+    where = archive(location) or address(location)
+    shown, slug = whole(location), folder_name(location)
+    if is_tar(location) and _is_archive(location):
+        members = files_in_tar(location)
+        return _Root(shown, slug, shown, sift(members), lambda names: tar_images(members, names, pixels))
+    if where is not None:
+        files = addresses.listing(where)
+        return _Root(
+            shown, slug, shown, sift(files), lambda names: PlaceImages([files[name] for name in names], pixels)
+        )
+    root = _existing_folder(location)
+    above = os.path.join(root, "")
+    return _Root(
+        escaped(os.fspath(root)),
+        folder_name(root),
+        str(root.resolve()),
+        walk(os.fspath(root)),
+        lambda names: FileImages([f"{above}{name}" for name in names], pixels),
+    )
+
+
+def _say_left_out(name: str, found: Walk) -> None:
+    if found.left_out:
+        log.info("%s: %d images; left out: %s", name, len(found.names), found.left_out_line())
 
 
 def _query(options: Mapping[str, str]) -> str:
@@ -116,7 +189,8 @@ def _pixels(options: Mapping[str, str]) -> PixelRange | None:
     return parse_range(options["range"]) if "range" in options else None
 
 
-def _from_list(listing: Path, options: Mapping[str, str]) -> Dataset:
+def _from_list(listing: Path, options: Mapping[str, str], elsewhere: str | None) -> Dataset:
+    """A table or text of paths; ``elsewhere`` is the address that ``listing`` is a copy of."""
     columns: dict[str, list[str]] = {}
     if table_kind(listing) in TABLES:
         columns = read_columns(listing)
@@ -155,14 +229,22 @@ def _from_list(listing: Path, options: Mapping[str, str]) -> Dataset:
         f"; left out: {', '.join(rest[:8])}{' ...' if len(rest) > 8 else ''}" if rest else "",
     )
     return Dataset(
-        name=folder_name(listing),
-        spec=f"images:{listing.resolve()}{_query(options)}",
-        source=FileImages([os.path.join(listing.parent, os.path.expanduser(name)) for name in names], _pixels(options)),
+        name=folder_name(elsewhere or listing),
+        spec=f"images:{whole(elsewhere or listing)}{_query(options)}",
+        source=_listed(names, elsewhere or str(listing), _pixels(options)),
         sample_ids=columns[ids] if ids is not None else names,
         labels=_labelled(columns[labels], listing) if labels is not None else None,
         splits=columns[splits] if splits is not None else None,
         captions=[[text] for text in columns[captions]] if captions is not None else None,
     )
+
+
+def _listed(names: Sequence[str], listing: str, pixels: PixelRange | None) -> ImageSource:
+    """Images by the names that stand in a list: addresses, or paths, which begin where the list lies."""
+    if address(listing) is None and not any(map(address, names)):
+        return FileImages([os.path.join(os.path.dirname(listing), os.path.expanduser(name)) for name in names], pixels)
+    beside = listing.partition("?")[0].rpartition("/")[0]
+    return PlaceImages([Place(address(name) or f"{beside}/{name.removeprefix('./')}") for name in names], pixels)
 
 
 def _column(columns: Mapping[str, list[str]], given: str | None, wanted: Sequence[str], listing: Path) -> str | None:

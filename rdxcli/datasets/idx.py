@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rdxcli.datasets.addresses import whole
 from rdxcli.datasets.base import Dataset, folder_name, natural_ids
 from rdxcli.datasets.images import ArrayImages
 from rdxcli.datasets.tables import require_file, split_pair
@@ -32,10 +33,9 @@ def idx(text: str) -> Dataset:
     if images.ndim != 3:
         raise InputError(f"{path}: got {images.ndim} dimensions {images.shape}, expected images (n, h, w)")
     labels = _labels(require_file(label_file, "idx file of labels"), len(images)) if label_file else None
-    spec = f"idx:{path.resolve()}" + (f",{Path(label_file).expanduser().resolve()}" if label_file else "")
     return Dataset(
-        name=folder_name(path),
-        spec=spec,
+        name=folder_name(image_file),
+        spec=f"idx:{whole(image_file)}" + (f",{whole(label_file)}" if label_file else ""),
         source=ArrayImages(images, path.name),
         sample_ids=natural_ids(len(images)),
         labels=labels,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from rdxcli.datasets.addresses import Place, ask_all
 from rdxcli.datasets.pixelrange import PixelRange, Ranges, range_of
 from rdxcli.datasets.words import escaped, is_utf8
-from rdxcli.errors import InputError
+from rdxcli.errors import InputError, without_passwords
+from rdxcli.places import cache_root
 from rdxcli.progress import log
 
 CONTENT_LIMIT = 128 * 2**20
@@ -25,6 +30,9 @@ CONTENT_LIMIT = 128 * 2**20
 # what Pillow remarks about palettes and EXIF says nothing about the pixels
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+_LARGEST = 2**30  # bytes of one image
+_MANY = 1000  # files from which on a fingerprint of their content is kept
+_QUIET = 2_000_000_000  # nanoseconds: what changed so shortly before may change again within one tick of its clock
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -40,6 +48,8 @@ class ImageSource(ABC):
     A kind of source says how `raw` pixels are read; what becomes of deep ones is the same for all.
     """
 
+    waits: bool = False
+    """Whether reading waits for a server, so that many threads are better than few."""
     _ranges: Ranges | None = None
     pixels: PixelRange | None = None
     """The range of deep pixels, when a person has said it (``?range=0,4095``)."""
@@ -109,32 +119,100 @@ class FileImages(ImageSource):
         return self.paths[row] if is_utf8(self.paths[row]) else None
 
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
-        sizes, times = [], []
-        for row in rows:
-            try:
-                found = os.stat(self.paths[row])
-            except OSError:
-                found = None
-            if found is None or not stat.S_ISREG(found.st_mode):
-                sizes.append(-1)
-                times.append(-1)
-            else:
-                sizes.append(found.st_size)
-                times.append(found.st_mtime_ns)
+        found = [_stat(self.paths[row]) for row in rows]
         digest = hashlib.sha256(repr(self.pixels).encode() if self.pixels is not None else b"")
-        by_content = sum(sizes) <= CONTENT_LIMIT
-        for row, size, time in zip(rows, sizes, times, strict=True):
-            if not by_content:
-                digest.update(f"{size}:{time}\n".encode())
-                continue
+        if sum(-1 if f is None else f.st_size for f in found) > CONTENT_LIMIT:
+            for f in found:
+                digest.update(b"-1:-1\n" if f is None else f"{f.st_size}:{f.st_mtime_ns}\n".encode())
+            return {"by": "size and time", "sha256": digest.hexdigest()}
+        memory = self._memory(rows, found) if len(found) >= _MANY else None
+        if memory is not None:
+            with suppress(OSError, UnicodeDecodeError):
+                kept = memory.read_text("ascii")
+                if len(kept) == 64:
+                    return {"by": "content", "sha256": kept}
+        for row, f in zip(rows, found, strict=True):
             try:
-                if size < 0:
+                if f is None:
                     raise OSError
                 with open(self.paths[row], "rb") as stream:
                     digest.update(hashlib.sha256(stream.read()).digest())
             except OSError:
                 digest.update(b"unreadable\n")
-        return {"by": "content" if by_content else "size and time", "sha256": digest.hexdigest()}
+        if memory is not None:
+            with suppress(OSError):
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                temporary = memory.with_name(f"{memory.name}.{os.getpid()}.tmp")
+                temporary.write_text(digest.hexdigest(), "ascii")
+                os.replace(temporary, memory)
+        return {"by": "content", "sha256": digest.hexdigest()}
+
+    def _memory(self, rows: np.ndarray, found: Sequence[os.stat_result | None]) -> Path | None:
+        """Where the fingerprint of these files is kept: named by all that the disk knows of them, the time of their
+        entries included, which cannot be set back. None when one of them has changed just now.
+        """
+        stamps = hashlib.sha256(repr(self.pixels).encode())
+        newest = 0
+        for row, f in zip(rows, found, strict=True):
+            if f is None:
+                return None
+            newest = max(newest, f.st_mtime_ns, f.st_ctime_ns)
+            text = f"\0{f.st_size}:{f.st_mtime_ns}:{f.st_ctime_ns}:{f.st_ino}:{f.st_dev}\0"
+            stamps.update(os.fsencode(self.paths[row]) + text.encode())
+        if newest > time.time_ns() - _QUIET:
+            return None
+        return cache_root() / "fingerprints" / stamps.hexdigest()[:32]
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+class PlaceImages(ImageSource):
+    """Image files of which some are not on this machine, or lie in an archive; they are read when asked for.
+
+    Parameters
+    ----------
+    places : sequence of Place
+    pixels : PixelRange, optional
+        Of deep images.
+    """
+
+    waits = True
+
+    def __init__(self, places: Sequence[Place], pixels: PixelRange | None = None) -> None:
+        self.places, self.pixels = list(places), pixels
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def raw(self, row: int) -> Image.Image:
+        place = self.places[row]
+        if place.known is not None and (place.size or 0) > _LARGEST:
+            raise InputError(f"{place.text}: {place.size} bytes, expected an image")
+        return decode(io.BytesIO(place.read()))
+
+    def location(self, row: int) -> str | None:
+        return without_passwords(self.places[row].text)
+
+    def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
+        chosen = [self.places[row] for row in rows]
+        ask_all(chosen)
+        digest = hashlib.sha256(repr(self.pixels).encode() if self.pixels is not None else b"")
+        how = "version"
+        for place in chosen:
+            try:
+                version = place.version
+                if version is None:
+                    how, version = "content", hashlib.sha256(place.read()).hexdigest()
+                digest.update(f"{version}\n".encode())
+            except (InputError, OSError):
+                digest.update(b"unreadable\n")
+        return {"by": how, "sha256": digest.hexdigest()}
 
 
 class ArrayImages(ImageSource):

@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from rdxcli.datasets.addresses import address
 from rdxcli.datasets.base import Dataset, natural_ids
 from rdxcli.datasets.images import ImageSource
+from rdxcli.datasets.imagetables import image_tables, tables_in
 from rdxcli.errors import (
     DependencyError,
     InputError,
@@ -165,7 +167,9 @@ def hugging_face(text: str) -> Dataset:
     """``NAME[?split=test&config=...&image=COLUMN&label=COLUMN]``: a data set of the Hub, or a folder in its formats.
 
     Without ``split`` every split is taken, one after the other. The column of images and the one of class labels are
-    found by their types. Code in repositories is never run.
+    found by their types. Code in repositories is never run. A folder of tables, here or elsewhere, is read as it is
+    (see `rdxcli.datasets.imagetables`); ``?streaming=true`` does so with the Hub's own tables, of which only what is
+    looked at is transferred.
 
     Raises
     ------
@@ -174,15 +178,29 @@ def hugging_face(text: str) -> Dataset:
     MissingDataError
         It cannot be had (offline and not cached, or no such name).
     """
+    name, _, query = text.partition("?")
+    options = dict(parse_qsl(query))
+    unknown = set(options) - {"split", "config", "image", "label", "id", "streaming"}
+    if unknown:
+        raise UsageError(
+            f"hf:{name} takes no `{min(unknown)}`", "it takes split, config, image, label, id and streaming"
+        )
+    streaming = options.pop("streaming", "false").lower() in ("true", "1", "yes")
+    if address(name) is not None or Path(name).expanduser().is_dir():
+        tables = tables_in(name)
+        if tables:
+            return image_tables(name, tables, options, "hf")
+    elif streaming:
+        where = f"hf://datasets/{name}"
+        tables = tables_in(where)
+        if not tables:  # the Hub keeps a copy of most data sets as tables
+            where += "@refs%2Fconvert%2Fparquet"
+            tables = tables_in(where)
+        return image_tables(where, tables, options, "hf")
     try:
         import datasets as hf
     except ImportError:
         raise DependencyError("datasets", "hf") from None
-    name, _, query = text.partition("?")
-    options = dict(parse_qsl(query))
-    unknown = set(options) - {"split", "config", "image", "label"}
-    if unknown:
-        raise UsageError(f"hf:{name} takes no `{min(unknown)}`", "it takes split, config, image and label")
     try:
         loaded = hf.load_dataset(name, options.get("config"), split=options.get("split"))
     except Exception as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rdxcli.datasets.addresses import whole
 from rdxcli.datasets.base import Dataset, folder_name, natural_ids
 from rdxcli.datasets.files import with_options
 from rdxcli.datasets.images import ArrayImages
@@ -54,11 +55,11 @@ def array(text: str) -> Dataset:
         labels = read_values(label_file, _LABEL_KEYS, "labels")
     if labels is not None and len(labels) != len(source):
         raise InputError(f"{path}: got {len(source)} images but {len(labels)} labels")
-    spec = f"array:{path.resolve()}" + (f":{key}" if key else "")
     return Dataset(
-        name=folder_name(path) + (f"-{key}" if key else ""),
-        spec=spec
-        + (f",{Path(label_file).expanduser().resolve()}" if label_file else "")
+        name=folder_name(location) + (f"-{key}" if key else ""),
+        spec=f"array:{whole(location)}"
+        + (f":{key}" if key else "")
+        + (f",{whole(label_file)}" if label_file else "")
         + (f"?range={options['range']}" if options else ""),
         source=source,
         sample_ids=natural_ids(len(source)),

@@ -16,6 +16,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdxcli.datasets.addresses import address
 from rdxcli.errors import RdxError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ _OPENERS: dict[str, str] = {
 
 SCHEMES: dict[str, str] = {
     "folder:PATH": "images in sub-folders, which are the classes",
-    "images:PATH": "images of a flat folder, or of a text, CSV or parquet list of paths",
-    "tar:PATH": "tar archives in the WebDataset layout: shard-*.tar, shard-{000..009}.tar",
+    "images:PATH": "images of a flat folder, a list of paths, a zip or tar, or of tables (Parquet, Arrow)",
+    "tar:PATH": "tar archives in the WebDataset layout: shard-*.tar, shard-{000..009}.tar.gz",
     "array:PATH[,LABELS]": "uint8 images (n, h, w[, c]) in a .npy or .npz (PATH.npz:key) file",
     "idx:IMAGES[,LABELS]": "MNIST-style files, plain or .gz",
     "torchvision:NAME?root=PATH": "a torchvision data set that is on disk already",
-    "hf:NAME": "a Hugging Face data set (extra `hf`)",
+    "hf:NAME": "a Hugging Face data set (extra `hf`), or a folder in its formats",
 }
 """How to write a data set that has no name here, with one line about each form."""
 
@@ -109,7 +110,7 @@ def open_dataset(spec: str, *, root: Path | str | None = None) -> Dataset:
     """
     text = spec.strip()
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in _OPENERS:
+    if colon and scheme in _OPENERS and address(text) is None:
         if not rest:
             usage = next(form for form in SCHEMES if form.startswith(f"{scheme}:"))
             raise UsageError(f"data set `{text}`: nothing after the colon", f"write `{usage}`")
@@ -127,6 +128,10 @@ def open_dataset(spec: str, *, root: Path | str | None = None) -> Dataset:
 
 def _unknown(text: str) -> RdxError:
     path = Path(text).expanduser()
+    if address(text) is not None:
+        return UsageError(
+            f"unknown data set: `{text}`", f"for your own images write `folder:{text}` or `images:{text}`"
+        )
     if path.is_dir():
         return UsageError(
             f"unknown data set: `{text}`", f"for your own images write `folder:{text}` or `images:{text}`"

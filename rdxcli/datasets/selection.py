@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which samples: ``--dataset``, ``--split``, ``--classes``, ``--per-class``, ``--sample``, ``--limit``.
+    """Which samples: ``--dataset``, ``--split``, ``--include``, ``--exclude``, ``--classes``, ``--per-class`` ...
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class SelectionOptions:
 
     dataset: str | None = option("Data set: a name, folder:PATH or images:PATH.", complete="datasets")
     split: str | None = option("Split of the data set.")
+    include: str | None = option("Only samples whose id fits a pattern (cats/*, *_7.png), comma-separated, or @FILE.")
+    exclude: str | None = option("All samples but those whose id fits a pattern, comma-separated, or @FILE.")
     classes: str | Sequence[str] | None = option("Only these classes, comma-separated; #5 is the sixth.", type=str)
     per_class: int | None = option("Only N samples of each class, drawn with the seed.", low=1)
     sample: int | None = option("Only N samples, drawn with the seed.", low=1)
@@ -41,7 +43,8 @@ class SelectionOptions:
     @property
     def narrows(self) -> bool:
         """Whether anything is left out of the data set."""
-        return any(v is not None for v in (self.split, self.classes, self.per_class, self.sample, self.limit))
+        chosen = (self.split, self.include, self.exclude, self.classes, self.per_class, self.sample, self.limit)
+        return any(value is not None for value in chosen)
 
     def open(self, default: str | None = None) -> Dataset:
         """The selected samples of ``dataset``, or of ``default`` when none is named.
@@ -59,6 +62,8 @@ class SelectionOptions:
             )
         return open_dataset(spec, root=self.root).select(
             split=self.split,
+            include=self.include,
+            exclude=self.exclude,
             classes=self.classes,
             per_class=self.per_class,
             sample=self.sample,

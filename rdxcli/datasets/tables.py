@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
+from rdxcli.datasets.addresses import address, local_copy
 from rdxcli.datasets.words import text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
 
@@ -70,13 +71,15 @@ class Table:
 
 
 def require_file(path: Path | str, what: str = "file") -> Path:
-    """``path`` with ``~`` expanded.
+    """``path`` with ``~`` expanded; of an address the local copy.
 
     Raises
     ------
     MissingDataError
         When it does not exist, with names like it in the same folder; `InputError` when it is a folder.
     """
+    if address(path) is not None:
+        return local_copy(path)
     resolved = Path(path).expanduser()
     if resolved.is_dir():
         raise InputError(f"{resolved} is a folder, expected a {what}")

@@ -1,40 +1,60 @@
 """Tar archives in the WebDataset layout: files that share a stem are one sample.
 
 ``cat001.jpg`` is the image, ``cat001.cls`` its class, ``cat001.txt`` its caption; ``cat001.json`` may hold ``label``
-and ``caption``. Archives are indexed once by their headers and read in place, never unpacked.
+and ``caption``. Archives are indexed once by their headers and read in place, never unpacked: also those that lie
+elsewhere (``s3://``, ``https://`` ...), of which the index is kept. A compressed one (``.tar.gz`` ...) is decompressed
+into the cache once, for in the middle of it nothing can be found.
 """
 
 from __future__ import annotations
 
-import glob
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
+import shutil
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import numpy as np
+import pyarrow as pa
 
+from rdxcli.datasets import addresses
+from rdxcli.datasets.addresses import Place, address, whole
 from rdxcli.datasets.base import Dataset, folder_name
 from rdxcli.datasets.files import EXTENSIONS, is_hidden, looks_like_image, with_options
 from rdxcli.datasets.images import CONTENT_LIMIT, ImageSource, decode
 from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import require_file
 from rdxcli.datasets.words import UNLABELLED, escaped, text_of
-from rdxcli.errors import InputError, MissingDataError
-from rdxcli.progress import log
+from rdxcli.errors import InputError, MissingDataError, without_passwords
+from rdxcli.places import cache_root
+from rdxcli.progress import human_bytes, log
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _NOTES = {"cls", "txt", "json"}
 _NOTE_LIMIT = 2**20  # bytes of a class, caption or JSON file that are read
+_BLOCK, _LEAST_ROOM = 2**22, 2**29
+_COMPRESSED: dict[str, Callable[[Any], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"),
+}
+_SHORT = {".gz": ".tgz"}
 
 
 @dataclass
@@ -42,6 +62,7 @@ class _Member:
     archive: int
     offset: int
     size: int
+    text: str | None = None  # of a class, caption or JSON file
 
 
 @dataclass
@@ -51,61 +72,85 @@ class _Sample:
 
 
 class TarImages(ImageSource):
-    """Images inside uncompressed tar archives.
+    """Images inside tar archives.
 
     Parameters
     ----------
-    archives : list of Path
-    members : list of (archive, offset, size)
+    archives : sequence of Place
+        Not compressed.
+    members : sequence of (archive, offset, size)
         Where each image lies.
     """
 
     def __init__(
-        self, archives: list[Path], members: list[tuple[int, int, int]], pixels: PixelRange | None = None
+        self, archives: Sequence[Place], members: Sequence[tuple[int, int, int]], pixels: PixelRange | None = None
     ) -> None:
-        self.archives, self.members, self.pixels = archives, members, pixels
+        self.archives, self.members, self.pixels = list(archives), list(members), pixels
+        self.waits = any(archive.remote for archive in self.archives)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def raw(self, row: int) -> Image.Image:
         archive, offset, size = self.members[row]
-        return decode(io.BytesIO(_read(self.archives[archive], offset, size)))
+        return decode(io.BytesIO(self.archives[archive].read(offset, size)))
 
     def location(self, row: int) -> str | None:
-        return str(self.archives[self.members[row][0]])
+        return without_passwords(self.archives[self.members[row][0]].text)
 
     def fingerprint(self, rows: np.ndarray) -> dict[str, Any]:
         digest = hashlib.sha256(repr(self.pixels).encode() if self.pixels is not None else b"")
-        by_content = sum(self.members[row][2] for row in rows) <= CONTENT_LIMIT
-        stamps = [] if by_content else [f"{s.st_size}:{s.st_mtime_ns}" for s in map(os.stat, self.archives)]
+        versions = {archive: self.archives[archive].version for archive in {self.members[row][0] for row in rows}}
+        small = sum(self.members[row][2] for row in rows) <= CONTENT_LIMIT
+        by_content = None in versions.values() or (small and not self.waits)
         for row in rows:
             archive, offset, size = self.members[row]
             if by_content:
-                digest.update(hashlib.sha256(_read(self.archives[archive], offset, size)).digest())
+                digest.update(hashlib.sha256(self.archives[archive].read(offset, size)).digest())
             else:
-                digest.update(f"{stamps[archive]}:{offset}:{size}\n".encode())
-        return {"by": "content" if by_content else "size and time", "sha256": digest.hexdigest()}
+                digest.update(f"{versions[archive]}:{offset}:{size}\n".encode())
+        how = "content" if by_content else "version" if self.waits else "size and time"
+        return {"by": how, "sha256": digest.hexdigest()}
+
+
+def is_tar(location: str) -> bool:
+    """Whether a path or an address names a tar archive, compressed or not."""
+    return Place(location).name.lower().endswith((".tar", ".tgz", *(f".tar{ending}" for ending in _COMPRESSED)))
+
+
+def files_in_tar(location: str) -> dict[str, tuple[Place, int, int]]:
+    """The files in an archive: where each lies, by its name."""
+    (place,) = _archives(location)
+    return {name.removeprefix("./"): (place, member.offset, member.size) for name, member in _members(place, 0)}
+
+
+def tar_images(
+    files: Mapping[str, tuple[Place, int, int]], names: Sequence[str], pixels: PixelRange | None
+) -> TarImages:
+    """Some files of one archive as images."""
+    return TarImages([files[names[0]][0]] if names else [], [(0, *files[name][1:]) for name in names], pixels)
 
 
 def tar(text: str) -> Dataset:
-    """``PATH.tar``, a pattern (``shard-*.tar``) or a numbered range (``shard-{000..009}.tar``); ``?image=jpg``
-    chooses one of several images of a sample, ``?range=0,4095`` the range of deep ones.
+    """``PATH.tar``, a pattern (``shard-*.tar``) or a numbered range (``shard-{000..009}.tar``), compressed or not, here
+    or at an address; ``?image=jpg`` chooses one of several images of a sample, ``?range=0,4095`` the range of deep
+    ones.
 
     Raises
     ------
     MissingDataError
         No such archive.
     InputError
-        Not an uncompressed tar, or no images in it.
+        No tar, or no images in it.
     """
     location, options = with_options(text, ("image", "range"))
-    archives = _archives(location)
+    given = _given(location)
+    archives = list(map(_plain, given))
     shards: list[dict[str, _Sample]] = []  # a key is a sample of its shard: shards may repeat keys
     left_out: Counter[str] = Counter()
-    for number, path in enumerate(archives):
+    for number, place in enumerate(archives):
         samples: dict[str, _Sample] = {}
-        for name, member in _members(path, number):
+        for name, member in _members(place, number):
             folder, _, base = name.removeprefix("./").rpartition("/")
             if is_hidden(base) or any(is_hidden(part) for part in folder.split("/") if part not in ("", ".", "..")):
                 left_out["hidden"] += 1
@@ -116,16 +161,16 @@ def tar(text: str) -> Dataset:
             sample = samples.setdefault(key, _Sample())
             if kind in _NOTES and ending.lower() == kind:
                 sample.notes[kind] = member
-            elif f".{kind}" in EXTENSIONS or looks_like_image(_read(path, member.offset, min(16, member.size))):
+            elif f".{kind}" in EXTENSIONS or _looks_like_image(place, member):
                 if ending.lower() in sample.images:
-                    raise InputError(f"{path}: the sample `{key}` has more than one image")
+                    raise InputError(f"{place.text}: the sample `{key}` has more than one image")
                 sample.images[ending.lower()] = member
             else:
                 left_out[f".{escaped(ending)}" if ending else "without an ending"] += 1
         shards.append(samples)
     chosen = _image_ending(location, [sample for shard in shards for sample in shard.values()], options.get("image"))
     kept: list[tuple[str, _Sample, _Member]] = []
-    for path, samples in zip(archives, shards, strict=True):
+    for place, samples in zip(archives, shards, strict=True):
         for key, sample in samples.items():
             if not sample.images:
                 left_out["samples without an image"] += 1
@@ -133,7 +178,7 @@ def tar(text: str) -> Dataset:
                 left_out[f"samples without .{chosen}"] += 1
             else:
                 member = next(iter(sample.images.values())) if chosen is None else sample.images[chosen]
-                kept.append((f"{path.stem}/{key}", sample, member))
+                kept.append((f"{place.stem}/{key}", sample, member))
     if not kept:
         raise InputError(f"{text} holds no images")
     bare = [name.partition("/")[2] for name, _, _ in kept]
@@ -144,13 +189,13 @@ def tar(text: str) -> Dataset:
         log.info(
             "%s: %d images; left out: %s", location, len(kept), ", ".join(f"{n} {why}" for why, n in left_out.items())
         )
-    notes = [_notes(archives, sample) for _, sample, _ in kept]
+    notes = [_notes(sample) for _, sample, _ in kept]
     images = [image for _, _, image in kept]
-    first = archives[0].resolve()
     query = "?" + urlencode(options) if options else ""
+    first = folder_name(given[0].text)
     return Dataset(
-        name=folder_name(first) if len(archives) == 1 else f"{folder_name(first)}-{len(archives)}",
-        spec=f"tar:{Path(location).expanduser().absolute()}{query}",
+        name=first if len(archives) == 1 else f"{first}-{len(archives)}",
+        spec=f"tar:{whole(location)}{query}",
         source=TarImages(
             archives,
             [(image.archive, image.offset, image.size) for image in images],
@@ -198,38 +243,109 @@ def _captions(location: str, notes: list[dict[str, Any]]) -> list[list[str]] | N
     return [[] if caption is None else [text_of(caption)] for caption in captions]
 
 
-def _archives(text: str) -> list[Path]:
-    path = str(Path(text).expanduser())
-    if os.path.exists(path):
-        return [require_file(path, "tar archive")]
+def _given(text: str) -> list[Place]:
+    """The archives that a path, an address, a pattern or a numbered range names."""
+    where = address(text)
+    path = where or str(Path(text).expanduser())
     numbered = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", path)
-    if numbered:
-        head, first, last, tail = numbered.groups()
-        return [
-            require_file(f"{head}{i:0{len(first)}d}{tail}", "tar archive") for i in range(int(first), int(last) + 1)
-        ]
-    found = sorted(glob.glob(path))
+    if where is None and os.path.exists(path):
+        found = [path]
+    elif numbered:
+        head, begin, end, tail = numbered.groups()
+        found = [f"{head}{i:0{len(begin)}d}{tail}" for i in range(int(begin), int(end) + 1)]
+    elif where is None:
+        found = sorted(glob(path))
+    else:
+        found = addresses.glob(where) if "*" in where else [where]
     if not found:
         raise MissingDataError(f"no such tar archive: {text}")
-    return [Path(name) for name in found]
+    return [Place(name if where else str(require_file(name, "tar archive"))) for name in found]
 
 
-def _members(path: Path, number: int) -> list[tuple[str, _Member]]:
+def _archives(text: str) -> list[Place]:
+    return list(map(_plain, _given(text)))
+
+
+def _plain(place: Place) -> Place:
+    """The archive itself, or a decompressed copy of it in the cache that goes by the version of the original."""
+    opener = next((_COMPRESSED[e] for e in _COMPRESSED if place.name.lower().endswith((e, _SHORT.get(e, e)))), None)
+    if opener is None:
+        return place
+    version = place.version
+    target = cache_root() / "tars" / _digits(place.text, version) / f"{place.stem.removesuffix('.tar')}.tar"
+    known = {"size": place.size, "ETag": version}
+    if version is not None and target.is_file():
+        return Place(str(target), known)
+    size = f", {human_bytes(place.size)}" if place.size else ""
+    log.info("decompressing %s%s into %s", without_passwords(place.text), size, target.parent)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        with tarfile.open(path, "r:") as archive:
-            return [
-                (member.name, _Member(number, member.offset_data, member.size)) for member in archive if member.isreg()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with place.open() as packed, opener(packed) as stream, open(temporary, "wb") as out:
+            _copy(stream, out, target.parent, place.text)
+        os.replace(temporary, target)
+    except (OSError, EOFError, lzma.LZMAError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{place.text} cannot be decompressed: {' '.join(str(error).split())[:200]}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return Place(str(target), known)
+
+
+def _copy(stream: IO[bytes], out: IO[bytes], folder: Path, name: str) -> None:
+    """What does not fit is noticed before the disk is full: a few bytes may hide a great many zeros."""
+    while block := stream.read(_BLOCK):
+        if shutil.disk_usage(folder).free < _LEAST_ROOM:
+            raise InputError(
+                f"{name}: no room in {folder} for what it holds", "name a folder with more room with RDX_CACHE"
+            )
+        out.write(block)
+
+
+def _members(place: Place, number: int) -> list[tuple[str, _Member]]:
+    """Names and places of the files in an archive; of one elsewhere the list is kept."""
+    memory = cache_root() / "tars" / f"{_digits(place.text, place.version)}.json" if place.remote else None
+    if memory is not None and place.version is not None:
+        with suppress(OSError, ValueError, TypeError):
+            kept = json.loads(memory.read_text("utf-8"))
+            return [(str(name), _Member(number, int(offset), int(size), text)) for name, offset, size, text in kept]
+    try:
+        with place.open() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            found = [
+                (member.name, member.offset_data, member.size, _text(archive, member))
+                for member in archive
+                if member.isreg()
             ]
     except (tarfile.TarError, OSError) as error:
-        hint = "unpack compressed archives first" if path.suffix in {".gz", ".tgz", ".bz2", ".xz", ".zst"} else None
-        raise InputError(f"{path} cannot be read as a plain tar archive: {error}", hint) from None
+        raise InputError(f"{place.text} cannot be read as a plain tar archive: {error}") from None
+    if memory is not None and place.version is not None:
+        with suppress(OSError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            temporary = memory.with_name(f"{memory.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(found), "utf-8")
+            os.replace(temporary, memory)
+    return [(name, _Member(number, offset, size, text)) for name, offset, size, text in found]
 
 
-def _notes(archives: list[Path], sample: _Sample) -> dict[str, Any]:
-    texts = {
-        kind: _read(archives[member.archive], member.offset, min(member.size, _NOTE_LIMIT)).decode("utf-8", "replace")
-        for kind, member in sample.notes.items()
-    }
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    """What a file says that stands beside images; read on the way, for it is small and there are many."""
+    if member.name.rpartition(".")[2].lower() not in _NOTES:
+        return None
+    stream = archive.extractfile(member)
+    return stream.read(_NOTE_LIMIT).decode("utf-8", "replace") if stream is not None else None
+
+
+def _digits(*parts: str | None) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _looks_like_image(place: Place, member: _Member) -> bool:
+    # elsewhere, a look into every file would be a question for each
+    return not place.remote and looks_like_image(place.read(member.offset, min(16, member.size)))
+
+
+def _notes(sample: _Sample) -> dict[str, Any]:
+    texts = {kind: member.text or "" for kind, member in sample.notes.items()}
     known: dict[str, Any] = {}
     if "json" in texts:
         try:
@@ -243,12 +359,3 @@ def _notes(archives: list[Path], sample: _Sample) -> dict[str, Any]:
     if "txt" in texts:
         known["caption"] = texts["txt"].strip()
     return known
-
-
-def _read(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as stream:
-        stream.seek(offset)
-        data = stream.read(size)
-    if len(data) != size:
-        raise InputError(f"{path} ends before the image is complete")
-    return data

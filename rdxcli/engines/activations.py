@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from rdxcli.datasets.addresses import AT_ONCE
 from rdxcli.engines.tasks import ShardTask
 
 if TYPE_CHECKING:
@@ -120,7 +121,12 @@ def default_batch_size(input_size: Sequence[int], device: str) -> int:
     return int(min(_LARGEST_BATCH, max(8, 2 ** int(np.log2(max(1, room // image))))))
 
 
-def default_workers(device: str) -> int:
-    """Threads that decode: on a CPU half of the cores, for computing takes them too; beside a GPU all."""
+def default_workers(device: str, waits: bool = False) -> int:
+    """Threads that decode: on a CPU half of the cores, for computing takes them too; beside a GPU all.
+
+    Where reading an image ``waits`` for a server, many more than cores.
+    """
+    if waits:
+        return AT_ONCE
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores)) if device == "cuda" else min(cores, max(2, min(8, cores // 2)))

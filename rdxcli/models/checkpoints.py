@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rdxcli.errors import InputError, MissingDataError, near_matches
-from rdxcli.models.registry import cache_root
+from rdxcli.places import cache_root
 from rdxcli.progress import log
 
 # where training programs put the weights inside a checkpoint, and what they put before each name

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from rdxcli.models.registry import cache_root
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.places import cache_root
 from rdxcli.progress import log, track
 
 if TYPE_CHECKING:

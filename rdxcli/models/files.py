@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.hub import get_dir
 
+from rdxcli.datasets.addresses import localised
 from rdxcli.download.store import checkpoint_file
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError
 from rdxcli.models.architectures import ARCHITECTURES
@@ -22,7 +23,8 @@ from rdxcli.models.grammar import ModelName, literal, parse, split_factory
 from rdxcli.models.libraries import timm_classifier, timm_preprocessing, timm_tokens, torchvision_tokens
 from rdxcli.models.opened import Opened, all_options, build, constructor_options, missing_weights, random_weights
 from rdxcli.models.preprocessing import Preprocessing, ProcessorTransform, from_torchvision, override
-from rdxcli.models.registry import ModelSpec, cache_root
+from rdxcli.models.registry import ModelSpec
+from rdxcli.places import cache_root
 from rdxcli.progress import log
 
 _METADATA = {"mean": "mean", "std": "std", "resize_short_side": "resize", "crop": "input_size"}
@@ -35,7 +37,7 @@ def open_file(spec: ModelSpec, untrained: bool) -> Opened:
     metadata; the options of the name stand above them.
     """
     parsed = parse(spec.source)
-    path = Path(parsed.target).expanduser()
+    path = Path(localised(parsed.target)).expanduser()
     state: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     if not untrained:

@@ -153,7 +153,7 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
             for layer in by_path
         ],
         batch_size=options.batch_size or default_batch_size(model.input_size, kind),
-        workers=default_workers(kind) if options.workers is None else options.workers,
+        workers=default_workers(kind, dataset.source.waits) if options.workers is None else options.workers,
         description=description,
     )
 

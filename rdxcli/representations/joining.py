@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.datasets.base import draw, named_classes
+from rdxcli.datasets.base import draw, fitting, named_classes
 from rdxcli.datasets.words import apart, find, names_in
 from rdxcli.errors import InputError, UsageError
 from rdxcli.records import Representation
@@ -155,6 +155,8 @@ def _unique(side: Representation) -> list[str]:
 def select_rows(
     record: Representation,
     *,
+    include: str | None = None,
+    exclude: str | None = None,
     classes: str | Sequence[str] | None = None,
     per_class: int | None = None,
     sample: int | None = None,
@@ -173,6 +175,13 @@ def select_rows(
         Fewer than two rows are left.
     """
     rows = np.arange(record.n)
+    ids = list(map(str, record.sample_ids)) if record.sample_ids is not None else [str(i) for i in range(record.n)]
+    for what, patterns in (("include", include), ("exclude", exclude)):
+        if patterns is not None:
+            if record.sample_ids is None:
+                raise UsageError(f"--{what}: {record.name} has no sample ids", "give them with --sample-ids FILE")
+            fits = fitting([ids[i] for i in rows], patterns, f"--{what}", record.name)
+            rows = rows[fits if what == "include" else ~fits]
     if classes is not None:
         rows = rows[
             _of_classes(
@@ -182,7 +191,6 @@ def select_rows(
                 else [part.strip() for part in classes],
             )
         ]
-    ids = list(map(str, record.sample_ids)) if record.sample_ids is not None else [str(i) for i in range(record.n)]
     if per_class is not None:
         if record.labels is None:
             raise UsageError(f"--per-class: {record.name} has no labels", "give them with --labels FILE")

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rdxcli.artifacts import Artifact, fingerprint_array, fingerprint_json
 from rdxcli.artifacts.layout import short_name
 from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.datasets.addresses import localised
 from rdxcli.datasets.arrays import check_values, is_array, load_concepts, load_representation
 from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
 from rdxcli.datasets.words import apart, find
@@ -83,6 +84,7 @@ def resolve_representation(
     selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
     if isinstance(text, Representation):
         return _selected(_flat(text, spatial, pool), selection)
+    text = localised(text)
     artifact = find_activations(text, outputs)
     if artifact is not None:
         representation = open_activations(artifact, layer=layer, pool=None if pool == "auto" else pool)
@@ -236,6 +238,7 @@ def resolve_concepts(
     text: str, *, names: Path | None = None, sample_ids: Path | None = None, choice: Choice | None = None
 ) -> ConceptMatrix:
     """A file of concept scores as a `ConceptMatrix`, with its fingerprint in ``source``."""
+    text = localised(text)
     concepts = load_concepts(text, names=names, sample_ids=sample_ids, choice=choice)
     values = concepts.values
     if isinstance(values, np.ndarray):
@@ -293,6 +296,8 @@ def _selected(record: Representation, selection: SelectionOptions) -> Representa
         raise UsageError(f"--split: {record.name} is an array and has no splits", "name the data set with --dataset")
     return select_rows(
         record,
+        include=selection.include,
+        exclude=selection.exclude,
         classes=selection.classes,
         per_class=selection.per_class,
         sample=selection.sample,

@@ -25,8 +25,9 @@ from rdxcli.methods.registry import Method
 from rdxcli.methods.registry import methods as registered
 from rdxcli.models import load
 from rdxcli.models.registry import SCHEMES as MODEL_SCHEMES
-from rdxcli.models.registry import cache_root, list_models, resolve
+from rdxcli.models.registry import list_models, resolve
 from rdxcli.parameters import REQUIRED, Parameter, declared
+from rdxcli.places import cache_root
 from rdxcli.progress import human_bytes, track
 from rdxcli.records import plain
 

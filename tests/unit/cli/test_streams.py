@@ -71,23 +71,23 @@ def test_a_name_between_colons_and_brackets_is_a_name() -> None:
 
 
 def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdxcli.models import registry
+    from rdxcli import places
 
     def nobody(*args: object, **options: object) -> str:
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.delenv("RDX_CACHE", raising=False)
-    monkeypatch.setattr(registry.platformdirs, "user_cache_dir", nobody)
-    monkeypatch.setattr(registry.tempfile, "tempdir", str(tmp_path))
-    registry.temporary_cache.cache_clear()
-    first = registry.cache_root()
+    monkeypatch.setattr(places.platformdirs, "user_cache_dir", nobody)
+    monkeypatch.setattr(places.tempfile, "tempdir", str(tmp_path))
+    places.temporary_cache.cache_clear()
+    first = places.cache_root()
     assert first.parent == tmp_path
     assert first.stat().st_mode & 0o077 == 0
     first.rmdir()
     first.symlink_to(tmp_path)  # what another user may have put there is not used
-    registry.temporary_cache.cache_clear()
-    assert registry.cache_root() != first
-    registry.temporary_cache.cache_clear()
+    places.temporary_cache.cache_clear()
+    assert places.cache_root() != first
+    places.temporary_cache.cache_clear()
 
 
 def test_a_path_below_the_home_of_nobody() -> None:
