@@ -33,9 +33,9 @@ class Method:
     parameters : mapping
         Hyper-parameters that make this method out of the estimator's defaults.
     analysis : str
-        Of the family ``explain``: what runs the estimator, ``units``, ``dissection``, ``directions``, ``regions``,
-        ``representative``, ``surrogate``, ``splice`` or ``embeddings``, or the dotted path of a
-        module of another package.
+        Of the family ``explain``: what runs the estimator, ``units``, ``captions``, ``dissection``, ``search``,
+        ``directions``, ``regions``, ``representative``, ``surrogate``, ``splice`` or ``embeddings``, or the dotted path
+        of a module of another package.
     """
 
     name: str
@@ -106,6 +106,13 @@ _BUILT_IN = (
         "rdxcli.methods.neurons.clip_dissect:ClipDissect",
         "one concept per unit by similarity over images (CLIP-Dissect)",
         analysis="units",
+    ),
+    Method(
+        "describe",
+        "explain",
+        "rdxcli.methods.neurons.descriptions:UnitDescriptions",
+        "free text for units: captions of their strongest images, chosen by other images (as MILAN)",
+        analysis="captions",
     ),
     Method(
         "find-units",

@@ -6,9 +6,10 @@ Tables of docs/methods, from seeds that were used for nothing else:
 - the same for ablation scores, of a linear classifier of ten classes;
 - of layers of noise units among planted ones: how many are called better than chance, by the kind of their activations;
 - the same for CLIP-Dissect's similarities;
+- the same for free text, whose proposals are the texts that fit the strongest images best;
 - the same for Network Dissection, with units that look at a place of the image and not at what is there.
 
-    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|ablation|chance|dissect|masks]
+    python tests/benchmarks/levels_units.py [--draws 200] [--only coverage|ablation|chance|dissect|describe|masks]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rdxcli.methods.neurons.clip_dissect import ClipDissect
+from rdxcli.methods.neurons.descriptions import UnitDescriptions
 from rdxcli.methods.neurons.linear import LinearExplanation
 from rdxcli.methods.neurons.network_dissection import NetworkDissection
 from rdxcli.methods.neurons.preparation import random_split
@@ -194,6 +196,33 @@ def dissect(draws: int) -> None:
         print(f"| {similarity} | 400 | {draws} | {cells} |", flush=True)
 
 
+def describe(draws: int) -> None:
+    print("| activations | n | planted r | layers | noise units that pass | layers of noise alone with any | found |")
+    print("|---|---|---|---|---|---|---|")
+    for number, shape in enumerate(SHAPES):
+        for n, strength in ((300, 0.5), (1000, 0.3)):
+            rng = np.random.default_rng(6000 + 10 * number + n)
+            split = random_split(n, n)
+            train = np.asarray(split.train)
+            passed, found, alone = [], [], []
+            for _ in range(draws):
+                for planted in (8, 0):
+                    P, A = layer(rng, n, planted, 24, strength, shape)
+                    shown = [train[np.argsort(-A[train, u])[:10]] for u in range(A.shape[1])]
+                    proposals = [np.unique(np.argsort(-P[rows], axis=1)[:, :3]) for rows in shown]
+                    model = UnitDescriptions(random_state=int(rng.integers(1 << 30))).fit(
+                        P, A, train=split.train, val=split.val, proposals=proposals, shown=shown
+                    )
+                    better = model.chance(P, A, split.test).better
+                    if planted:
+                        found.append(better[:planted].mean())
+                        passed.append(better[planted:].mean())
+                    else:
+                        alone.append(better.any())
+            cells = f"{np.mean(passed):.3f} | {np.mean(alone):.2f} | {np.mean(found):.2f}"
+            print(f"| {shape} | {n} | {strength} | {draws} | {cells} |", flush=True)
+
+
 def drawn_scenes(rng: np.random.Generator, n: int, planted: int, strength: float) -> Pair:
     """Label maps (n, 56, 56) of sky, ground and up to six squares of four kinds; maps (n, planted + 24, 14, 14)."""
     labels = np.full((n, 56, 56), 5)
@@ -242,7 +271,7 @@ def masks(draws: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="units per row of the first table; a tenth are layers")
-    parser.add_argument("--only", choices=["coverage", "ablation", "chance", "dissect", "masks"])
+    parser.add_argument("--only", choices=["coverage", "ablation", "chance", "dissect", "describe", "masks"])
     args = parser.parse_args()
     if args.only in (None, "coverage"):
         coverage(args.draws)
@@ -252,6 +281,8 @@ def main() -> None:
         chance(max(2, args.draws // 10))
     if args.only in (None, "dissect"):
         dissect(max(2, args.draws // 10))
+    if args.only in (None, "describe"):
+        describe(max(2, args.draws // 10))
     if args.only in (None, "masks"):
         masks(max(2, args.draws // 10))
 

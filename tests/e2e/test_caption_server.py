@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from caption_server import Handler, Server
 from helpers import rdx_here
 from PIL import Image
 
 N, KEY = 6, "sk-only-in-the-environment"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers with words that depend on the picture and the seed, after what ``moods`` has in store."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict] = []
-        self.keys: set[str | None] = set()
-        self.moods: list[tuple[int, dict]] = []
-        self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
-        self.meeting: threading.Barrier | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.at_once += 1
-            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
-            self.server.keys.add(self.headers.get("Authorization"))
-            mood = self.server.moods.pop(0) if self.server.moods else None
-            if mood is None:
-                self.server.asked.append(body)
-        if self.server.meeting is not None:
-            self.server.meeting.wait(timeout=30)
-        status, answer = mood or (200, self.words(body))
-        assert self.path == "/v1/chat/completions"
-        raw = json.dumps(answer).encode()
-        with self.server.lock:
-            self.server.at_once -= 1
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(raw)))
-        if status == 429:
-            self.send_header("Retry-After", "0")
-        self.end_headers()
-        self.wfile.write(raw)
-
-    @staticmethod
-    def words(body: dict) -> dict:
-        question, picture = body["messages"][0]["content"]
-        kind, _, content = picture["image_url"]["url"].partition(",")
-        assert kind == "data:image/jpeg;base64"
-        size = Image.open(io.BytesIO(base64.b64decode(content))).size
-        told = hashlib.sha256(f"{content}{body['seed']}".encode()).hexdigest()[:6]
-        text = f"a picture of {size[0]} by {size[1]}\nnumber {told}, asked: {question['text'][:8]}"
-        return {"choices": [{"message": {"role": "assistant", "content": text}}], "model": body["model"]}
 
 
 @pytest.fixture

@@ -121,14 +121,14 @@ def against_shuffled(
         Of the orders, which depend on it and n alone.
     """
     n = len(truth)
-    a, q = _unit_columns(truth), _unit_columns(shuffled)
     known = np.flatnonzero(np.isfinite(scores))
+    a, q = _unit_columns(truth[:, known]), _unit_columns(shuffled)
     hits = np.zeros(len(known))
     top = max(1, int(0.05 * orders * q.shape[1]))
     high = np.full((top, len(known)), -np.inf)
     rng = generator(random_state, "orders", n)
     for _ in range(orders):
-        r = q.T @ a[rng.permutation(n)][:, known]
+        r = q[np.argsort(rng.permutation(n))].T @ a  # the few predictions in the order that undoes it
         hits += (r >= scores[known] - 1e-12).sum(axis=0)
         stacked = np.concatenate([high, r])
         high = np.partition(stacked, len(stacked) - top, axis=0)[len(stacked) - top :]

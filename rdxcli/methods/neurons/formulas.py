@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.methods.estimator import Estimator
-from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
+from rdxcli.methods.neurons.chance import Shuffled
 from rdxcli.methods.neurons.concepts import active_concepts
+from rdxcli.methods.neurons.judged import Judged
 from rdxcli.methods.neurons.preparation import check_split
-from rdxcli.methods.neurons.scores import Interval, correlation_interval, pearson
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, column_statistics, read_columns
 from rdxcli.parameters import Count, NonNegative
@@ -100,7 +99,7 @@ def formula_parts(text: str) -> list[str]:
     return list(_read(text).concepts)
 
 
-class LogicalExplanation(Estimator):
+class LogicalExplanation(Judged):
     """A logical formula of a few concepts for each unit.
 
     Parameters
@@ -284,7 +283,9 @@ class LogicalExplanation(Estimator):
         )
         return ExplanationTable("linear", rows, 1, tuple(self.notes_))
 
-    def _truths(self, concepts: Any, rows: np.ndarray, formulas: Sequence[Formula | None]) -> np.ndarray:
+    def _predicted(self, concepts: Any, rows: np.ndarray, shuffled: bool) -> np.ndarray:
+        """Truths; 0 where nothing was found."""
+        formulas = self.shuffled_ if shuffled else self.formulas_
         used = sorted({int(k) for formula in formulas if formula is not None for k in formula.concepts})
         place = {k: i for i, k in enumerate(used)}
         values = read_columns(check_source(concepts, "concepts"), rows, np.array(used, dtype=np.int64), "concepts")
@@ -293,27 +294,6 @@ class LogicalExplanation(Estimator):
             if formula is not None:
                 out[:, i] = formula.truth(lambda k: values[:, place[k]])
         return out
-
-    def score_rows(
-        self, concepts: Any, activations: Any, rows: Any, *, confidence: float = 0.95
-    ) -> tuple[np.ndarray, Interval]:
-        """Correlation of truth and activation on other rows, with intervals; NaN without a formula."""
-        A = check_source(activations, "activations")
-        chosen = check_rows(rows, A.shape[0], "rows")
-        truth = read_columns(A, chosen, self.units_, "activations")
-        predictions = self._truths(concepts, chosen, self.formulas_)
-        return pearson(predictions, truth), correlation_interval(predictions, truth, confidence=confidence)
-
-    def chance(self, concepts: Any, activations: Any, rows: Any) -> Chance:
-        """Against the formulas of shuffled units, see `rdxcli.methods.neurons.chance`."""
-        if not self.shuffled_:
-            raise ValueError("Got n_shuffled=0, so that there is nothing to compare with")
-        A = check_source(activations, "activations")
-        chosen = check_rows(rows, A.shape[0], "rows")
-        truth = read_columns(A, chosen, self.units_, "activations")
-        scores = pearson(self._truths(concepts, chosen, self.formulas_), truth)
-        shuffled = self._truths(concepts, chosen, self.shuffled_)
-        return against_shuffled(scores, truth, shuffled, random_state=self.random_state)
 
 
 def _unit_columns(values: np.ndarray) -> np.ndarray:

@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge
 
-from rdxcli.methods.estimator import Estimator
-from rdxcli.methods.neurons.chance import Chance, Shuffled, against_shuffled
+from rdxcli.methods.neurons.chance import Shuffled
 from rdxcli.methods.neurons.choices import (
     Found,
     candidates,
@@ -32,10 +31,10 @@ from rdxcli.methods.neurons.choices import (
 )
 from rdxcli.methods.neurons.concepts import active_concepts
 from rdxcli.methods.neurons.greedy import Adam, LeastSquares, Refit
+from rdxcli.methods.neurons.judged import Judged
 from rdxcli.methods.neurons.preparation import check_split, check_statistics
 from rdxcli.methods.neurons.ranking import best_on_path, certificate, concept_scale, saga_weights, standardised
 from rdxcli.methods.neurons.saga import effective_lambda
-from rdxcli.methods.neurons.scores import Interval, correlation_interval, pearson
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics import elastic_net, proximal_flow
 from rdxcli.numerics.elastic_net import Problem
@@ -58,7 +57,7 @@ BLOCK = 256  # units that are explained, and kept, together
 SOLVERS = ("matched", "exact", "saga")
 
 
-class LinearExplanation(Estimator):
+class LinearExplanation(Judged):
     """Linear explanations of all units of a layer.
 
     Parameters
@@ -517,58 +516,8 @@ class LinearExplanation(Estimator):
             weights[np.searchsorted(used, picked), unit] = own
         return (read_columns(P, chosen, used, "concepts") if len(used) else np.zeros((len(chosen), 0))) @ weights
 
-    def score_rows(
-        self, concepts: Any, activations: Any, rows: Any, *, confidence: float = 0.95
-    ) -> tuple[np.ndarray, Interval]:
-        """Correlation of prediction and activation on other rows, with intervals.
-
-        Parameters
-        ----------
-        concepts, activations : row sources (n, c) and (n, u)
-        rows : int array or mask
-            Usually the test part. The concepts are the explainer's: for the paper's score use
-            `rdxcli.methods.neurons.simulation.correlation_scores` with another model's.
-        confidence : float in (0, 1)
-
-        Returns
-        -------
-        scores : (m,) float64
-            NaN for units without explanation and constant units.
-        interval : Interval
-            See `rdxcli.methods.neurons.scores.correlation_interval`.
-        """
-        A = check_source(activations, "activations")
-        chosen = check_rows(rows, A.shape[0], "rows")
-        truth = read_columns(A, chosen, self.units_, "activations")
-        predictions = self.predict(concepts, chosen)
-        return pearson(predictions, truth), correlation_interval(predictions, truth, confidence=confidence)
-
-    def chance(self, concepts: Any, activations: Any, rows: Any) -> Chance:
-        """How often shuffled activations are predicted as well as each unit is, on rows that the fit did not see.
-
-        The shuffled units of `fit` were explained by the same search. Their explanations are scored against each
-        unit's own activations in random order on ``rows``: what a unit that has nothing to do with the images would
-        reach. Corrected over units by Benjamini and Hochberg's procedure.
-
-        Parameters
-        ----------
-        concepts, activations : row sources (n, c) and (n, u)
-        rows : int array or mask
-            Disjoint from training and validation.
-
-        Raises
-        ------
-        ValueError
-            ``n_shuffled`` is 0.
-        """
-        if not self.shuffled_:
-            raise ValueError("Got n_shuffled=0, so that there is nothing to compare with")
-        A = check_source(activations, "activations")
-        chosen = check_rows(rows, A.shape[0], "rows")
-        truth = read_columns(A, chosen, self.units_, "activations")
-        scores = pearson(self.predict(concepts, chosen), truth)
-        shuffled = self._linear(concepts, chosen, self.shuffled_)
-        return against_shuffled(scores, truth, shuffled, random_state=self.random_state)
+    def _predicted(self, concepts: Any, rows: np.ndarray, shuffled: bool) -> np.ndarray:
+        return self._linear(concepts, rows, self.shuffled_) if shuffled else self.predict(concepts, rows)
 
     def _note(self, text: str) -> None:
         self.notes_.append(text)

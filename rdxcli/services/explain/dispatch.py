@@ -14,6 +14,7 @@ from rdxcli.services.explain.base import ExplainOptions
 ANALYSES: dict[str, str] = {
     "units": "rdxcli.services.explain.neurons",
     "dissection": "rdxcli.services.explain.dissection",
+    "captions": "rdxcli.services.explain.unit_captions",
     "search": "rdxcli.services.explain.unit_search",
     "directions": "rdxcli.services.explain.directions",
     "regions": "rdxcli.services.explain.regions",

@@ -40,7 +40,7 @@ from rdxcli.services.base import Table, check_units, estimator_parameters, parse
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
-SPLIT = ("le-label", "le-siglip", "logical")
+SPLIT = ("le-label", "le-siglip", "logical", "describe")
 """Methods that are fitted on a training part and judged on a test part."""
 
 BY_LABEL = ("le-label", "logical")
@@ -147,6 +147,10 @@ class UnitAnalysis(ExplainAnalysis):
             "missing": missing_downloads(options) or "nothing",
         }
 
+    def more(self) -> Mapping[str, Any]:
+        """What the fit of this method takes besides concepts and activations."""
+        return {}
+
     def _linear(
         self, units: list[int], split: Split, stored: MutableMapping[str, Found], advance: Any
     ) -> tuple[ExplanationTable, list[str]]:
@@ -161,6 +165,7 @@ class UnitAnalysis(ExplainAnalysis):
             units=units,
             stored=stored,
             advance=advance,
+            **self.more(),
         )
         table, notes = estimator.table(self.source.layer or ""), list(estimator.notes_)
         if len(split.test) < 4:

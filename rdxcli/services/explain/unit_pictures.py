@@ -99,7 +99,7 @@ def add_masks(
         return
     peak = thresholds is not None
     try:
-        found = _maps(
+        found = maps_over_square(
             options, source, peak, {sample: [unit for unit, _ in places] for sample, places in wanted.items()}
         )
     except RdxError as error:
@@ -122,7 +122,7 @@ def add_masks(
                 picture["map"] = np.round(np.nan_to_num(scaled), 3).tolist()
 
 
-def _maps(
+def maps_over_square(
     options: ExplainOptions, source: Representation, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
     """Maps of the wanted units of each sample, over the centred square of its image; {} where there are none."""

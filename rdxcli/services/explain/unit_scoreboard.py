@@ -8,24 +8,56 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rdxcli.concepts.scorer import PARAMETERS, wanted
-from rdxcli.errors import InputError, RdxError, UsageError
+from rdxcli.concepts.scorer import EMBEDDINGS, PARAMETERS, wanted
+from rdxcli.concepts.sets import read_concept_set
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.registry import get
 from rdxcli.parameters import declared
 from rdxcli.progress import log
 from rdxcli.services.base import Outcome
-from rdxcli.services.explain.base import ExplainOptions, representation
+from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.dissection import DissectionAnalysis
 from rdxcli.services.explain.neurons import UnitAnalysis
 from rdxcli.services.explain.options import LayerOptions
+from rdxcli.services.explain.unit_captions import CAPTIONING, DescribeAnalysis
 from rdxcli.services.simulate.options import SimulateOptions
 from rdxcli.services.simulate.simulate import FILES, SimulateAnalysis
 
 MASKS = ("masks", "broden")
-FORMULAS, LABELS, WORDS, DISSECT = "logical", "le-label", "le-siglip", "clip-dissect"
+LABELS, FORMULAS, WORDS, DISSECT = "le-label", "logical", "le-siglip", "clip-dissect"
+DESCRIBE, MASKED = "describe", "network-dissection"
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """One method of the scoreboard.
+
+    Attributes
+    ----------
+    analysis : class
+    files : tuple of str
+        Names of ``--file`` that it reads.
+    parameters : tuple of str
+        Of ``--param``, besides those of its estimator.
+    """
+
+    analysis: type[ExplainAnalysis]
+    files: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+SCORED = (*sorted(EMBEDDINGS), "superclasses")
+EXPLAINERS: Mapping[str, Explainer] = {
+    LABELS: Explainer(UnitAnalysis, SCORED, (*PARAMETERS, "published")),
+    FORMULAS: Explainer(UnitAnalysis, SCORED, (*PARAMETERS, "published")),
+    WORDS: Explainer(UnitAnalysis, SCORED, PARAMETERS),
+    DISSECT: Explainer(UnitAnalysis, tuple(sorted(EMBEDDINGS)), ("template",)),
+    DESCRIBE: Explainer(DescribeAnalysis, ("captions",), (*CAPTIONING, "template")),
+    MASKED: Explainer(DissectionAnalysis, MASKS, ("ignore",)),
+}
 
 
 class UnitScoreboard:
@@ -45,10 +77,11 @@ class UnitScoreboard:
         chosen = self._methods(representation(self.options).labels is not None)
         tables, left_out = [], []
         for name, options in chosen.items():
-            kind = DissectionAnalysis if name == "network-dissection" else UnitAnalysis
             log.info("explain with %s", name)
             try:
-                done = kind(options).run()
+                done = EXPLAINERS[name].analysis(options).run()
+            except MissingDataError:
+                raise  # a file or weights that somebody named are not a reason to go on without them
             except (InputError, UsageError, ValueError) as error:
                 said = error.message if isinstance(error, RdxError) else str(error)
                 left_out.append(f"note: {name} is left out: {said}")
@@ -69,45 +102,49 @@ class UnitScoreboard:
         labels = options.concepts is None and (options.arrays.labels is not None or options.model is not None)
         plans: dict[str, Any] = {}
         for name, own in self._methods(labels).items():
-            kind = DissectionAnalysis if name == "network-dissection" else UnitAnalysis
             try:
-                plans[name] = kind(own).plan()
+                plans[name] = EXPLAINERS[name].analysis(own).plan()
             except RdxError as error:
                 plans[name] = f"left out: {error.message}"
         return {"method": "all", "explainers": plans}
 
     def _methods(self, labels: bool) -> Mapping[str, ExplainOptions]:
         """The methods that the inputs allow, each with the options that are its own."""
-        options = self.options
-        scores = options.concepts is not None or wanted(replace(options, method=DISSECT)) is not None
-        scores = scores or "image_embeddings" in options.files
-        names = [LABELS, FORMULAS] if labels or options.concepts is not None else []
-        if scores:
-            names += [DISSECT] if options.concepts is not None else [WORDS, FORMULAS, DISSECT]
-        if set(MASKS) & set(options.files):
-            names.append("network-dissection")
-        if not names:
+        options, given = self.options, set(self.options.files)
+        file = options.concepts is not None
+        vlm = not file and wanted(replace(options, method=DISSECT)) is not None
+        words = not file and (vlm or "image_embeddings" in given)
+        allowed = {
+            LABELS: labels or file,
+            FORMULAS: labels or file or words,
+            WORDS: words,
+            DISSECT: words or file,
+            DESCRIBE: vlm and ("captions" in given or "captioner" in options.parameters),
+            MASKED: bool(set(MASKS) & given),
+        }
+        if not any(allowed.values()):
             raise UsageError(
                 "--method all needs something to explain units with",
                 "give labels, --vlm NAME --concept-set FILE, --concepts FILE, or --file masks=FOLDER",
             )
+        if words and options.concept_set is not None:
+            read_concept_set(options.concept_set, options.selection.root)  # a missing file is said before the work
         unknown = set(options.parameters)
         found = {}
-        for name in dict.fromkeys(names):
-            method = get("explain", name)
-            by_label = name == LABELS and options.concepts is None
-            known = {*declared(method.load()), "published", *(() if by_label else PARAMETERS)}
-            if name in (DISSECT, "network-dissection"):
-                known -= {"a", "b", "calibrate", "published"}
+        for name in (name for name, one in allowed.items() if one):
+            by_label = name == LABELS and not file
+            explainer = EXPLAINERS[name]
+            known = {*declared(get("explain", name).load()), *explainer.parameters} - set(
+                PARAMETERS if by_label else ()
+            )
             own = {key: value for key, value in options.parameters.items() if key in known}
             unknown -= set(own)
-            kept = MASKS if name == "network-dissection" else (
-                ("superclasses",) if by_label else ("image_embeddings", "text_embeddings", "superclasses"))  # fmt: skip
-            if name == DISSECT:
-                kept = ("image_embeddings", "text_embeddings")
-            files = {key: path for key, path in options.files.items() if key in kept}
-            vlm = None if by_label or name == "network-dissection" else options.vlm
-            found[name] = replace(options, method=name, parameters=own, files=files, vlm=vlm)
+            files = {key: path for key, path in options.files.items() if key in explainer.files}
+            if by_label:
+                files = {key: path for key, path in files.items() if key not in EMBEDDINGS}
+            more: dict[str, Any] = {"vlm": None} if by_label or name == MASKED else {}
+            more |= {"concept_set": None} if by_label or name in (MASKED, DESCRIBE) else {}
+            found[name] = replace(options, method=name, parameters=own, files=files, **more)
         if unknown:
             raise UsageError(
                 f"--param {sorted(unknown)[0]}: none of {', '.join(found)} has it", "run one method with its parameters"
