@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -133,18 +132,6 @@ def test_an_unknown_attribute_names_near_ones() -> None:
     found = rdx.explain(X, method="pca", n_directions=2)
     with pytest.raises(AttributeError, match="did you mean `directions`"):
         _ = found.direction
-
-
-@pytest.mark.slow
-def test_the_first_tutorial_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = runpy.run_path(str(ROOT / "docs" / "tutorials" / "first.py"))
-    assert said["found"].verdict == "difference found"
-    mixed = [c["labels"] for c in said["found"].concepts if c["closer_in"] == "a"]
-    assert any(set(list(labels)[:2]) == {"3", "5"} for labels in mixed)
-    assert "digits.html" in capsys.readouterr().out
 
 
 def test_explanations_are_scored_where_they_were_made() -> None:
