@@ -12,6 +12,9 @@ from .options import SAMPLES_FAILED, Session, command
         "rdx compare a.npy b.npy --k 3 --labels y.npy --json",
         "rdx compare digits-cnn-m35 digits-cnn --method all",
         "rdx compare old.npy new.npy --fail-on verdict --fail-on 'score>0.2'",
+        "rdx compare digits-cnn-m35 digits-cnn --layers all",
+        "rdx compare digits-cnn --layers consecutive",
+        "rdx compare digits-cnn-m35 digits-cnn-m49 digits-cnn --pairs 1",
         "rdx compare dino dinov2 --dataset folder:photos --name-concepts siglip --concept-set words.txt",
     ],
     options=CompareOptions,
@@ -20,13 +23,14 @@ def compare(session: Session, options: CompareOptions) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
 
     Each side is a model, an array of shape (n, d) or the artifact of `rdx extract`. Says whether there is a difference
-    at all before it explains one.
+    at all before it explains one. With --layers, or with more than two models, it says how alike each of them is to
+    each other one.
     """
     from rdxcli.services.compare import compare as service
     from rdxcli.services.compare.scoreboard import table
 
     if session.dry_run:
-        session.plan("compare", service.CompareAnalysis(options).plan())
+        session.plan("compare", service.analysis(options).plan())
         return
     outcome = service.compare(options)
     document = dict(outcome.document)

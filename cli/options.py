@@ -305,7 +305,7 @@ def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     default = None if multiple or part.default in (dataclasses.MISSING, "") else part.default
     kind: Any = list[str] | None if multiple else hint
     if shown.type is not None:
-        kind = shown.type if shown.argument else shown.type | None
+        kind = shown.type if shown.argument and shown.needed else shown.type | None
     more: dict[str, Any] = {"help": shown.help, "rich_help_panel": shown.panel}
     if shown.complete is not None:
         more["autocompletion"] = _completion(shown.complete)
@@ -313,7 +313,8 @@ def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         more["min"] = shown.low
     if shown.argument:
         annotation: Any = Annotated[kind, typer.Argument(show_default=False, **more)]
-        return inspect.Parameter(part.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+        unset = inspect.Parameter.empty if shown.needed else None
+        return inspect.Parameter(part.name, inspect.Parameter.KEYWORD_ONLY, default=unset, annotation=annotation)
     names = shown.names or (f"--{part.name.replace('_', '-')}",)
     name = _field_name(part)
     annotation = Annotated[kind, typer.Option(*names, **more)]

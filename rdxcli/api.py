@@ -133,13 +133,13 @@ class Answer:
 
 
 _SHOWN = 20
-_LISTS = ("concepts", "units", "regions", "directions", "methods", "images")
+_LISTS = ("concepts", "followed", "pairs", "units", "regions", "directions", "methods", "images")
 
 
 def _entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The entries of the document that people look at, their plain fields only."""
     listed: list[Mapping[str, Any]] = next(
-        (document[name] for name in _LISTS if isinstance(document.get(name), list)), []
+        (document[name] for name in _LISTS if document.get(name) and isinstance(document[name], list)), []
     )
     plain = (str, int, float, bool, type(None))
     return [{key: value for key, value in entry.items() if isinstance(value, plain)} for entry in listed]
@@ -243,8 +243,8 @@ def representation(
 
 def compare(
     a: Any,
-    b: Any,
-    *,
+    b: Any = None,
+    *more: Any,
     k: int | None = None,
     method: str = "rdx",
     outputs: str | Path | None = None,
@@ -253,9 +253,13 @@ def compare(
 ) -> Answer:
     """What two representations of the same samples see differently; see ``rdx compare --help``.
 
+    With ``layers`` every layer of one model against every layer of another (or of itself), with more than two models
+    all of them against each other.
+
     Parameters
     ----------
-    a, b : Representation, or whatever `representation` takes
+    a, b, *more : Representation, or whatever `representation` takes
+        With ``layers`` also a mapping of names of layers to values.
     k : int, optional
         Concepts per direction.
     method : str
@@ -269,16 +273,22 @@ def compare(
     Returns
     -------
     Answer
-        With ``verdict``, ``concepts``, ``scores``.
+        With ``verdict``, ``concepts``, ``scores``; of many layers or models with ``measures``, ``pairs``, ``followed``.
     """
-    sides = [
-        side if isinstance(side, str) else representation(side, name=label) for side, label in ((a, "a"), (b, "b"))
-    ]
-    asked = _asked(
-        CompareOptions, {"a": sides[0], "b": sides[1], "k": k, "method": method}, _place(outputs, *sides), seed, options
-    )
+    runs = [_side(run, f"run{i + 1}") for i, run in enumerate(options.pop("reference_runs", ()))]
+    sides = [_side(side, chr(ord("a") + i)) for i, side in enumerate((a, b, *more))]
+    given = {"a": sides[0], "b": sides[1], "more": tuple(sides[2:]), "reference_runs": tuple(runs), "k": k}
+    place = _place(outputs, *sides, *runs)
+    asked = _asked(CompareOptions, {**given, "method": method}, place, seed, options)
     done = comparing.compare(asked)
     return Answer(done.artifact, done.document, asked.outputs, done.reused)
+
+
+def _side(side: Any, name: str) -> Any:
+    """What is compared: a name, a record, or the layers of a mapping as records."""
+    if isinstance(side, Mapping):
+        return tuple(representation(values, name=name, layer=str(layer)) for layer, values in side.items())
+    return side if side is None or isinstance(side, str) else representation(side, name=name)
 
 
 def explain(

@@ -37,6 +37,8 @@ class Option:
         ``pairs`` (repeated NAME=PATH), ``parameters`` (repeated NAME=VALUE), ``stdin`` (``-`` reads a path).
     argument : bool
         An argument instead of an option.
+    needed : bool
+        An argument that must be given.
     parameter : str, optional
         The hyper-parameter that this option is a short way to give. It is no field of its own but goes among
         ``parameters``; given twice it is refused.
@@ -50,6 +52,7 @@ class Option:
     complete: str | None = None
     read: str | None = None
     argument: bool = False
+    needed: bool = True
     parameter: str | None = None
 
 

@@ -253,6 +253,81 @@ class Comparison(Result):
 
 
 @dataclass(frozen=True)
+class ComparedPair:
+    """Two of many layers or models that were compared in full.
+
+    Parameters
+    ----------
+    row, column : int
+        Places in ``rows`` and ``columns``.
+    why : str
+        Why this pair: ``neighbours``, ``equal depth``, ``most different``.
+    difference : mapping
+        As in a comparison.
+    concepts : sequence of DifferenceConcept
+    notes : sequence of str
+    """
+
+    row: int
+    column: int
+    why: str
+    difference: Mapping[str, Any] = field(default_factory=dict)
+    concepts: Sequence[DifferenceConcept] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Similarities(Result):
+    """How alike many representations of the same samples are: layers of one or two models, or many models.
+
+    Parameters
+    ----------
+    of : {"layers", "models"}
+    rows, columns : sequence of mapping
+        ``{name, layer, n, d}`` of what each row and column of the matrices stands for.
+    symmetric : bool
+        Rows and columns are the same.
+    n : int
+        Samples compared.
+    pool : str
+        How positions became one vector, in words.
+    measures : mapping
+        By name (``cka``, ``mutual_knn``, ``rsa``, ``score``): ``values`` (rows x columns), ``chance`` (``mean``,
+        ``high``, ``how``); of the score ``read_outs`` (``mean`` and ``max`` between two versions of each).
+    pairs : sequence of ComparedPair
+        With their concepts; neighbours of a series in its order.
+    followed : sequence of mapping
+        Concepts along a series: ``{step, side, index, togetherness, chance, appears, comes_apart, meetings, ...}``.
+    tree : mapping
+        Of models: ``order`` and ``merges``.
+    reference : mapping
+        Of runs that set the scale: their names, and the scores of their pairs.
+    samples : mapping
+        The data set, if known, and the number of samples.
+    """
+
+    of: str = "layers"
+    rows: Sequence[Mapping[str, Any]] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
+    symmetric: bool = False
+    n: int = 0
+    pool: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Sequence[ComparedPair] = ()
+    followed: Sequence[Mapping[str, Any]] = ()
+    tree: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "similarities"
+
+    def content(self) -> dict[str, Any]:
+        names = ("of", "rows", "columns", "symmetric", "n", "pool", "measures", "followed", "tree", "reference")
+        pairs = [{**vars(pair), "concepts": [vars(concept) for concept in pair.concepts]} for pair in self.pairs]
+        return {**{name: getattr(self, name) for name in names}, "pairs": pairs, "samples": self.samples}
+
+
+@dataclass(frozen=True)
 class Regions(Result):
     """Regions of feature space that carry concepts.
 

@@ -90,6 +90,11 @@ def _simulation() -> dict[str, Any]:
     }
 
 
+def _layers() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((60, 5)) for name in ("x1", "x2", "y1", "y2")}
+
+
 def _splice() -> dict[str, Any]:
     from rdxcli.methods.surrogate.splice import SpLiCE
 
@@ -105,6 +110,7 @@ def _splice() -> dict[str, Any]:
 GIVEN = {
     "clip_dissect.md": _units,
     "formulas.md": _units,
+    "layers.md": _layers,
     "linear_explanations.md": _units,
     "network_dissection.md": _dissection,
     "rdr.md": _regions,

@@ -45,6 +45,7 @@ _RETIRED = ".retired"
 _SCRATCH = (".tmp", ".lease", ".old")
 DOCUMENTS = {
     "comparison": "concepts.json",
+    "similarities": "similarities.json",
     "explanations": "explanations.json",
     "regions": "regions.json",
     "directions": "directions.json",

@@ -133,6 +133,37 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
         raise InputError(f"{path} cannot be read: {text_of_error[:200] or type(error).__name__}") from None
 
 
+class _Every(str):
+    """A key that stands for all of them: `_choose` leaves the names of the fitting arrays here and takes the first."""
+
+    names: Sequence[str] = ()
+
+
+def array_keys(text: str) -> list[str]:
+    """Keys of the arrays of two or more dimensions in a file of several, in the order in which they were stored.
+
+    Where a format keeps no order (HDF5, Zarr, safetensors) they come by name, ``layer10`` after ``layer9``.
+
+    Raises
+    ------
+    MissingDataError, InputError
+        No such file, or a file of one array.
+    """
+    path = Path(text).expanduser()
+    if not (path.suffix.lower() in _FOLDERS and path.is_dir()):
+        path = require_file(text, "file of arrays")
+    kind = table_kind(path)
+    if kind not in _SEVERAL:
+        raise InputError(
+            f"{path} holds one array, expected several layers", f"several arrays go into {', '.join(_SEVERAL)}"
+        )
+    every = _Every("*")
+    _READERS[kind](path, every)
+    if kind not in (".h5", ".hdf5", ".nc", ".zarr", ".safetensors"):
+        return list(every.names)
+    return sorted(every.names, key=lambda name: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name)])
+
+
 def from_table(table: Table, key: str | None, choice: Choice, concepts: bool = False) -> ArrayFile:
     """The features, ids and labels of a table."""
     taken = take_columns(table, key, choice, concepts)
@@ -461,6 +492,11 @@ def _from_lists(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _choose(path: Path, key: str | None, names: Sequence[str], fits: Any) -> str:
+    if isinstance(key, _Every):
+        key.names = [name for name in names if fits(name)]
+        if not key.names:
+            raise InputError(f"{path} holds no array of two or more dimensions; keys are: {', '.join(names) or 'none'}")
+        return key.names[0]
     if key is not None:
         if key not in names:
             raise _no_key(path, key, names, "array")
@@ -479,6 +515,7 @@ def _no_key(path: Path, key: str, names: Sequence[str], what: str) -> InputError
 
 
 _TABLES = {".parquet", ".csv", ".tsv", ".txt", ".dat", ".json", ".jsonl", ".ndjson", ".feather", ".arrow"}
+_SEVERAL = (".npz", ".safetensors", ".h5", ".hdf5", ".zarr", ".pt", ".pth", ".mat", ".nc")
 _MAPS = {".npy", ".dat"}  # also raw, when the key says type and shape
 _READERS: dict[str, Callable[[Path, str | None], ArrayFile]] = {
     ".npy": _npy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ class LayerInfo:
         How often the module runs in one pass; the last output is what is read.
     pooled : int
         Bytes of one image's pooled vector in float32.
+    own : bool
+        Whether it makes something of what it gets: not for dropout and the like, nor for a container (or the whole
+        network) that hands on the output of its last part.
     """
 
     path: str
@@ -45,6 +49,7 @@ class LayerInfo:
     kind: str
     channels: int
     calls: int
+    own: bool = True
 
     @property
     def pooled(self) -> int:
@@ -121,6 +126,33 @@ def resolve_layer(module: nn.Module, name: str, penultimate: str) -> str:
     )
 
 
+def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str) -> list[str]:
+    """Paths of the layers that a pattern means, in the order of the forward pass.
+
+    Parameters
+    ----------
+    module : nn.Module
+    table : sequence of LayerInfo
+        From `trace`.
+    pattern : str
+        ``*`` stands for any characters and ``?`` for one: ``*`` is every layer that makes something of its own of what
+        it gets, once; ``block:*`` the repeated blocks.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        No layer fits; the network has no repeated blocks.
+    """
+    text = normal_path(pattern)
+    if text == "block:*":
+        _block(module, "0")
+        return blocks(module)
+    found = [layer.path for layer in table if layer.own and layer.calls == 1 and fnmatchcase(layer.path, text)]
+    if not found:
+        raise UnknownNameError("layer", pattern, [layer.path for layer in table], LAYERS_COMMAND)
+    return found
+
+
 def _block(module: nn.Module, index: str) -> str:
     known = blocks(module)
     if not known:
@@ -148,6 +180,7 @@ def trace(module: nn.Module, image: Tensor, tokens: Tokens) -> list[LayerInfo]:
     cannot be read (windows, attention masks) are left out.
     """
     seen: dict[str, LayerInfo] = {}
+    before: list[Tensor | None] = [None]
     batch = torch.cat([image, image])
     size = (image.shape[-2], image.shape[-1])
 
@@ -161,7 +194,11 @@ def trace(module: nn.Module, image: Tensor, tokens: Tokens) -> list[LayerInfo]:
             kind = {1: "features", 2: "tokens", 3: "map"}[len(shape)]
             channels = shape[-1] if kind == "tokens" else shape[0]
             calls = seen.pop(path).calls + 1 if path in seen else 1
-            seen[path] = LayerInfo(path, type(layer).__name__, shape, kind, channels, calls)
+            raw = first_tensor(output)
+            handed_on = raw is before[0] and (path == OUTPUT or isinstance(layer, _CONTAINERS))
+            before[0] = raw
+            own = not handed_on and not isinstance(layer, _TRIVIAL)
+            seen[path] = LayerInfo(path, type(layer).__name__, shape, kind, channels, calls, own)
 
         return keep
 

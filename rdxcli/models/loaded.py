@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.models.layers import LayerInfo, blocks, penultimate_layer, resolve_layer, trace
+from rdxcli.models.layers import LayerInfo, blocks, matching_layers, penultimate_layer, resolve_layer, trace
 from rdxcli.models.taps import OUTPUT, LayerTap, Tokens
 from rdxcli.numerics.seeding import torch_generator
 from rdxcli.progress import log
@@ -136,6 +136,18 @@ class LoadedModel:
             return self.default_layer
         penultimate = self.default_layer if name.strip() == "penultimate" else ""
         return resolve_layer(self.module, name, penultimate)
+
+    def layers_like(self, name: str | None = None) -> list[str]:
+        """Module paths of a layer's name, or of all layers that a pattern with ``*`` or ``?`` fits.
+
+        Raises
+        ------
+        UnknownNameError, UsageError
+            If there is no such layer.
+        """
+        if name is None or not {"*", "?"} & set(name):
+            return [self.layer(name)]
+        return matching_layers(self.module, self.layers(), name)
 
     def blocks(self) -> list[str]:
         """Paths of the repeated blocks: ``block:0`` is the first."""

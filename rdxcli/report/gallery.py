@@ -87,7 +87,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """Cards under one heading. Their bars have one scale and one zero; ``scale`` is the value of the longest bar."""
+    """Cards under one heading. Their bars have one scale and one zero; ``scale`` is the value of the longest bar.
+
+    ``anchor`` is what links point to; ``wide`` gives charts all the room there is.
+    """
 
     title: str
     cards: Sequence[Card] = ()
@@ -95,6 +98,8 @@ class Section:
     charts: Sequence[Markup] = ()
     table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
     scale: float | None = None
+    anchor: str = ""
+    wide: bool = False
 
     @property
     def longest(self) -> float:

@@ -50,7 +50,8 @@ class ExtractOptions:
     model : str
         Name; see `rdxcli.models.grammar`.
     layers : sequence of str or None
-        Module paths or aliases; None, or nothing at all, for the default layer.
+        Module paths, aliases, or patterns (``layer3.*``, ``block:*``, ``*``); None, or nothing at all, for the default
+        layer.
     pool : str
         ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
     dtype : str
@@ -138,7 +139,9 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
     asked: list[str | None] = list(options.layers) or [None]
     by_path: dict[str, str | None] = {}
     for given in asked:
-        by_path.setdefault(model.layer(given), given)
+        found = model.layers_like(given)
+        for path in found:
+            by_path.setdefault(path, given if found == [path] else path)
     description = dataset.description()
     kind = model.device.type
     return Job(

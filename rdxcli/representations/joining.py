@@ -101,6 +101,29 @@ def join(a: Representation, b: Representation) -> Joined:
     return _joined(take(a, rows_a), take(b, rows_b), "id", missing_in_a, missing_in_b, notes)
 
 
+def join_all(records: Sequence[Representation]) -> tuple[list[Representation], list[str]]:
+    """Bring several representations to the samples that all of them have, in the order of the first.
+
+    Returns
+    -------
+    records : list of Representation
+        Row i of each is the same sample. Labels are on the first.
+    notes : list of str
+        What a reader must know, each once.
+
+    Raises
+    ------
+    InputError
+        As `join`.
+    """
+    first, notes = records[0], []
+    for other in records[1:]:
+        joined = join(first, other)
+        first = joined.a
+        notes += joined.notes
+    return [first, *(join(first, other).b for other in records[1:])], list(dict.fromkeys(notes))
+
+
 def take(representation: Representation, rows: np.ndarray) -> Representation:
     """The given rows, in that order; the representation itself when these are all rows as they stand."""
     if len(rows) == representation.n and np.array_equal(rows, np.arange(representation.n)):

@@ -281,7 +281,7 @@ def named_files(options: Any) -> dict[str, str]:
     return found
 
 
-_NOT_READ = ("activations", "a", "b", "model", "outputs", "run", "method", "device", "root")
+_NOT_READ = ("activations", "a", "b", "model", "outputs", "run", "method", "device", "root", "layers")
 """Options that name no file, or one that becomes a record with a fingerprint of its own."""
 
 

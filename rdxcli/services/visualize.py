@@ -286,6 +286,7 @@ _PAGES: dict[str, Callable[[Artifact, str, Path, float], Sequence[str]]] = {
     "attributions": _gallery("attributions"),
     "directions": _gallery("directions"),
     "explanations": _gallery("neurons"),
+    "similarities": _gallery("similarities"),
     "simulation": _gallery("simulation"),
     "regions": _gallery("regions"),
     "surrogate": _surrogate,

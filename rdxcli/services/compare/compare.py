@@ -34,6 +34,7 @@ from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.scores import Evaluation, planted_difference
 from rdxcli.services.compare.sides import YARDSTICKS, read_pair, read_reference, without
+from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
 LIBRARIES = 700 * 2**20
 """Memory of the process before it reads anything, PyTorch and scikit-learn included."""
@@ -55,6 +56,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def check(self) -> Mapping[str, Any]:
         options = self.options
+        if options.b is None:
+            raise UsageError("which second one? one side is given", "give two, or `--layers all` for one model alone")
         _one_of("guidance", options.guidance, GUIDANCES)
         _one_of("dtype", options.dtype, DTYPES)
         if options.on_change not in (None, *ON_CHANGE):
@@ -242,14 +245,19 @@ def verdict_line(document: Mapping[str, Any]) -> str:
 
 
 def compare(options: CompareOptions) -> Outcome:
-    """Compare two representations and store the result.
+    """Compare representations and store the result.
 
     Raises
     ------
     RdxError
         Unusable input or options, or an artifact made with other parameters; see the message.
     """
-    return CompareAnalysis(options).run()
+    return analysis(options).run()
+
+
+def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
+    """The analysis that the options ask for: of a pair, or of many layers or models."""
+    return SimilaritiesAnalysis(options) if asks_for_many(options) else CompareAnalysis(options)
 
 
 def check_gates(outcome: Outcome, options: CompareOptions) -> None:

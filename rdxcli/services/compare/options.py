@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rdxcli.records import Representation
 
 GATE = "Gate"
+MANY = "Many layers or models"
 METHOD = "Method"
 NAMES = "Names for concepts"
 
@@ -95,7 +96,19 @@ class CompareOptions(WithShortcuts):
     Parameters
     ----------
     a, b : str or Representation
-        Model, array file or artifact, or a record.
+        Model, array file or artifact, or a record; from Python also several layers of one thing. ``b`` may be missing
+        with ``layers``.
+    more : sequence of str or Representation
+        Further models: all are compared with each other.
+    layers : str, optional
+        ``all``, ``blocks``, names and patterns, or ``consecutive`` (neighbours of one model): every layer of A against
+        every layer of B. With several models the layer that is read of each.
+    timeline : bool
+        The models are checkpoints in this order.
+    pairs : int
+        Pairs of layers or models that are compared in full.
+    reference_runs : sequence of str or Representation
+        Models that differ by chance only, such as seeds.
     k, gamma, beta, approximate : optional
         Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``.
     dtype : str
@@ -142,11 +155,39 @@ class CompareOptions(WithShortcuts):
     a: str | Representation = option(
         "First model, array file or artifact.", type=str, argument=True, read="stdin", complete="models"
     )
-    b: str | Representation = option("Second one.", type=str, argument=True, complete="models")
+    b: str | Representation = option(
+        "Second one; may be left out with --layers.", type=str, argument=True, needed=False, complete="models"
+    )
+    more: Sequence[str] = option(
+        "Further ones: a matrix of all of them.", default=(), argument=True, needed=False, complete="models"
+    )
     k: int | None = option("Concepts per direction (default: 3).", "--k", "-k", low=1, parameter="n_clusters")
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     layer_a: str | None = option("Layer of the first model.", complete="layers:a")
     layer_b: str | None = option("Layer of the second model.", complete="layers:b")
+    layers: str | None = option(
+        "Every layer of A against every layer of B (or of A itself): all, blocks, or names and patterns like "
+        "conv1,layer3.*; `consecutive` follows concepts through the depth of A. Of many models: the layer to read.",
+        panel=MANY,
+        complete="layers:a",
+    )
+    timeline: bool = option(
+        "The models are checkpoints of one training, in this order: follow concepts through it.",
+        "--timeline",
+        default=False,
+        panel=MANY,
+    )
+    pairs: int = option(
+        "Pairs of layers or models whose concepts are shown: the most different ones.",
+        default=2,
+        low=0,
+        panel=MANY,
+    )
+    reference_runs: Sequence[str] = option(
+        "A run that differs by chance only, such as another seed; give at least two: are the models more different?",
+        default=(),
+        panel=MANY,
+    )
     drop_a: str | None = option("Columns of the first representation to leave out, like 0-63,70.")
     drop_b: str | None = option("The same for the second one.")
     pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")

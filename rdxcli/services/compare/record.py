@@ -68,7 +68,7 @@ def make_record(
             fit_options=given,
             random_state=options.seed,
         )
-    concepts, labels = _concepts(estimator, joined, stability, evaluation.neighbours)
+    concepts, labels = concepts_of(estimator, joined, stability, evaluation.neighbours)
     grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
     notes = [*joined.notes, *map(_by_side, estimator.notes_)]
     failed = failed_samples(joined)
@@ -119,11 +119,11 @@ def _by_side(note: str) -> str:
     return note
 
 
-def _concepts(
+def concepts_of(
     estimator: Any,
     joined: Joined,
     stability: Mapping[str, Any],
-    neighbours: tuple[np.ndarray, np.ndarray] | None,
+    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[list[DifferenceConcept], dict[str, np.ndarray]]:
     """Concepts of both directions, those that explain most first, and the labels in that order (0 = none)."""
     ids, classes = joined.a.sample_ids, joined.a.labels

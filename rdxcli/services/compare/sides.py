@@ -34,7 +34,7 @@ def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
     if _labels_by_position(options, a, b):
         b = replace(b, labels=None)
         note = f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}"
-    joined = join(*told_apart(a, b, options.a, options.b))
+    joined = join(*told_apart((a, options.a), (b, options.b)))
     return replace(joined, notes=[*joined.notes, note]) if note else joined, predictions
 
 
@@ -44,7 +44,7 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
     root = options.selection.root
     heads = (options.predictions_a, options.predictions_b, options.drop_a, options.drop_b) == (None,) * 4
     if not heads or not all(is_model(text, options.outputs, root) for text, _, _ in sides):
-        return [(_resolve(options, text, layer, _own(options, side)), None) for text, layer, side in sides]
+        return [(read_side(options, text, layer, arrays_of(options, side)), None) for text, layer, side in sides]
     return [
         resolve_with_logits(
             str(text),
@@ -60,9 +60,11 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
     ]
 
 
-def _own(options: CompareOptions, side: str) -> ArrayOptions:
-    """What belongs to the rows of one side alone."""
-    return ArrayOptions(labels=getattr(options, f"labels_{side}"), sample_ids=getattr(options, f"sample_ids_{side}"))
+def arrays_of(options: CompareOptions, side: str) -> ArrayOptions:
+    """What belongs to the rows of one side: its own labels and ids, else those of both."""
+    shared = options.arrays
+    labels, sample_ids = getattr(options, f"labels_{side}"), getattr(options, f"sample_ids_{side}")
+    return replace(shared, labels=labels or shared.labels, sample_ids=sample_ids or shared.sample_ids)
 
 
 def _labels_by_position(options: CompareOptions, a: Representation, b: Representation) -> bool:
@@ -80,9 +82,9 @@ def read_reference(options: CompareOptions, joined: Joined) -> Joined | None:
         return built_in(options.yardstick, joined, options.seed)
     if not options.reference:
         return None
-    nothing = ArrayOptions()
-    c, d = (_resolve(options, text, options.reference_layer, nothing) for text in options.reference)
-    return _like(join(*told_apart(c, d, *options.reference)), joined)
+    texts = options.reference
+    c, d = (read_side(options, text, options.reference_layer, options.arrays) for text in texts)
+    return _like(join(*told_apart((c, texts[0]), (d, texts[1]))), joined)
 
 
 def built_in(name: str, joined: Joined, seed: int) -> Joined:
@@ -114,25 +116,32 @@ def built_in(name: str, joined: Joined, seed: int) -> Joined:
     return replace(joined, a=pair[0], b=pair[1], notes=[])
 
 
-def told_apart(
-    a: Representation, b: Representation, text_a: str | Representation, text_b: str | Representation
-) -> tuple[Representation, Representation]:
-    """The two sides under names that differ, when they are not the same thing.
+def told_apart(*sides: tuple[Representation, str | Representation]) -> list[Representation]:
+    """Representations under names that differ, when they are not the same thing.
 
     Layers of one model are told apart by the layer, files of one name by the folders that differ.
+
+    Parameters
+    ----------
+    *sides : (Representation, str or Representation)
+        Each with what was asked for.
     """
-    if a.name != b.name:
-        return a, b
-    if a.layer != b.layer and a.layer and b.layer:
-        return replace(a, name=f"{a.name}.{a.layer}"), replace(b, name=f"{b.name}.{b.layer}")
-    first, second = (_parts(text) for text in (text_a, text_b))
-    if first is None or second is None or first == second:
-        return a, b
-    for depth in range(2, max(len(first), len(second)) + 1):
-        if first[-depth:] != second[-depth:]:
-            names = ["/".join([*parts[-depth:-1], side.name]) for parts, side in ((first, a), (second, b))]
-            return replace(a, name=names[0]), replace(b, name=names[1])
-    return a, b
+    names = [record.name for record, _ in sides]
+    for name in {name for name in names if names.count(name) > 1}:
+        places = [place for place, known in enumerate(names) if known == name]
+        layers = [sides[place][0].layer for place in places]
+        paths = [_parts(sides[place][1]) for place in places]
+        if all(layers) and len(set(layers)) == len(layers):
+            apart = [f"{name}.{layer}" for layer in layers]
+        elif None in paths or len(set(paths)) < len(paths):
+            continue
+        else:
+            known = [path for path in paths if path is not None]
+            depth = next(depth for depth in range(2, 1000) if len({path[-depth:] for path in known}) == len(known))
+            apart = ["/".join([*path[-depth:-1], name]) for path in known]
+        for place, new in zip(places, apart, strict=True):
+            names[place] = new
+    return [replace(record, name=name) for (record, _), name in zip(sides, names, strict=True)]
 
 
 def _parts(text: str | Representation) -> tuple[str, ...] | None:
@@ -183,20 +192,16 @@ def _like(reference: Joined, joined: Joined) -> Joined:
     return replace(reference, a=first.b, b=second.b)
 
 
-def _resolve(
-    options: CompareOptions, text: str | Representation, layer: str | None, own: ArrayOptions
+def read_side(
+    options: CompareOptions, text: str | Representation, layer: str | None, arrays: ArrayOptions
 ) -> Representation:
-    shared = options.arrays
+    """One representation, through the gate."""
     return resolve_representation(
         text,
         layer=layer,
         pool=options.pool,
         selection=options.selection,
-        arrays=ArrayOptions(
-            labels=own.labels or shared.labels,
-            sample_ids=own.sample_ids or shared.sample_ids,
-            images=own.images or shared.images,
-        ),
+        arrays=arrays,
         outputs=options.outputs,
         device=options.device,
         force=options.force,

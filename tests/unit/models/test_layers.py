@@ -160,3 +160,17 @@ def test_layer_names_of_a_loaded_model():
     assert {path: tuple(value.shape) for path, value in values.items()} == {"blocks.1": (2, 32, 4, 4), OUTPUT: (2, 5)}
     with pytest.raises(UnknownNameError):
         model.tap(["blocks.7"])
+
+
+def test_patterns_find_each_layer_that_makes_something_once():
+    model = load("resnet20_cifar10", "cpu", untrained=True)
+    every = model.layers_like("*")
+    assert "layer1" not in every  # hands on the output of its last block
+    assert {"conv1", "layer1.2", "linear"} < set(every)
+    assert model.layers_like("layer?.0") == ["layer1.0", "layer2.0", "layer3.0"]
+    assert model.layers_like("block:*") == model.blocks()
+    assert model.layers_like(None) == [model.default_layer]
+    with pytest.raises(UnknownNameError):
+        model.layers_like("layer9.*")
+    table = trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout()).eval(), torch.randn(1, 1, 2, 2), Tokens())
+    assert [layer.path for layer in table if layer.own] == ["1"]

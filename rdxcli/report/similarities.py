@@ -1,0 +1,387 @@
+"""The page of many layers or models: heat maps, concepts along a series, the pairs that were compared in full."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rdxcli.report.charts import curves
+from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
+from rdxcli.report.html import script_json
+from rdxcli.report.text import clean
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+TITLES = {
+    "cka": "CKA (debiased, linear)",
+    "mutual_knn": "common nearest neighbours",
+    "rsa": "RSA (rank correlation of distances)",
+    "score": "difference score",
+}
+"""Names of the measures for people."""
+
+CONCEPTS = 8
+"""Concepts of a series that the sentences name."""
+
+MEETINGS = 4
+"""Groups of other steps that a card names."""
+
+LABELS = 24
+"""Names along a side of a heat map; of more layers every second, third ... is named."""
+
+CELL = 76
+"""Pixels across a cell at most."""
+
+RAMP = np.array([(250, 231, 180), (240, 165, 90), (208, 84, 80), (132, 40, 104), (48, 18, 76)], dtype=np.float64)
+"""From unlike to alike: lightness falls evenly, for every kind of colour vision."""
+
+BY_CHANCE, NO_DIFFERENCE, UNKNOWN = (201, 206, 214), (99, 168, 128), (255, 255, 255)
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """A row or column in a word: the model, and the layer where it is one of several."""
+    return f"{entry['name']} {entry['layer']}" if entry["layer"] else str(entry["name"])
+
+
+def _place(document: Mapping[str, Any], side: str, place: int) -> str:
+    """A row or column beside others of its kind."""
+    entry = document[side][place]
+    return str(entry["layer"] or entry["name"]) if document["of"] == "layers" else str(entry["name"])
+
+
+def limit(document: Mapping[str, Any], row: int, column: int) -> float | None:
+    """The largest score between two read-outs of either of two layers."""
+    found = document["measures"]["score"]["read_outs"]
+    values = [found["rows"][row]["max"], found["columns"][column]["max"]]
+    return None if None in values else max(values)
+
+
+def summary_lines(document: Mapping[str, Any]) -> list[str]:
+    """What was found, in sentences; also printed by ``rdx compare``."""
+    lines = [f"{_chance_line(document)}; pooling: {document['pool']}", *_reference_lines(document)]
+    if not document["followed"]:
+        lines += [_pair_line(document, pair) for pair in document["pairs"]]
+    lines += [_followed_line(document, place, one) for place, one in enumerate(document["followed"][:CONCEPTS])]
+    left = len(document["followed"]) - CONCEPTS
+    if left > 0:
+        lines.append(f"and {left} more concepts on the page")
+    return [*lines, *(f"note: {note}" for note in document["notes"])]
+
+
+def _chance_line(document: Mapping[str, Any]) -> str:
+    chances = {name: one["chance"] for name, one in document["measures"].items() if one["chance"]}
+    parts = [f"{name} {chance['mean']:.3f} (95 % below {chance['high']:.3f})" for name, chance in chances.items()]
+    return f"rows in random order give {', '.join(parts)}"
+
+
+def _pair_line(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    row, column = pair["row"], pair["column"]
+    score, most = document["measures"]["score"]["values"][row][column], limit(document, row, column)
+    names = f"{_place(document, 'rows', row)} and {_place(document, 'columns', column)}"
+    beside = "" if most is None else f"; two read-outs of either at most {most:.3f}"
+    return f"{pair['why']}: {names}: score {score:.3f}{beside}; {pair['difference']['verdict']}"
+
+
+def _reference_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    reference = document["reference"]
+    if not reference:
+        return
+    scores = reference["measures"]["score"]
+    yield (
+        f"{reference['pairs']} pairs of {len(reference['runs'])} runs have difference scores of {scores['low']:.3f} to "
+        f"{scores['high']:.3f}"
+    )
+    values = document["measures"]["score"]["values"]
+    for i in range(len(values)):
+        for j in range(i + 1, len(values)):
+            more = "more than every pair of runs" if reference["exceeded"][i][j] else "not more than the runs"
+            names = f"{_place(document, 'rows', i)} and {_place(document, 'rows', j)}"
+            yield f"{names}: {values[i][j]:.3f}, {more}"
+
+
+def concept_of(document: Mapping[str, Any], one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The concept of a pair that a followed one, or a meeting, was seen as."""
+    pair = next(pair for pair in document["pairs"] if pair["row"] == one["step"])
+    return next(c for c in pair["concepts"] if (c["closer_in"], c["index"]) == (one["side"], one["index"]))
+
+
+def _step(document: Mapping[str, Any], step: int) -> str:
+    return f"between {_place(document, 'rows', step)} and {_place(document, 'rows', step + 1)}"
+
+
+def _made_of(concept: Mapping[str, Any], most: int = 3) -> str:
+    parts = [f"{clean(name, 40)} {share:.0%}" for name, share in list(concept["labels"].items())[:most]]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _followed_line(document: Mapping[str, Any], place: int, one: Mapping[str, Any]) -> str:
+    concept = concept_of(document, one)
+    return f"concept {place + 1}: {one['size']} images{_made_of(concept)}: {_story(document, one)}"
+
+
+def _story(document: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    """When a concept appears, is refined, comes apart."""
+    curve, parts = one["togetherness"], []
+    for key, verb in (("appears", "drawn together most"), ("comes_apart", "comes apart most")):
+        step = one[key]
+        if step is not None:
+            parts.append(f"{verb} {_step(document, step)} ({curve[step]:.2f} to {curve[step + 1]:.2f})")
+    if not parts:
+        parts.append(f"changes little ({min(curve):.2f} to {max(curve):.2f})")
+    refined = [m for m in one["meetings"] if m["side"] == "b" and m["step"] > one["step"] and m["inside"] >= 0.5]
+    if refined:
+        steps = ", ".join(dict.fromkeys(_step(document, m["step"]) for m in refined[:3]))
+        parts.append(f"refined {steps}")
+    return "; ".join(parts) + f" (neighbours inside the group; chance {one['chance']:.2f})"
+
+
+def page(document: Mapping[str, Any], command: str) -> Page:
+    """The report of a document of kind ``similarities``."""
+    rows, columns = document["rows"], document["columns"]
+    if document["of"] == "models":
+        title, kicker = f"{len(rows)} models against each other", "Many models"
+    elif document["symmetric"]:
+        title, kicker = f"Layers of {rows[0]['name']}", "Layers against layers"
+    else:
+        title, kicker = f"Layers of {rows[0]['name']} and of {columns[0]['name']}", "Layers against layers"
+    sections = [_maps(document)]
+    if document["tree"]:
+        sections.append(_tree(document))
+    if document["followed"]:
+        sections += _series(document)
+    sections += [_pair(document, place, pair) for place, pair in enumerate(document["pairs"])]
+    dataset = document["samples"].get("dataset")
+    return Page(
+        kicker,
+        title,
+        f"{document['n']} images{f' of {dataset}' if dataset else ''}; {document['pool']}",
+        sections,
+        document["notes"],
+        [
+            ("command", command),
+            ("seed", document["seed"]),
+            *((name, json.dumps(value)) for name, value in document["parameters"].items()),
+        ],
+    )
+
+
+def _maps(document: Mapping[str, Any]) -> Section:
+    text = (
+        "Dark cells are alike. Grey: no more alike than rows in random order. Green, of the difference score: no more "
+        "different than two read-outs of one of the two. Choose a cell for its numbers, and for the concepts of that "
+        "pair. "
+    )
+    chance = _chance_line(document)
+    text += f"{chance[0].upper()}{chance[1:]}."
+    return Section("How alike", text=text, charts=[*_heat_maps(document), _panel(document)], wide=True)
+
+
+def pixels(document: Mapping[str, Any], measure: str) -> tuple[np.ndarray, float]:
+    """Colours of a heat map, (rows, columns, 3) uint8, and the value that is darkest."""
+    one = document["measures"][measure]
+    values = np.array([[np.nan if v is None else v for v in row] for row in one["values"]], dtype=np.float64)
+    alike = 1.0 - values if measure == "score" else values
+    others = alike[~np.eye(len(alike), dtype=bool)] if document["symmetric"] and len(alike) > 1 else alike.ravel()
+    known = others[np.isfinite(others)]
+    top = max(1e-6, float(known.max(initial=0.0)))
+    share = np.nan_to_num(np.clip(alike / top, 0.0, 1.0)) * (len(RAMP) - 1)
+    lower = np.minimum(share.astype(int), len(RAMP) - 2)
+    colours = RAMP[lower] + (RAMP[lower + 1] - RAMP[lower]) * (share - lower)[..., None]
+    if measure == "score":
+        limits = [[limit(document, i, j) or 0.0 for j in range(values.shape[1])] for i in range(len(values))]
+        colours[values <= np.array(limits)] = NO_DIFFERENCE
+    else:
+        colours[values <= one["chance"]["high"]] = BY_CHANCE
+    colours[~np.isfinite(values)] = UNKNOWN
+    return np.rint(colours).astype(np.uint8), top
+
+
+def _picture(colours: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(colours).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def named(document: Mapping[str, Any], side: str) -> list[str]:
+    """Names along a side of a heat map; empty where there is no room."""
+    count = len(document[side])
+    every = -(-count // LABELS)
+    return [_place(document, side, place) if place % every == 0 else "" for place in range(count)]
+
+
+def _heat_maps(document: Mapping[str, Any]) -> Iterator[Markup]:
+    from markupsafe import Markup, escape
+
+    sides = {side: named(document, side) for side in ("rows", "columns")}
+    labels = {side: "".join(f"<span>{escape(name)}</span>" for name in names) for side, names in sides.items()}
+    ramp = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
+    for measure, title in TITLES.items():
+        colours, top = pixels(document, measure)
+        ends = ("1", f"{1 - top:.2g}") if measure == "score" else ("0", f"{top:.2g}")
+        yield Markup(  # every text in it is escaped
+            f'<figure class="heatmap" data-measure="{measure}">'
+            f"<h3>{escape(title)}</h3>"
+            f'<div class="axes" style="--room: {CELL * colours.shape[1]}px"><div class="y">{labels["rows"]}</div>'
+            f'<div class="plot" tabindex="0" role="img" aria-label="{escape(title)}, {len(colours)} rows and '
+            f'{colours.shape[1]} columns" style="aspect-ratio: {colours.shape[1]} / {len(colours)}">'
+            f'<img src="{_picture(colours)}" alt=""><span class="marker" hidden></span></div>'
+            f'<div class="x">{labels["columns"]}</div></div>'
+            f'<figcaption>{ends[0]} <span class="ramp" style="background: linear-gradient(to right, {ramp})"></span> '
+            f"{ends[1]}</figcaption></figure>"
+        )
+
+
+def _panel(document: Mapping[str, Any]) -> Markup:
+    """Where a chosen cell is told, and what the script needs for it."""
+    from markupsafe import Markup
+
+    count = len(document["rows"]), len(document["columns"])
+    data = {
+        "rows": [_place(document, "rows", i) for i in range(count[0])],
+        "columns": [_place(document, "columns", j) for j in range(count[1])],
+        "measures": {
+            name: {
+                "title": TITLES[name],
+                "values": one["values"],
+                "chance": one["chance"] and [one["chance"]["mean"], one["chance"]["high"]],
+            }
+            for name, one in document["measures"].items()
+        },
+        "limits": [[limit(document, i, j) for j in range(count[1])] for i in range(count[0])],
+        "pairs": {f"{pair['row']},{pair['column']}": f"pair-{place}" for place, pair in enumerate(document["pairs"])},
+        "repeat": document["parameters"].get("repeat"),
+        "symmetric": document["symmetric"],
+    }
+    return Markup(
+        '<div class="cell" id="cell" aria-live="polite"><p class="facts">Choose a cell: with the pointer, or with the '
+        f'arrow keys.</p></div><script type="application/json" id="cells">{script_json(data)}</script>'
+    )
+
+
+def _series(document: Mapping[str, Any]) -> Iterator[Section]:
+    places = [_place(document, "rows", place) for place in range(len(document["rows"]))]
+    axis = f"0: {clean(places[0], 30)} to {len(places) - 1}: {clean(places[-1], 30)}"
+    cards = []
+    for place, one in enumerate(document["followed"]):
+        concept = concept_of(document, one)
+        own = list(enumerate(one["togetherness"]))
+        chance = [(at, one["chance"]) for at in (0, len(places) - 1)]
+        chart = curves("neighbours inside the group", {"this group": own, "chance": chance}, axis, (0.0, 1.0))
+        cards.append(
+            Card(
+                f"Concept {place + 1}{_made_of(concept, 2)}",
+                [
+                    ("images", one["size"], "In the group"),
+                    ("strength", one["strength"], "What it explains at its own step: (affinity - 1) x share of images"),
+                    ("p", concept["p_value"], "How often chance gives as strong a group at that step"),
+                ],
+                [Picture(str(sample)) for sample in concept["sample_ids"][:8]],
+                text=_story(document, one) + ".",
+                charts=[chart],
+                beside=[_meeting(document, meeting) for meeting in one["meetings"][:MEETINGS]],
+            )
+        )
+    what = "training" if document["of"] == "models" else "depth"
+    yield Section(
+        f"Concepts through the {what}",
+        cards,
+        "Groups that one of two neighbours holds together and the other keeps apart, each once. A curve is the share "
+        "of a member's nearest neighbours that are members too. A group was chosen at the step that is named first, so "
+        "the rise there is expected; what happens elsewhere is not.",
+    )
+
+
+def _meeting(document: Mapping[str, Any], meeting: Mapping[str, Any]) -> str:
+    verb = "drawn together" if meeting["side"] == "b" else "taken apart"
+    return (
+        f"{_step(document, meeting['step'])}: {meeting['shared']} of its images in a group that is {verb} "
+        f"({meeting['side']}{meeting['index']}, {meeting['inside']:.0%} of it from here; chance "
+        f"{meeting['expected']:.0%}, p {_p(meeting['p_value'])})"
+    )
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+
+
+def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> Section:
+    names = _place(document, "rows", pair["row"]), _place(document, "columns", pair["column"])
+    difference = pair["difference"]
+    cards = []
+    for concept in pair["concepts"]:
+        if document["followed"] and concept["index"] > 1:
+            continue
+        p_value = concept["p_value"]
+        held = names[0] if concept["closer_in"] == "a" else names[1]
+        cards.append(
+            Card(
+                f"{concept['closer_in']}{concept['index']}: together in {held}",
+                [
+                    ("images", concept["size"], "In the group"),
+                    ("strength", concept["strength"], "(affinity - 1) x share of the images"),
+                    ("stability", concept["stability"], "Overlap with its best match when images are drawn again"),
+                    ("p", p_value, "How often chance gives as strong a group"),
+                ],
+                [Picture(str(sample)) for sample in concept["sample_ids"][:8]],
+                [Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
+                doubtful=p_value is not None and p_value > 0.05,
+            )
+        )
+    said = " ".join(difference.get("sentences", []))
+    question = f" ({difference['question']})" if difference.get("question") else ""
+    return Section(
+        f"{names[0]} and {names[1]}", cards, f"{pair['why']}: {difference['verdict']}{question}. {said}",
+        scale=1.0, anchor=f"pair-{place}",
+    )  # fmt: skip
+
+
+def _tree(document: Mapping[str, Any]) -> Section:
+    from markupsafe import Markup, escape
+
+    order, merges = document["tree"]["order"], document["tree"]["merges"]
+    names = [_place(document, "rows", place) for place in range(len(order))]
+    step, left, width = 22, 8, 300
+    height = step * len(order) + 26
+    top = max([merge[2] for merge in merges] + [1e-9])
+    at: dict[int, tuple[float, float]] = {leaf: (left + width, step * (i + 0.7)) for i, leaf in enumerate(order)}
+    parts = [
+        f'<text x="{left + width + 6}" y="{at[leaf][1] + 4:.1f}">{escape(clean(names[leaf], 40))}</text>'
+        for leaf in order
+    ]
+    for i, (first, second, distance) in enumerate(merges):
+        x = left + width * (1.0 - distance / top)
+        (x1, y1), (x2, y2) = at[first], at[second]
+        parts.append(
+            f'<path d="M{x1:.1f},{y1:.1f} H{x:.1f} V{y2:.1f} H{x2:.1f}" fill="none" stroke="currentColor"/>'
+            f"<title>{distance:.3f}</title>"
+        )
+        at[len(order) + i] = x, (y1 + y2) / 2
+    parts += [
+        f'<text x="{left}" y="{height - 6}">{top:.2f}</text>',
+        f'<text x="{left + width}" y="{height - 6}" text-anchor="end">0</text>',
+    ]
+    runs = document["reference"].get("measures", {}).get("score")
+    if runs:
+        x = left + width * (1.0 - min(1.0, runs["high"] / top))
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 22}" stroke="#1d7a4c" stroke-dasharray="4 3"/>'
+        )
+    wide = left + width + 8 * max(len(clean(name, 40)) for name in names) + 12
+    drawing = Markup(  # every text in it is escaped above
+        f'<figure class="chart tree"><svg viewBox="0 0 {wide} {height}" width="{wide}" height="{height}" role="img">'
+        f"<title>Tree of the models by difference score</title>{''.join(parts)}</svg></figure>"
+    )
+    text = "Models joined by their mean difference score, the most alike first."
+    if runs:
+        text += (
+            f" The dashed line is the largest score of two runs, {runs['high']:.3f}: joints to its right are no more."
+        )
+    return Section("Which models are alike", text=text, charts=[drawing])
