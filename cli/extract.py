@@ -1,16 +1,13 @@
 """``rdx extract``: activations of a model's layers on a data set."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rdxcli import SCHEMA_VERSION
-from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.progress import human_bytes
+from rdxcli.representations.options import ExtractOptions
 
-from .options import SAMPLES_FAILED, PoolOption, Session, command, complete_layers, complete_models
+from .options import SAMPLES_FAILED, Session, command
 
-RUN_PANEL = "How to run"
 SHARE_DONE = 5
 _SHOWN = 10
 
@@ -22,76 +19,9 @@ _SHOWN = 10
         "rdx extract --model timm:resnet18.a1_in1k --layer layer3 --layer layer4 --dataset folder:photos",
         "rdx extract --model digits-cnn --dataset digits --limit 100 --dry-run",
     ],
-    options=SelectionOptions,
+    options=ExtractOptions,
 )
-def extract(
-    session: Session,
-    options: SelectionOptions,
-    model: Annotated[
-        list[str],
-        typer.Option(
-            "--model", "-m", help="Model; may be repeated.", autocompletion=complete_models, show_default=False
-        ),
-    ],
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="Layer; may be repeated: all are read in one pass (default: the penultimate one).",
-            autocompletion=complete_layers,
-        ),
-    ] = None,
-    pool: PoolOption = "auto",
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, float16 or bfloat16.", rich_help_panel=RUN_PANEL)
-    ] = "float32",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Images at once (default: by input size).", rich_help_panel=RUN_PANEL),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Threads that decode (default: by device).", rich_help_panel=RUN_PANEL),
-    ] = None,
-    shard_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--shard-rows",
-            min=1,
-            help="Images that are stored at once: what a kill may cost (default: 256 or more).",
-            rich_help_panel=RUN_PANEL,
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option("--engine", help="auto, local, ranks or ray.", rich_help_panel=RUN_PANEL)
-    ] = "auto",
-    address: Annotated[
-        str | None, typer.Option("--address", help="Of a running Ray cluster.", rich_help_panel=RUN_PANEL)
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="Stop at the first image that cannot be read; exit with 5 when other ranks still work.",
-            rich_help_panel=RUN_PANEL,
-        ),
-    ] = False,
-    max_errors: Annotated[
-        int | None, typer.Option("--max-errors", min=0, help="Stop when more images fail.", rich_help_panel=RUN_PANEL)
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Accept random weights.", rich_help_panel=RUN_PANEL)
-    ] = False,
-    allow_random: Annotated[
-        bool,
-        typer.Option(
-            "--allow-random",
-            help="Accept a network that gives other activations every time.",
-            rich_help_panel=RUN_PANEL,
-        ),
-    ] = False,
-) -> None:
+def extract(session: Session, options: list[ExtractOptions]) -> None:
     """Run images through a model and store what its layers make of them.
 
     An interrupted run continues where it stopped. Images that cannot be read are recorded, skipped and listed (exit
@@ -100,46 +30,22 @@ def extract(
     from rdxcli.models.registry import resolve
     from rdxcli.representations import extract as service
 
-    for name in model:
-        resolve(name)  # a misspelt second name must not come out after the work for the first
-
-    jobs = [
-        service.ExtractOptions(
-            model=name,
-            layers=tuple(layer or ()),
-            pool=pool,
-            dtype=dtype,
-            selection=options,
-            batch_size=batch_size,
-            workers=workers,
-            device=session.device,
-            shard_rows=shard_rows,
-            engine=engine,
-            address=address,
-            strict=strict,
-            max_errors=max_errors,
-            outputs=session.outputs,
-            run=session.run,
-            force=session.force,
-            untrained=untrained,
-            allow_random=allow_random,
-        )
-        for name in model
-    ]
+    for job in options:
+        resolve(job.model)  # a misspelt second name must not come out after the work for the first
     if session.dry_run:
-        plans = [service.plan(job) for job in jobs]
+        plans = [service.plan(job) for job in options]
         session.sink.result("\n".join(map(_lines, plans)), {"plan": "extract", "jobs": plans})
         return
     done: list[service.Extracted] = []
     shares = []
-    for job in jobs:
+    for job in options:
         try:
             done += service.extract(job)
         except service.ShareDone as share:
             shares.append(share)
             session.sink.warning(share.message)
     if shares:
-        _say_share(session, shares, strict)
+        _say_share(session, shares, options[0].strict)
         return
     documents = [extracted.document() for extracted in done]
     paths = "\n".join(str(extracted.folder) for extracted in done)

@@ -21,12 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from keyword import iskeyword
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 
 import typer
 
 from rdxcli.errors import RdxError, UsageError, did_you_mean
-from rdxcli.options import Option
+from rdxcli.options import REQUIRED, Option
 
 from .console import Sink
 from .streams import INTERRUPTED, TERMINATED, Terminated
@@ -301,11 +301,14 @@ def declared_options(kind: type, left_out: Sequence[str] = ()) -> list[inspect.P
 
 def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     shown: Option = part.metadata["option"]
-    multiple = shown.read in ("pairs", "parameters") or hint == Sequence[str]
-    default = None if multiple or part.default in (dataclasses.MISSING, "") else part.default
-    kind: Any = list[str] | None if multiple else hint
-    if shown.type is not None:
-        kind = shown.type if shown.argument and shown.needed else shown.type | None
+    needed = shown.needed if shown.argument else part.default is REQUIRED and part.default_factory is REQUIRED
+    multiple = shown.read in ("pairs", "parameters", "each") or (get_origin(hint) is Sequence and part.default == ())
+    default = None if multiple or part.default in (REQUIRED, "") else part.default
+    kind: Any = hint
+    if multiple:
+        kind = list[str] if needed else list[str] | None
+    elif shown.type is not None:
+        kind = shown.type if needed else shown.type | None
     more: dict[str, Any] = {"help": shown.help, "rich_help_panel": shown.panel}
     if shown.complete is not None:
         more["autocompletion"] = _completion(shown.complete)
@@ -313,12 +316,16 @@ def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         more["min"] = shown.low
     if shown.argument:
         annotation: Any = Annotated[kind, typer.Argument(show_default=False, **more)]
-        unset = inspect.Parameter.empty if shown.needed else None
+        unset = inspect.Parameter.empty if needed else None
         return inspect.Parameter(part.name, inspect.Parameter.KEYWORD_ONLY, default=unset, annotation=annotation)
     names = shown.names or (f"--{part.name.replace('_', '-')}",)
-    name = _field_name(part)
-    annotation = Annotated[kind, typer.Option(*names, **more)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    annotation = Annotated[kind, typer.Option(*names, show_default=not needed, **more)]
+    return inspect.Parameter(
+        _field_name(part),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if needed else default,
+        annotation=annotation,
+    )
 
 
 def _field_name(part: dataclasses.Field[Any]) -> str:
@@ -330,7 +337,10 @@ def _field_name(part: dataclasses.Field[Any]) -> str:
 
 
 def build(kind: type, values: Mapping[str, Any], session: Session) -> Any:
-    """An options class from what the command line gave, the common options and standard input."""
+    """An options class from what the command line gave, the common options and standard input.
+
+    A list of them where one option may be repeated for several runs of the command.
+    """
     hints = get_type_hints(kind, localns={"Representation": str})
     given: dict[str, Any] = {}
     for part in dataclasses.fields(kind):
@@ -343,7 +353,13 @@ def build(kind: type, values: Mapping[str, Any], session: Session) -> Any:
             name = part.name if shown.argument else _field_name(part)
             if name in values:
                 given[part.name] = _read(shown.read, values[name], part)
+    each = next((p.name for p in dataclasses.fields(kind) if p.metadata.get("option", _NONE).read == "each"), None)
+    if each is not None:
+        return [kind(**{**given, each: value}) for value in given[each]]
     return kind(**given)
+
+
+_NONE = Option("")
 
 
 def _read(how: str | None, value: Any, part: dataclasses.Field[Any]) -> Any:
@@ -353,7 +369,7 @@ def _read(how: str | None, value: Any, part: dataclasses.Field[Any]) -> Any:
         return method_parameters(value)
     if how == "stdin":
         return read_stdin(value) if value is not None else None
-    return tuple(value or ()) if part.default == () else value
+    return tuple(value or ()) if part.default == () or how == "each" else value
 
 
 def _completion(what: str) -> Callable[..., list[str]]:

@@ -14,6 +14,9 @@ from typing import Any
 
 from rdxcli.errors import UsageError
 
+REQUIRED: Any = dataclasses.MISSING
+"""Default of a field that must be given."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -34,7 +37,8 @@ class Option:
         What the shell completes: ``models``, ``datasets``, ``layers`` or ``layers:FIELD`` (of the model in that field),
         or ``methods:FAMILY``.
     read : str, optional
-        ``pairs`` (repeated NAME=PATH), ``parameters`` (repeated NAME=VALUE), ``stdin`` (``-`` reads a path).
+        ``pairs`` (repeated NAME=PATH), ``parameters`` (repeated NAME=VALUE), ``stdin`` (``-`` reads a path), ``each``
+        (repeated; the command gets one instance of the options for each value).
     argument : bool
         An argument instead of an option.
     needed : bool

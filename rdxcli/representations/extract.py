@@ -19,7 +19,6 @@ from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log
 from rdxcli.representations.extraction import (
     SAMPLES,
-    ExtractOptions,
     Job,
     check_repeatable,
     count_values,
@@ -27,8 +26,9 @@ from rdxcli.representations.extraction import (
     output_shapes,
     prepare,
 )
+from rdxcli.representations.options import ExtractOptions
 
-__all__ = ["ExtractOptions", "Extracted", "ShareDone", "extract", "plan"]
+__all__ = ["Extracted", "ShareDone", "extract", "plan"]
 
 
 @dataclass(frozen=True)

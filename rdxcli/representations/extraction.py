@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from rdxcli.artifacts import Draft, Request, wait_time
 from rdxcli.artifacts.layout import activations_folder
 from rdxcli.artifacts.leases import Worker
 from rdxcli.datasets.registry import data_root
-from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
 from rdxcli.engines.local import RunOptions, RunReport, run_local
 from rdxcli.engines.ranks import RANK_WAIT, Rank
@@ -28,6 +27,7 @@ from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
 from rdxcli.models.registry import resolve
 from rdxcli.progress import log
+from rdxcli.representations.options import ExtractOptions
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -39,65 +39,6 @@ CODE = "1"
 DATA, SAMPLES = "activations.npy", "samples.parquet"
 _REPEATED = 8  # images that are run twice
 ENGINES = ("auto", "local", "ranks", "ray")
-
-
-@dataclass(frozen=True)
-class ExtractOptions:
-    """What to extract and how.
-
-    Parameters
-    ----------
-    model : str
-        Name; see `rdxcli.models.grammar`.
-    layers : sequence of str or None
-        Module paths, aliases, or patterns (``layer3.*``, ``block:*``, ``*``); None, or nothing at all, for the default
-        layer.
-    pool : str
-        ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
-    dtype : str
-        ``float32``, ``float16`` or ``bfloat16``: of weights and computation. ``float16`` is stored as such, the others
-        as float32.
-    selection : SelectionOptions
-        Which images; without a data set the model's own default.
-    batch_size, workers : int, optional
-        Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
-    shard_rows : int, optional
-        Images that are stored at once, rounded up to whole batches.
-    device : str
-    engine : {"auto", "local", "ranks", "ray"}
-        ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``.
-    address : str, optional
-        Of a running Ray cluster.
-    strict : bool
-        The first image that fails ends the run.
-    max_errors : int, optional
-        More failed images than this end the run.
-    run : str, optional
-        Name of the last folder instead of the pooling's.
-    untrained : bool
-        Accept random weights.
-    allow_random : bool
-        Accept a network that gives other activations every time.
-    """
-
-    model: str
-    layers: Sequence[str | None] = ()
-    pool: str = "auto"
-    dtype: str = "float32"
-    selection: SelectionOptions = field(default_factory=SelectionOptions)
-    batch_size: int | None = None
-    workers: int | None = None
-    shard_rows: int | None = None
-    device: str = "auto"
-    engine: str = "auto"
-    address: str | None = None
-    strict: bool = False
-    max_errors: int | None = None
-    outputs: Path = Path("outputs")
-    run: str | None = None
-    force: bool = False
-    untrained: bool = False
-    allow_random: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from rdxcli.download.store import content_folder
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
-from rdxcli.representations.extract import ExtractOptions, extract
+from rdxcli.representations.extract import extract
 from rdxcli.representations.joining import select_rows, take
+from rdxcli.representations.options import ExtractOptions
 
 if TYPE_CHECKING:
     from rdxcli.artifacts import Artifact

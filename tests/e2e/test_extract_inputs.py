@@ -9,8 +9,9 @@ import pytest
 
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError
-from rdxcli.representations.extract import ExtractOptions, extract
+from rdxcli.representations.extract import extract
 from rdxcli.representations.joining import join
+from rdxcli.representations.options import ExtractOptions
 from rdxcli.representations.resolve import (
     ArrayOptions,
     SelectionOptions,

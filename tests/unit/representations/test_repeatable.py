@@ -10,7 +10,8 @@ from PIL import Image
 
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError
-from rdxcli.representations.extract import ExtractOptions, extract
+from rdxcli.representations.extract import extract
+from rdxcli.representations.options import ExtractOptions
 
 NET = """
 import torch

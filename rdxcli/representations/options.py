@@ -1,0 +1,83 @@
+"""What to extract and how, as the command line, configurations and Python say it. Importing this is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rdxcli.datasets.selection import SelectionOptions
+from rdxcli.options import REQUIRED, option
+
+RUN = "How to run"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What to extract and how.
+
+    Parameters
+    ----------
+    model : str
+        Name; see `rdxcli.models.grammar`.
+    layers : sequence of str or None
+        Module paths, aliases, or patterns (``layer3.*``, ``block:*``, ``*``); None, or nothing at all, for the default
+        layer.
+    pool : str
+        ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
+    dtype : str
+        ``float32``, ``float16`` or ``bfloat16``: of weights and computation. ``float16`` is stored as such, the others
+        as float32.
+    selection : SelectionOptions
+        Which images; without a data set the model's own default.
+    batch_size, workers : int, optional
+        Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
+    shard_rows : int, optional
+        Images that are stored at once, rounded up to whole batches.
+    device : str
+    engine : {"auto", "local", "ranks", "ray"}
+        ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``.
+    address : str, optional
+        Of a running Ray cluster.
+    strict : bool
+        The first image that fails ends the run.
+    max_errors : int, optional
+        More failed images than this end the run.
+    run : str, optional
+        Name of the last folder instead of the pooling's.
+    untrained : bool
+        Accept random weights.
+    allow_random : bool
+        Accept a network that gives other activations every time.
+    """
+
+    model: str = option("Model; may be repeated.", "--model", "-m", default=REQUIRED, complete="models", read="each")
+    layers: Sequence[str | None] = option(
+        "Layer; may be repeated: all are read in one pass (default: the penultimate one).",
+        "--layer",
+        "-l",
+        default=(),
+        complete="layers",
+    )
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
+    dtype: str = option("float32, float16 or bfloat16.", default="float32", panel=RUN)
+    batch_size: int | None = option("Images at once (default: by input size).", low=1, panel=RUN)
+    workers: int | None = option("Threads that decode (default: by device).", low=0, panel=RUN)
+    shard_rows: int | None = option(
+        "Images that are stored at once: what a kill may cost (default: 256 or more).", low=1, panel=RUN
+    )
+    engine: str = option("auto, local, ranks or ray.", default="auto", panel=RUN)
+    address: str | None = option("Of a running Ray cluster.", panel=RUN)
+    strict: bool = option(
+        "Stop at the first image that cannot be read; exit with 5 when other ranks still work.",
+        default=False,
+        panel=RUN,
+    )
+    max_errors: int | None = option("Stop when more images fail.", low=0, panel=RUN)
+    untrained: bool = option("Accept random weights.", default=False, panel=RUN)
+    allow_random: bool = option("Accept a network that gives other activations every time.", default=False, panel=RUN)
+    device: str = "auto"
+    outputs: Path = Path("outputs")
+    run: str | None = None
+    force: bool = False
