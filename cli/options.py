@@ -647,38 +647,3 @@ def read_stdin(value: str) -> str:
         if line.strip():
             return line.strip()
     raise UsageError("`-` reads a path from standard input, which is empty")
-
-
-DatasetOption = Annotated[
-    str | None,
-    typer.Option("--dataset", help="Data set: a name, folder:PATH or images:PATH.", autocompletion=complete_datasets),
-]
-SplitOption = Annotated[str | None, typer.Option("--split", help="Split of the data set.")]
-ClassesOption = Annotated[
-    str | None, typer.Option("--classes", help="Only these classes, comma-separated; #5 is the sixth.")
-]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.")]
-SampleOption = Annotated[int | None, typer.Option("--sample", min=1, help="Only N samples, drawn with the seed.")]
-LabelsOption = Annotated[
-    Path | None, typer.Option("--labels", help="Labels of the rows of arrays: .npy, .txt, .csv or .json.")
-]
-SampleIdsOption = Annotated[Path | None, typer.Option("--sample-ids", help="Ids of the rows of arrays.")]
-ImagesOption = Annotated[
-    Path | None, typer.Option("--images", help="Folder with the images of the rows, by id or in order.")
-]
-FeatureColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--feature-columns",
-        help="Columns of tables that are features: names or patterns with commas (f*), !NAME to leave one out, `all`.",
-    ),
-]
-IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of tables that holds the sample ids.")]
-LabelColumnOption = Annotated[
-    str | None, typer.Option("--label-column", help="Column of tables that holds the labels.")
-]
-PoolOption = Annotated[str, typer.Option("--pool", help="auto, avg, max, first, cls, mean or none.")]
-ParamOption = Annotated[
-    list[str] | None,
-    typer.Option("--param", help="NAME=VALUE of a parameter of the method; may be repeated.", rich_help_panel="Method"),
-]
