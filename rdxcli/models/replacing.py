@@ -57,6 +57,8 @@ class HookedLosses:
     ----------
     front : Front or None
         The records.
+    runs : int
+        How often the layer runs in one pass; its last output is changed, as it is the last that is extracted.
 
     Raises
     ------
@@ -96,6 +98,23 @@ class HookedLosses:
             )
             if self.front is not None:
                 self.images = images[:0]  # the records stand for them
+        self.runs = 1 if self.front is not None or not len(images) else self._count(images[:1])
+
+    def _count(self, image: Tensor) -> int:
+        """How often the layer runs in one pass: activation functions of residual blocks are called again."""
+        count = 0
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            nonlocal count
+            count += 1
+
+        handle = self.place.register_forward_hook(hook)
+        try:
+            with torch.no_grad():
+                self.model.module(image.to(self._like))
+        finally:
+            handle.remove()
+        return count
 
     def __call__(self, unit: int, values: Tensor, rows: np.ndarray) -> Tensor:
         """Per-sample loss (m,), differentiable in ``values``; see `rdxcli.methods.neurons.ablation.Losses`."""
@@ -112,6 +131,8 @@ class HookedLosses:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal ran
             ran += 1
+            if ran < self.runs:  # the last output is what was read
+                return None
             own = first_tensor(output)
             if own is None:
                 raise InputError(f"the layer `{self.layer}` returns no tensor")
@@ -131,8 +152,11 @@ class HookedLosses:
             handle.remove()
         if not ran:
             raise InputError(f"the layer `{self.layer}` exists but takes no part in the forward pass")
-        if ran > 1:
-            raise UsageError(f"the layer `{self.layer}` runs {ran} times in one pass", "choose one that runs once")
+        if ran != self.runs:
+            raise UsageError(
+                f"the layer `{self.layer}` runs {ran} times for some images and {self.runs} times for others",
+                "choose one that always runs equally often",
+            )
         if output is None or output.ndim != 2:
             raise InputError(f"`{self.model.name}` gives no logits, so it has no loss")
         if int(self.labels.max()) >= output.shape[1]:

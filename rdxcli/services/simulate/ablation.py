@@ -21,6 +21,7 @@ from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.simulation import simulate, unit_columns
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.models import load
+from rdxcli.models.judges import TOWERS, same_layer, with_own_head, with_texts
 from rdxcli.models.replacing import HookedLosses, class_numbers, linear_head, preprocessed
 from rdxcli.models.taps import first_tensor
 from rdxcli.parameters import Count, Parameter, Positive, by_name
@@ -29,6 +30,8 @@ from rdxcli.records import Representation, plain
 from rdxcli.services.simulate.options import SimulateOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rdxcli.models.loaded import LoadedModel
 
 VARIANTS = ("optim", "norm")
@@ -36,6 +39,9 @@ PARAMETERS: Mapping[str, Parameter] = by_name(
     Parameter("temperature", Positive, 1.1, "Of the logits."),
     Parameter("steps", Count, 100, "Of the fit of scale and shift."),
     Parameter("learning_rate", Positive, 0.01, "Of that fit."),
+    Parameter(
+        "zero_shot", str | None, None, "Sentence around class names, `a photo of a {}`, by which CLIP models classify."
+    ),
     Parameter("controls", bool | None, None, "Score the units themselves too; by default where it costs little."),
 )
 """Of ``--param``, with the published values."""
@@ -72,12 +78,15 @@ class Judge:
     cheap: bool = False
 
 
-def open_judge(options: SimulateOptions, source: Representation, rows: np.ndarray, temperature: float) -> Judge:
+def open_judge(
+    options: SimulateOptions, source: Representation, rows: np.ndarray, temperature: float, zero_shot: str | None = None
+) -> Judge:
     """The model's loss on ``rows``.
 
     The classifier's weights come from ``--file head=FILE`` (``weight``, ``bias`` in .npz or .safetensors); else the
     model is loaded. Where its classifier is linear and reads just these activations, that is used; any other layer is
-    changed by a forward hook.
+    changed by a forward hook. Models that are read without a classifier (of the transformers library, CLIP models) get
+    their repository's, or with ``zero_shot`` the texts of the class names.
 
     Raises
     ------
@@ -97,11 +106,16 @@ def open_judge(options: SimulateOptions, source: Representation, rows: np.ndarra
             "give --model NAME, or --file head=FILE with `weight` and `bias` of a linear classifier",
         )
 
-    return _from_model(options, source, load(str(name), device=options.device), rows, temperature)
+    return _from_model(options, source, load(str(name), device=options.device), rows, temperature, zero_shot)
 
 
 def _from_model(
-    options: SimulateOptions, source: Representation, model: LoadedModel, rows: np.ndarray, temperature: float
+    options: SimulateOptions,
+    source: Representation,
+    model: LoadedModel,
+    rows: np.ndarray,
+    temperature: float,
+    zero_shot: str | None,
 ) -> Judge:
     import torch
 
@@ -113,11 +127,12 @@ def _from_model(
         raise InputError(f"some samples of {source.name} have no image in {dataset.name}")
     layer = model.layer(source.layer)
     first = preprocessed(model, [dataset.image(int(places[rows[0]]))])
+    model, layer, names = _classifier(model, layer, first, dataset.class_names, zero_shot)
     with torch.inference_mode():
         output = first_tensor(model.module(first.to(model.device, model.dtype)))
     if output is None or output.ndim != 2:
         raise InputError(f"`{model.name}` gives no logits, so it has no loss", "ablation needs a classifier")
-    labels = class_indices(options, source, output.shape[1], dataset.class_names)
+    labels = class_indices(options, source, output.shape[1], names)
     head = linear_head(model, layer, first)
     if head is not None and head[0].shape[1] == source.d:
         judge = _linear(source, *head, labels, temperature, "the linear classifier behind the layer")
@@ -159,6 +174,24 @@ def _from_model(
         return np.concatenate(parts) / temperature
 
     return Judge(losses, logits, labels, "a forward hook in the network", {"weights": model.weights_sha256})
+
+
+def _classifier(
+    model: LoadedModel, layer: str, image: Tensor, class_names: Sequence[str] | None, zero_shot: str | None
+) -> tuple[LoadedModel, str, Sequence[str] | None]:
+    """The model with its classifier where it is read without, the layer's path in that, and what the outputs are."""
+    if zero_shot is not None:
+        if class_names is None:
+            raise UsageError("which classes? the data set has no class names", "zero_shot needs labels")
+        judge = with_texts(model, class_names, zero_shot)
+        return judge, same_layer(model, layer, judge, image), class_names
+    if model.spec.kind not in TOWERS:
+        if not model.has_head:
+            raise InputError(f"`{model.name}` gives no logits, so it has no loss", "ablation needs a classifier")
+        return model, layer, class_names
+    judge, own = with_own_head(model)
+    known = class_names is not None and set(class_names) <= set(own)
+    return judge, same_layer(model, layer, judge, image), own if known else class_names
 
 
 def _linear(
@@ -274,7 +307,7 @@ def score_tables(
         scores of a perfect and of a shuffled prediction; ``importance``: share of a unit's effect by cut-off.
     """
     rows = np.unique(np.concatenate([val, test]))
-    judge = open_judge(options, source, rows, settings["temperature"])
+    judge = open_judge(options, source, rows, settings["temperature"], settings["zero_shot"])
     methods: list[dict[str, Any]] = []
     total = sum(len(table.rows) for table in tables.values())
     right = np.zeros(source.n, dtype=bool)
