@@ -7,7 +7,7 @@ PROGRAM := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 TESTS ?= tests
 
-.PHONY: demo test test-fast lint bench chaos lowest locked lock docs clean
+.PHONY: demo test test-fast lint bench chaos lowest locked lock docs site coverage clean
 
 $(PROGRAM): pyproject.toml .ci/install
 	$(PYTHON) .ci/install $(VENV)
@@ -60,6 +60,15 @@ lock: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_schemas.py
+
+# the site in build/site; tutorials run, warnings are errors
+site: $(STAMP)
+	$(PYTHON) .ci/install $(VENV) dev,ray,site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# the tests with branch coverage; a little slower than `make test`
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=rdxcli --cov-branch --cov-report=term --cov-report=html:build/coverage $(TESTS)
 
 clean:
 	rm -rf $(VENV) .venv-lowest build *.egg-info

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from docs_given import given_to
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,24 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *ROOT.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
-            if not re.match(r"[a-z]+:", target):
+            if not re.match(r"[a-z]+:", target) and not _made(page.parent / target):
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def _made(target: Path) -> bool:
+    """Pages that `make site` makes: of tutorials and of the schemas."""
+    tutorial = target.parent.name == "tutorials" and target.with_suffix(".py").exists()
+    return tutorial or (target.name == "schemas.md" and (target.parent / "schema").is_dir())
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+    listed = re.findall(r"[\w/-]+\.md", str(site["nav"]))
+    assert len(listed) == len(set(listed))
+    for name in listed:
+        assert (ROOT / "docs" / name).exists() or _made(ROOT / "docs" / name), name
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
+    # the hooks add the methods that are not named
+    assert {name for name in pages - set(listed) if not name.startswith("methods/")} == set()

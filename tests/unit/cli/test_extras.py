@@ -14,8 +14,8 @@ from helpers import rdx_here
 
 ROOT = Path(__file__).resolve().parents[3]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-FOR_USERS = {name: packages for name, packages in EXTRAS.items() if name != "dev"}
-MODULES = {"umap-learn": "umap"}
+FOR_USERS = {name: packages for name, packages in EXTRAS.items() if name not in ("dev", "site")}
+MODULES = {"umap-learn": "umap", "mlflow-skinny": "mlflow"}
 """Where the module is not called like the package."""
 
 
