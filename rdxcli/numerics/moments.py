@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from scipy import sparse
 
 BLOCK_BYTES = 64 * 2**20
@@ -259,6 +258,8 @@ def second_moments(
     O(m c (c + u)) time, O(c^2 + c u) memory beside one block. CSR concepts (labels) use sparse products, O(m s^2) for
     s entries per row.
     """
+    import torch
+
     c = X.shape[1] if columns is None else len(columns)
     u = Y.shape[1] if units is None else len(units)
     centre_x = np.zeros(c) if centre_x is None else centre_x

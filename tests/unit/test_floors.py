@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rdxcli.cli.group import COMMANDS
@@ -149,6 +150,36 @@ def test_help_is_light(command: list[str]) -> None:
     if command:
         assert "Examples" in text
         assert f"rdx {command[0]}" in text.split("Examples")[1]
+
+
+def test_comparing_arrays_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What a person waits for before the first line, besides NumPy and SciPy's linear algebra."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(60, 4)))
+    slow = {
+        "torch",
+        "sklearn",
+        "pandas",
+        "matplotlib",
+        "umap",
+        "hdbscan",
+        "httpx",
+        "scipy.stats",
+        "scipy.optimize",
+        "scipy.fft",
+    }
+    code = (
+        "import sys; sys.argv = ['rdx', 'compare', 'a.npy', 'b.npy', '--k', '2', '--no-test', '--device', 'cpu']\n"
+        "from rdxcli.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('HEAVY', sorted(set(sys.modules) & {slow!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
 
 
 def test_every_package_is_installed() -> None:

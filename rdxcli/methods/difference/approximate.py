@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.linalg import subspace_angles
-from scipy.optimize import linear_sum_assignment
 
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import choose_images, neighbourhoods
@@ -218,6 +217,8 @@ def agreement(
         angles = subspace_angles(exact_coordinates, ours.coordinates[rows])
         angle = float(np.degrees(angles.max()))
         overlap = float(np.mean(np.sort(np.cos(angles) ** 2)[:-1])) if len(angles) > 1 else 1.0
+
+    from scipy.optimize import linear_sum_assignment
 
     counts = np.zeros((int(exact.labels.max()) + 1, int(ours.result.labels.max()) + 1))
     np.add.at(counts, (exact.labels, labels), 1)

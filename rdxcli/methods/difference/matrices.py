@@ -27,7 +27,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from rdxcli.methods.difference.enrichment import midranks
 from rdxcli.methods.difference.inputs import check_representation
@@ -403,6 +402,8 @@ def tree(distances: np.ndarray) -> Tree:
     """The tree of a symmetric (l, l) matrix of distances, l at least 2; NaN counts as the largest."""
     known = np.nan_to_num(distances, nan=float(np.nanmax(distances, initial=1.0)))
     condensed = ((known + known.T) / 2.0)[np.triu_indices(len(known), 1)]
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     joined = linkage(condensed, "average", optimal_ordering=True)
     merges = [(int(a), int(b), float(height)) for a, b, height, _ in joined]
     return Tree([int(leaf) for leaf in leaves_list(joined)], merges)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from rdxcli.numerics.neighbours import Points, nearest
 
@@ -187,6 +186,8 @@ def _later(groups: Sequence[Group], group: Group) -> list[Group]:
 
 def _meeting(concept: Group, other: Group, n: int, tests: int) -> Meeting | None:
     """The overlap of two groups, where it is large and no chance."""
+    from scipy.stats import hypergeom  # a second to load, for walks only
+
     size, own = int(concept.members.sum()), int(other.members.sum())
     shared = int((concept.members & other.members).sum())
     p_value = min(1.0, tests * float(hypergeom.sf(shared - 1, n, size, own)))
