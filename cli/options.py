@@ -252,6 +252,23 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
         None,
     ),
     (
+        "engine",
+        Annotated[
+            str,
+            typer.Option(
+                "--engine",
+                help="auto, local, ranks or ray: where images run through models.",
+                rich_help_panel=COMMON,
+            ),
+        ],
+        "auto",
+    ),
+    (
+        "address",
+        Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.", rich_help_panel=COMMON)],
+        None,
+    ),
+    (
         "dry_run",
         Annotated[
             bool, typer.Option("--dry-run", help="Say what would be done, touch nothing.", rich_help_panel=COMMON)
@@ -281,6 +298,9 @@ _COMMON_PARAMETERS: list[tuple[str, Any, Any]] = [
 
 _NOT_FETCHED = ("dataset", "images", "root", "mirror", "base_url", "address")
 """Options whose addresses are read where they are, or are no files."""
+
+_SHARING = ("engine", "address")
+"""Common options of commands that wait for others only."""
 
 _OF_SESSION = ("outputs", "run", "seed", "device", "force")
 """Fields of options classes that the common options fill."""
@@ -417,7 +437,7 @@ def command(
         extra = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, annotation, default in _COMMON_PARAMETERS
-            if key not in taken and key not in without
+            if key not in taken and key not in without and not (key in _SHARING and "wait" in without)
         ]
         positional = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
 
@@ -481,6 +501,10 @@ def _session(common: dict[str, Any]) -> Session:
     sink = Sink(as_json=common["as_json"], verbosity=verbosity)
     sink.install()
     _set_wait(common["wait"])
+    if (common["engine"], common["address"]) != ("auto", None):
+        from rdxcli.engines.sharing import set_engine
+
+        set_engine(common["engine"], common["address"])
     return Session(
         outputs=common["outputs"],
         seed=common["seed"],

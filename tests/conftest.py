@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("RDX_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    if "rdxcli.engines.sharing" in sys.modules:  # a command says it for its whole process
+        sys.modules["rdxcli.engines.sharing"].set_engine("auto")
 
 
 @pytest.fixture(autouse=True)

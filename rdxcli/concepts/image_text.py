@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rdxcli.artifacts import Draft, Request, fingerprint_json, join
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
+from rdxcli.datasets.registry import data_root, open_dataset
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
 from rdxcli.engines.local import RunOptions, RunReport
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from rdxcli.datasets.base import Dataset
     from rdxcli.datasets.selection import SelectionOptions
+    from rdxcli.models.spec import ModelSpec
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Representation
 
@@ -106,8 +108,22 @@ def image_embeddings(
 
         with ActivationTask(images, dataset, [OUTPUT], "auto") as task:
             wanted = ShardPlan.of(len(dataset), batch)
-            make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
+            how_opened = (model.spec, kind, str(images.dtype).removeprefix("torch."), images.untrained)
+            elsewhere = (open_images, (how_opened, dataset.spec, dict(dataset.selection), data_root().absolute()))
+            make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run, elsewhere)
     return _opened(folder, draft)
+
+
+def open_images(
+    how: tuple[ModelSpec, str, str, bool], spec: str, selection: Mapping[str, Any], root: Path
+) -> ActivationTask:
+    """The task of `image_embeddings`, opened anew: what a worker process of another engine starts with."""
+    from rdxcli.models.taps import OUTPUT
+    from rdxcli.models.vision_language import load_vision_language
+
+    model, device, dtype, untrained = how
+    images = load_vision_language(model, device, dtype, untrained).images
+    return ActivationTask(images, open_dataset(spec, root=root).select(**selection), [OUTPUT], "auto")
 
 
 def embeddings_of(

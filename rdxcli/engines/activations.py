@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -47,7 +47,7 @@ class ActivationTask(ShardTask):
         self._pixels = _plain_pixels(model.transform, dataset)
         self.whole_batches = self._pixels is not None
 
-    def __enter__(self) -> ActivationTask:
+    def __enter__(self) -> Self:
         self._tap.__enter__()
         return self
 

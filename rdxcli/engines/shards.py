@@ -76,9 +76,15 @@ class ShardPlan:
         else:
             if row_bytes:
                 rows = min(rows, max(1, MAX_SHARD_BYTES // row_bytes))
-            if workers > 1:
-                rows = max(min(rows, -(-n // (SHARDS_PER_WORKER * workers))), -(-n // MAX_SHARDS))
-        return cls(n, batch * max(1, -(-rows // batch)), batch)
+        plan = cls(n, batch * max(1, -(-rows // batch)), batch)
+        return plan if shard_rows is not None else plan.among(workers)
+
+    def among(self, workers: int) -> ShardPlan:
+        """This plan cut finer, where several workers would have less than four shards each."""
+        if workers < 2:
+            return self
+        rows = max(min(self.shard_rows, -(-self.n // (SHARDS_PER_WORKER * workers))), -(-self.n // MAX_SHARDS))
+        return ShardPlan(self.n, self.batch_size * max(1, -(-rows // self.batch_size)), self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.n // self.shard_rows)

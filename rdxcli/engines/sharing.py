@@ -10,14 +10,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rdxcli.artifacts import Draft, abandon, complete, wait_time
 from rdxcli.artifacts.leases import Worker
 from rdxcli.artifacts.manifest import command_line
 from rdxcli.engines.local import RunOptions, RunReport, run_local
+from rdxcli.engines.ranks import RANK_WAIT, Rank, detect_rank
+from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import FOLDER, DamagedShardError, ShardPlan, ShardStore
 from rdxcli.engines.tasks import ShardTask
-from rdxcli.errors import ArtifactError
+from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.progress import log
 
 MOST_ROUNDS = 3  # of doing damaged shards again: a disk that damages more than that is broken
@@ -40,6 +43,82 @@ class Making:
     folder: Path
     draft: Draft
     finish: Callable[[ShardPlan, ShardStore, Draft, RunReport], None]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where long work runs.
+
+    Parameters
+    ----------
+    name : {"auto", "local", "ranks", "ray"}
+        ``auto`` is ``ranks`` for `rdx extract` where the environment gives a rank, else ``local``.
+    address : str, optional
+        Of a running Ray cluster.
+    """
+
+    name: str = "auto"
+    address: str | None = None
+
+    def rank(self, auto: bool = False) -> Rank:
+        """Which of several processes this is; also under ``auto`` when that is wanted.
+
+        Raises
+        ------
+        UsageError
+            Ranks are asked for and the environment gives none, or there is no such engine.
+        """
+        if self.name not in ENGINES:
+            raise UsageError(f"unknown engine: `{self.name}`", f"expected {' or '.join(ENGINES)}")
+        rank = detect_rank() if self.name == "ranks" or (auto and self.name == "auto") else Rank()
+        if self.name == "ranks" and not rank.source:
+            raise UsageError(
+                "--engine ranks: the environment gives no rank",
+                "start it with torchrun or as a SLURM array, or set RANK and WORLD_SIZE",
+            )
+        return rank
+
+
+ENGINES = ("auto", "local", "ranks", "ray")
+_chosen: dict[str, Engine] = {}
+
+
+def set_engine(name: str, address: str | None = None) -> None:
+    """Where commands of this process run long work, on the way to an analysis too.
+
+    Raises
+    ------
+    UsageError
+    """
+    engine = Engine(name, address)
+    engine.rank()
+    _chosen["engine"] = engine
+
+
+def engine_chosen() -> Engine:
+    """What `set_engine` said."""
+    return _chosen.get("engine", Engine())
+
+
+class ShareDone(RdxError):  # noqa: N818  (no error: a rank that ends before the artifact is there)
+    """This rank has done what it could, and others still work on the rest.
+
+    Attributes
+    ----------
+    left : int
+        Shards that others hold.
+    rank : Rank
+    """
+
+    exit_code = 0
+
+    def __init__(self, left: int, rank: Rank, folder: Path) -> None:
+        super().__init__(
+            f"share done, {left} {'shard' if left == 1 else 'shards'} left, which other ranks are doing; "
+            f"the last of them makes {folder}",
+            "--wait forever waits for it",
+        )
+        self.left, self.rank = left, rank
 
 
 Do = Callable[[ShardPlan, dict[str, ShardStore], Worker], RunReport]
@@ -84,22 +163,43 @@ def make(outputs: Mapping[str, Making], wanted: ShardPlan, sample_ids: Sequence[
 
 
 def make_one(
-    making: Making, output: str, wanted: ShardPlan, sample_ids: Sequence[str], task: ShardTask, options: RunOptions
+    making: Making,
+    output: str,
+    wanted: ShardPlan,
+    sample_ids: Sequence[str],
+    task: ShardTask,
+    options: RunOptions,
+    elsewhere: tuple[Callable[..., ShardTask], tuple[Any, ...]] | None = None,
 ) -> None:
-    """`make` for a task with one output, on this machine; waits for others who make the same.
+    """`make` for a task with one output, by the engine that was chosen; waits for others who make the same.
+
+    Parameters
+    ----------
+    elsewhere : tuple of callable and arguments, optional
+        Opens the task in a process of another machine; without it the task runs here, whatever was chosen.
 
     Raises
     ------
     ArtifactError
         They still work on it after ``--wait``.
+    ShareDone
+        The same, on one of several ranks.
     """
+    engine = engine_chosen()
+    rank, on_ray = engine.rank(), engine.name == "ray" and elsewhere is not None
+    workers = count_workers(engine.address) if on_ray else rank.count
 
     def do(plan: ShardPlan, stores: dict[str, ShardStore], worker: Worker) -> RunReport:
-        return run_local(task, plan, stores, replace(options, wait=wait_time(default=math.inf)), worker=worker)
+        how = replace(options, wait=wait_time(default=RANK_WAIT if rank.count > 1 else math.inf))
+        if on_ray:
+            assert elsewhere is not None
+            places = {name: ShardStore(store.folder.resolve(), (), store.request) for name, store in stores.items()}
+            return run_ray(*elsewhere, plan, places, sample_ids, how, engine.address)
+        return run_local(task, plan, stores, how, rank.order(len(plan)), worker)
 
-    left = make({output: making}, wanted, sample_ids, do)
+    left = make({output: making}, wanted.among(workers), sample_ids, do)
     if left:
-        raise still_made(making.folder, left)
+        raise ShareDone(left, rank, making.folder) if rank.count > 1 else still_made(making.folder, left)
 
 
 def still_made(folder: Path, left: int) -> ArtifactError:

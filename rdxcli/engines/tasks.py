@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -36,6 +36,12 @@ class ShardTask(ABC):
     lookahead: int = 0
     whole_batches: bool = False
     check_finite: bool = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: Any) -> None:  # noqa: B027  (optional)
+        """What a task holds while it runs is given back."""
 
     def start_thread(self) -> None:  # noqa: B027  (optional)
         """Called once in each thread that prepares, before its first sample."""

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from rdxcli.artifacts import Artifact, check_reuse, join
 from rdxcli.engines.feed import PREFETCH
 from rdxcli.engines.local import WRITES
-from rdxcli.engines.ranks import Rank, detect_rank
+from rdxcli.engines.ranks import Rank
 from rdxcli.engines.shards import ShardPlan
-from rdxcli.engines.sharing import still_made
-from rdxcli.errors import ArtifactError, RdxError, UsageError
+from rdxcli.engines.sharing import Engine, ShareDone, still_made
+from rdxcli.errors import ArtifactError
 from rdxcli.progress import log
 from rdxcli.representations.extraction import (
     SAMPLES,
@@ -23,6 +23,7 @@ from rdxcli.representations.extraction import (
     check_repeatable,
     count_values,
     make_layers,
+    on_engine,
     output_shapes,
     prepare,
 )
@@ -71,27 +72,6 @@ class Extracted:
         }
 
 
-class ShareDone(RdxError):  # noqa: N818  (no error: a rank that ends before the artifact is there)
-    """This rank has done what it could, and others still work on the rest.
-
-    Attributes
-    ----------
-    left : int
-        Shards that others hold.
-    rank : Rank
-    """
-
-    exit_code = 0
-
-    def __init__(self, left: int, rank: Rank, folder: Path) -> None:
-        super().__init__(
-            f"share done, {left} {'shard' if left == 1 else 'shards'} left, which other ranks are doing; "
-            f"the last of them makes {folder}",
-            "--wait forever waits for it",
-        )
-        self.left, self.rank = left, rank
-
-
 def extract(options: ExtractOptions) -> list[Extracted]:
     """Extract all layers in one pass, or find them in the outputs directory.
 
@@ -111,12 +91,8 @@ def extract(options: ExtractOptions) -> list[Extracted]:
         Unknown names, missing weights or images, an artifact in the same place that was made from something else
         (changed weights or images included), or failed images beyond what was allowed.
     """
-    rank = detect_rank() if options.engine in ("auto", "ranks") else Rank()
-    if options.engine == "ranks" and not rank.source:
-        raise UsageError(
-            "--engine ranks: the environment gives no rank",
-            "start it with torchrun or as a SLURM array, or set RANK and WORLD_SIZE",
-        )
+    options = on_engine(options)
+    rank = Engine(options.engine or "auto", options.address).rank(auto=True)
     job = prepare(options, rank)
     if rank.count > 1:
         log.info("rank %d of %d (%s)", rank.index, rank.count, rank.source)
@@ -144,7 +120,7 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
 
     Weights are loaded, because layers and their sizes are known only then.
     """
-    job = prepare(options, Rank())
+    job = prepare(on_engine(options), Rank())
     widths = output_shapes(job)
     states = []
     for folder, request in zip(job.folders, job.requests, strict=True):

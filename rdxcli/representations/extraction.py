@@ -20,7 +20,7 @@ from rdxcli.engines.local import RunOptions, RunReport, run_local
 from rdxcli.engines.ranks import RANK_WAIT, Rank
 from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
-from rdxcli.engines.sharing import Making, make
+from rdxcli.engines.sharing import Making, engine_chosen, make
 from rdxcli.engines.tasks import is_out_of_memory
 from rdxcli.errors import InputError, UsageError
 from rdxcli.models import load
@@ -38,7 +38,6 @@ CODE = "1"
 
 DATA, SAMPLES = "activations.npy", "samples.parquet"
 _REPEATED = 8  # images that are run twice
-ENGINES = ("auto", "local", "ranks", "ray")
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,6 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
     for name, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
         if number is not None and number < least:
             raise UsageError(f"--{name}: got {number}, expected at least {least}")
-    if options.engine not in ENGINES:
-        raise UsageError(f"unknown engine: `{options.engine}`", f"expected {' or '.join(ENGINES)}")
     if options.pool not in POOLS:
         raise UsageError(f"unknown pooling: `{options.pool}`", f"expected {', '.join(POOLS)}")
     if rank.count > 1 and options.force:
@@ -100,6 +97,14 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
         workers=default_workers(kind, dataset.source.waits) if options.workers is None else options.workers,
         description=description,
     )
+
+
+def on_engine(options: ExtractOptions) -> ExtractOptions:
+    """The options with the engine that this process was told to use, where they name none."""
+    if options.engine is not None:
+        return options
+    chosen = engine_chosen()
+    return replace(options, engine=chosen.name, address=options.address or chosen.address)
 
 
 def _device_of(rank: Rank, device: str) -> str:

@@ -35,8 +35,9 @@ class ExtractOptions:
     shard_rows : int, optional
         Images that are stored at once, rounded up to whole batches.
     device : str
-    engine : {"auto", "local", "ranks", "ray"}
-        ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``.
+    engine : {"auto", "local", "ranks", "ray"}, optional
+        ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``. By default
+        what `rdxcli.engines.sharing.set_engine` said.
     address : str, optional
         Of a running Ray cluster.
     strict : bool
@@ -67,8 +68,6 @@ class ExtractOptions:
     shard_rows: int | None = option(
         "Images that are stored at once: what a kill may cost (default: 256 or more).", low=1, panel=RUN
     )
-    engine: str = option("auto, local, ranks or ray.", default="auto", panel=RUN)
-    address: str | None = option("Of a running Ray cluster.", panel=RUN)
     strict: bool = option(
         "Stop at the first image that cannot be read; exit with 5 when other ranks still work.",
         default=False,
@@ -78,6 +77,8 @@ class ExtractOptions:
     untrained: bool = option("Accept random weights.", default=False, panel=RUN)
     allow_random: bool = option("Accept a network that gives other activations every time.", default=False, panel=RUN)
     device: str = "auto"
+    engine: str | None = None
+    address: str | None = None
     outputs: Path = Path("outputs")
     run: str | None = None
     force: bool = False

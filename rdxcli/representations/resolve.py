@@ -20,6 +20,7 @@ from rdxcli.datasets.arrays import check_values, is_array, load_concepts, load_r
 from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
 from rdxcli.datasets.words import apart, find
 from rdxcli.download.store import content_folder
+from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
@@ -104,7 +105,8 @@ def resolve_representation(
         selection=selection,
         outputs=outputs,
         device=device,
-        engine="local",
+        # on the way to an analysis the tasks of an array may be different analyses
+        engine=None if engine_chosen().name != "auto" else "local",
         force=force,
         untrained=untrained,
     )
@@ -135,7 +137,8 @@ def resolve_with_logits(
         selection=selection or SelectionOptions(),
         outputs=outputs,
         device=device,
-        engine="local",
+        # on the way to an analysis the tasks of an array may be different analyses
+        engine=None if engine_chosen().name != "auto" else "local",
         force=force,
     )
     found = _extracted(options)

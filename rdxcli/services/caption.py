@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rdxcli.artifacts.layout import captions_folder, model_slug, slug
 from rdxcli.artifacts.store import DOCUMENTS
 from rdxcli.concepts.captions import captions_of_images, counted_captions, read_captions, write_captions
 from rdxcli.concepts.word_options import CaptionOptions
+from rdxcli.datasets.registry import data_root
 from rdxcli.engines.activations import default_workers
 from rdxcli.engines.captions import OUTPUT, CaptionTask
 from rdxcli.engines.local import RunOptions, RunReport
@@ -121,7 +123,9 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
             write_json(draft.path / DOCUMENTS[self.kind], self._record(draft.path).to_document(folder.as_posix()))
 
         task = CaptionTask(self.captioner, dataset, self.how)
-        make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run)
+        selection = replace(options.selection, dataset=dataset.spec, root=data_root(options.selection.root).absolute())
+        elsewhere = (open_task, (replace(options, selection=selection), self.settings["captioner"]))
+        make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run, elsewhere)
         return draft
 
     def table(self, document: Mapping[str, Any]) -> Table:
@@ -186,6 +190,11 @@ def _sampling(options: CaptionOptions) -> Sampling:
         if number is not None and number < least:
             raise UsageError(f"--{label}: got {number}, expected at least {least}")
     return how
+
+
+def open_task(options: CaptionOptions, name: str) -> CaptionTask:
+    """The task of `CaptionAnalysis`, opened anew: what a worker process of another engine starts with."""
+    return CaptionTask(_opened(options, name), options.selection.open(), _sampling(options))
 
 
 def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:

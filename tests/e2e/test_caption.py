@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ from helpers import rdx_here
 from PIL import Image
 from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_git, save_llava, save_siglip
 
+from rdxcli.concepts.image_text import image_embeddings
+from rdxcli.datasets.registry import open_dataset
+from rdxcli.engines import sharing
+from rdxcli.engines.local import RunOptions, RunReport, run_local
+from rdxcli.engines.shards import ShardPlan, ShardStore
 from rdxcli.errors import InputError
 from rdxcli.models.captioners import Sampling, _Choose, _refuse_nan, load_captioner
+from rdxcli.models.vision_language import load_vision_language
 
 N = 12
 
@@ -81,6 +88,39 @@ def test_captions_do_not_depend_on_the_batch(
     assert all(len(captions) == 3 for captions in by_one.values())
     words = {word for caption in everything for word in caption.split()}
     assert words <= {*THINGS, "a", "photo", "of"}, words
+
+
+@pytest.mark.parametrize("engine", ["ranks", "ray"])
+def test_every_engine_gives_the_same(
+    engine: str, blip: Path, clip: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captions and image embeddings; what Ray's actors open for themselves is opened here."""
+    opened = []
+
+    def actor(
+        factory: Any, given: tuple[Any, ...], plan: ShardPlan, places: Any, ids: Any, how: RunOptions, address: Any
+    ) -> RunReport:
+        opened.append(factory.__name__)
+        stores = {name: ShardStore(store.folder, ids, store.request) for name, store in places.items()}
+        with factory(*given) as task:
+            return run_local(task, plan, stores, how)
+
+    def made(outputs: Path, *more: str) -> dict[str, bytes]:
+        done = rdx_here(*arguments(blip, pictures, outputs, *more))
+        assert done.returncode == 0, done.stderr
+        dataset = open_dataset(f"images:{pictures}").select(limit=3)
+        image_embeddings(load_vision_language(f"hf:{clip}", "cpu"), dataset, outputs, batch_size=2)
+        assert len(list(outputs.rglob("manifest.json"))) == 2
+        files = [path for name in ("captions.jsonl", "features.npy") for path in outputs.rglob(name)]
+        return {path.name: path.read_bytes() for path in files}
+
+    local = made(tmp_path / "local", "--engine", "local")
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sharing, "run_ray", actor)
+    monkeypatch.setattr(sharing, "count_workers", lambda address: 2)
+    assert made(tmp_path / engine, "--engine", engine) == local
+    assert opened == (["open_task", "open_images"] if engine == "ray" else [])
 
 
 def test_a_chat_model_captions_too(pictures: Path, tmp_path: Path) -> None:
