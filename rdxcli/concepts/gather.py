@@ -12,11 +12,11 @@ from rdxcli.artifacts import fingerprint_array, fingerprint_json
 from rdxcli.concepts.embeddings import named_rows
 from rdxcli.concepts.labels import Concepts, label_matrix
 from rdxcli.concepts.options import ConceptOptions
-from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, score, wanted
-from rdxcli.concepts.sets import read_concept_set
+from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, dataset_name, score, wanted
+from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.selection import Choice
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
 from rdxcli.records import Representation
@@ -93,6 +93,24 @@ def needs_concepts(options: ConceptOptions, *, labels: bool) -> None:
             "give --vlm NAME --concept-set FILE, or --concepts FILE --concept-names FILE, or "
             "--file image_embeddings=FILE --file text_embeddings=FILE --concept-set FILE",
         )
+
+
+def counted(options: ConceptOptions) -> int | None:
+    """How many concepts `gather` would give, where that is known without scoring images; None where it is not."""
+    try:
+        if options.concepts is not None:
+            matrix = resolve_concepts(
+                options.concepts, names=options.concept_names, choice=Choice(ids=options.arrays.id_column)
+            )
+            return int(matrix.values.shape[1])
+        if EMBEDDINGS & set(options.files) or wanted(options) is not None:
+            words = options.concept_set or default_set(dataset_name(options))
+            return len(clean_concepts(read_concept_set(words, options.selection.root)).names)
+        if options.arrays.labels is not None or options.model is None:
+            return None
+        return len(options.selection.open(dataset_name(options)).class_names or ()) or None
+    except RdxError:
+        return None  # said when it is read
 
 
 def read_splits(path: Path, n: int | None = None) -> Split:

@@ -87,7 +87,7 @@ def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> 
     notes: list[str] = []
     label = "words"
     if words is None:
-        given = options.concept_set or default_set(_dataset_name(options))
+        given = options.concept_set or default_set(dataset_name(options))
         label = Path(given).stem
         cleaned = clean_concepts(read_concept_set(given, options.selection.root))
         words, notes = cleaned.names, cleaned.notes
@@ -112,7 +112,7 @@ def missing_downloads(options: ConceptOptions) -> list[str]:
     """Recipes that would bring what is missing on this machine for these options."""
     from rdxcli.download.hub import cached
 
-    names = [options.model, _dataset_name(options), options.vlm or DEFAULT_MODEL.get(options.method)]
+    names = [options.model, dataset_name(options), options.vlm or DEFAULT_MODEL.get(options.method)]
     if wanted(options) and (options.concept_set is None or not Path(options.concept_set).expanduser().is_file()):
         names.append(RECIPE)
     missing: list[str] = []
@@ -216,7 +216,8 @@ def _calibrated(
     return {"a": a, "b": b}, [note]
 
 
-def _dataset_name(options: ConceptOptions) -> str | None:
+def dataset_name(options: ConceptOptions) -> str | None:
+    """The data set that the options mean: the named one, or the model's default."""
     if options.selection.dataset is not None:
         return options.selection.dataset
     if options.model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,18 @@ class Extracted:
         }
 
 
-def extract(options: ExtractOptions) -> list[Extracted]:
+def extract(options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], None] | None = None) -> list[Extracted]:
     """Extract all layers in one pass, or find them in the outputs directory.
 
     Every process that is asked for the same artifact claims shards and does them, be it a rank, a Ray actor or a second
     command on another machine; the one that finds all finished joins them.
+
+    Parameters
+    ----------
+    options : ExtractOptions
+    before : callable, optional
+        Called with the shape of one image's activations in each layer when something is going to be extracted: what it
+        raises comes before the work.
 
     Returns
     -------
@@ -98,6 +106,8 @@ def extract(options: ExtractOptions) -> list[Extracted]:
         log.info("rank %d of %d (%s)", rank.index, rank.count, rank.source)
     made = zip(job.layers, job.folders, job.requests, strict=True)
     fresh = [layer for layer, folder, request in made if options.force or check_reuse(folder, request) is None]
+    if fresh and before is not None:
+        before(output_shapes(job))
     if fresh and rank.index == 0 and not options.allow_random:
         check_repeatable(job, fresh)  # before anything is claimed: others need not wait for it
     drafts = {

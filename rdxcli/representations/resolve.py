@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ def resolve_representation(
     spatial: bool = False,
     untrained: bool = False,
     dtype: str = "float32",
+    before: Callable[[list[tuple[int, ...]]], None] | None = None,
 ) -> Representation:
     """The representation that ``text`` names.
 
@@ -77,6 +79,8 @@ def resolve_representation(
         Accept a model with random weights.
     dtype : str
         Of the weights and the computation of a model.
+    before : callable, optional
+        See `rdxcli.representations.extract.extract`.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def resolve_representation(
         force=force,
         untrained=untrained,
     )
-    return _flat(_extracted(options)[0], spatial, pool)
+    return _flat(_extracted(options, before)[0], spatial, pool)
 
 
 def resolve_with_logits(
@@ -156,9 +160,11 @@ def is_model(text: str | Representation, outputs: Path, root: Path | None = None
     return isinstance(text, str) and find_activations(text, outputs) is None and not is_array(array_file(text, root))
 
 
-def _extracted(options: ExtractOptions) -> list[Representation]:
+def _extracted(
+    options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], None] | None = None
+) -> list[Representation]:
     try:
-        return [open_activations(done.artifact) for done in extract(options)]
+        return [open_activations(done.artifact) for done in extract(options, before)]
     except UnknownNameError as error:
         raise _with_files(error, options.model) from None
 

@@ -156,7 +156,7 @@ def test_vision_language_models_classify_by_texts(
     with pytest.raises(UsageError, match="gives no logits"):
         with_own_head(model)
     with pytest.raises(InputError, match="does not read"):
-        same_layer(load("digits-cnn", "cpu", untrained=True), "conv1", judge, torch.zeros(1, 1, 8, 8))
+        same_layer(load("digits-cnn", "cpu", untrained=True), "conv2", judge, torch.zeros(1, 1, 8, 8))
 
 
 def test_a_classifier_of_the_hub_from_the_command_line(hub: Path, tmp_path: Path) -> None:

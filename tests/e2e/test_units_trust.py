@@ -301,6 +301,61 @@ def test_dry_run_says_images_memory_and_what_is_missing(tmp_path: Path) -> None:
     assert not find_artifacts(tmp_path)
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry-run"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ["explain", "--method", "le-label", "--units", "3,4000"],
+        ["explain", "--method", "network-dissection", "--file", "masks=.", "--units", "16-17"],
+        ["explain", "--method", "clip-dissect", "--concepts", "c.npy", "--units", "99"],
+        ["simulate", "--explanations", "t.csv", "--units", "0-16"],
+    ],
+    ids=lambda what: what[2],
+)
+def test_units_that_a_layer_does_not_have_are_refused_before_it_is_extracted(
+    tmp_path: Path, what: list[str], more: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("unit,description\n0,3\n")
+    np.save(tmp_path / "c.npy", np.eye(5))
+    done = rdx_here(*what, *more, "--model", "digits-cnn", "--layer", "conv1", "--limit", "60", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is outside of 0 to 15" in " ".join(done.stderr.split())
+    assert not any(tmp_path.rglob("*.npz"))
+    assert not find_artifacts(tmp_path / "outputs")
+
+
+def test_a_missing_simulator_is_missed_before_the_layer_is_extracted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("unit,description\n0,dog\n")
+    given = (
+        "--model",
+        "digits-cnn",
+        "--limit",
+        "60",
+        "--vlm",
+        f"hf:{tmp_path / 'nowhere'}",
+        "--param",
+        "calibrate=true",
+    )
+    done = rdx_here("simulate", "--explanations", "t.csv", *given, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert not find_artifacts(tmp_path / "outputs")
+
+
+def test_dry_run_of_every_family_says_rows_memory_and_disk(tmp_path: Path) -> None:
+    np.save(tmp_path / "acts.npy", np.zeros((90, 7)))
+    np.save(tmp_path / "c.npy", np.zeros((90, 5)))
+    planned = ["explain", "--method", "clip-dissect", "--concepts", "c.npy", "--dry-run", "--json"]
+    arrays = json.loads(rdx_here(*planned, "--activations", "acts.npy", cwd=tmp_path).stdout)
+    assert (arrays["images"], arrays["units of the layer"], arrays["concepts"]) == (90, 7, "5, by c.npy")
+    assert arrays["memory"].startswith("about ")
+    model = ["--model", "digits-cnn", "--layer", "conv1", "--limit", "60"]
+    found = json.loads(rdx_here("explain", "--method", "le-label", *model, "--dry-run", "--json", cwd=tmp_path).stdout)
+    assert (found["images"], found["units of the layer"], found["concepts"]) == (60, 16, "10, by labels")
+    assert found["activations"].startswith("made, ")
+    assert "memory at the peak" in found["activations"]
+
+
 def test_units_all_many_rows_and_noise(tmp_path: Path) -> None:
     """45 units, all but three of noise: the table says that it stops, and that noise is not explained."""
     write(tmp_path, 0, n=400)

@@ -15,7 +15,7 @@ from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
-from rdxcli.services.explain.base import ExplainAnalysis, representation
+from rdxcli.services.explain.base import ExplainAnalysis, planned, representation
 from rdxcli.services.explain.neurons import NOT_RESULT, TABLE, result, table_of, unit_entries, with_chance
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
@@ -83,6 +83,7 @@ class DissectionAnalysis(ExplainAnalysis):
         options = self.options
         return {
             "pool": "none",
+            **planned(options, "none" if options.pool == "auto" else options.pool),
             "masks": options.files.get("masks") or options.files.get("broden") or "of the data set",
             "memory": "the largest 0.5 % of all activations, besides one batch of images",
         }

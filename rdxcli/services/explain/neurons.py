@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import Draft
-from rdxcli.concepts.gather import gather, needs_concepts, read_splits, split_of
+from rdxcli.concepts.gather import counted, gather, needs_concepts, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import (
@@ -22,6 +22,7 @@ from rdxcli.concepts.scorer import (
     wanted,
     with_downloads,
 )
+from rdxcli.concepts.sets import read_concept_set
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.chance import LEVEL, Chance
 from rdxcli.methods.neurons.character import UnitCharacter
@@ -32,12 +33,12 @@ from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, format_table, table_statistics
 from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
-from rdxcli.numerics.moments import read_columns
+from rdxcli.numerics.moments import BLOCK_BYTES, read_columns
 from rdxcli.parameters import Parameter, by_name
-from rdxcli.progress import track
+from rdxcli.progress import human_bytes, track
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
+from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
 SPLIT = ("le-label", "le-siglip", "logical", "describe")
@@ -85,6 +86,8 @@ class UnitAnalysis(ExplainAnalysis):
         own |= CALIBRATION if options.method in CALIBRATED else {}
         given, mine = estimator_parameters(method.name, method.load(), options.parameters, own, method.parameters)
         check_calibration(options)
+        if options.concept_set is not None:
+            read_concept_set(options.concept_set, options.selection.root)
         check_units(options.units)
         if options.splits is not None:
             read_splits(options.splits)
@@ -136,15 +139,17 @@ class UnitAnalysis(ExplainAnalysis):
         return table_of(document, self.source)
 
     def cost(self) -> Mapping[str, Any]:
-        """Images, concepts and memory where they are known without reading, and what is missing."""
+        """Images, units, concepts, memory and bytes where they are known without reading, and what is missing."""
         options = self.options
+        read = planned(options)
+        count = counted(options)
+        where = options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels"
         return {
-            "concepts": options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels",
             "pool": options.pool,
-            **_images(options),
-            "memory": "8 c (c + u) bytes for c concepts and u units, besides one block of rows",
-            "disk": "8 (2 d + n) bytes for d units and n images: the table, its pages and the split",
-            "missing": missing_downloads(options) or "nothing",
+            **read,
+            "concepts": where if count is None else f"{count:,}, by {where}",
+            **_taken(read.get("images"), read.get("units of the layer"), count),
+            "missing": missing_downloads(options) or read.get("missing") or "nothing",
         }
 
     def more(self) -> Mapping[str, Any]:
@@ -413,14 +418,15 @@ def _enough_images(options: ExplainOptions) -> None:
         )
 
 
-def _images(options: ExplainOptions) -> dict[str, Any]:
-    """How many images would be read, where that is known without reading any."""
-    if options.model is None:
-        return {}
-    try:
-        return {"images": len(options.selection.open(resolve(str(options.model)).default_dataset))}
-    except RdxError as error:
-        return {"images": f"unknown: {error}"}
+def _taken(n: Any, d: Any, c: int | None) -> dict[str, Any]:
+    """Memory and bytes on disk of the explanations, about, where the sizes are known."""
+    if not isinstance(n, int) or not isinstance(d, int) or c is None:
+        return {"memory": "about 32 c (c + d) bytes for c concepts and d units, besides blocks of rows"}
+    block = 6 * min(8 * n * max(c, d), BLOCK_BYTES)
+    return {
+        "memory": f"about {human_bytes(32 * c * (c + d + 100) + block)} besides the program",
+        "disk": f"about {human_bytes(8 * n + 400 * d + 10_000 * min(d, SHOWN_UNITS))}",
+    }
 
 
 ANALYSIS = UnitAnalysis

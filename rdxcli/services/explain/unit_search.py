@@ -23,7 +23,7 @@ from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import Table, estimator_parameters
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
+from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
 from rdxcli.services.explain.neurons import CHANCE_STATUS, TABLE, result, table_of, unit_entries
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
@@ -99,7 +99,8 @@ class SearchAnalysis(ExplainAnalysis):
         return table_of(document, self.source)
 
     def cost(self) -> Mapping[str, Any]:
-        return {"missing": missing_downloads(self.options) or "nothing"}
+        read = planned(self.options)
+        return {**read, "missing": missing_downloads(self.options) or read.get("missing") or "nothing"}
 
 
 def _query(options: ExplainOptions, source: Representation, query: str | None) -> Concepts:

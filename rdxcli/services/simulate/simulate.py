@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rdxcli.parameters import Parameter, checked
 from rdxcli.progress import track
 from rdxcli.records import Representation, Simulation
 from rdxcli.services.base import Analysis, Outcome, Table, check_units, parse_units
-from rdxcli.services.explain.base import representation
+from rdxcli.services.explain.base import planned, representation
 from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
 from rdxcli.services.simulate import concept_images
 from rdxcli.services.simulate.ablation import PARAMETERS, VARIANTS, request_inputs, score_tables
@@ -88,6 +88,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
     def gather(self) -> Mapping[str, Any]:
         options, asked = self.options, self.options.simulator
         try:
+            # weights that are missing are missed before the layer is extracted
+            scorer = None if options.scoring == "images" else open_scorer(asked, ["an image"])
             source = representation(asked)
             tables = gather_tables(
                 options.explanations,
@@ -103,7 +105,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             if options.scoring == "images":
                 return self._with_images(source, tables)
             words = list(dict.fromkeys(word for one in tables.values() for word in _words(one)))
-            concepts = gather(asked, source, labels=True, scorer=open_scorer(asked, words))
+            scorer = None if scorer is None else replace(scorer, words=words)
+            concepts = gather(asked, source, labels=True, scorer=scorer)
         except MissingDataError as error:
             raise with_downloads(error, asked) from None
         if options.method == "all":
@@ -207,7 +210,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         return {
             "tables": list(options.explanations) or options.method,
             "representation": options.model or options.activations,
-            "missing": missing_downloads(options.simulator) or "nothing",
+            **(read := planned(options)),
+            "missing": missing_downloads(options.simulator) or read.get("missing") or "nothing",
         }
 
     @property
