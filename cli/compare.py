@@ -26,8 +26,8 @@ def compare(session: Session, options: CompareOptions) -> None:
     at all before it explains one. With --layers, or with more than two models, it says how alike each of them is to
     each other one.
     """
+    from rdxcli.report.scoreboard import table
     from rdxcli.services.compare import compare as service
-    from rdxcli.services.compare.scoreboard import table
 
     if session.dry_run:
         session.plan("compare", service.analysis(options).plan())

@@ -26,6 +26,12 @@ TITLES = {
 }
 """Names of the measures for people."""
 
+WALK = "consecutive"
+"""What ``--layers`` says of neighbours."""
+
+DOUBTFUL = 0.05
+"""Groups with a larger p are drawn weaker: chance gives as strong ones."""
+
 CONCEPTS = 8
 """Concepts of a series that the sentences name."""
 
@@ -139,6 +145,55 @@ def _story(document: Mapping[str, Any], one: Mapping[str, Any]) -> str:
         steps = ", ".join(dict.fromkeys(_step(document, m["step"]) for m in refined[:3]))
         parts.append(f"refined {steps}")
     return "; ".join(parts) + f" (neighbours inside the group; chance {one['chance']:.2f})"
+
+
+def table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
+    """What people see first: a step, a layer or a model a row."""
+    values = {name: one["values"] for name, one in document["measures"].items()}
+    rows, columns = document["rows"], document["columns"]
+    series = document["parameters"]["timeline"] or str(document["parameters"]["layers"]).startswith(WALK)
+    if document["of"] == "models" and not series:
+        names = [name_of(row) for row in rows]
+        title = "difference scores between models; 0: the same neighbours, 1: none in common"
+        return title, ["model", *(str(i + 1) for i in range(len(names)))], [
+            [f"{i + 1} {name}", *values["score"][i]] for i, name in enumerate(names)
+        ]  # fmt: skip
+    if series:
+        key = "name" if document["of"] == "models" else "layer"
+        title = "from checkpoint to checkpoint" if key == "name" else f"from layer to layer of {rows[0]['name']}"
+        return title, ["from", "to", "cka", "score", "two read-outs", "verdict", "drawn together", "taken apart"], [
+            [
+                rows[pair["row"]][key],
+                rows[pair["column"]][key],
+                values["cka"][pair["row"]][pair["column"]],
+                values["score"][pair["row"]][pair["column"]],
+                document["measures"]["score"]["read_outs"]["rows"][pair["row"]]["mean"],
+                pair["difference"]["verdict"],
+                *(_strongest(pair, side) for side in "ba"),
+            ]
+            for pair in document["pairs"]
+        ]  # fmt: skip
+    names = [rows[0]["name"], columns[0]["name"]]
+    title = f"layers of {names[0]}" + ("" if document["symmetric"] else f", and the most similar ones of {names[1]}")
+    table = []
+    for i, row in enumerate(rows):
+        others = [j for j in range(len(columns)) if not (document["symmetric"] and i == j)]
+        known = [j for j in others if values["cka"][i][j] is not None]
+        best = max(known, key=lambda j: values["cka"][i][j], default=None)
+        cells = [None] * 4 if best is None else [values[name][i][best] for name in TITLES]
+        table.append(
+            [row["layer"] or name_of(row), row["d"], columns[best]["layer"] if best is not None else "-", *cells]
+        )
+    return title, ["layer", "d", "most similar by cka", *TITLES], table
+
+
+def _strongest(pair: Mapping[str, Any], side: str) -> str:
+    """The strongest concept of a side in words."""
+    for concept in pair["concepts"]:
+        if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= DOUBTFUL):
+            made_of = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:2])
+            return f"{concept['size']} images" + (f": {made_of}" if made_of else "")
+    return "-"
 
 
 def page(document: Mapping[str, Any], command: str) -> Page:
@@ -332,7 +387,7 @@ def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> S
                 ],
                 [Picture(str(sample)) for sample in concept["sample_ids"][:8]],
                 [Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
-                doubtful=p_value is not None and p_value > 0.05,
+                doubtful=p_value is not None and p_value > DOUBTFUL,
             )
         )
     said = " ".join(difference.get("sentences", []))

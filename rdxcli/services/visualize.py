@@ -242,7 +242,7 @@ def _comparison(artifact: Artifact, form: str, path: Path, width: float) -> Sequ
             labels = dict(zip(arrays["sample_ids"].tolist(), arrays["labels"].tolist(), strict=True))
         scoreboard = None
         if "methods" in document:
-            from rdxcli.services.compare.scoreboard import table
+            from rdxcli.report.scoreboard import table
 
             scoreboard = table(document)
         page = comparison.page(document, arrays, pictures.uris, labels, artifact.manifest.command, scoreboard)

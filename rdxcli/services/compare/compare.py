@@ -14,6 +14,8 @@ from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.artifacts.store import check_reuse
 from rdxcli.datasets.arrays import is_array, load_representation
 from rdxcli.errors import ArtifactError, GateError, UsageError
+from rdxcli.methods.difference.evaluation import Evaluation
+from rdxcli.methods.difference.planted import planted_difference
 from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
@@ -28,11 +30,10 @@ from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.predicted import prediction_lines, predictions_document
+from rdxcli.services.compare.predicted import Predictions, prediction_lines, predictions_document
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
-from rdxcli.services.compare.scores import Evaluation, planted_difference
 from rdxcli.services.compare.sides import YARDSTICKS, read_pair, read_reference, without
 from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
@@ -140,7 +141,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def compute(self, draft: Draft) -> Comparison:
         options, joined = self.options, self.joined
-        evaluation = Evaluation(joined, planted_difference(options.planted, joined), options.seed)
+        a, b = joined.a, joined.b
+        planted = planted_difference(options.planted, (a.name, b.name), a.labels)
+        evaluation = Evaluation(a.values, b.values, a.labels, planted, options.seed)
         embedded = self.embedded or (self.namer.embed(joined) if self.namer is not None else None)
         supervision = supervise(joined, options.guidance, options.align, options.seed)
         if is_scoreboard(options.method):
@@ -162,7 +165,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             )
         if embedded is not None:
             record = embedded.name(record, options.seed)
-        predictions = self.predictions or evaluation.predictions
+        predictions = self.predictions or (
+            Predictions(*evaluation.probed, "linear probe, 5-fold") if evaluation.probed is not None else None
+        )
         if predictions is not None:
             found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
             arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}

@@ -141,7 +141,7 @@ class CompareOptions(WithShortcuts):
     align : bool
         Take away what a linear map can explain first.
     planted : str, optional
-        Classes that a model is known to merge, see `rdxcli.services.compare.scores.planted_difference`.
+        Classes that a model is known to merge, see `rdxcli.methods.difference.planted.planted_difference`.
     fail_on : sequence of str
         Conditions under which the command fails, see `rdxcli.services.compare.gate.parse_gates`.
     fail_above : float, optional

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.methods.difference.evaluation import Evaluation
+from rdxcli.methods.difference.planted import describe_planted
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.results import Concept
 from rdxcli.methods.difference.significance import concept_stability
@@ -18,7 +20,6 @@ from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.fitting import takes_guidance
 from rdxcli.services.compare.guidance import Supervision
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.scores import Evaluation, describe_planted
 
 CLOSER_IN = {"01": "a", "10": "b"}
 """The paper's direction names and the side whose model holds the samples together."""

@@ -30,7 +30,7 @@ from rdxcli.methods.difference.verdict import Outcome
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.progress import human_bytes, log, track
 from rdxcli.records import ComparedPair, Representation, Similarities
-from rdxcli.report.similarities import name_of, summary_lines
+from rdxcli.report.similarities import WALK, name_of, summary_lines, table
 from rdxcli.representations.joining import Joined, join_all, take
 from rdxcli.representations.several import plan_layers, resolve_layers
 from rdxcli.services.base import Analysis, Table, result_parameters
@@ -38,8 +38,6 @@ from rdxcli.services.compare.fitting import is_scoreboard, make_estimator
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.record import concepts_of
 from rdxcli.services.compare.sides import arrays_of, read_side, told_apart
-
-WALK = "consecutive"
 
 MEANT = (
     *("a", "b", "more", "layers", "timeline", "pairs", "reference_runs", "k", "gamma", "beta", "approximate"),
@@ -390,7 +388,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         return f"comparing {sizes} {what} of {names}: n = {self.first.n:,} ({labels}), method {self.options.method}"
 
     def table(self, document: Mapping[str, Any]) -> Table:
-        title, columns, rows = _table(document)
+        title, columns, rows = table(document)
         return Table(title, columns, rows, summary_lines(document))
 
     def cost(self) -> Mapping[str, Any]:
@@ -450,52 +448,3 @@ def _measures(found: Matrices) -> dict[str, Any]:
     } | {"draws": READ_OUTS}
     measures["score"]["neighbours"] = found.neighbours
     return measures
-
-
-def _table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
-    """What people see first: a step, a layer or a model a row."""
-    values = {name: one["values"] for name, one in document["measures"].items()}
-    rows, columns = document["rows"], document["columns"]
-    series = document["parameters"]["timeline"] or str(document["parameters"]["layers"]).startswith(WALK)
-    if document["of"] == "models" and not series:
-        names = [name_of(row) for row in rows]
-        title = "difference scores between models; 0: the same neighbours, 1: none in common"
-        return title, ["model", *(str(i + 1) for i in range(len(names)))], [
-            [f"{i + 1} {name}", *values["score"][i]] for i, name in enumerate(names)
-        ]  # fmt: skip
-    if series:
-        key = "name" if document["of"] == "models" else "layer"
-        title = "from checkpoint to checkpoint" if key == "name" else f"from layer to layer of {rows[0]['name']}"
-        return title, ["from", "to", "cka", "score", "two read-outs", "verdict", "drawn together", "taken apart"], [
-            [
-                rows[pair["row"]][key],
-                rows[pair["column"]][key],
-                values["cka"][pair["row"]][pair["column"]],
-                values["score"][pair["row"]][pair["column"]],
-                document["measures"]["score"]["read_outs"]["rows"][pair["row"]]["mean"],
-                pair["difference"]["verdict"],
-                *(_strongest(pair, side) for side in "ba"),
-            ]
-            for pair in document["pairs"]
-        ]  # fmt: skip
-    names = [rows[0]["name"], columns[0]["name"]]
-    title = f"layers of {names[0]}" + ("" if document["symmetric"] else f", and the most similar ones of {names[1]}")
-    table = []
-    for i, row in enumerate(rows):
-        others = [j for j in range(len(columns)) if not (document["symmetric"] and i == j)]
-        known = [j for j in others if values["cka"][i][j] is not None]
-        best = max(known, key=lambda j: values["cka"][i][j], default=None)
-        cells = [None] * 4 if best is None else [values[name][i][best] for name in MEASURES]
-        table.append(
-            [row["layer"] or name_of(row), row["d"], columns[best]["layer"] if best is not None else "-", *cells]
-        )
-    return title, ["layer", "d", "most similar by cka", *MEASURES], table
-
-
-def _strongest(pair: Mapping[str, Any], side: str) -> str:
-    """The strongest concept of a side in words."""
-    for concept in pair["concepts"]:
-        if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= ALPHA):
-            made_of = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:2])
-            return f"{concept['size']} images" + (f": {made_of}" if made_of else "")
-    return "-"

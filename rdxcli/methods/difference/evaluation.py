@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from rdxcli.errors import UsageError
 from rdxcli.methods.difference.change import neighbour_lists, shared
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.planted import Planted, recovery
 from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, score_grids
 from rdxcli.methods.difference.similarity import KNN_ROWS, mutual_neighbours, rsa
 from rdxcli.progress import log
-from rdxcli.representations.joining import Joined
-from rdxcli.services.compare.predicted import Predictions
 
 ALL_DISTANCES_BELOW = 20_000
 """Above this n the Euclidean and locally scaled scores, which need a pass over all pairs, are left out."""
@@ -31,28 +27,35 @@ NEIGHBOURS = 10
 
 PREFIXES = {"silb": "", "mned": "_euclidean", "zplsed": "_local"}
 
-KNOWN_MERGES = {"digits-cnn-m35": ("3", "5"), "digits-cnn-m49": ("4", "9")}
-"""Embedded models whose training called two digits one."""
-
-KNOWN_TRUE = "digits-cnn"
-
 
 class Evaluation:
     """Scores every method on one input; what does not depend on the method is computed once.
 
     Parameters
     ----------
-    joined : Joined
+    a, b : (n, d0) and (n, d1) arrays
+    labels : (n,) array, optional
+        Classes of the images.
     planted : Planted, optional
-    seed : int
+        What is known of the true difference.
+    random_state : int
+
+    Attributes
+    ----------
+    probed : (n,) array and (n,) array, or None
+        What linear probes predict from a and from b, once `orientation` was asked for.
     """
 
-    def __init__(self, joined: Joined, planted: Planted | None, seed: int) -> None:
-        self.joined = joined
-        self.planted = planted
-        self.seed = seed
-        self.predictions: Predictions | None = None
-        """Of the linear probes, once `orientation` was asked for."""
+    def __init__(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        labels: np.ndarray | None = None,
+        planted: Planted | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.a, self.b, self.labels, self.planted, self.random_state = a, b, labels, planted, random_state
+        self.probed: tuple[np.ndarray, np.ndarray] | None = None
         self._distances: dict[str, EvaluationDistances | None] = {}
 
     def scores(self, grids: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float | int | None]:
@@ -61,7 +64,7 @@ class Evaluation:
         Raises nothing: what cannot be computed is None.
         """
 
-        a, b = self.joined.a.values, self.joined.b.values
+        a, b = self.a, self.b
         out: dict[str, float | int | None] = {}
         for name, suffix in PREFIXES.items():
             distances = self._evaluation_distances(name)
@@ -76,13 +79,11 @@ class Evaluation:
     def _evaluation_distances(self, name: str) -> EvaluationDistances | None:
 
         if name not in self._distances:
-            n = self.joined.a.n
+            n = len(self.a)
             self._distances[name] = None
             if name == "silb" or n <= ALL_DISTANCES_BELOW:
                 try:
-                    self._distances[name] = EvaluationDistances(
-                        self.joined.a.values, self.joined.b.values, name, exact=n <= DIRECT_BELOW
-                    )
+                    self._distances[name] = EvaluationDistances(self.a, self.b, name, exact=n <= DIRECT_BELOW)
                 except ValueError as error:
                     log.warning("no %s scores: %s", name, error)
         return self._distances[name]
@@ -90,101 +91,54 @@ class Evaluation:
     @cached_property
     def neighbours(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The ten nearest neighbours of every image in both: two (n, k) arrays; None above `ALL_DISTANCES_BELOW`."""
-        n = self.joined.a.n
+        n = len(self.a)
         if not 1 < n <= ALL_DISTANCES_BELOW:
             return None
-        return neighbour_lists(*check_pair(self.joined.a.values, self.joined.b.values), min(NEIGHBOURS, n - 1))
+        return neighbour_lists(*check_pair(self.a, self.b), min(NEIGHBOURS, n - 1))
 
     def _mutual_neighbours(self) -> float:
-        if self.neighbours is not None and self.joined.a.n <= KNN_ROWS:
+        if self.neighbours is not None and len(self.a) <= KNN_ROWS:
             first, second = self.neighbours
             return float(shared(first, second).mean() / first.shape[1])
-        return mutual_neighbours(self.joined.a.values, self.joined.b.values, k=NEIGHBOURS, random_state=self.seed)
+        return mutual_neighbours(self.a, self.b, k=NEIGHBOURS, random_state=self.random_state)
 
     @cached_property
     def orientation(self) -> dict[str, float | int | None]:
         """CKA, mutual nearest neighbours, RSA, and the probe where labels are known; the same for every method."""
 
-        a, b = self.joined.a.values, self.joined.b.values
+        a, b = self.a, self.b
         out: dict[str, float | int | None] = {}
         for name, compute in (
             ("cka", lambda: linear_cka(a, b)),
             ("mutual_knn", self._mutual_neighbours),
-            ("rsa", lambda: rsa(a, b, random_state=self.seed)),
+            ("rsa", lambda: rsa(a, b, random_state=self.random_state)),
         ):
             try:
                 out[name] = compute()
             except ValueError as error:
                 log.warning("no %s: %s", name, error)
                 out[name] = None
-        labels = self.joined.a.labels
+        labels = self.labels
         if labels is not None and len(a) <= PROBE_ROWS:
             from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
 
             try:
-                probe = classification_probe(a, b, labels, random_state=self.seed)
+                probe = classification_probe(a, b, labels, random_state=self.random_state)
             except ValueError as error:
                 log.info("no classification probe: %s", error)
             else:
                 out["probe_accuracy_a"], out["probe_accuracy_b"] = map(float, probe.accuracy.mean(axis=1))
                 out["probe_agreement"] = float(probe.agreement.mean())
                 a_b = [np.asarray(probe.classes[row]).astype(str) for row in probe.predictions[:2]]
-                self.predictions = Predictions(a_b[0], a_b[1], "linear probe, 5-fold")
+                self.probed = a_b[0], a_b[1]
         return out
 
     def _recovery(self, grids: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float | int | None]:
 
-        if self.planted is None or self.joined.a.labels is None:
+        if self.planted is None or self.labels is None:
             return {}
         out: dict[str, float | int | None] = {}
         for side in ("a", "b"):
-            found = recovery(self.planted, side, grids[side], self.joined.a.labels)
+            found = recovery(self.planted, side, grids[side], self.labels)
             out |= {f"hit_{side}": found.hit, f"good_grids_{side}": found.good, f"grids_{side}": found.grids}
         return out
-
-
-def planted_difference(text: str | None, joined: Joined) -> Planted | None:
-    """What is known of the true difference: ``--planted``, or the embedded models that are compared.
-
-    Parameters
-    ----------
-    text : str, optional
-        Classes that a model merges, for example ``3,5`` (the first model) or ``b:3,5``; both with ``a:3,5;b:4,9``.
-    joined : Joined
-
-    Raises
-    ------
-    UsageError
-        Not of that form, no labels, or classes that the labels do not have.
-    """
-    labels = joined.a.labels
-    if text is None:
-        merged = [KNOWN_MERGES.get(side.name.partition("@")[0], ()) for side in (joined.a, joined.b)]
-        known = {*KNOWN_MERGES, KNOWN_TRUE}
-        both = all(side.name.partition("@")[0] in known for side in (joined.a, joined.b))
-        if labels is None or not both or merged[0] == merged[1]:
-            return None
-        return Planted(*map(frozenset, merged))
-    if labels is None:
-        raise UsageError("--planted needs labels", "give them with --labels FILE, or use a data set that has them")
-    sides: dict[str, frozenset[str]] = {}
-    for part in text.split(";"):
-        side, colon, names = part.partition(":")
-        side, names = (side.strip(), names) if colon else ("a", part)
-        classes = frozenset(name.strip() for name in names.split(",") if name.strip())
-        if side not in ("a", "b") or len(classes) < 2 or side in sides:
-            raise UsageError(f"--planted takes classes that a model merges, got `{text}`", "for example 3,5 or b:3,5")
-        sides[side] = classes
-    unknown = frozenset().union(*sides.values()) - _classes(labels)
-    if unknown:
-        raise UsageError(f"--planted: no image has the label {', '.join(f'`{name}`' for name in sorted(unknown))}")
-    return Planted(sides.get("a", frozenset()), sides.get("b", frozenset()))
-
-
-def _classes(labels: np.ndarray) -> frozenset[str]:
-    return frozenset(map(str, labels.tolist()))
-
-
-def describe_planted(planted: Planted | None) -> dict[str, Any] | None:
-    """For the result document."""
-    return None if planted is None else {side: sorted(planted.merged(side)) for side in ("a", "b")}
