@@ -368,12 +368,12 @@ def _read_outs(layers: _Layers, k: int, random_state: int, device: str) -> np.nd
 
 
 def of_equal_depth(rows: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of layers that stand for each other: those of equal names, if all layers of a side have one; else those at
-    the same share of the depth.
+    """Pairs of layers that stand for each other: those of equal names, where both sides have the same ones; else those
+    at the same share of the depth (the last of three blocks is not the third of nine).
     """
     places = {name: place for place, name in enumerate(columns)}
-    if len(places) == len(columns) and (set(rows) <= set(columns) or set(columns) <= set(rows)):
-        yield from ((row, places[name]) for row, name in enumerate(rows) if name in places)
+    if len(places) == len(columns) == len(rows) and set(rows) == set(columns):
+        yield from ((row, places[name]) for row, name in enumerate(rows))
         return
     longest = max(len(rows), len(columns))
     for depth in range(longest):

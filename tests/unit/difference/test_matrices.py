@@ -102,7 +102,8 @@ def test_unusable_input(first: list[np.ndarray], second: list[np.ndarray] | None
 
 def test_layers_of_equal_depth() -> None:
     assert list(of_equal_depth(["a", "b", "c"], ["c", "x", "a"])) == [(0, 0), (1, 1), (2, 2)]
-    assert list(of_equal_depth(["a", "b"], ["b", "a", "x"])) == [(0, 1), (1, 0)]
+    assert list(of_equal_depth(["a", "b"], ["b", "a"])) == [(0, 1), (1, 0)]
+    assert list(of_equal_depth(["b0", "b1"], ["b0", "b1", "b2"]))[-1] == (1, 2)
     assert dict.fromkeys(of_equal_depth(list("ab"), list("wxyz"))) == dict.fromkeys([(0, 0), (0, 1), (1, 2), (1, 3)])
     assert list(of_equal_depth(["a"], ["z"])) == [(0, 0)]
 
