@@ -83,7 +83,7 @@ def start(world: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[1]
