@@ -162,10 +162,20 @@ def listing(root: Path | None = None) -> Listing:
         here = cached(recipe) is not None if recipe.hub else Home(place, recipe).ready()
         known = sum(item.bytes or 0 for item in recipe.chosen())
         size = None if not known else human_bytes(known) + ("" if recipe.bytes is not None else " or more")
-        rows.append((recipe.name, "gated" if recipe.gate else recipe.kind, size, here, recipe.licence, recipe.title))
+        kind = "gated" if recipe.gate else recipe.kind
+        rows.append((recipe.name, kind, size, here, recipe.licence, _verified(recipe), recipe.title))
     order = {kind: i for i, kind in enumerate(("dataset", "gated", "checkpoint", "concepts", "hub"))}
     rows.sort(key=lambda row: (order[row[1]], row[0]))
-    return Listing("downloads", ("name", "kind", "size", "here", "licence", "title"), rows)
+    return Listing("downloads", ("name", "kind", "size", "here", "licence", "verified", "title"), rows)
+
+
+def _verified(recipe: Recipe) -> str:
+    """Whether a hash of what is fetched was known before: of all files, of some, of none; of weights by their hub."""
+    if recipe.hub:
+        return "by its hub"
+    items = recipe.chosen()
+    known = sum(item.expected.certain for item in items)
+    return "-" if not items else "yes" if known == len(items) else f"{known} of {len(items)} files" if known else "no"
 
 
 def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
@@ -326,6 +336,7 @@ def _one(recipe: Recipe, settings: Settings, options: DownloadOptions, ask: Ask 
     done = install(recipe, settings, lambda made: _confirm(made, options, ask))
     _say(recipe, done.status, done.folder)
     receipt = done.receipt
+    certain = {item.name for item in recipe.items if item.expected.certain}
     entry: dict[str, Any] = {
         "name": recipe.name,
         "kind": recipe.kind,
@@ -334,7 +345,10 @@ def _one(recipe: Recipe, settings: Settings, options: DownloadOptions, ask: Ask 
         "licence": recipe.licence,
         "fetched_bytes": done.fetched_bytes,
         "seconds": round(done.seconds, 3),
-        "items": [{"name": name, **facts} for name, facts in (receipt.items if receipt else {}).items()],
+        "items": [
+            {"name": name, "verified": name in certain, **facts}
+            for name, facts in (receipt.items if receipt else {}).items()
+        ],
     }
     if recipe.kind == "dataset":
         entry["content"] = _content(recipe, settings.root)
@@ -410,6 +424,13 @@ def _confirm(made: Plan, options: DownloadOptions, ask: Ask | None) -> None:
         log.warning("%s: %s; fetching it again", recipe.name, problem)
     size = "of unknown size" if made.fetch_bytes is None else human_bytes(made.fetch_bytes)
     log.info("%s: %d files, %s; licence: %s", recipe.name, len(made.todo), size, recipe.licence)
+    unknown = [item.name for item in made.todo if not item.expected.certain]
+    if unknown:
+        log.warning(
+            "%s: not verified, because no hash of the published files is known: %s; what comes is expected later",
+            recipe.name,
+            ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""),
+        )
     if options.yes:
         return
     if recipe.terms:

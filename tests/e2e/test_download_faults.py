@@ -20,6 +20,8 @@ from download_server import Site, serve
 from helpers import rdx
 from miniatures import tarred
 
+from rdxcli.services.download import DownloadOptions, download, listing
+
 
 def made(count: int, size: int) -> dict[str, bytes]:
     return {f"many/part{i % 7}/{i:04d}.bin": random.Random(i).randbytes(size) for i in range(count)}
@@ -245,3 +247,24 @@ def test_list() -> None:
     assert rows["imagenet"]["kind"] == "gated"
     assert all(row["licence"] for row in rows.values())
     assert "flowers102" in rdx("download", "--list").stdout
+
+
+def test_what_is_not_verified_is_said(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_recipe(tmp_path / "recipes", ARCHIVE)
+    monkeypatch.setenv("RDX_RECIPES", str(tmp_path / "recipes"))
+    done = download(DownloadOptions(["many"], root=tmp_path / "data", mirror=site.url, yes=True))
+    said = [record.getMessage() for record in caplog.records if "not verified" in record.getMessage()]
+    assert ["readme.txt" in line and "many.tgz" not in line for line in said] == [True]
+    assert {item["name"]: item["verified"] for item in done.downloads[0]["items"]} == {
+        "many.tgz": True,
+        "readme.txt": False,
+    }
+    rows = {row[0]: row[5] for row in listing(tmp_path / "data").rows}
+    assert (rows["many"], rows["mnist"], rows["rdx-checkpoints"], rows["dino"]) == (
+        "1 of 2 files",
+        "yes",
+        "no",
+        "by its hub",
+    )
