@@ -30,7 +30,7 @@ from rdxcli.progress import track
 from .alignment import frozen
 from .base import Directions, closed_form_signals
 from .constraints import AugmentedLagrangian
-from .independence import independent_filters, settle
+from .independence import ClusterFilters, dependence, independent_filters, settle, varying_filters
 from .learning import Alignment, Problem, SignalMode, Solutions, fitting_threads, polish, refine
 from .losses import scores
 from .mirror import candidates
@@ -98,7 +98,9 @@ class EDDP(Directions):
     Attributes
     ----------
     merit_ : float
-        Value by which the solution won, lower is better. Compare it between seeds on the same data, never between data.
+        Value by which the solution won, lower is better: the objective, and how far the filters' outputs still depend
+        on each other inside clusters (the objective alone is 0 for every set of clear detectors). Compare it between
+        seeds on the same data, never between data.
     losses_ : dict of str to float
         Losses of the solution on all data (base-2 logarithms; alignment divided by ``log K``).
     sharpened_ : bool
@@ -253,9 +255,19 @@ class EDDP(Directions):
             advance(1)
             solution, taken = self._sharpen(work.problem, trained) if use_independence else (trained, [])
             ranked = _polish_parts(work.problem, solution, 250)
+            apart = [
+                dependence(W @ work.problem.X, (W @ work.problem.X - b[:, None]).argmax(0))
+                for W, b in zip(ranked.W, ranked.b, strict=True)
+            ]
+            ranked = replace(ranked, merit=ranked.merit + torch.tensor(apart).to(ranked.merit))
             advance(1)
         best = int(ranked.merit.argmin())
         self.sharpened_ = bool(taken) and taken[best]
+        if taken and not self.sharpened_:
+            self.notes_.append(
+                "the features do not determine the filters (signal values that look Gaussian and vary alike inside "
+                "their clusters, or clusters of few positions): encoding directions may be mixtures, compare seeds"
+            )
         chosen = ranked.take([best])
         if self.thresholds == "single":
             outputs = (chosen.W[0] @ work.problem.X).cpu().numpy()
@@ -275,7 +287,7 @@ class EDDP(Directions):
             for index in solutions.distinct(most, 0.99):
                 family = [candidates(problem.X, solutions, index, START_MARGIN, self.mirror)]
                 if use_independence:
-                    family.append(self._independent(problem, solutions.take([index]), f"{number} {index}"))
+                    family += self._independent(problem, solutions.take([index]), f"{number} {index}")
                 pool += family
                 source += [(number, index)] * sum(len(part.merit) for part in family)
         ranked = _polish_parts(problem, Solutions.joined(pool), 120)
@@ -290,15 +302,21 @@ class EDDP(Directions):
         kept = ranked.take(keep)
         return replace(kept, M=kept.M.clamp(0.05, START_MARGIN))
 
-    def _independent(self, problem: Problem, one: Solutions, name: str) -> Solutions:
-        """The independent filters of the clusters of one solution of (a): one solution, or none."""
+    def _independent(self, problem: Problem, one: Solutions, name: str) -> list[Solutions]:
+        """The independent filters of the clusters of one solution of (a), found in two ways, if they can be."""
         n_detectors = self.n_directions
         b, M = one.b.expand(1, n_detectors), one.M.expand(1, n_detectors)
         owner = scores(one.W, b, M, problem.X)[0].argmax(0)
-        settled = settle(problem.X, owner, n_detectors, self._stream(f"independence {name}"))
-        if settled is None:
-            return Solutions(one.W[:0], b[:0], M[:0], one.merit[:0])
-        return Solutions(settled.W[None], settled.b[None], torch.full_like(M, START_MARGIN), one.merit)
+        stream = self._stream(f"independence {name}")
+        settled = [
+            settle(owner, lambda own, W: independent_filters(problem.X, own, n_detectors, stream, W)),
+            settle(owner, lambda own, W: varying_filters(problem.X, own, n_detectors)),
+        ]
+        return [
+            Solutions(found.W[None], found.b[None], torch.full_like(M, START_MARGIN), one.merit)
+            for found in settled
+            if found is not None
+        ]
 
     def _refine(self, problem: Problem, start: Solutions, step: Step, signals: SignalMode | None) -> Solutions:
         if signals == "anchored":
@@ -322,10 +340,14 @@ class EDDP(Directions):
         for index in range(len(solutions.merit)):
             one = solutions.take([index])
             owner = scores(one.W, one.b, one.M, problem.X)[0].argmax(0)
-            near = independent_filters(
-                problem.X, owner, self.n_directions, self._stream(f"sharpen {index}"), start=one.W[0]
+            both = (
+                independent_filters(
+                    problem.X, owner, self.n_directions, self._stream(f"sharpen {index}"), start=one.W[0]
+                ),
+                varying_filters(problem.X, owner, self.n_directions),
             )
-            close = near is not None and bool((near.excess.abs() > 5).all()) and _alike(problem.X, one.W[0], near.W)
+            near = max((found for found in both if found is not None), key=_least_certain, default=None)
+            close = near is not None and _least_certain(near) > 5 and _alike(problem.X, one.W[0], near.W)
             taken.append(close)
             parts.append(replace(one, W=near.W[None], b=near.b[None]) if near is not None and close else one)
         return Solutions.joined(parts), taken
@@ -351,6 +373,10 @@ class EDDP(Directions):
 
 def _for(problem: Problem, step: Step, n_directions: int) -> Problem:
     return replace(problem, tau=step.tau, rho=step.largest_share(n_directions))
+
+
+def _least_certain(found: ClusterFilters) -> float:
+    return float(found.certainty.min())
 
 
 def _alike(X: Tensor, old: Tensor, new: Tensor) -> bool:

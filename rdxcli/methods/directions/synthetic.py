@@ -63,6 +63,8 @@ class SyntheticSpec:
         channels alike.
     cos_max, min_sv, filter_cos_max : float
         Largest |cos| between any two of ``[S | B]``, smallest singular value of it, largest |cos| between two filters.
+    shared : float
+        Length of a random direction that all concepts have in common, beside the unit length of their own.
     concept_prior : "uniform" or "geometric"
         "geometric" makes class k smaller by the factor 0.6^k.
     test_fraction : float
@@ -88,6 +90,7 @@ class SyntheticSpec:
     cos_max: float = 0.5
     min_sv: float = 0.3
     filter_cos_max: float = 0.6
+    shared: float = 0.0
     concept_prior: str = "uniform"
     test_fraction: float = 0.25
 
@@ -167,6 +170,8 @@ _TABLE_B = (
 )
 
 _NORMAL = {"distractor_law": "normal", "distractor_args": (2.5, 1.5)}
+_FOUR = {"dim": 20, "n_concepts": 4, "height": 2, "width": 2, "images_per_class": 120, "direction_law": "gaussian"}
+_LOOSE = {"min_sv": 0.15, "filter_cos_max": 0.9}
 _NAMED: dict[str, dict[str, Any]] = {
     "paper_table": {"seed": 11, "images_per_class": 700},
     "paper_like": {"seed": 21, "images_per_class": 700},
@@ -190,6 +195,12 @@ _NAMED: dict[str, dict[str, Any]] = {
         "distractor_law": "normal",
         "distractor_args": (2.5, 2.0),
     },
+    # Harder in one way each: clear gaps and no offset, cosines up to 0.75, little room, many concepts, many channels.
+    "gap": {"seed": 71, **_FOUR, "off": (0.0, 1.0), "on": (3.0, 5.0), "offset": 0.0},
+    "correlated": {"seed": 72, **_FOUR, "dim": 24, "n_concepts": 5, "shared": 0.9, "cos_max": 0.75, **_LOOSE},
+    "tight": {"seed": 73, **_FOUR, "dim": 10, "n_concepts": 6, "cos_max": 0.6, **_LOOSE},
+    "many": {"seed": 74, **_FOUR, "dim": 40, "n_concepts": 8, "n_distractors": 3, "noise_std": 0.05},
+    "wide": {"seed": 75, **_FOUR, "dim": 128, "n_concepts": 5, "n_distractors": 4, "noise_std": 0.1},
     "unbalanced": {"seed": 61, "images_per_class": 900, "concept_prior": "geometric"},
 }
 
@@ -239,9 +250,13 @@ def _draw_directions(rng: np.random.Generator, spec: SyntheticSpec) -> tuple[np.
     wanted = spec.n_concepts + spec.n_distractors
     for _ in range(200):
         found: list[np.ndarray] = []
+        common = rng.standard_normal(spec.dim) if spec.shared else np.zeros(spec.dim)
+        common *= spec.shared / max(float(np.linalg.norm(common)), 1e-12)
         for _ in range(20_000):
             v = _from_angles(rng, spec.dim) if spec.direction_law == "angles" else rng.standard_normal(spec.dim)
             v = v / np.linalg.norm(v)
+            if len(found) < spec.n_concepts and spec.shared:
+                v = (v + common) / np.linalg.norm(v + common)
             if all(abs(v @ other) <= spec.cos_max for other in found):
                 found.append(v)
                 if len(found) == wanted:
