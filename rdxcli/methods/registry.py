@@ -192,6 +192,21 @@ _BUILT_IN = (
         analysis="directions",
     ),
     Method(
+        "craft",
+        "explain",
+        "rdxcli.methods.directions.craft:CRAFT",
+        "directions: non-negative concepts of one class, from crops, with Sobol importance (CRAFT)",
+        analysis="directions",
+    ),
+    Method(
+        "ice",
+        "explain",
+        "rdxcli.methods.directions.craft:CRAFT",
+        "directions: non-negative concepts of one class, from the places of its maps (ICE)",
+        {"crop": None},
+        analysis="directions",
+    ),
+    Method(
         "rdr",
         "explain",
         "rdxcli.methods.regions.rdr:RDR",

@@ -30,6 +30,12 @@ def page(document: Mapping[str, Any], command: str = "") -> Page:
         sections.insert(0, Section("Single images", [_image(image, names) for image in document["images"]], _IMAGES))
     if document.get("steering"):
         sections.insert(0, _steering(document["steering"], names))
+    fidelity = document["scores"].get("fidelity")
+    if fidelity:
+        rows = [[_FIDELITY[name], fidelity[name]] for name in _FIDELITY]
+        sections.append(
+            Section("What the concepts keep of the prediction", table=(["images of the class", "value"], rows))
+        )
     masks = document["scores"].get("masks")
     if masks:
         rows = [[_SCORES[name], masks[name]] for name in _SCORES if name in masks]
@@ -65,6 +71,13 @@ _IMAGES = (
     "The active concepts of an image, and what the logit of the predicted class would lose without each (bars): "
     "positive ones speak for the prediction, negative ones against it."
 )
+_FIDELITY = {
+    "explained": "share of the variance of the features",
+    "same": "images with the same prediction from the concepts alone",
+    "same_chance": "the same from mean features",
+    "same_best": "the same from as many principal components",
+    "logit": "correlation of the logit of the class",
+}
 _SCORES = {
     "interpretable": "detectors with an IoU of at least 0.04",
     "unique_labels": "different labels among them",
@@ -100,6 +113,11 @@ def _card(entry: Mapping[str, Any]) -> Card:
         )
     if "stability" in entry:
         facts.append(("stability", entry["stability"], "Cosine with its match when half of the samples are used"))
+    if "importance" in entry:
+        found = entry["importance"]
+        facts.insert(
+            0, ("importance", f"{found['total']:.0%} ± {2 * found['error']:.0%}", _SOBOL.format(found["equal"]))
+        )
     given = entry.get("concept")
     if given:
         facts.append(
@@ -134,6 +152,10 @@ def _card(entry: Mapping[str, Any]) -> Card:
     return Card(title, facts, pictures, bars, text=said, doubtful=state != "sound")
 
 
+_SOBOL = (
+    "Share of what the logit of the class varies by when concepts are turned down at random (total Sobol index, two "
+    "standard errors); {:.0%} if all mattered alike"
+)
 _STATES = {
     "idle": "Its detector hardly ever responds",
     "crowded": "Its detector responds at most positions",

@@ -104,3 +104,45 @@ def test_what_cannot_be_read_is_said_before_work(shown: Path, tmp_path: Path) ->
         assert words in said, (arguments, said)
         assert "unexpected" not in said
     assert not list((tmp_path / "out").rglob("bad/manifest.json"))
+
+
+CLASS = ("explain", "--model", "digits-cnn", "--layer", "conv2", "--sample", 300, "--num-directions", 4)
+
+
+@pytest.mark.parametrize("method", ["craft", "ice"])
+def test_concepts_of_one_class(method: str, tmp_path: Path) -> None:
+    done = rdx_here(*CLASS, "--method", method, "--target", "class:0", "--outputs", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parameters"]["crop"] == (None if method == "ice" else 0.4)
+    total = [entry["importance"]["total"] for entry in found["directions"]]
+    assert 0.8 < sum(total) < 1.3  # behind a linear end concepts add up
+    assert found["scores"]["fidelity"]["output"] == 0
+    # magnified pieces of a digit are no digits to this network, and the result says so
+    lost = any("from these concepts alone the network predicts otherwise" in note for note in found["notes"])
+    assert lost == (found["scores"]["fidelity"]["same"] < 0.5)
+    assert lost == (method == "craft")
+    assert found["scores"]["stability"]["mean"] > 0
+    assert len(found["images"]) > 10
+    page = rdx_here("visualize", found["artifact"], "--outputs", tmp_path)
+    assert "importance" in Path(page.stdout.strip()).read_text("utf-8")
+
+
+def test_classes_that_cannot_be_explained(tmp_path: Path) -> None:
+    np.save(tmp_path / "acts.npy", np.random.default_rng(0).random((60, 8)))
+    np.savetxt(tmp_path / "labels.txt", np.arange(60) % 2, fmt="%d")
+    array = ("explain", "--activations", tmp_path / "acts.npy", "--labels", tmp_path / "labels.txt")
+    for arguments, words in (
+        ((*CLASS, "--method", "craft"), "explains one class"),
+        ((*CLASS, "--method", "ice", "--target", "class:11"), "expected a label that occurs"),
+        ((*CLASS, "--method", "craft", "--target", "class:0", "--param", "crop=2"), "crop"),
+        ((*CLASS, "--method", "ice", "--target", "class:0", "--num-directions", 99), "expected fewer directions"),
+        ((*array, "--method", "craft", "--target", "class:1"), "use --method ice"),
+    ):
+        done = rdx_here(*arguments, "--outputs", tmp_path / "out", "--run", "bad")
+        said = " ".join(done.stderr.split())
+        assert done.returncode in (1, 2), arguments
+        assert words in said, (arguments, said)
+    done = rdx_here(*array, "--method", "ice", "--target", "class:1", "--num-directions", 3, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "importance" not in json.loads(done.stdout)["directions"][0]

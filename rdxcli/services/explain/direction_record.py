@@ -370,7 +370,12 @@ def _recovery(directions: Directions, truth: Any) -> dict[str, Any]:
 
 def table(title: str, stored: Mapping[str, Any]) -> Table:
     """What people see of a stored document."""
-    return Table(title, [name for name, _ in COLUMNS], _rows(stored), _lines(stored))
+    shown = stored["directions"][:TABLE_SIZE]
+    columns = [
+        (name, value) for name, value in COLUMNS if name != "importance" or any("importance" in one for one in shown)
+    ]
+    rows = [[value(entry) for _, value in columns] for entry in shown]
+    return Table(title, [name for name, _ in columns], rows, _lines(stored))
 
 
 def _lines(stored: Mapping[str, Any]) -> list[str]:
@@ -408,6 +413,12 @@ def _summary(scores: Mapping[str, Any]) -> list[str]:
     elif "variance" in scores:
         v = scores["variance"]
         parts.append(f"explained variance {v['explained']:.0%} (random {v['random']:.0%}, best {v['best']:.0%})")
+    if "fidelity" in scores:
+        f = scores["fidelity"]
+        parts.append(
+            f"from the concepts alone {f['same']:.0%} of the predictions stay (from mean features "
+            f"{f['same_chance']:.0%}, best {f['same_best']:.0%}), the logit correlates {f['logit']:.2f}"
+        )
     if "stability" in scores:
         again = scores["stability"]
         parts.append(
@@ -426,11 +437,6 @@ def _summary(scores: Mapping[str, Any]) -> list[str]:
     return ["; ".join(parts)] if parts else []
 
 
-def _rows(stored: Mapping[str, Any]) -> list[list[Any]]:
-    shown = stored["directions"][:TABLE_SIZE]
-    return [[value(entry) for _, value in COLUMNS] for entry in shown]
-
-
 def _named(entry: Mapping[str, Any]) -> str:
     """The name of a direction with its chance, else the labels of its images with theirs."""
     mask, words, given = entry.get("mask_label"), entry.get("words"), entry.get("concept")
@@ -447,6 +453,11 @@ def _named(entry: Mapping[str, Any]) -> str:
     )
 
 
+def _importance(entry: Mapping[str, Any]) -> str:
+    found = entry["importance"]
+    return f"{found['total']:.0%} ± {2 * found['error']:.0%}"
+
+
 def _moved(entry: Mapping[str, Any]) -> str:
     moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
     return ", ".join(moved[:3])
@@ -460,6 +471,7 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("share", lambda entry: entry["share"]),
     ("state", lambda entry: entry.get("health", "-")),
     ("stability", lambda entry: entry.get("stability", "-")),
+    ("importance", lambda entry: _importance(entry)),
     ("label", lambda entry: _named(entry) or "-"),
     ("gives to the logits of", lambda entry: _moved(entry) or "-"),
 )

@@ -22,16 +22,18 @@ from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.directions.tcav import FEWEST
 from rdxcli.methods.registry import get
+from rdxcli.models import load
 from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import log, track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
+from rdxcli.representations.crops import crop_features
 from rdxcli.services.base import Table, estimator_parameters
 from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.heads import head_of
-from rdxcli.services.explain.samples import target_rows
+from rdxcli.services.explain.samples import names_of, target_rows
 from rdxcli.services.explain.stored import check_layer, same_place, stored_artifact
 
 SYNTHETIC = "synthetic:"
@@ -80,6 +82,10 @@ class DirectionAnalysis(ExplainAnalysis):
                 raise UsageError("--param and --num-directions are about finding directions, --apply takes stored ones")
             steering.check(self.steps, len(self.applied.document()["directions"]))
             self.options = _on_stored_features(options, self.applied)
+        elif options.target is None and "rows" in inspect.signature(kind.fit).parameters:
+            raise UsageError(
+                f"`{method.name}` explains one class", "give --target class:NAME, predicted:NAME or the ids of images"
+            )
         elif bool(options.concept_images) != ("concepts" in inspect.signature(kind.fit).parameters):
             raise _about_images(options)
         elif DICTIONARY in options.files:
@@ -185,22 +191,39 @@ class DirectionAnalysis(ExplainAnalysis):
             found, kept = _read(path), json.loads(mark.read_text("utf-8"))
             found.notes_ = kept["notes"]
             return found, kept["extra"]
-        head = self.case.head if self.options.method in LEARNING else None
+        given = self._given()
+        head = self.case.head if self.options.method in LEARNING or "rows" in given else None
         draft.discard_at_end(STATE)
         if isinstance(self.estimator, SparseAutoencoder):
             self._learn_dictionary(self.estimator, draft.path / STATE)
         else:
-            given = {} if self.shown is None else {"concepts": self.shown.concepts, "random": self.shown.random}
             with track(f"directions with {self.options.method}", None, "steps"):
                 self.estimator.fit(features, head, **given)
         extra: dict[str, Any] = {"about": self.estimator.about()}
         again = self.own["stability"]
-        # a dictionary takes as long again to be learned on two halves, images that were given are no samples
-        if again if again is not None else not (isinstance(self.estimator, SparseAutoencoder) or self.shown):
+        # a dictionary takes as long again to be learned on two halves, what else is given is no sample
+        if again if again is not None else not (isinstance(self.estimator, SparseAutoencoder) or given):
             extra["stability"] = stability(self.estimator, features, head, self.options.seed)
         _save(path, self.estimator)
         write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
         return self.estimator, extra
+
+    def _given(self) -> dict[str, Any]:
+        """What the method takes besides features and head: images of concepts, images of a class and their crops."""
+        if self.shown is not None:
+            return {"concepts": self.shown.concepts, "random": self.shown.random}
+        if "rows" not in inspect.signature(self.estimator.fit).parameters:
+            return {}
+        rows, share, source = self.rows, getattr(self.estimator, "crop", None), self.source
+        assert rows is not None  # `check` refuses methods of one class without a target
+        if share is None:
+            return {"rows": rows}
+        if self.options.model is None or source.dataset is None or source.layer is None:
+            raise UsageError("crops are of images and need a model", "use --method ice, which takes the features")
+        dataset = self.options.selection.open(source.dataset)
+        places = dataset.locate(names_of(source, rows))
+        model = load(self.options.model, device=self.options.device)
+        return {"rows": rows, "crops": crop_features(model, source.layer, dataset, places.tolist(), share)}
 
     def _learn_dictionary(self, estimator: SparseAutoencoder, path: Path) -> None:
         """Learn from the stored activations, from where an interrupted run stopped."""
