@@ -180,6 +180,8 @@ class DifferenceConcept:
         Where its members lie in both models, see `rdxcli.methods.difference.whereabouts.whereabouts`.
     words : sequence of mapping
         Names of the concept with their margins, when asked for.
+    descriptions : sequence of mapping
+        Sentences that hold for held-out images of the group, see `rdxcli.methods.difference.describing`.
     """
 
     closer_in: str
@@ -192,6 +194,7 @@ class DifferenceConcept:
     p_value: float | None = None
     labels: Mapping[str, float] = field(default_factory=dict)
     words: Sequence[Mapping[str, Any]] = ()
+    descriptions: Sequence[Mapping[str, Any]] = ()
     strength: float | None = None
     interval: tuple[float, float] | None = None
     elsewhere: Mapping[str, Any] = field(default_factory=dict)

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
@@ -62,10 +64,28 @@ class Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def words(body: dict) -> dict:
-        question, picture = body["messages"][0]["content"]
+        content = body["messages"][0]["content"]
+        if isinstance(content, str):  # a question without a picture
+            return _said("1. a big dog\n2. 'a red car'\n- near a tree\nThis is what I think of it: " + "and more " * 20)
+        question, picture = content
         kind, _, content = picture["image_url"]["url"].partition(",")
         assert kind == "data:image/jpeg;base64"
         size = Image.open(io.BytesIO(base64.b64decode(content))).size
         told = hashlib.sha256(f"{content}{body['seed']}".encode()).hexdigest()[:6]
         text = f"a picture of {size[0]} by {size[1]}\nnumber {told}, asked: {question['text'][:8]}"
-        return {"choices": [{"message": {"role": "assistant", "content": text}}], "model": body["model"]}
+        return _said(text)
+
+
+def _said(text: str) -> dict:
+    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that runs."""
+    found = Server()
+    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()

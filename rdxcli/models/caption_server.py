@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from rdxcli.errors import InputError, RdxError, UsageError
-from rdxcli.models.captioners import INSTRUCTION, Sampling
+from rdxcli.models.captioners import INSTRUCTION, Captioner, Sampling, load_captioner, one_line, resolve_captioner
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log
 
@@ -29,6 +29,7 @@ SCHEME = "openai:"
 KEY = "OPENAI_API_KEY"
 DEFAULT_URL = "https://api.openai.com/v1"
 _SIDE = 1024  # pixels of the longer side that are sent
+_TIMEOUT = httpx.Timeout(300.0, connect=10.0)
 _TRIES, _FIRST_WAIT, _LONGEST_WAIT = 6, 0.5, 30.0
 _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])
 
@@ -109,10 +110,22 @@ class CaptionServer:
             for item, sample in zip(items, sample_ids, strict=True)
             for k in range(how.captions)
         ]
-        timeout = httpx.Timeout(300.0, connect=10.0)
-        with httpx.Client(timeout=timeout) as client, ThreadPoolExecutor(self.parallel) as pool:
-            texts = list(pool.map(lambda body: self._asked(client, body), jobs))
+        with httpx.Client(timeout=_TIMEOUT) as client, ThreadPoolExecutor(self.parallel) as pool:
+            asked = self.prompt(how.prompt)
+            texts = [one_line(text, asked) for text in pool.map(lambda body: self._asked(client, body), jobs)]
         return [texts[i * how.captions : (i + 1) * how.captions] for i in range(len(items))]
+
+    def ask(self, question: str, seed: int = 0) -> str:
+        """The answer to a question without an image.
+
+        Raises
+        ------
+        RdxError
+            As of `caption`.
+        """
+        body = {"model": self.model, "messages": [{"role": "user", "content": question}], "temperature": 0.0}
+        with httpx.Client(timeout=_TIMEOUT) as client:
+            return self._asked(client, {**body, "max_tokens": 400, "seed": seed})
 
     def _body(self, item: str, sample: str, k: int, how: Sampling) -> dict[str, Any]:
         # a number that belongs to the image and the caption: servers that honour it give the same words again
@@ -155,6 +168,33 @@ class CaptionServer:
         )
 
 
+def check_captioner(name: str, base_url: str | None = None, parallel: int = 8) -> None:
+    """Refuse a captioner that its name or address shows to be none; touches neither disk nor network.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+    """
+    if name.startswith(SCHEME):
+        CaptionServer(name, base_url, parallel=parallel)
+    elif base_url is not None:
+        raise UsageError("--base-url is of a server", f"name a model of it: --model {SCHEME}NAME")
+    else:
+        resolve_captioner(name)
+
+
+def open_captioner(
+    name: str, device: str = "auto", dtype: str | None = None, *, base_url: str | None = None, parallel: int = 8
+) -> Captioner | CaptionServer:
+    """A captioner by any name: of a server, or one that is loaded (see `rdxcli.models.captioners.load_captioner`)."""
+    check_captioner(name, base_url, parallel)
+    return (
+        CaptionServer(name, base_url, parallel=parallel)
+        if name.startswith(SCHEME)
+        else load_captioner(name, device, dtype)
+    )
+
+
 def _refusal(status: int, said: str, server: CaptionServer) -> RdxError:
     if status in (401, 403):
         return RdxError(f"{server.base_url} refuses the key: {said}", f"set {KEY} in the environment")
@@ -180,5 +220,4 @@ def _text(answer: httpx.Response, url: str) -> str:
         content = None
     if not isinstance(content, str):
         raise InputError(f"{url} answered something else than a chat completion: {answer.text[:200]}")
-    # one line of single spaces: a line break would end a row of JSON lines
-    return " ".join(content.split())
+    return content

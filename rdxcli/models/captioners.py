@@ -8,6 +8,7 @@ what rounding does at a border between two tokens).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.errors import DependencyError, InputError, UnknownNameError, UsageError
 from rdxcli.models.checkpoints import state_sha256
 from rdxcli.models.devices import pick_device, pick_dtype
 from rdxcli.models.grammar import parse
@@ -39,10 +40,21 @@ CAPTIONERS = {
 DEFAULT = "blip2-opt-2.7b-coco"
 PROMPT = "a photo of"
 INSTRUCTION = "Describe this image in one sentence."
+PROMPTS = {"florence2": "<CAPTION>", "paligemma": "caption en"}
+"""What models that were trained on tasks are asked by default."""
+ATTRIBUTES = (
+    "List what this image shows, in this form: objects: ...; attributes: ... (an adjective and its object each); "
+    "relations: ... (object, verb or preposition, object). Nothing else."
+)
+TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>", "<DENSE_REGION_CAPTION>", "<OD>", "<OCR>")
+"""Tasks of Florence-2 that need nothing but the image."""
+_PLACES = re.compile(r"(?:<loc_\d+>)+")
+_HEADINGS = re.compile(r"\b(?:objects|attributes|relations)\s*:\s*|[()\[\]*#]", re.I)
 
 _SAME_TOKENS = ("blip", "blip-2")  # the prompt's tokens do not depend on the image
 _IMAGE = "<image>"
 _SEGMENTS = ("token_type_ids", "mm_token_type_ids")  # what tokenisers add whether the model reads it or not
+_UNREAD = "labels"  # of processors that prepare training too
 
 
 @dataclass(frozen=True)
@@ -144,10 +156,26 @@ class Captioner:
         self._tokens: dict[str | None, dict[str, Tensor]] = {}
 
     def prompt(self, given: str | None) -> str:
-        """The prompt that is used when ``given`` was asked for."""
-        if given is not None:
-            return given
-        return INSTRUCTION if getattr(self.processor, "chat_template", None) else PROMPT
+        """The prompt that is used when ``given`` was asked for.
+
+        Raises
+        ------
+        UsageError
+            The model does not do what is asked.
+        """
+        chats = bool(getattr(self.processor, "chat_template", None))
+        if given is None:
+            return PROMPTS.get(self.kind, INSTRUCTION if chats else PROMPT)
+        if given == ATTRIBUTES and self.kind == "florence2":
+            return "<DENSE_REGION_CAPTION>"
+        if given == ATTRIBUTES and not chats:
+            raise UsageError(
+                f"--attributes: `{self.name}` continues sentences and takes no instructions",
+                "use a model that chats, Florence-2, or a server",
+            )
+        if self.kind == "florence2" and given not in TASKS:
+            raise UsageError(f"--prompt {given}: Florence-2 does tasks", f"write one of {', '.join(TASKS)}")
+        return given
 
     def description(self) -> dict[str, Any]:
         """What a manifest records."""
@@ -206,8 +234,8 @@ class Captioner:
         with torch.random.fork_rng(devices=devices):
             tokens = self.model.generate(**inputs, **arguments)
         tokens = tokens[:, _prompt_length(tokens, inputs.get("input_ids"), self.kind) :]
-        # one line of single spaces: a line break of Unicode's would end a row of JSON lines for some readers
-        texts = [" ".join(text.split()) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+        asked = self.prompt(how.prompt)
+        texts = [one_line(text, asked) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
         return [texts[i * how.captions : (i + 1) * how.captions] for i in range(len(items))]
 
     def _inputs(self, items: Sequence[Any], prompt: str) -> dict[str, Tensor]:
@@ -219,7 +247,7 @@ class Captioner:
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype).contiguous()
             for name, value in values.items()
-            if isinstance(value, Tensor) and (name not in _SEGMENTS or name in self._takes)
+            if isinstance(value, Tensor) and name != _UNREAD and (name not in _SEGMENTS or name in self._takes)
         }
 
     def _prompt_tokens(self, prompt: str) -> dict[str, Tensor]:
@@ -247,6 +275,8 @@ class Captioner:
             tokeniser.padding_side = "left"  # captions begin where prompts end
             if tokeniser.pad_token is None:
                 tokeniser.pad_token = tokeniser.eos_token
+        if self.kind == "paligemma":
+            text = _IMAGE + text
         if self.kind == "git":  # a caption goes on behind its prompt, so that no separator stands there
             return self._git(items, text)
         images = [[image] for image in items] if getattr(self.processor, "chat_template", None) else list(items)
@@ -258,6 +288,18 @@ class Captioner:
         tokens = torch.tensor([ids]).expand(len(items), -1)
         pixels = self.processor.image_processor(images=list(items), return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def one_line(text: str, prompt: str) -> str:
+    """A caption as one line of single spaces, since a line break of Unicode's would end a row of JSON lines.
+
+    Places in the image, and the headings of `ATTRIBUTES`, are no words of it.
+    """
+    if prompt == ATTRIBUTES:
+        text = _HEADINGS.sub(" ", text.replace("\n", "; "))
+    elif prompt in TASKS:
+        text = _PLACES.sub("; ", text)
+    return " ".join(text.split()).strip("; ") if prompt == ATTRIBUTES or prompt in TASKS else " ".join(text.split())
 
 
 def _refuse_nan(input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -350,7 +392,11 @@ def load_captioner(name: str | ModelSpec, device: str = "auto", dtype: str | Non
         loader: Any = transformers.AutoModelForImageTextToText
         model, info = loader.from_pretrained(target, dtype=precision, output_loading_info=True, **common)
         refuse_missing(spec, model, missing_keys(info))
-        processor = transformers.AutoProcessor.from_pretrained(target, **common)
+        try:
+            processor = transformers.AutoProcessor.from_pretrained(target, **common)
+        except ImportError as error:
+            named = re.search(r"`([\w.-]+)`", str(error))
+            raise DependencyError(named.group(1) if named else str(error)) from None
     if not hasattr(processor, "image_processor"):
         raise InputError(f"`{spec.name}` comes without an image processor")
     if config.model_type == "blip-2":

@@ -260,6 +260,7 @@ def _concept(
         "anchor": f"{concept['closer_in']}{concept['index']}",
         "colour": colours[concept["index"]],
         "sentence": _sentence(concept, holder, base),
+        "described": described(concept),
         "shown": [
             {"id": sample, "image": thumbnails.get(sample), "label": labels.get(sample)}
             for sample in map(str, concept["sample_ids"])
@@ -298,6 +299,24 @@ def _elsewhere(concept: Mapping[str, Any], holder: str, other: str) -> str:
         parts.append(f"the {one['n']} of {clean(one['label'], 40)} lie {', '.join(among)}")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def described(concept: Mapping[str, Any], most: int = 3) -> str:
+    """The sentences that hold on held-out images, with what was measured; empty where none was looked for or holds."""
+    said = [
+        f"“{clean(one['sentence'], 120)}” (AUC {one['auc']:.2f}, p = {one['p_value']:.2g})"
+        for one in concept.get("descriptions") or ()
+    ]
+    if not said:
+        return ""
+    first = concept["descriptions"][0]
+    return f"{'; '.join(said[:most])}: on {first['images']} held-out images against {first['others']} others"
+
+
+def described_lines(document: Mapping[str, Any]) -> list[str]:
+    """A sentence per group that has one."""
+    said = ((f"{one['closer_in']}{one['index']}", described(one)) for one in document["concepts"])
+    return [f"{group} shows more than the rest: {text}." for group, text in said if text]
 
 
 def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 CAPTIONS, SAMPLES = "captions.jsonl", "samples.parquet"
 HUMAN = "human"
-ATTRIBUTES = (
-    "List what this image shows, in this form: objects: ...; attributes: ... (an adjective and its object each); "
-    "relations: ... (object, verb or preposition, object). Nothing else."
-)
 BATCH = {"cpu": 4, "cuda": 32}
 MOST_SHARDS = 4000
 
@@ -174,7 +170,7 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
 
 def _sampling(options: CaptionOptions) -> Sampling:
     """How captions are drawn, checked."""
-    from rdxcli.models.captioners import Sampling
+    from rdxcli.models.captioners import ATTRIBUTES, Sampling
 
     how = Sampling(
         captions=options.captions,
@@ -199,8 +195,8 @@ def open_task(options: CaptionOptions, name: str) -> CaptionTask:
 
 def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
     """The captioner that the options mean, which exists as far as its name tells."""
-    from rdxcli.models.caption_server import SCHEME, CaptionServer
-    from rdxcli.models.captioners import DEFAULT, resolve_captioner
+    from rdxcli.models.caption_server import check_captioner
+    from rdxcli.models.captioners import DEFAULT
 
     if options.model is None:
         if dataset.captions is None:
@@ -210,19 +206,13 @@ def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
     if options.model == HUMAN:
         if dataset.captions is None:
             raise MissingDataError(f"the data set {dataset.name} has no captions", f"--model {DEFAULT} makes some")
-    elif options.model.startswith(SCHEME):
-        CaptionServer(options.model, options.base_url, parallel=options.parallel)
-    elif options.base_url is not None:
-        raise UsageError("--base-url is of a server", f"name a model of it: --model {SCHEME}NAME")
     else:
-        resolve_captioner(options.model)
+        check_captioner(options.model, options.base_url, options.parallel)
     return options.model
 
 
 def _opened(options: CaptionOptions, name: str) -> Captioner | CaptionServer:
-    from rdxcli.models.caption_server import SCHEME, CaptionServer
-    from rdxcli.models.captioners import load_captioner
+    from rdxcli.models.caption_server import open_captioner
 
-    if name.startswith(SCHEME):
-        return CaptionServer(name, options.base_url, parallel=options.parallel)
-    return load_captioner(name, options.device, options.dtype)
+    address, parallel = options.base_url, options.parallel
+    return open_captioner(name, options.device, options.dtype, base_url=address, parallel=parallel)

@@ -13,15 +13,15 @@ import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
-from tiny_models import THINGS, save_blip, save_blip2, save_clip, save_git, save_llava, save_siglip
+from tiny_models import CHAT, THINGS, save_blip, save_blip2, save_chat, save_clip, save_git, save_siglip
 
 from rdxcli.concepts.image_text import image_embeddings
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.engines import sharing
 from rdxcli.engines.local import RunOptions, RunReport, run_local
 from rdxcli.engines.shards import ShardPlan, ShardStore
-from rdxcli.errors import InputError
-from rdxcli.models.captioners import Sampling, _Choose, _refuse_nan, load_captioner
+from rdxcli.errors import InputError, UsageError
+from rdxcli.models.captioners import ATTRIBUTES, Sampling, _Choose, _refuse_nan, load_captioner, one_line
 from rdxcli.models.vision_language import load_vision_language
 
 N = 12
@@ -123,16 +123,35 @@ def test_every_engine_gives_the_same(
     assert opened == (["open_task", "open_images"] if engine == "ray" else [])
 
 
-def test_a_chat_model_captions_too(pictures: Path, tmp_path: Path) -> None:
-    """LLaVA through its own processor and chat template; the question is no part of the captions."""
-    model = save_llava(tmp_path / "llava")
-    by_one = captioned(*arguments(model, pictures, tmp_path / "1", "--batch-size", "1"))
-    by_five = captioned(*arguments(model, pictures, tmp_path / "5", "--batch-size", "5"))
-    assert by_one == by_five
-    everything = [caption for captions in by_one.values() for caption in captions]
-    assert len(set(everything)) > N
-    assert not any(caption.startswith("USER: Describe this image") for caption in everything)
-    done = rdx_here(*arguments(model, pictures, tmp_path / "asked", "--prompt", "a photo of", "--json"))
+@pytest.mark.parametrize("kind", CHAT)
+def test_models_of_2026(kind: str, pictures: Path, tmp_path: Path) -> None:
+    """Each through its own processor, and its chat template where it has one; the question is no part of a caption."""
+    captioner = load_captioner(f"hf:{save_chat(kind, tmp_path / kind)}", "cpu")
+    how = Sampling(captions=2, max_tokens=5)
+    items = [captioner.prepare(Image.open(pictures / f"{i:02d}.png")) for i in range(4)]
+    together = captioner.caption(items, list("abcd"), how)
+    assert together == [captioner.caption([item], [name], how)[0] for item, name in zip(items, "abcd", strict=True)]
+    everything = [caption for captions in together for caption in captions]
+    assert len(set(everything)) > 4
+    chats = getattr(captioner.processor, "chat_template", None)
+    asked = {"florence2": "<CAPTION>", "paligemma": "caption en"}.get(kind, "Describe this image in one sentence.")
+    assert captioner.prompt(None) == asked
+    assert not any(caption.startswith(("USER: Describe this", asked)) for caption in everything)
+    if kind == "florence2":
+        assert captioner.prompt(ATTRIBUTES) == "<DENSE_REGION_CAPTION>"
+        assert one_line("car<loc_1><loc_22>a dog<loc_3>", "<OD>") == "car; a dog"
+        with pytest.raises(UsageError, match="does tasks"):
+            captioner.prompt("a photo of")
+    elif chats:
+        assert captioner.prompt(ATTRIBUTES) == ATTRIBUTES
+    else:
+        with pytest.raises(UsageError, match="takes no instructions"):
+            captioner.prompt(ATTRIBUTES)
+
+
+def test_a_chat_model_is_asked_what_the_prompt_says(pictures: Path, tmp_path: Path) -> None:
+    model = save_chat("llava", tmp_path / "llava")
+    done = rdx_here(*arguments(model, pictures, tmp_path / "asked", "--prompt", "a photo of", "--json", "--limit", "2"))
     assert json.loads(done.stdout)["parameters"]["prompt"] == "a photo of"
 
 
@@ -274,6 +293,7 @@ def test_mistakes_are_said_in_a_line(blip: Path, pictures: Path, tmp_path: Path)
         ((*given, "--temperature", "0"), "one caption per image"),
         ((*given, "--top-p", "1.5"), "--top-p"),
         ((*given, "--dtype", "float8"), "float8"),
+        ((*given, "--attributes"), "takes no instructions"),
     ]
     for wrong, said in cases:
         done = rdx_here(*wrong, "--device", "cpu", "--outputs", tmp_path / "outputs")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_server import Handler, Server
+from caption_server import Handler, Server, serving
 from helpers import rdx_here
 from PIL import Image
 
@@ -18,12 +18,8 @@ N, KEY = 6, "sk-only-in-the-environment"
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = Server()
-    thread = threading.Thread(target=found.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    found.shutdown()
-    found.server_close()
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +107,25 @@ def test_a_run_goes_on_where_it_stopped(server: Server, pictures: Path, tmp_path
     assert done.returncode == 0, done.stderr
     assert len(server.asked) - before < first  # what was done is not asked again
     assert captions_of(Path(done.stdout.strip())) == captions_of(Path(whole.stdout.strip()))
+
+
+def test_attributes_become_words_without_headings(server: Server, pictures: Path, tmp_path: Path) -> None:
+    """Objects, attributes and relations of an answer, in two of the layouts that models use, as concepts."""
+    texts = [
+        "objects: dog, tree; attributes: brown dog, tall tree; relations: dog, under, tree",
+        "**Objects:** dog, tree\n**Attributes:** (brown dog)\n**Relations:** dog lies under tree",
+    ]
+    server.moods = [(200, {"choices": [{"message": {"content": texts[i % 2]}}]}) for i in range(2 * N)]
+    done = rdx_here(*asked(server, pictures, tmp_path, "--attributes", "--parallel", "1"))
+    assert done.returncode == 0, done.stderr
+    found = captions_of(Path(done.stdout.strip()))
+    assert found["00.png"][0] == "dog, tree; brown dog, tall tree; dog, under, tree"
+    assert found["00.png"][1] == "dog, tree; brown dog ; dog lies under tree"
+    encoded = rdx_here(
+        *("encode-concepts", "--captions", done.stdout.strip(), "--max-threshold", "1", "--outputs", tmp_path, "--json")
+    )
+    words = {f"{row['lemma']}/{row['pos']}" for row in json.loads(encoded.stdout)["most_frequent"]}
+    assert words == {"dog/n", "tree/n", "brown/a", "tall/a", "lie/v"}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caption_server import serving
 from helpers import rdx_here
 from PIL import Image
-from tiny_models import THINGS, save_clip
+from tiny_models import THINGS, save_blip, save_clip
+
+from rdxcli.methods.difference.describing import auc, halve
+from rdxcli.methods.neurons.concepts import unit_rows
 
 QUICK = ("--k", "1", "--no-test", "--bootstraps", "0", "--json")
 
@@ -85,19 +89,27 @@ def test_a_scoreboard_names_the_leading_method(pair: Path, tmp_path: Path) -> No
     assert {word["word"] for word in document["concepts"][0]["words"] if word["clear"]} == {"kind 0", "kind 1"}
 
 
-def test_words_and_captions_by_a_model(pair: Path, tmp_path: Path) -> None:
-    """Captioned pictures, a colour per kind; the tiny model has random weights, so only its numbers are checked."""
-    clip = save_clip(tmp_path / "clip")
-    kinds = np.arange(360) % 6
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    with (pictures / "list.csv").open("w", newline="") as file:
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captioned pictures of the pair, a colour per kind."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with (folder / "list.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "caption"])
-        for i, kind in enumerate(kinds):
-            Image.new("RGB", (32, 32), (40 * kind, 250 - 40 * kind, 30 + i % 5)).save(pictures / f"{i:03d}.png")
+        for i, kind in enumerate(np.arange(360) % 6):
+            Image.new("RGB", (32, 32), (40 * kind, 250 - 40 * kind, 30 + i % 5)).save(folder / f"{i:03d}.png")
             table.writerow([f"{i:03d}.png", f"a photo of a {THINGS[kind]}"])
-    (pictures / "words.txt").write_text("\n".join(THINGS))
+    (folder / "words.txt").write_text("\n".join(THINGS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+def test_words_and_captions_by_a_model(pair: Path, pictures: Path, clip: Path, tmp_path: Path) -> None:
+    """The tiny model has random weights, so only its numbers are checked."""
     options = (*QUICK, "--name-concepts", f"hf:{clip}", "--outputs", tmp_path / "outputs")
     data = ("--dataset", f"images:{pictures / 'list.csv'}")
     done = rdx_here("compare", pair / "a.npy", pair / "b.npy", *data, *options, "--concept-set", pictures / "words.txt")
@@ -129,6 +141,45 @@ def test_words_and_captions_by_a_model(pair: Path, tmp_path: Path) -> None:
     assert {w["word"] for c in json.loads(given.stdout)["concepts"] for w in c["words"]} == {"a red car", "a big dog"}
 
 
+@pytest.mark.parametrize("captioner", ["blip", "openai:tiny"])
+def test_groups_are_described_by_what_holds(
+    captioner: str, pair: Path, pictures: Path, clip: Path, tmp_path: Path
+) -> None:
+    """Proposed by a captioner or a server from half of the images; what is kept holds on the other, measured anew."""
+    given = ("compare", pair / "a.npy", pair / "b.npy", *QUICK, "--dataset", f"images:{pictures / 'list.csv'}")
+    given = (*given, "--name-concepts", f"hf:{clip}", "--outputs", tmp_path / "outputs", "--device", "cpu")
+    with serving() as server:
+        model = f"hf:{save_blip(tmp_path / 'blip')}" if captioner == "blip" else captioner
+        address = () if captioner == "blip" else ("--base-url", server.url)
+        done = rdx_here(*given, "--describe", model, *address)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert any("tested on the other half" in note and "hold" in note for note in document["notes"])
+    from rdxcli.models.vision_language import load_vision_language
+
+    teacher = load_vision_language(f"hf:{clip}", "cpu")
+    images = teacher.encode_images([Image.open(pictures / f"{i:03d}.png") for i in range(360)])
+    labels = np.load(Path(document["artifact"]) / "arrays.npz")
+    described = [one for one in document["concepts"] if one["descriptions"]]
+    assert described
+    for concept in described:
+        name = f"{concept['closer_in']}{concept['index']}"
+        rows = np.flatnonzero(labels[f"labels_{concept['closer_in']}"] == concept["index"])
+        parts = halve(rows, 360, name)
+        assert parts is not None
+        for one in concept["descriptions"]:
+            cosines = unit_rows(images, "") @ unit_rows(teacher.encode_text([one["sentence"]]), "").T
+            reached = auc(cosines[parts.held_out], cosines[parts.held_out_others])[0]
+            assert one["auc"] == pytest.approx(reached, abs=1e-3)
+            assert one["p_value"] <= 0.05
+        for one in concept["descriptions"][:3]:
+            assert f"“{one['sentence']}” (AUC {one['auc']:.2f}" in " ".join(done.stderr.split())
+    page = rdx_here("visualize", document["artifact"], "--outputs", tmp_path / "outputs").stdout.strip()
+    assert described[0]["descriptions"][0]["sentence"] in Path(page).read_text("utf-8")
+    if captioner != "blip":
+        assert sum(isinstance(body["messages"][0]["content"], str) for body in server.asked) == 2  # one a group
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -146,6 +197,9 @@ def test_words_and_captions_by_a_model(pair: Path, tmp_path: Path) -> None:
         (["--name-concepts", "dino", "--concept-set", "words.txt"], "text tower"),
         (["--name-concepts", "siglip", "--concept-set", "words.txt"], "which images"),
         (["--name-concepts", "siglip", "--dataset", "digits"], "no published set"),
+        (["--describe", "blip-base"], "which model shall test the sentences"),
+        (["--name-concepts", "siglip", "--dataset", "digits", "--describe", "blip-bse"], "blip-base"),
+        (["--base-url", "http://localhost/v1"], "give --describe openai:NAME"),
     ],
 )
 def test_bad_options_are_one_clear_error(pair: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -20,7 +20,7 @@ from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
-from rdxcli.report.comparison import shown_name, verdict_lines
+from rdxcli.report.comparison import described_lines, shown_name, verdict_lines
 from rdxcli.report.properties import property_lines
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, open_activations
@@ -225,6 +225,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             *verdict_lines(document),
             *prediction_lines(document),
             *property_lines(document),
+            *described_lines(document),
         ]
         lines += [f"note: {note}" for note in notes]
         return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)

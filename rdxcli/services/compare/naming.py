@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,13 @@ from rdxcli.services.compare.options import FILES
 if TYPE_CHECKING:
     import numpy as np
 
+    from rdxcli.concepts.describing import Describer
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Comparison, DifferenceConcept
     from rdxcli.representations.joining import Joined
     from rdxcli.services.compare.options import CompareOptions
+
+Describe = Callable[[Mapping[str, np.ndarray]], tuple[dict[str, list[Any]], list[str]]]
 
 MOST_CAPTIONS = 5000
 """Distinct captions that are tried; of more, this many are drawn with the seed."""
@@ -47,6 +51,8 @@ class Namer:
     label : str
         Name of the concept set, for people.
     notes : list of str
+    describer : Describer, optional
+        Proposes sentences for the groups.
     """
 
     options: CompareOptions
@@ -54,11 +60,13 @@ class Namer:
     texts: Mapping[str, list[str]]
     label: str
     notes: list[str]
+    describer: Describer | None = None
 
     def identity(self) -> dict[str, Any]:
         """The model and the candidates, for the request."""
         assert self.model is not None
         return {
+            **({} if self.describer is None else {"describer": self.describer.identity()}),
             "model": self.model.name,
             "weights": self.model.weights_sha256,
             **{family: fingerprint_json(texts) for family, texts in self.texts.items()},
@@ -84,7 +92,17 @@ class Namer:
             for family, candidates in self.texts.items()
         }
         source = {"model": self.model.name, "words": self.label, "images": fingerprint}
-        return Embedded(images, texts, self.texts, source, self.notes)
+        if self.describer is not None:
+            source["describer"] = self.describer.captioner.name
+        return Embedded(images, texts, self.texts, source, self.notes, self._descriptions(of, images))
+
+    def _descriptions(self, of: Representation, images: np.ndarray) -> Describe | None:
+        """What describes groups of the rows of ``of``."""
+        if self.describer is None:
+            return None
+        dataset, ids = self.options.selection.open(of.dataset), of.sample_ids
+        places = np.arange(of.n) if ids is None else dataset.locate([str(sample) for sample in ids])
+        return partial(self.describer.describe, images, dataset, places, seed=self.options.seed)
 
     def _from_files(self, joined: Joined) -> Embedded:
         from rdxcli.concepts.gather import read_embeddings
@@ -104,6 +122,8 @@ class Embedded:
     candidates: Mapping[str, list[str]]
     source: Mapping[str, Any]
     notes: list[str]
+    describe: Describe | None = None
+    """From groups of rows to the sentences that hold for each, and remarks."""
 
     def name(self, record: Comparison, seed: int) -> Comparison:
         """The record with the words of each concept, best first.
@@ -139,12 +159,20 @@ class Embedded:
                 words[key] += [{**name.to_dict(), "kind": family} for name in names]
         for key in words:
             words[key].sort(key=lambda word: (not word["clear"], word["kind"] != WORDS, -word["effect"]))
+        said, remarks = self.describe(groups) if self.describe is not None else ({}, [])
         counts = {family: len(texts) for family, texts in self.candidates.items()}
         return replace(
             record,
-            concepts=[replace(concept, words=words[key_of(concept)]) for concept in record.concepts],
+            concepts=[
+                replace(
+                    concept,
+                    words=words[key_of(concept)],
+                    descriptions=[one.to_dict() for one in said.get(key_of(concept), ())],
+                )
+                for concept in record.concepts
+            ],
             parameters={**record.parameters, "naming": {**self.source, **counts, "permutations": PERMUTATIONS}},
-            notes=[*record.notes, *self.notes],
+            notes=[*record.notes, *self.notes, *remarks],
         )
 
 
@@ -165,6 +193,7 @@ def open_naming(options: CompareOptions) -> Namer | None:
             if not Path(given.files[name].partition(":")[0]).expanduser().exists():
                 raise MissingDataError(f"--file {name}: no such file: {given.files[name]}")
         return Namer(options, None, {}, str(given.concept_set), [])
+    from rdxcli.models.caption_server import check_captioner, open_captioner
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(given.model)
@@ -173,8 +202,15 @@ def open_naming(options: CompareOptions) -> Namer | None:
             "--name-concepts: which images? the two sides are arrays",
             "give --images FOLDER or --dataset NAME; or --file image_embeddings=FILE --file text_embeddings=FILE",
         )
+    if given.describe is not None:
+        check_captioner(given.describe, given.base_url)
     texts, label, notes = _candidates(options)
-    return Namer(options, load_vision_language(spec, device=options.device), texts, label, notes)
+    model, describer = load_vision_language(spec, device=options.device), None
+    if given.describe is not None:
+        from rdxcli.concepts.describing import Describer  # with scipy.stats
+
+        describer = Describer(open_captioner(given.describe, options.device, base_url=given.base_url), model)
+    return Namer(options, model, texts, label, notes, describer)
 
 
 def _lines(concept_set: str | None, options: CompareOptions) -> list[str]:
@@ -192,7 +228,7 @@ def _candidates(options: CompareOptions) -> tuple[dict[str, list[str]], str, lis
     try:
         concept_set = options.naming.concept_set or default_set(dataset)
     except UsageError:
-        if not captions:
+        if not captions and options.naming.describe is None:
             raise
     else:
         cleaned = clean_concepts(_lines(concept_set, options))

@@ -34,6 +34,10 @@ class NamingOptions:
         Text file or published set; the published set of the data set when not given.
     captions : str, optional
         File or artifact; the captions of the data set when not given.
+    describe : str, optional
+        Captioner that proposes sentences for each group, see `rdxcli.concepts.describing`.
+    base_url : str, optional
+        Of a server that captions.
     files : mapping of str to str
         ``image_embeddings`` and ``text_embeddings``, instead of a model.
     """
@@ -49,6 +53,12 @@ class NamingOptions:
     captions: str | None = option(
         "Captions to choose from: a file or an artifact (default: the data set's, when it has any).", panel=NAMES
     )
+    describe: str | None = option(
+        "Captioner of `rdx caption` (also openai:NAME) that proposes sentences for each group; --name-concepts MODEL "
+        "tests them on held-out images, and those that hold are shown.",
+        panel=NAMES,
+    )
+    base_url: str | None = option("Address of the server of --describe openai:NAME.", panel=NAMES)
     files: Mapping[str, str] = option(
         "image_embeddings=PATH and text_embeddings=PATH instead of a model; both are needed.",
         "--file",
@@ -66,6 +76,12 @@ class NamingOptions:
         UsageError
             Options that contradict each other or mean nothing.
         """
+        if self.describe is not None and self.model is None:
+            raise UsageError(
+                "--describe: which model shall test the sentences?", "give --name-concepts MODEL, a CLIP or SigLIP"
+            )
+        if self.base_url is not None and self.describe is None:
+            raise UsageError("--base-url is of a server that describes", "give --describe openai:NAME")
         unknown = sorted(set(self.files) - set(FILES))
         if unknown:
             raise UsageError(f"unknown --file {unknown[0]}", f"`rdx compare` reads {' and '.join(FILES)}")

@@ -1,0 +1,114 @@
+"""Sentences for groups of images: a captioner proposes them, an image-text model verifies them on held-out images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rdxcli.methods.difference.describing import Description, Halves, describe_groups, halve
+from rdxcli.methods.neurons.descriptions import shared_phrases
+from rdxcli.progress import log, track
+
+if TYPE_CHECKING:
+    from rdxcli.datasets.base import Dataset
+    from rdxcli.models.caption_server import CaptionServer
+    from rdxcli.models.captioners import Captioner
+    from rdxcli.models.vision_language import VisionLanguageModel
+
+SHOWN = 16  # images of a group that are captioned
+PER_IMAGE = 2
+BATCH = 4
+PHRASES = 100
+QUESTION = (
+    "Captions of the images of group A:\n{inside}\n\nCaptions of the images of group B:\n{outside}\n\n"
+    "What is true of more images of A than of B? Write up to ten short phrases of at most eight words that could "
+    "caption an image of A, the most general first, one a line and nothing else."
+)
+
+
+@dataclass(frozen=True)
+class Describer:
+    """A captioner that proposes, and the model that verifies.
+
+    Attributes
+    ----------
+    captioner : Captioner or CaptionServer
+        A server is also asked what sets the captions of a group apart, as VisDiff does.
+    model : VisionLanguageModel
+    """
+
+    captioner: Captioner | CaptionServer
+    model: VisionLanguageModel
+
+    def identity(self) -> dict[str, Any]:
+        """The captioner, for a request."""
+        return self.captioner.description()
+
+    def describe(
+        self, images: np.ndarray, dataset: Dataset, places: np.ndarray, groups: Mapping[str, np.ndarray], seed: int
+    ) -> tuple[dict[str, list[Description]], list[str]]:
+        """The sentences that hold for each group, and remarks.
+
+        Parameters
+        ----------
+        images : (n, d) array
+            Embeddings by ``model``.
+        dataset : Dataset
+        places : (n,) int64
+            Where the images are in it.
+        groups : mapping of name to rows
+        seed : int
+        """
+        halves = {key: halve(rows, len(images), key, seed) for key, rows in groups.items()}
+        known = {key: parts for key, parts in halves.items() if parts is not None}
+        notes = [f"{key} has too few images to verify a sentence on" for key in halves if key not in known]
+        sentences = {}
+        with track("describe groups", len(known), "groups") as advance:
+            for key, parts in known.items():
+                sentences[key] = self._proposed(dataset, places, parts, seed)
+                advance(1)
+        texts = {key: self.model.encode_text(said) if said else np.zeros((0, 1)) for key, said in sentences.items()}
+        found, tested = describe_groups(images, known, sentences, texts)
+        proposed = sum(map(len, sentences.values()))
+        log.debug("descriptions: %d sentences proposed, %d tested", proposed, tested)
+        notes.append(
+            f"descriptions: {proposed} sentences of {self.captioner.name} proposed from half of the images, the best "
+            f"{tested} tested on the other half by {self.model.name}, {sum(map(len, found.values()))} hold"
+        )
+        return {key: found.get(key, []) for key in groups}, notes
+
+    def _proposed(self, dataset: Dataset, places: np.ndarray, parts: Halves, seed: int) -> list[str]:
+        """Distinct sentences and phrases from the proposing half of a group."""
+        inside = self._captions(dataset, places[parts.proposing[:SHOWN]], seed)
+        said = [*(text for texts in inside for text in texts), *shared_phrases(inside, PHRASES)]
+        if hasattr(self.captioner, "ask"):
+            outside = self._captions(dataset, places[parts.others[:SHOWN]], seed)
+            asked = QUESTION.format(inside=_listed(inside), outside=_listed(outside))
+            said = [*_lines(self.captioner.ask(asked, seed)), *said]
+        distinct = {text.strip().strip(".").casefold(): text.strip() for text in reversed(said) if text.strip(" .")}
+        return list(reversed(distinct.values()))
+
+    def _captions(self, dataset: Dataset, places: np.ndarray, seed: int) -> list[list[str]]:
+        from rdxcli.models.captioners import Sampling
+
+        how = Sampling(captions=PER_IMAGE, max_tokens=40, seed=seed)
+        found: list[list[str]] = []
+        for start in range(0, len(places), BATCH):
+            rows = [int(place) for place in places[start : start + BATCH]]
+            items = [self.captioner.prepare(dataset.image(row)) for row in rows]
+            found += self.captioner.caption(items, [dataset.sample_ids[row] for row in rows], how)
+        return found
+
+
+def _listed(captions: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"- {texts[0]}" for texts in captions if texts)
+
+
+def _lines(answer: str) -> list[str]:
+    """Phrases of an answer, without numbers, bullets and quotes; long ones are no phrases but talk."""
+    found = [re.sub(r"^\s*(?:[-*•]|\d+[.):])\s*", "", line).strip().strip("\"'“”") for line in answer.splitlines()]
+    return [line for line in found if line and len(line.split()) <= 12][:10]
