@@ -170,6 +170,8 @@ class DifferenceConcept:
         Mean best Jaccard overlap of the members over bootstrap runs, in [0, 1].
     p_value : float or None
         Probability of a group this strong when the models do not differ.
+    effect : float or None
+        Standard deviations by which it is stronger than the strongest groups when the models do not differ.
     labels : mapping of str to float
         Share of each class among the members, largest first, when labels are known.
     strength : float or None
@@ -198,6 +200,7 @@ class DifferenceConcept:
     strength: float | None = None
     interval: tuple[float, float] | None = None
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
+    effect: float | None = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ SCHEMES = {
 }
 """How explicit names are written, and what they open."""
 
-_SCHEMES = ("torchvision", "timm", "open_clip", "hf", "file", "python")
+EXPLICIT = ("torchvision", "timm", "open_clip", "hf", "file", "python")
 _FACTORY_FILE = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)")
 _QUERY = re.compile(r"\?(?=[A-Za-z_]\w*(?:=|&|$))")
 
@@ -82,7 +82,7 @@ def parse(text: str) -> ModelName:
     if not head:
         raise UsageError(f"got the model name `{text}`, expected a name")
     scheme, colon, target = head.partition(":")
-    if colon and scheme in _SCHEMES:
+    if colon and scheme in EXPLICIT:
         if not target:
             raise UsageError(f"`{text}` names no model", hint=f"`{scheme}:NAME`")
         return ModelName(scheme, target, options)

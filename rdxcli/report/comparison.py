@@ -33,6 +33,13 @@ PREDICTION_COLUMNS = {
 }
 """Names of the columns of the table of predictions."""
 
+YARDSTICK_WORDS = {
+    "jitter": "a with noise of 10 %",
+    "halves": "two halves of a's dimensions",
+    "seeds": "two sets of read-outs of a",
+}
+"""Pairs made of the first model that give the score a scale."""
+
 DIRECTIONS = {"a": "01", "b": "10"}
 """``closer_in`` of the documents and the direction name of the paper."""
 
@@ -252,6 +259,7 @@ def _concept(
     return {
         **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
         "strength": concept.get("strength"),
+        "effect": concept.get("effect"),
         "interval": concept.get("interval"),
         "uncertain": p_value is not None and p_value > UNCERTAIN,
         "name": shown_name(concept["words"]),
@@ -348,6 +356,12 @@ def _strips(difference: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "low": percent(low),
                 "width": round(percent(high) - percent(low), 2),
                 "reference": None if reference is None else percent(reference),
+                "marks": [
+                    {"at": percent(value), "name": f"{YARDSTICK_WORDS[mark]}: {value:.2f}"}
+                    for mark, value in (difference.get("scale") or {}).items()
+                ]
+                if name == "score"
+                else [],
                 "left": "0 the same neighbours" if name == "score" else "0 no group",
                 "right": "1 no neighbour in common" if name == "score" else f"{limit:.2g}",
             }

@@ -61,12 +61,14 @@ def _number(value: float, kind: str) -> str:
 
 
 def clear(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """What is worth a sentence, by group, largest difference first."""
+    """What is worth a sentence, by group: what a group has before what it lacks, largest difference first."""
     out: dict[str, list[Mapping[str, Any]]] = {}
     for shared in (document.get("properties") or {}).get("shared", []):
         least = CLEAR_SHARE if shared["kind"] == "category" else CLEAR_NUMBER
         if abs(shared["difference"]) >= least and shared["property"] not in REPEATED:
             out.setdefault(shared["group"], []).append(shared)
+    for found in out.values():
+        found.sort(key=lambda shared: shared["kind"] == "category" and shared["difference"] < 0.0)
     return out
 
 

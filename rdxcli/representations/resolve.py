@@ -23,6 +23,7 @@ from rdxcli.datasets.words import apart, find
 from rdxcli.download.store import content_folder
 from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
+from rdxcli.models.grammar import EXPLICIT
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.extract import extract
@@ -95,8 +96,8 @@ def resolve_representation(
     if artifact is not None:
         representation = open_activations(artifact, layer=layer, pool=None if pool == "auto" else pool)
         return _selected(_flat(representation, spatial, pool), selection)
-    file = array_file(text, selection.root)
-    if is_array(file):
+    if names_array(text, selection.root):
+        file = array_file(text, selection.root)
         record = _load_array(file, arrays, spatial, pool)
         return _selected(record if file == text else replace(record, name=text), selection)
 
@@ -157,7 +158,13 @@ def _of_precision(pool: str, dtype: str) -> str | None:
 
 def is_model(text: str | Representation, outputs: Path, root: Path | None = None) -> bool:
     """Whether ``text`` names a model: neither an artifact nor a file of arrays."""
-    return isinstance(text, str) and find_activations(text, outputs) is None and not is_array(array_file(text, root))
+    return isinstance(text, str) and find_activations(text, outputs) is None and not names_array(text, root)
+
+
+def names_array(text: str, root: Path | None = None) -> bool:
+    """Whether ``text`` names a file of arrays; ``file:weights.safetensors`` names a model."""
+    explicit = text.partition(":")[0] in EXPLICIT and not Path(text).exists()
+    return not explicit and is_array(array_file(text, root))
 
 
 def _extracted(

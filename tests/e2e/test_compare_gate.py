@@ -11,6 +11,7 @@ import pytest
 from helpers import rdx_here
 
 from rdxcli.artifacts import find_artifacts
+from rdxcli.representations.resolve import is_model
 
 QUICK = ("--bootstraps", "0", "--json", "--outputs", "outputs")
 
@@ -157,17 +158,27 @@ def test_sides_have_labels_and_ids_of_their_own(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["halves", "jitter"])
+@pytest.mark.parametrize("name", ["seeds", "jitter"])
 def test_a_yardstick_is_a_reference_pair(folder: Path, name: str) -> None:
     done = rdx_here("compare", "old.npy", "other.npy", *QUICK, "--yardstick", name, cwd=folder)
     assert done.returncode == 0, done.stderr
     reference = json.loads(done.stdout)["difference"]["reference"]
     assert 0.0 < reference["score"] < 1.0
     assert reference["a"]["name"].startswith("old")
+    scale = json.loads(done.stdout)["difference"]["scale"]
+    assert scale["jitter"] < scale["seeds"]
+    assert scale[name] == pytest.approx(reference["score"], abs=0.05)  # from at most 250 images
     gated = rdx_here(
         *("compare", "old.npy", "other.npy", *QUICK, "--yardstick", name, "--fail-on", "reference"), cwd=folder
     )
     assert (gated.returncode == 3) == reference["exceeded"]
+
+
+def test_a_checkpoint_is_a_model_and_a_file_of_arrays_is_none() -> None:
+    for text in ("file:weights.safetensors", "file:a/b.pt?arch=timm:x", "timm:resnet.npy"):
+        assert is_model(text, Path("nowhere"))
+    for text in ("weights.safetensors", "x.npy", "a.h5:features", "b.mat", "c.txt"):
+        assert not is_model(text, Path("nowhere"))
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ from rdxcli.methods.difference.verdict import (
     exceedance,
     strengths,
 )
+from rdxcli.methods.difference.yardsticks import scale
 from rdxcli.methods.estimator import clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
@@ -289,6 +290,7 @@ def difference_test(
         len(rows),
         graph_rows,
         belonging(*lists, random_state),
+        scale=scale(first, k, queries, random_state, measure.device),
         notes=notes,
     )
     if test.outcome is Outcome.FOUND:

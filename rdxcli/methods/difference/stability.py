@@ -54,12 +54,14 @@ def concept_stability(
     Returns
     -------
     dict
-        ``{direction: {label: {"stability", "p_value", "strength", "interval"}}}`` for every concept, None for what was
-        not measured. The strength is (mean affinity - 1) x (share of the images), what the concept explains; its
-        interval of 95 % over images takes the group as it was found. Stability is the mean, over resamples, of the best
-        Jaccard overlap between the concept (restricted to the images drawn) and a concept of the refit, as in Hennig
-        (2007); above 0.75 counts as stable. The p-value is the probability that the strongest concept between two
-        versions of one model is at least as strong, so that all concepts of a comparison can be read at once.
+        ``{direction: {label: {"stability", "p_value", "effect", "strength", "interval"}}}`` for every concept, None for
+        what was not measured. The strength is (mean affinity - 1) x (share of the images), what the concept explains;
+        its interval of 95 % over images takes the group as it was found. Stability is the mean, over resamples, of the
+        best Jaccard overlap between the concept (restricted to the images drawn) and a concept of the refit, as in
+        Hennig (2007); above 0.75 counts as stable. The p-value is the probability that the strongest concept between
+        two versions of one model is at least as strong, so that all concepts of a comparison can be read at once; the
+        effect is how many standard deviations of that null the strength lies above its mean, which goes on where the
+        p-value has reached its floor.
     """
     R0, R1 = check_pair(R0, R1)
     n = len(R0)
@@ -104,6 +106,7 @@ def concept_stability(
             out[direction][concept.label] = {
                 "stability": float(np.mean(values)) if values else None,
                 "p_value": None if null is None else exceedance(strength, null),
+                "effect": None if null is None or null.std() == 0.0 else float((strength - null.mean()) / null.std()),
                 "strength": strength,
                 "interval": None if margin is None else (strength - margin, strength + margin),
             }

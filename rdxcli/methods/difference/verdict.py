@@ -304,6 +304,8 @@ class DifferenceTest:
         Of a difference that was found.
     detectable : Detectable or None
         Where none was found.
+    scale : dict of str to float
+        Score of pairs made of the first model, see `rdxcli.methods.difference.yardsticks`.
     notes : list of str
     """
 
@@ -317,6 +319,7 @@ class DifferenceTest:
     belonging: Belonging | None = None
     kind: Kind | None = None
     detectable: Detectable | None = None
+    scale: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -407,6 +410,7 @@ class DifferenceTest:
             "same_images": None if self.belonging is None else {**vars(self.belonging), "doubtful": self.doubtful},
             "kind": self.kind.to_dict() if self.kind else None,
             "detectable": self.detectable.to_dict() if self.detectable else None,
+            "scale": dict(self.scale),
             "notes": list(self.notes),
         }
 

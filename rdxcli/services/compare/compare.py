@@ -12,10 +12,11 @@ import numpy as np
 from rdxcli.artifacts import Draft, write_json
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.artifacts.store import check_reuse
-from rdxcli.datasets.arrays import is_array, load_representation
+from rdxcli.datasets.arrays import load_representation
 from rdxcli.errors import ArtifactError, GateError, UsageError
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.planted import planted_difference
+from rdxcli.methods.difference.yardsticks import YARDSTICKS
 from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
@@ -23,7 +24,7 @@ from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import described_lines, shown_name, verdict_lines
 from rdxcli.report.properties import property_lines
 from rdxcli.representations.joining import Joined
-from rdxcli.representations.resolve import array_file, columns_taken, find_activations, open_activations
+from rdxcli.representations.resolve import array_file, columns_taken, find_activations, names_array, open_activations
 from rdxcli.services.base import Analysis, Outcome, Table, result_parameters
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
 from rdxcli.services.compare.gate import parse_gates
@@ -34,7 +35,7 @@ from rdxcli.services.compare.predicted import Predictions, prediction_lines, pre
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
-from rdxcli.services.compare.sides import YARDSTICKS, read_pair, read_reference, without
+from rdxcli.services.compare.sides import read_pair, read_reference, without
 from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
 LIBRARIES = 700 * 2**20
@@ -201,7 +202,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
                 concept["affinity"],
                 _with_interval(concept),
                 concept["stability"],
-                concept["p_value"],
+                _with_effect(concept),
                 ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
                 *([shown_name(concept["words"]) or "-"] if named else []),
             )
@@ -233,6 +234,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
         return plan(self.options, self.estimators)
+
+
+def _with_effect(concept: Mapping[str, Any]) -> str:
+    """The p-value of a concept, and how far beyond chance it is where that can rank what the p-value cannot."""
+    if concept["p_value"] is None:
+        return "-"
+    effect = concept.get("effect")
+    return f"{concept['p_value']:.2g}" + (f" ({effect:.0f} sd)" if effect is not None and effect >= 3.0 else "")
 
 
 def _with_interval(concept: Mapping[str, Any]) -> str:
@@ -302,11 +311,11 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, An
         record = text if isinstance(text, Representation) else None
         if not isinstance(text, Representation):
             artifact = find_activations(text, options.outputs)
-            file = array_file(text, options.selection.root)
-            if artifact is not None or is_array(file):
-                record = (
-                    open_activations(artifact) if artifact else load_representation(file, choice=options.arrays.choice)
-                )
+            if artifact is not None:
+                record = open_activations(artifact)
+            elif names_array(text, options.selection.root):
+                file = array_file(text, options.selection.root)
+                record = load_representation(file, choice=options.arrays.choice)
         if record is not None:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             sizes.append(record.n)

@@ -78,7 +78,7 @@ class Gate:
             raise UsageError(f"{self.option} needs the {number}, which --no-test leaves out")
         if self.name == REFERENCE and not reference:
             raise UsageError(
-                "--fail-on reference needs a reference pair", "give --reference C D or --yardstick halves|jitter"
+                "--fail-on reference needs a reference pair", "give --reference C D or --yardstick jitter|halves|seeds"
             )
 
     @property

@@ -14,7 +14,6 @@ from rdxcli.artifacts import fingerprint_json
 from rdxcli.concepts.captions import load_captions
 from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.sets import default_set, read_concept_set
-from rdxcli.datasets.arrays import is_array
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.seeding import generator
@@ -259,7 +258,7 @@ def _captions(options: CompareOptions, dataset: str | None) -> tuple[list[str], 
 
 def _dataset_name(options: CompareOptions) -> str | None:
     """The data set of the comparison, as far as it is known before anything is read."""
-    from rdxcli.representations.resolve import array_file, find_activations
+    from rdxcli.representations.resolve import find_activations, names_array
 
     if options.selection.dataset is not None:
         return options.selection.dataset
@@ -272,7 +271,7 @@ def _dataset_name(options: CompareOptions) -> str | None:
         if artifact is not None:
             found = artifact.manifest.details.get("dataset", {}).get("spec")
         else:
-            found = None if is_array(array_file(text, options.selection.root)) else resolve(text).default_dataset
+            found = None if names_array(text, options.selection.root) else resolve(text).default_dataset
         if found:
             return str(found)
     return None

@@ -141,8 +141,8 @@ class CompareOptions(WithShortcuts):
         A second pair: is (a, b) more different than that?
     reference_layer : str, optional
         Layer of both models of the reference pair.
-    yardstick : {"halves", "jitter"}, optional
-        A reference pair made of the first model, see `rdxcli.services.compare.sides.built_in`.
+    yardstick : {"jitter", "halves", "seeds"}, optional
+        A reference pair made of the first model, see `rdxcli.methods.difference.yardsticks`.
     predictions_a, predictions_b : str, optional
         Files of predictions, see `rdxcli.services.compare.predicted.read_predictions`.
     metadata : Path, optional
@@ -218,7 +218,8 @@ class CompareOptions(WithShortcuts):
     )
     reference_layer: str | None = option("Layer of both models of the reference pair.", complete="layers:a")
     yardstick: str | None = option(
-        "A reference pair made of the first model: halves (of its dimensions) or jitter (10 % of noise)."
+        "A reference pair made of the first model: jitter (10 % of noise), halves (of its dimensions) or seeds (two "
+        "sets of random read-outs)."
     )
     predictions_a: str | None = option(
         "Predictions of the first model: a table with ids, one a line, or logits (n, classes)."

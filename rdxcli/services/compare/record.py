@@ -148,6 +148,7 @@ def concepts_of(
                     sample_ids=[str(ids[row]) if ids is not None else str(row) for row in found.samples],
                     stability=trust.get("stability"),
                     p_value=trust.get("p_value"),
+                    effect=trust.get("effect"),
                     labels=make_up(classes[members]) if classes is not None else {},
                     strength=_strength(found, joined.a.n),
                     interval=trust.get("interval"),

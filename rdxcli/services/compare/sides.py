@@ -10,16 +10,13 @@ import numpy as np
 from rdxcli.datasets.arrayfiles import split_key
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import InputError, UsageError
-from rdxcli.numerics.seeding import generator
+from rdxcli.methods.difference.yardsticks import yardstick
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.resolve import is_model, resolve_representation, resolve_with_logits
 from rdxcli.services.base import parse_units
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.predicted import Predictions, predictions_of_heads, read_predictions
-
-YARDSTICKS = ("halves", "jitter")
-JITTER = 0.1  # of the spread of each feature
 
 
 def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
@@ -88,10 +85,7 @@ def read_reference(options: CompareOptions, joined: Joined) -> Joined | None:
 
 
 def built_in(name: str, joined: Joined, seed: int) -> Joined:
-    """A natural yardstick made of the first model itself.
-
-    ``halves``: two random halves of its dimensions, which two networks half as wide could be. ``jitter``: the model and
-    a copy with noise of a tenth of each feature's spread.
+    """A yardstick made of the first model itself, see `rdxcli.methods.difference.yardsticks`.
 
     Raises
     ------
@@ -99,21 +93,11 @@ def built_in(name: str, joined: Joined, seed: int) -> Joined:
         Halves of a single dimension.
     """
     side = joined.a
-    rng = generator(seed, "yardstick", name)
-    values = np.asarray(side.values, dtype=np.float64)
-    if name == "halves":
-        if side.d < 2:
-            raise InputError(f"--yardstick halves: {side.name} has one dimension", "give --yardstick jitter")
-        order = rng.permutation(side.d)
-        halves = [np.sort(part) for part in (order[: side.d // 2], order[side.d // 2 :])]
-        pair = [
-            replace(side, values=values[:, part], name=f"{side.name}, {which} half of its dimensions")
-            for part, which in zip(halves, ("one", "the other"), strict=True)
-        ]
-    else:
-        noisy = values + JITTER * values.std(axis=0) * rng.standard_normal(values.shape)
-        pair = [side, replace(side, values=noisy, name=f"{side.name} with noise of {JITTER:.0%}")]
-    return replace(joined, a=pair[0], b=pair[1], notes=[])
+    pair = yardstick(name, side.values, seed)
+    if pair is None:
+        raise InputError(f"--yardstick {name}: {side.name} has one dimension", "give --yardstick jitter")
+    a, b = (replace(side, values=values, name=f"{side.name}{what}") for values, what in pair)
+    return replace(joined, a=a, b=b, notes=[])
 
 
 def told_apart(*sides: tuple[Representation, str | Representation]) -> list[Representation]:

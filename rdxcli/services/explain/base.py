@@ -8,13 +8,12 @@ from typing import Any
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
 from rdxcli.concepts.scorer import missing_downloads
-from rdxcli.datasets.arrays import is_array
 from rdxcli.errors import MissingDataError, UsageError
 from rdxcli.progress import human_bytes
 from rdxcli.records import Representation
 from rdxcli.representations.extract import plan
 from rdxcli.representations.options import ExtractOptions
-from rdxcli.representations.resolve import array_file, columns_taken, resolve_representation
+from rdxcli.representations.resolve import columns_taken, names_array, resolve_representation
 from rdxcli.services.base import Analysis, parse_units
 from rdxcli.services.explain.options import ExplainOptions, LayerOptions
 
@@ -117,7 +116,7 @@ def _described(options: ExplainOptions) -> str | None:
     """What stands in place of a model: rows, columns, and which columns of a table were taken for what."""
     source = options.activations
     if isinstance(source, str):
-        if not is_array(array_file(source, options.selection.root)):
+        if not names_array(source, options.selection.root):
             return source
         source = representation(options, spatial=True)
     return None if source is None else f"{source.name}, {source.n} rows of {source.d}{columns_taken(source)}"
