@@ -82,6 +82,10 @@ def installed(module: str) -> bool:
         return False
 
 
+class OutOfTimeError(RdxError):
+    """A part of the work took longer than a person allowed."""
+
+
 class GateError(RdxError):
     """A threshold given by the user (``--fail-above``) was not met."""
 

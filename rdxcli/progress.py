@@ -7,8 +7,11 @@ front end (the command line) calls `set_tracker`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+from rdxcli.errors import OutOfTimeError
 
 log = logging.getLogger("rdxcli")
 
@@ -43,6 +46,37 @@ def track(description: str, total: int | None = None, unit: str = "rows") -> Abs
         What a step is, for the rate that is shown.
     """
     return _tracker(description, total, unit)
+
+
+_deadline: tuple[float, float] | None = None
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Context in which long loops end when ``seconds`` are over; None sets no limit."""
+    global _deadline
+    before, _deadline = _deadline, None if seconds is None else (time.monotonic() + seconds, seconds)
+    try:
+        yield
+    finally:
+        _deadline = before
+
+
+def out_of_time() -> bool:
+    """Whether the limit of `time_limit` is reached: for loops that have something to give when they end early."""
+    return _deadline is not None and time.monotonic() > _deadline[0]
+
+
+def check_time() -> None:
+    """For every turn of a long loop.
+
+    Raises
+    ------
+    OutOfTimeError
+    """
+    if out_of_time():
+        assert _deadline is not None
+        raise OutOfTimeError(f"it took longer than {human_seconds(_deadline[1])}")
 
 
 def human_bytes(size: float) -> str:

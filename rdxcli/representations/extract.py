@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from rdxcli.artifacts import Artifact, check_reuse, join
+from rdxcli.artifacts import Artifact, Request, check_reuse, join
 from rdxcli.engines.feed import PREFETCH
 from rdxcli.engines.local import WRITES
 from rdxcli.engines.ranks import Rank
@@ -105,13 +105,15 @@ def extract(options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], N
     if rank.count > 1:
         log.info("rank %d of %d (%s)", rank.index, rank.count, rank.source)
     made = zip(job.layers, job.folders, job.requests, strict=True)
-    fresh = [layer for layer, folder, request in made if options.force or check_reuse(folder, request) is None]
+    forced = {layer: options.force or (options.renew and _other(folder, request)) for layer, folder, request in made}
+    made = zip(job.layers, job.folders, job.requests, strict=True)
+    fresh = [layer for layer, folder, request in made if forced[layer] or check_reuse(folder, request) is None]
     if fresh and before is not None:
         before(output_shapes(job))
     if fresh and rank.index == 0 and not options.allow_random:
         check_repeatable(job, fresh)  # before anything is claimed: others need not wait for it
     drafts = {
-        layer: join(folder, request, force=options.force)
+        layer: join(folder, request, force=forced[layer])
         for layer, folder, request in zip(job.layers, job.folders, job.requests, strict=True)
     }
     left = make_layers(job, {layer: draft for layer, draft in drafts.items() if not draft.reused}, rank)
@@ -123,6 +125,16 @@ def extract(options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], N
         _opened(layer, drafts[layer].result, folder, drafts[layer].reused, job.options.strict)
         for layer, folder in zip(job.layers, job.folders, strict=True)
     ]
+
+
+def _other(folder: Path, request: Request) -> bool:
+    """Whether an artifact is there that was made from something else."""
+    try:
+        check_reuse(folder, request)
+    except ArtifactError:
+        log.info("replacing %s, which was made from something else", folder)
+        return True
+    return False
 
 
 def plan(options: ExtractOptions) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class ExtractOptions:
         More failed images than this end the run.
     run : str, optional
         Name of the last folder instead of the pooling's.
+    renew : bool
+        Replace activations that were made from something else, such as older weights of the same name.
     untrained : bool
         Accept random weights.
     allow_random : bool
@@ -82,3 +84,4 @@ class ExtractOptions:
     outputs: Path = Path("outputs")
     run: str | None = None
     force: bool = False
+    renew: bool = False

@@ -53,6 +53,7 @@ def resolve_representation(
     untrained: bool = False,
     dtype: str = "float32",
     before: Callable[[list[tuple[int, ...]]], None] | None = None,
+    renew: bool = False,
 ) -> Representation:
     """The representation that ``text`` names.
 
@@ -82,6 +83,8 @@ def resolve_representation(
         Of the weights and the computation of a model.
     before : callable, optional
         See `rdxcli.representations.extract.extract`.
+    renew : bool
+        Replace activations of a model that were made from something else.
 
     Raises
     ------
@@ -106,6 +109,7 @@ def resolve_representation(
         layers=(layer,) if layer else (),
         pool=pool,
         dtype=dtype,
+        renew=renew,
         run=_of_precision(pool, dtype),
         selection=selection,
         outputs=outputs,
@@ -128,6 +132,7 @@ def resolve_with_logits(
     device: str = "auto",
     force: bool = False,
     dtype: str = "float32",
+    renew: bool = False,
 ) -> tuple[Representation, Representation | None]:
     """The representation of a model as `resolve_representation` gives it, and the logits of its classifier.
 
@@ -138,6 +143,7 @@ def resolve_with_logits(
         layers=(layer, "output"),
         pool=pool,
         dtype=dtype,
+        renew=renew,
         run=_of_precision(pool, dtype),
         selection=selection or SelectionOptions(),
         outputs=outputs,

@@ -272,3 +272,26 @@ def test_half_precision_is_no_change_and_lives_beside_full(tmp_path: Path) -> No
     wrong = rdx_here("compare", "digits-cnn-m35", "digits-cnn", "--dtype", "float8", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "bfloat16" in wrong.stderr
+
+
+def test_new_weights_under_the_old_name_are_read_again(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from rdxcli.models import load
+
+    model = "file:new.safetensors?arch=mnist_cnn&input_size=8&scale=255&mean=0.5&std=0.5"
+    state = {name: value.numpy() for name, value in load("digits-cnn").module.state_dict().items()}
+    arguments = ("compare", "digits-cnn", model, "--dataset", "digits", "--sample", "200", "--no-test", *QUICK)
+    scores = []
+    for night, change in enumerate((0.0, 0.3)):
+        rng = np.random.default_rng(0)
+        noise = {name: change * rng.normal(size=value.shape) * (value.ndim > 1) for name, value in state.items()}
+        noisy = {name: torch.tensor(value * (1 + noise[name]), dtype=torch.float32) for name, value in state.items()}
+        save_file(noisy, tmp_path / "new.safetensors")
+        done = rdx_here(*arguments, "--fail-on", "flips>1%", cwd=tmp_path)
+        assert done.returncode == (3 if night else 0), done.stderr
+        scores.append(json.loads(done.stdout)["scores"]["mutual_knn"])
+    assert scores[0] == 1.0 > scores[1]
+    done = rdx_here(*arguments, "--run", "again", cwd=tmp_path)  # the same weights, without a gate
+    assert done.returncode == 0, done.stderr

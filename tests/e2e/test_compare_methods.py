@@ -113,3 +113,27 @@ def test_concepts_of_a_scoreboard_have_p_values(arrays: Path, tmp_path: Path) ->
     assert all(concept["p_value"] is not None and concept["stability"] is not None for concept in first["concepts"])
     assert all(concept["p_value"] is None for concept in second["concepts"])
     assert first["difference"] == second["difference"] == document["difference"]
+
+
+def test_a_method_that_takes_too_long_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(80, 6)))
+    slow = ("--param", "sae.epochs=1000000", "--param", "usae.epochs=100000", "--param", "usae.tolerance=0")
+    arguments = ("compare", "a.npy", "b.npy", "--no-test", "--bootstraps", "0", "--method", "rdx,sae,usae,pca", *slow)
+    done = rdx_here(*arguments, "--budget", "0.3s", "--json", "--outputs", "outputs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    methods = {one["method"]: one for one in json.loads(done.stdout)["methods"]}
+    assert "took longer than" in methods["sae"]["error"]
+    assert all(methods[name]["error"] is None for name in ("rdx", "usae", "pca"))
+    assert any("the time was over" in note for note in methods["usae"]["notes"])
+    wrong = rdx_here(*arguments, "--budget", "soon", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "write 60s" in wrong.stderr
+
+
+def test_the_universal_autoencoder_stops_when_its_loss_falls_no_more() -> None:
+    values = np.random.default_rng(1).normal(size=(30, 3))
+    short = USAE(n_clusters=1, epochs=600, tolerance=0.9, batch_size=30).fit(values, values[:, ::-1] ** 2)
+    assert len(short.history_) == 200
+    assert "200 of 600 epochs" in short.notes_[-1]

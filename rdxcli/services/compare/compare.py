@@ -72,6 +72,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs(test=options.test, reference=measured)
         check_metadata(options)
+        _ = options.seconds  # refused now, not after the first method
         self.estimators = make_estimators(options)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
@@ -124,8 +125,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def _free(self, folder: Path) -> Path:
         """The folder, or what ``--on-change`` wants where it holds a run made from something else."""
         request, number, options = self.request(), 1, self.options
-        gated = bool(options.fail_on) or options.fail_above is not None
-        policy = options.on_change or ("new" if gated else "fail")
+        policy = options.policy
         while not options.force and policy != "fail":
             place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
             try:
@@ -151,7 +151,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision)
         else:
             [(_, estimator)] = self.estimators.items()
-            fit(estimator, options.method, joined, supervision)
+            fit(estimator, options.method, joined, supervision, options.seconds)
             test, difference = difference_of(options, estimator, joined, self.reference)
             record = make_record(
                 options,

@@ -11,7 +11,7 @@ from rdxcli.methods.difference.significance import difference_test
 from rdxcli.methods.difference.verdict import DifferenceTest, Outcome
 from rdxcli.methods.registry import get, names
 from rdxcli.parameters import declared
-from rdxcli.progress import track
+from rdxcli.progress import time_limit, track
 from rdxcli.representations.joining import Joined
 from rdxcli.services.base import estimator_parameters
 from rdxcli.services.compare.guidance import Supervision
@@ -88,10 +88,16 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     return estimator
 
 
-def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision) -> None:
-    """Fit an estimator on the two representations."""
+def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision, seconds: float | None = None) -> None:
+    """Fit an estimator on the two representations, within some seconds if they are given.
+
+    Raises
+    ------
+    OutOfTimeError
+        It takes longer and has nothing to show before its end.
+    """
     given = supervision.fit_options if takes_guidance(estimator) else {}
-    with track(f"explain with {method}", None, "steps"):
+    with track(f"explain with {method}", None, "steps"), time_limit(seconds):
         estimator.fit(joined.a.values, joined.b.values, **given)
 
 

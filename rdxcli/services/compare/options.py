@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,8 @@ class CompareOptions(WithShortcuts):
     guidance : {"none", "labels", "classifier", "outcome"}
     align : bool
         Take away what a linear map can explain first.
+    budget : str, optional
+        Time that the fit of one method may take; see `seconds`.
     planted : str, optional
         Classes that a model is known to merge, see `rdxcli.methods.difference.planted.planted_difference`.
     fail_on : sequence of str
@@ -270,6 +273,9 @@ class CompareOptions(WithShortcuts):
         panel=METHOD,
         parameter="approximate",
     )
+    budget: str | None = option(
+        "Time of one method of a scoreboard, like 60s or 5min: one that is not done then is left out.", panel=METHOD
+    )
     planted: str | None = option(
         "Labels that a model is known to merge, for scores: 3,5 (the first) or b:3,5.", panel=METHOD
     )
@@ -286,3 +292,25 @@ class CompareOptions(WithShortcuts):
     seed: int = 0
     device: str = "auto"
     force: bool = False
+
+    @property
+    def policy(self) -> str:
+        """What ``on_change`` is: a gate runs every night, on files of the same name."""
+        gated = bool(self.fail_on) or self.fail_above is not None
+        return self.on_change or ("new" if gated else "fail")
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget.
+
+        Raises
+        ------
+        UsageError
+            Not a time.
+        """
+        if self.budget is None:
+            return None
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|sec|m|min|h)?\s*", self.budget)
+        if match is None or float(match[1]) == 0.0:
+            raise UsageError(f"--budget {self.budget}: this is no time", "write 60s, 5min or 1h")
+        return float(match[1]) * {"m": 60.0, "min": 60.0, "h": 3600.0}.get(match[2] or "s", 1.0)

@@ -55,7 +55,7 @@ def run_all(
     for name, estimator in estimators.items():
         started = time.perf_counter()
         try:
-            fit(estimator, name, joined, supervision)
+            fit(estimator, name, joined, supervision, options.seconds)
         except (ValueError, RdxError) as error:
             reason = " ".join(str(getattr(error, "message", error)).split())
             log.warning("%s cannot run: %s", name, reason)

@@ -52,6 +52,7 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
             device=options.device,
             force=options.force,
             dtype=options.dtype,
+            renew=options.policy != "fail",
         )
         for text, layer, _ in sides
     ]
@@ -190,4 +191,5 @@ def read_side(
         device=options.device,
         force=options.force,
         dtype=options.dtype,
+        renew=options.policy != "fail",
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.progress import check_time
 
 
 @dataclass
@@ -142,6 +143,7 @@ def train_sae(
     out = Trained(weights)
     steps = 0
     for _ in range(epochs):
+        check_time()
         total = 0.0
         for batch in batches(X, batch_size, generator):
             with torch.no_grad():
@@ -267,6 +269,7 @@ def train_topk(
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
     out = Trained(weights)
     for _ in range(epochs):
+        check_time()
         losses = []
         for batch in batches(X, batch_size, None):
             with torch.no_grad():

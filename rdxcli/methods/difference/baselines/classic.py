@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from rdxcli.methods.difference.baselines.base import Baseline, check_dimensions
 from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.progress import check_time
 
 TINY = 1e-9  # keeps the multiplicative updates away from 0 / 0
 
@@ -208,6 +209,7 @@ def convex_nmf(
     G = (onehot + 0.01) / np.bincount(assignment, minlength=k)[assignment][:, None]
     errors: list[float] = []
     for _ in range(max_iter):
+        check_time()
         PG, NG = parts(G)
         U = U * np.sqrt((PG + U @ (G.T @ NG)) / (NG + U @ (G.T @ PG) + TINY))
         PU, NU = parts(U)
@@ -263,6 +265,7 @@ def semi_nmf(X: np.ndarray, U: np.ndarray, max_iter: int = 100) -> tuple[np.ndar
 
     V = np.empty((U.shape[1], X.shape[1]))
     for _ in range(max_iter):
+        check_time()
         V = np.linalg.pinv(U.T @ U) @ (U.T @ X)
         cross, inner = parts(X @ V.T), parts(V @ V.T)
         U = U * np.sqrt((cross[0] + U @ inner[1]) / (cross[1] + U @ inner[0] + TINY))

@@ -20,11 +20,12 @@ from rdxcli.methods.difference.baselines.autoencoders import batches, keep_top
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, torch_generator
-from rdxcli.progress import track
+from rdxcli.progress import out_of_time, track
 
 TINY = 1e-10
 MOMENTUM, EPSILON = 0.1, 1e-5  # of batch normalisation, torch's defaults
 START_LR = 1e-6
+PATIENCE = 100  # epochs that are compared with as many before
 ANALYSIS_BATCH = 32  # of the original
 
 Weights = dict[str, Tensor]
@@ -43,6 +44,9 @@ class USAE(Baseline):
     top_k : int, default 32
         Active latents per image; at most the number of latents.
     epochs : int, default 2000
+    tolerance : float, default 0.01
+        Training ends when the mean loss of a hundred epochs is not lower by this share than that of the hundred before;
+        0, and ``compat``, make all epochs.
     batch_size : int, default 500
     lr, final_lr : float, default 5e-4 and 1e-6
         Linear warm-up over one epoch, then a cosine.
@@ -72,6 +76,7 @@ class USAE(Baseline):
         factor: int = 8,
         top_k: int = 32,
         epochs: int = 2000,
+        tolerance: float = 0.01,
         batch_size: int = 500,
         lr: float = 5e-4,
         final_lr: float = 1e-6,
@@ -87,6 +92,7 @@ class USAE(Baseline):
         self.factor = factor
         self.top_k = top_k
         self.epochs = epochs
+        self.tolerance = tolerance
         self.batch_size = batch_size
         self.lr = lr
         self.final_lr = final_lr
@@ -122,7 +128,15 @@ class USAE(Baseline):
             clip=self.clip,
             auxiliary=self.auxiliary,
             generator=torch_generator(self.random_state, "usae", "batches"),
+            patience=0 if self.compat else PATIENCE * per_epoch,
+            tolerance=self.tolerance,
         )
+        if len(self.history_) < len(sequence):
+            made, why = (
+                len(self.history_) // per_epoch,
+                "the time was over" if out_of_time() else "the loss fell no more",
+            )
+            self.notes_.append(f"the training ended after {made} of {self.epochs} epochs: {why}")
         full = [usae_codes(X, w, k, training=self.compat).numpy() for X, w in zip(data, weights, strict=True)]
         analysed = full
         if self.compat:
@@ -241,6 +255,8 @@ def train_usae(
     clip: float,
     auxiliary: float,
     generator: torch.Generator,
+    patience: int = 0,
+    tolerance: float = 0.0,
 ) -> tuple[list[Weights], list[float]]:
     """Each step encodes a batch of one model and decodes it for both.
 
@@ -253,6 +269,10 @@ def train_usae(
     start : two mappings of weights
     sequence : (steps,) int array
         Which model encodes at each step; the number of steps follows from its length.
+    patience : int
+        Steps whose mean loss is compared with that of as many before; 0 makes all steps.
+    tolerance : float
+        Share by which it must be lower for the training to go on.
 
     Returns
     -------
@@ -299,7 +319,17 @@ def train_usae(
             made[model] += 1
             history.append(loss.item())
             advance(1)
+            if out_of_time() or (patience and _flat(history, patience, tolerance)):
+                break
     return [{name: value.detach() for name, value in one.items()} for one in weights], history
+
+
+def _flat(history: list[float], patience: int, tolerance: float) -> bool:
+    """Whether the last ``patience`` losses are hardly lower than those before."""
+    if len(history) % patience or len(history) < 2 * patience:
+        return False
+    before, now = np.mean(history[-2 * patience : -patience]), np.mean(history[-patience:])
+    return bool(now > (1.0 - tolerance) * before)
 
 
 @dataclass(frozen=True)
