@@ -26,6 +26,12 @@ def runner() -> ModuleType:
 PROMISED = {
     "arrays": ["difference found", "close together in `after`: west 9"],
     "first": ["difference found", "images closer in digits-cnn-m35: {'5'", "digits.html"],
+    "gate": [
+        "careful: no difference found (changed at all)",
+        "careless exit code 3",
+        "careful exit code 0",
+        "went wrong",
+    ],
     "mistake": ["taken for a", "times as many as by chance"],
     "sae": ["explained variance 0.8", "mean share of the top label"],
     "units": ["own unit 0.8"],

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from helpers import rdx_here
 
+from rdxcli.methods.difference.baselines.usae import USAE
+
 QUICK = ["--no-test", "--bootstraps", "0", "--json"]
 SMALL = [
     *("--param", "sae.epochs=3", "--param", "topk-sae.epochs=3", "--param", "usae.epochs=3"),

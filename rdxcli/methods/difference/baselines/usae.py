@@ -132,10 +132,8 @@ class USAE(Baseline):
             tolerance=self.tolerance,
         )
         if len(self.history_) < len(sequence):
-            made, why = (
-                len(self.history_) // per_epoch,
-                "the time was over" if out_of_time() else "the loss fell no more",
-            )
+            why = "the time was over" if out_of_time() else "the loss fell no more"
+            made = len(self.history_) // per_epoch
             self.notes_.append(f"the training ended after {made} of {self.epochs} epochs: {why}")
         full = [usae_codes(X, w, k, training=self.compat).numpy() for X, w in zip(data, weights, strict=True)]
         analysed = full
