@@ -3,7 +3,7 @@
 from typing import Any
 
 from rdxcli import SCHEMA_VERSION
-from rdxcli.progress import human_bytes
+from rdxcli.progress import human_bytes, human_seconds
 from rdxcli.representations.options import ExtractOptions
 
 from .options import SAMPLES_FAILED, Session, command
@@ -87,12 +87,14 @@ def _lines(plan: dict[str, Any]) -> str:
         for entry in plan["layers"]
     ]
     memory = f", about {human_bytes(plan['peak_memory_bytes'])} of memory" if plan["peak_memory_bytes"] else ""
+    seconds = plan["estimated_seconds"]
+    expected = f", about {human_seconds(seconds)} here (from the first images)" if seconds is not None else ""
     return "\n".join(
         [
             f"extract {plan['model']} from {plan['images']} images of {plan['dataset']}",
             *layers,
             f"  {human_bytes(plan['bytes_on_disk'])} on disk, {human_bytes(plan['bytes_on_disk_while_running'])} while "
-            f"running{memory}",
+            f"running{memory}{expected}",
             f"  device {plan['device']}, dtype {plan['dtype']}, batch {plan['batch_size']}, workers {plan['workers']}",
         ]
     )

@@ -545,6 +545,7 @@ def _holder(path: Path) -> str:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_MISSING_WORDS = ("no such file or directory", "os error 2)")
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "os error 28", "os error 122")
 
 
@@ -567,7 +568,11 @@ def disk_trouble(error: BaseException, folder: Path) -> ArtifactError | None:
 
 def _gone(error: BaseException, partial: Path) -> ArtifactError | None:
     """What to say when ``error`` came because somebody removed the folder that was written into; else None."""
-    if isinstance(error, RdxError) or not isinstance(error, Exception) or partial.exists():
+    if isinstance(error, RdxError) or not isinstance(error, Exception):
+        return None
+    # a folder goes file by file, and itself last
+    within = any(str(place) in str(error) for place in (partial, partial.resolve()))
+    if partial.exists() and not (within and any(words in str(error).lower() for words in _MISSING_WORDS)):
         return None
     return ArtifactError(f"{partial} has gone: somebody removed it", "run the same command again")
 

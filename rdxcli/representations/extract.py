@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 
 from rdxcli.artifacts import Artifact, Request, check_reuse, join
-from rdxcli.engines.feed import PREFETCH
-from rdxcli.engines.local import WRITES
 from rdxcli.engines.ranks import Rank
-from rdxcli.engines.shards import ShardPlan
 from rdxcli.engines.sharing import Engine, ShareDone, still_made
 from rdxcli.errors import ArtifactError
 from rdxcli.progress import log
 from rdxcli.representations.extraction import (
     SAMPLES,
-    Job,
     check_repeatable,
     count_values,
     make_layers,
+    measured,
     on_engine,
     output_shapes,
+    peak_memory,
     prepare,
 )
 from rdxcli.representations.options import ExtractOptions
@@ -111,7 +108,7 @@ def extract(options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], N
     if fresh and before is not None:
         before(output_shapes(job))
     if fresh and rank.index == 0 and not options.allow_random:
-        check_repeatable(job, fresh)  # before anything is claimed: others need not wait for it
+        job = replace(job, pace=check_repeatable(job, fresh))  # before anything is claimed: others need not wait for it
     drafts = {
         layer: join(folder, request, force=forced[layer])
         for layer, folder, request in zip(job.layers, job.folders, job.requests, strict=True)
@@ -154,6 +151,8 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
     item = 2 if options.dtype == "float16" else 4
     sizes = [len(job.dataset) * item * count_values(shape) for shape in widths]
     made = sum(size for size, state in zip(sizes, states, strict=True) if state != "reused")
+    todo = [layer for layer, state in zip(job.layers, states, strict=True) if state != "reused"]
+    pace = measured(job, todo) if todo else None
     return {
         "model": job.model.name,
         "dataset": job.dataset.name,
@@ -170,7 +169,8 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
         ],
         "bytes_on_disk": made,
         "bytes_on_disk_while_running": 2 * made,
-        "peak_memory_bytes": _peak_memory(job, sum(item * count_values(shape) for shape in widths)) if made else None,
+        "estimated_seconds": round(pace.seconds(len(job.dataset), job.workers), 1) if pace is not None else None,
+        "peak_memory_bytes": peak_memory(job, sum(item * count_values(shape) for shape in widths)) if made else None,
         "device": job.device,
         "dtype": options.dtype,
         "batch_size": job.batch_size,
@@ -190,13 +190,3 @@ def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: 
                 f"{folder} lacks {len(failures)} images; the first, {first['sample_id']}: {first['error']}"
             )
     return Extracted(layer, folder, artifact, reused, tuple(details["shape"]), failures)
-
-
-def _peak_memory(job: Job, row_bytes: int) -> int:
-    """Bytes at the peak, roughly: this process with its weights, waiting batches, layer outputs, shards in memory."""
-    batch = min(job.batch_size, len(job.dataset))
-    inputs = (2 * PREFETCH + 2) * batch * 4 * count_values(job.model.input_size)
-    largest = max(count_values(layer.shape) for layer in job.model.layers())
-    outputs = 4 * batch * 4 * largest
-    rows = min(ShardPlan.of(len(job.dataset), batch, row_bytes).shard_rows, len(job.dataset))
-    return psutil.Process().memory_info().rss + inputs + outputs + (WRITES + 2) * rows * row_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from rdxcli.artifacts import Draft, Request, wait_time
 from rdxcli.artifacts.layout import activations_folder
 from rdxcli.artifacts.leases import Worker
 from rdxcli.datasets.registry import data_root
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
-from rdxcli.engines.local import RunOptions, RunReport, run_local
+from rdxcli.engines.feed import PREFETCH
+from rdxcli.engines.local import WRITES, RunOptions, RunReport, run_local
 from rdxcli.engines.ranks import RANK_WAIT, Rank
 from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
@@ -26,7 +29,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
 from rdxcli.models.registry import resolve
-from rdxcli.progress import log
+from rdxcli.progress import human_bytes, human_seconds, log
 from rdxcli.representations.options import ExtractOptions
 
 if TYPE_CHECKING:
@@ -38,6 +41,24 @@ CODE = "1"
 
 DATA, SAMPLES = "activations.npy", "samples.parquet"
 _REPEATED = 8  # images that are run twice
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long an image takes, from a few of them.
+
+    Parameters
+    ----------
+    decoding, computing : float
+        Seconds for one image: on one thread, and in the model.
+    """
+
+    decoding: float
+    computing: float
+
+    def seconds(self, images: int, workers: int) -> float:
+        """For so many: threads decode while the model computes, so the slower of the two counts."""
+        return images * max(self.computing, self.decoding / max(1, workers))
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,7 @@ class Job:
     batch_size: int
     workers: int
     description: dict[str, Any]
+    pace: Pace | None = None
 
     @property
     def device(self) -> str:
@@ -163,6 +185,10 @@ def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
 
 def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], worker: Worker) -> RunReport:
     options = job.options
+    expected = f", about {human_seconds(job.pace.seconds(plan.n, job.workers))}" if job.pace is not None else ""
+    shapes = dict(zip(job.layers, output_shapes(job), strict=True))
+    item = 2 if options.dtype == "float16" else 4
+    size = sum(plan.n * item * count_values(shapes[layer]) for layer in stores)
     how = RunOptions(
         workers=job.workers,
         batch_size=options.batch_size,
@@ -172,7 +198,8 @@ def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], wo
         wait=wait_time(default=RANK_WAIT if rank.count > 1 else math.inf),
     )
     log.info(
-        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d, shards %d",
+        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d, shards %d; %s, "
+        "about %s of memory%s",
         ", ".join(stores),
         job.model.name,
         len(job.dataset),
@@ -182,6 +209,9 @@ def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], wo
         plan.batch_size if options.batch_size is None else options.batch_size,
         job.workers,
         len(plan),
+        human_bytes(size),
+        human_bytes(peak_memory(job, sum(item * count_values(shapes[layer]) for layer in stores))),
+        expected,
     )
     if options.engine == "ray":
         return _run_on_ray(job, plan, stores, how)
@@ -230,8 +260,40 @@ def _details(job: Job, layer: str, done: Assembled, report: RunReport) -> dict[s
     }
 
 
-def check_repeatable(job: Job, layers: Sequence[str]) -> None:
-    """Run the first images twice, from the file to the layers.
+def measured(job: Job, layers: Sequence[str]) -> Pace | None:
+    """How long the first images take; None when none of them can be read."""
+    with ActivationTask(job.model, job.dataset, layers, job.options.pool) as task:
+        rows = _first_readable(task, min(_REPEATED, job.batch_size))
+        if not rows:
+            return None
+        _activations(task, rows[:1])  # the first pass through a network prepares much
+        return _timed(task, rows)[1]
+
+
+def _timed(task: ActivationTask, rows: list[int]) -> tuple[dict[str, np.ndarray], Pace]:
+    begun = time.perf_counter()
+    if task.whole_batches:
+        rows = list(range(len(rows)))
+        batch = task.prepare_batch(range(len(rows)))
+    else:
+        batch = task.collate([task.prepare(row) for row in rows])
+    decoded = time.perf_counter()
+    values = task.fetch(task.run(batch))
+    return values, Pace((decoded - begun) / len(rows), (time.perf_counter() - decoded) / len(rows))
+
+
+def peak_memory(job: Job, row_bytes: int) -> int:
+    """Bytes at the peak, roughly: this process with its weights, waiting batches, layer outputs, shards in memory."""
+    batch = min(job.batch_size, len(job.dataset))
+    inputs = (2 * PREFETCH + 2) * batch * 4 * count_values(job.model.input_size)
+    largest = max(count_values(layer.shape) for layer in job.model.layers())
+    outputs = 4 * batch * 4 * largest
+    rows = min(ShardPlan.of(len(job.dataset), batch, row_bytes).shard_rows, len(job.dataset))
+    return psutil.Process().memory_info().rss + inputs + outputs + (WRITES + 2) * rows * row_bytes
+
+
+def check_repeatable(job: Job, layers: Sequence[str]) -> Pace | None:
+    """Run the first images twice, from the file to the layers; the second time says how long they take.
 
     Raises
     ------
@@ -241,14 +303,16 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> None:
     with ActivationTask(job.model, job.dataset, layers, job.options.pool) as task:
         rows = _first_readable(task, min(_REPEATED, job.batch_size))
         if not rows:
-            return
+            return None
         try:
-            once, again = (_activations(task, rows) for _ in range(2))
+            once = _activations(task, rows)
+            again, pace = _timed(task, rows)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             task.recover()
-            once, again = (_activations(task, rows[:1]) for _ in range(2))
+            once = _activations(task, rows[:1])
+            again, pace = _timed(task, rows[:1])
     tolerance = 1e-3 if job.options.dtype == "float32" else 2e-2
     for layer in layers:
         first, second = once[layer].astype(np.float64), again[layer].astype(np.float64)
@@ -260,6 +324,7 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> None:
                 "dropout that is on in evaluation, F.dropout without training=self.training? "
                 "`rdx extract --allow-random` takes it as it is",
             )
+    return pace
 
 
 def _activations(task: ActivationTask, rows: list[int]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -536,3 +537,15 @@ def test_real_weights_on_real_images(shared: Path, tmp_path: Path) -> None:
         expected = [int(row["expected_top1"]) for row in csv.DictReader(stream)][:24]
     assert logits.shape == (24, 1000)
     assert np.mean(logits.argmax(1) == expected) >= 0.95
+
+
+def test_time_and_memory_are_said_before_the_start(world: Path) -> None:
+    planned = rdx_here(*arguments(world, "--dry-run", "--json"))
+    job = json.loads(planned.stdout)["jobs"][0]
+    assert 0 < job["estimated_seconds"] < 600
+    assert not (world / "outputs").exists()
+    done = rdx_here(*arguments(world))
+    line = next(line for line in done.stderr.splitlines() if line.startswith("extracting "))
+    assert re.search(r"shards \d+; [\d.]+ \w+, about [\d.]+ MB of memory, about \d+ (s|min)$", line), line
+    again = json.loads(rdx_here(*arguments(world, "--dry-run", "--json")).stdout)["jobs"][0]
+    assert again["estimated_seconds"] is None  # there is nothing to do

@@ -382,6 +382,10 @@ def test_a_folder_that_somebody_removes(tmp_path: Path) -> None:
             work(error, remove=True)
     with pytest.raises(RuntimeError, match="other"):
         work(RuntimeError("other"), remove=False)
+    # the removal has come as far as what is written into, and not yet to the folder itself
+    path = tmp_path / "run.partial" / "checkpoints" / ".tmpq"
+    with pytest.raises(ArtifactError, match="somebody removed it"):
+        work(RuntimeError(f'I/O error: No such file or directory (os error 2) at path "{path}"'), remove=False)
 
 
 def test_what_a_dead_process_was_writing_is_no_part_of_the_artifact(tmp_path: Path) -> None:
