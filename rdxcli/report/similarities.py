@@ -87,11 +87,20 @@ def _chance_line(document: Mapping[str, Any]) -> str:
 
 
 def _pair_line(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    row, column = pair["row"], pair["column"]
-    score, most = document["measures"]["score"]["values"][row][column], limit(document, row, column)
+    """The verdict on a pair, with the number that decides it and what chance gives for that number."""
+    row, column, difference = pair["row"], pair["column"], pair["difference"]
     names = f"{_place(document, 'rows', row)} and {_place(document, 'columns', column)}"
+    if sentences := difference.get("sentences"):
+        return f"{pair['why']}: {names}: {difference['verdict']}. {sentences[0]}"
+    score, most = document["measures"]["score"]["values"][row][column], limit(document, row, column)
     beside = "" if most is None else f"; two read-outs of either at most {most:.3f}"
-    return f"{pair['why']}: {names}: score {score:.3f}{beside}; {pair['difference']['verdict']}"
+    return f"{pair['why']}: {names}: score {score:.3f}{beside}; {difference['verdict']}"
+
+
+def _verdict(difference: Mapping[str, Any]) -> str:
+    """The verdict in a cell, with the number that decided it where one did."""
+    by = difference.get("found_by") or []
+    return difference["verdict"] + (f" by the {' and the '.join(by)}" if by else "")
 
 
 def _reference_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -168,7 +177,7 @@ def table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]
                 values["cka"][pair["row"]][pair["column"]],
                 values["score"][pair["row"]][pair["column"]],
                 document["measures"]["score"]["read_outs"]["rows"][pair["row"]]["mean"],
-                pair["difference"]["verdict"],
+                _verdict(pair["difference"]),
                 *(_strongest(pair, side) for side in "ba"),
             ]
             for pair in document["pairs"]
