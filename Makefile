@@ -7,7 +7,7 @@ PROGRAM := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 TESTS ?= tests
 
-.PHONY: demo test test-fast lint bench chaos lowest locked lock docs site coverage clean
+.PHONY: demo test test-fast lint bench chaos lowest locked lock docs mlflow-server site coverage clean
 
 $(PROGRAM): pyproject.toml .ci/install
 	$(PYTHON) .ci/install $(VENV)
@@ -61,6 +61,13 @@ docs: $(STAMP)
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_schemas.py
 
+# a server for tests/e2e/test_tracking.py, in an environment of its own: it wants other versions than rdx has
+mlflow-server: $(STAMP)
+	test -x .venv-mlflow/bin/python || $(PYTHON) -m venv .venv-mlflow
+	.venv-mlflow/bin/python -m pip install --quiet mlflow
+	$(PYTHON) .ci/install $(VENV) dev,ray,mlflow,wandb,trackio
+	$(BIN)/python -m pytest tests/e2e/test_tracking.py
+
 # the site in build/site; tutorials run, warnings are errors
 site: $(STAMP)
 	$(PYTHON) .ci/install $(VENV) dev,ray,site
@@ -71,4 +78,4 @@ coverage: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=rdxcli --cov-branch --cov-report=term --cov-report=html:build/coverage $(TESTS)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info
+	rm -rf $(VENV) .venv-lowest .venv-mlflow build *.egg-info

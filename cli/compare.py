@@ -1,8 +1,13 @@
 """``rdx compare``: what two models see differently."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from rdxcli.services.compare.options import CompareOptions
 
-from .options import SAMPLES_FAILED, Session, command
+from .options import COMMON, SAMPLES_FAILED, LogOption, Session, command
 
 
 @command(
@@ -19,7 +24,17 @@ from .options import SAMPLES_FAILED, Session, command
     ],
     options=CompareOptions,
 )
-def compare(session: Session, options: CompareOptions) -> None:
+def compare(
+    session: Session,
+    options: CompareOptions,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            "--junit", help="Write the gates as a JUnit file, for test viewers.", dir_okay=False, rich_help_panel=COMMON
+        ),
+    ] = None,
+    log: LogOption = None,
+) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
 
     Each side is a model, an array of shape (n, d) or the artifact of `rdx extract`. Says whether there is a difference
@@ -28,7 +43,9 @@ def compare(session: Session, options: CompareOptions) -> None:
     """
     from rdxcli.report.scoreboard import table
     from rdxcli.services.compare import compare as service
+    from rdxcli.services.tracking import tracker
 
+    log_to = tracker(log)
     if session.dry_run:
         session.plan("compare", service.analysis(options).plan())
         return
@@ -41,6 +58,9 @@ def compare(session: Session, options: CompareOptions) -> None:
     for line in outcome.lines:
         session.sink.message(line)
     session.sink.result(str(outcome.artifact.path), document)
+    if junit is not None:
+        junit.write_text(service.as_junit(outcome, options), "utf-8")
+    log_to(outcome.artifact, document)
     service.check_gates(outcome, options)
     if document["samples"].get("failed"):
         session.exit(SAMPLES_FAILED)

@@ -2,7 +2,7 @@
 
 from rdxcli.services.explain.options import ExplainOptions
 
-from .options import Session, command
+from .options import LogOption, Session, command
 
 
 @command(
@@ -16,12 +16,15 @@ from .options import Session, command
     options=ExplainOptions,
     own=("per_class",),
 )
-def explain(session: Session, options: ExplainOptions) -> None:
+def explain(session: Session, options: ExplainOptions, log: LogOption = None) -> None:
     """Say what a unit, a direction, a region or an embedding responds to, and how far that can be trusted."""
     from rdxcli.services.explain import dispatch as service
+    from rdxcli.services.tracking import tracker
 
+    log_to = tracker(log)
     if session.dry_run:
         session.plan(f"explain with {options.method}", service.plan(options))
         return
     outcome = service.explain(options)
     session.show(outcome)
+    log_to(outcome.artifact, outcome.document)

@@ -671,3 +671,13 @@ def read_stdin(value: str) -> str:
         if line.strip():
             return line.strip()
     raise UsageError("`-` reads a path from standard input, which is empty")
+
+
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        help="Log the result to a tracker: mlflow:URI, wandb:PROJECT or trackio:PROJECT.",
+        rich_help_panel=COMMON,
+    ),
+]

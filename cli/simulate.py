@@ -2,7 +2,7 @@
 
 from rdxcli.services.simulate.options import SimulateOptions
 
-from .options import Session, command
+from .options import LogOption, Session, command
 
 
 @command(
@@ -14,10 +14,12 @@ from .options import Session, command
     ],
     options=SimulateOptions,
 )
-def simulate(session: Session, options: SimulateOptions) -> None:
+def simulate(session: Session, options: SimulateOptions, log: LogOption = None) -> None:
     """Score explanations of units by how well they predict the units' activations on held-out images."""
     from rdxcli.services.simulate import simulate as service
+    from rdxcli.services.tracking import tracker
 
+    log_to = tracker(log)
     if session.dry_run:
         session.plan("simulate", service.plan(options))
         return
@@ -26,3 +28,4 @@ def simulate(session: Session, options: SimulateOptions) -> None:
     for line in outcome.lines:
         session.sink.message(line)
     session.sink.result(str(outcome.artifact.path), outcome.document)
+    log_to(outcome.artifact, outcome.document)

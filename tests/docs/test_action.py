@@ -25,7 +25,7 @@ def test_the_gate(limit: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "rdx").write_text(f'#!/bin/sh\nexec {sys.executable} -m rdxcli "$@"\n', "utf-8")
     (tmp_path / "rdx").chmod(0o755)
     said = tmp_path / "said"
-    given = {"A": "old.npy", "B": "new.npy", "LIMIT": limit, "OPTIONS": "--k 2 --bootstraps 2"}
+    given = {"A": "old.npy", "B": "new.npy", "LIMIT": limit, "OPTIONS": "--k 2 --bootstraps 2", "JUNIT": "my gates.xml"}
     paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_OUTPUT": str(said)}
     done = subprocess.run(
         ["bash", "-e", "-c", step["run"]], cwd=tmp_path, env={**os.environ, **paths, **given}, check=False, timeout=300
@@ -33,3 +33,4 @@ def test_the_gate(limit: str, code: int, tmp_path: Path) -> None:
     assert done.returncode == code
     folder = said.read_text("utf-8").strip().removeprefix("artifact=")
     assert (tmp_path / folder / "manifest.json").exists()
+    assert f'failures="{int(code == 3)}"' in (tmp_path / "my gates.xml").read_text("utf-8")

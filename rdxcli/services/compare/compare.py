@@ -22,6 +22,7 @@ from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
 from rdxcli.report.comparison import described_lines, shown_name, verdict_lines
+from rdxcli.report.junit import Case, junit
 from rdxcli.report.properties import property_lines
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, names_array, open_activations
@@ -275,6 +276,22 @@ def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
     return SimilaritiesAnalysis(options) if asks_for_many(options) else CompareAnalysis(options)
 
 
+def gates_of(outcome: Outcome, options: CompareOptions) -> dict[str, str | None]:
+    """Every gate of the options, as it was given, and why it is not met; None when it is."""
+    gates = parse_gates(options.fail_on, options.fail_above)
+    return {gate.option: gate.reason(outcome.document) for gate in gates}
+
+
+def as_junit(outcome: Outcome, options: CompareOptions) -> str:
+    """The gates as test cases, or the verdict as one that passes."""
+    document = outcome.document
+    sides = " and ".join(str(document[side]["name"]) for side in ("a", "b") if isinstance(document.get(side), Mapping))
+    difference = document.get("difference") or {}
+    said = "\n".join([f"verdict: {difference.get('verdict')}", *difference.get("sentences", []), *outcome.lines])
+    cases = [Case(gate, reason, said) for gate, reason in gates_of(outcome, options).items()]
+    return junit(f"rdx compare {sides}", cases or [Case("compared", None, said)])
+
+
 def check_gates(outcome: Outcome, options: CompareOptions) -> None:
     """Fail when a gate of the options is not met.
 
@@ -283,8 +300,7 @@ def check_gates(outcome: Outcome, options: CompareOptions) -> None:
     GateError
         With every reason (exit code 3).
     """
-    gates = parse_gates(options.fail_on, options.fail_above)
-    reasons = [reason for gate in gates if (reason := gate.reason(outcome.document)) is not None]
+    reasons = [reason for reason in gates_of(outcome, options).values() if reason is not None]
     if reasons:
         raise GateError("; ".join(reasons))
 
