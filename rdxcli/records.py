@@ -224,6 +224,8 @@ class Comparison(Result):
         Churn, flips and accuracy, in all, by class and by concept; empty without predictions and labels.
     properties : mapping
         What the images of each concept share; empty where nothing is known of the images.
+    patches : mapping
+        Where in the images of each concept both models see something alike, when asked for.
     scoreboard : mapping
         Of several methods: ``{method, lead, methods}``.
     """
@@ -238,6 +240,7 @@ class Comparison(Result):
     samples: Mapping[str, Any] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
+    patches: Mapping[str, Any] = field(default_factory=dict)
     scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
@@ -254,6 +257,7 @@ class Comparison(Result):
             "samples": self.samples,
             "predictions": self.predictions,
             "properties": self.properties,
+            **({"patches": self.patches} if self.patches else {}),
             **self.scoreboard,
         }
 

@@ -158,6 +158,7 @@ def _view(
         "directions": directions,
         **_scores(document["scores"]),
         "map_data": _map_data(document, arrays),
+        "patches": _patches(document, arrays),
         "provenance": [
             {"name": "command", "value": command},
             {"name": "seed", "value": document["seed"]},
@@ -387,6 +388,31 @@ def _map_data(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         "names": [clean(name) for name in names.tolist()],
         "labels": _pack(codes),
     }
+
+
+def _patches(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """What the script needs to show which places each model finds alike: packed (p, p) bytes by concept and model."""
+    found = document.get("patches")
+    if not found:
+        return None
+    return {
+        "sides": {side: {**told, "name": document[side]["name"]} for side, told in found["sides"].items()},
+        "others": found["others"],
+        "concepts": {
+            name: {
+                "images": told["images"],
+                **{
+                    side: {**told[side], "values": _packed_bytes(arrays[f"patches_{side}.{name}"])}
+                    for side in found["sides"]
+                },
+            }
+            for name, told in found["concepts"].items()
+        },
+    }
+
+
+def _packed_bytes(values: np.ndarray) -> str:
+    return base64.b64encode(gzip.compress(np.ascontiguousarray(values).tobytes(), 6, mtime=0)).decode()
 
 
 def _pack(values: np.ndarray | str) -> str:

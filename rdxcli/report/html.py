@@ -83,7 +83,7 @@ def render(template: str, **values: Any) -> str:
     """The page of ``template``, with style sheet and scripts inside."""
     static = resources.files("rdxcli.report") / "static"
     style = Markup((static / "style.css").read_text("utf-8"))
-    scripts = ("maps.js", "cards.js", "heatmaps.js")
+    scripts = ("maps.js", "cards.js", "heatmaps.js", "patches.js")
     script = Markup("\n".join((static / name).read_text("utf-8") for name in scripts))
     page = _environment().get_template(template)
     return page.render(style=style, script=script, version=__version__, **values)

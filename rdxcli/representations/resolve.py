@@ -110,7 +110,7 @@ def resolve_representation(
         pool=pool,
         dtype=dtype,
         renew=renew,
-        run=_of_precision(pool, dtype),
+        run=of_precision(pool, dtype),
         selection=selection,
         outputs=outputs,
         device=device,
@@ -144,7 +144,7 @@ def resolve_with_logits(
         pool=pool,
         dtype=dtype,
         renew=renew,
-        run=_of_precision(pool, dtype),
+        run=of_precision(pool, dtype),
         selection=selection or SelectionOptions(),
         outputs=outputs,
         device=device,
@@ -157,7 +157,7 @@ def resolve_with_logits(
     return _flat(found[0], False, pool), logits if logits.source.get("classifier") and logits.values.ndim == 2 else None
 
 
-def _of_precision(pool: str, dtype: str) -> str | None:
+def of_precision(pool: str, dtype: str) -> str | None:
     """Activations of half precision live beside those of full precision."""
     return None if dtype == "float32" else f"{pool}-{dtype}"
 

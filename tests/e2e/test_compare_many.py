@@ -167,3 +167,22 @@ def test_columns_of_tables_are_chosen_in_a_comparison(files: Path, tmp_path: Pat
     document = json.loads(done.stdout)
     assert (document["a"]["d"], document["b"]["d"]) == (5, 4)
     assert document["samples"]["by"] == "id"
+
+
+def test_where_in_the_images(files: Path, tmp_path: Path) -> None:
+    arguments = ("digits-cnn-m35", "digits-cnn", "--sample", "120", "--k", "1", "--patches", *QUICK)
+    document = _run(files, tmp_path, *arguments, "--device", "cpu")
+    sides, concepts = document["patches"]["sides"], document["patches"]["concepts"]
+    assert sides["a"]["grid"] == sides["b"]["grid"]
+    assert set(concepts) == {f"{c['closer_in']}{c['index']}" for c in document["concepts"]}
+    arrays = np.load(Path(document["artifact"]) / "arrays.npz")
+    places = concepts["a1"]["images"] * int(np.prod(sides["a"]["grid"]))
+    assert arrays["patches_a.a1"].shape == (places, places)
+    assert concepts["a1"]["a"]["boxes"][0] == [0, 0, 1, 1]
+    path = Path(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip())
+    text, _ = browse(path, tmp_path)
+    assert text.count('<details class="patches">') == len(concepts)
+    flat = rdx_here("compare", *arguments, "--layer-b", "fc", "--outputs", tmp_path)
+    assert "has no places" in flat.stderr
+    arrays_only = rdx_here("compare", "seed3.npy", "seed4.npy", "--patches", "--outputs", tmp_path, cwd=files)
+    assert "is no model" in arrays_only.stderr

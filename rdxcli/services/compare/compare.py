@@ -32,6 +32,7 @@ from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
 from rdxcli.services.compare.predicted import Predictions, prediction_lines, predictions_document
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
@@ -74,6 +75,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             gate.needs(test=options.test, reference=measured)
         check_metadata(options)
         _ = options.seconds  # refused now, not after the first method
+        check_patches(options)
         self.estimators = make_estimators(options)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
@@ -88,6 +90,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "bootstraps": options.bootstraps,
             "yardstick": options.yardstick,
             "properties": options.properties,
+            "patches": options.patches,
         }
 
     def gather(self) -> Mapping[str, Any]:
@@ -100,6 +103,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)
+        self.readers = open_patches(options, self.joined)
         self.known = read_known(options, self.joined)
         # Files are read now; a model embeds in `compute`, from texts and images that are read now.
         self.embedded = self.namer.embed(self.joined) if self.namer is not None and self.namer.model is None else None
@@ -174,6 +178,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
             arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}
             record = replace(record, predictions=found, arrays=arrays)
+        if self.readers is not None:
+            patches, more = patches_of(self.readers, record, joined, options.seed)
+            record = replace(record, patches=patches, arrays={**record.arrays, **more})
         shared, columns = shared_properties(self.known, record, joined.a.labels, predictions, draft.path)
         record = replace(record, properties=shared)
         write_images(draft.path / "images.csv", record, evaluation.neighbours, columns)

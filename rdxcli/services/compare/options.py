@@ -159,6 +159,8 @@ class CompareOptions(WithShortcuts):
         Take away what a linear map can explain first.
     budget : str, optional
         Time that the fit of one method may take; see `seconds`.
+    patches : bool
+        Compare places of the images of each concept.
     planted : str, optional
         Classes that a model is known to merge, see `rdxcli.methods.difference.planted.planted_difference`.
     fail_on : sequence of str
@@ -275,6 +277,12 @@ class CompareOptions(WithShortcuts):
     )
     budget: str | None = option(
         "Time of one method of a scoreboard, like 60s or 5min: one that is not done then is left out.", panel=METHOD
+    )
+    patches: bool = option(
+        "Where in the images? On the page a click on a place shows what each model finds like it (two models, layers "
+        "with places).",
+        "--patches",
+        default=False,
     )
     planted: str | None = option(
         "Labels that a model is known to merge, for scores: 3,5 (the first) or b:3,5.", panel=METHOD
