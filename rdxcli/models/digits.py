@@ -50,7 +50,7 @@ RECIPE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Variant:
     """How one variant is trained. Adam with OneCycleLR on shuffled batches, as in the published experiments.
 
     Parameters
@@ -84,15 +84,15 @@ class Recipe:
         return 20 if self.new_labels else 10
 
 
-RECIPES: dict[str, Recipe] = {
-    "": Recipe("plain"),
-    "m35": Recipe("m35", relabel=(5, 3)),
-    "m49": Recipe("m49", relabel=(9, 4)),
-    "hflip": Recipe("hflip", flip="h"),
-    "hflip-nl": Recipe("hflip-nl", flip="h", new_labels=True),
-    "vflip": Recipe("vflip", flip="v"),
-    "vflip-nl": Recipe("vflip-nl", flip="v", new_labels=True),
-    "early": Recipe("plain", stop=58),
+RECIPES: dict[str, Variant] = {
+    "": Variant("plain"),
+    "m35": Variant("m35", relabel=(5, 3)),
+    "m49": Variant("m49", relabel=(9, 4)),
+    "hflip": Variant("hflip", flip="h"),
+    "hflip-nl": Variant("hflip-nl", flip="h", new_labels=True),
+    "vflip": Variant("vflip", flip="v"),
+    "vflip-nl": Variant("vflip-nl", flip="v", new_labels=True),
+    "early": Variant("plain", stop=58),
 }
 
 
@@ -137,7 +137,7 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
     return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
 
 
-def training_set(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def training_set(recipe: Variant) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 8, 8) uint8 and labels (n,) int64 that a recipe trains on."""
     images, labels = digit_images()
     if recipe.relabel is not None:
@@ -150,12 +150,12 @@ def training_set(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def train(recipe: Recipe, seed: int, name: str = "digits-cnn") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Train one variant.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Variant
     seed : int
     name : str
         For progress.
@@ -286,7 +286,7 @@ def obtain(variant: str = "", seed: int = 0) -> Trained:
     return Trained(state, recipe.classes, facts, path)
 
 
-def _read(path: Path, recipe: Recipe) -> Trained | None:
+def _read(path: Path, recipe: Variant) -> Trained | None:
     """A cached file, or None when there is none or it is damaged."""
     if not path.is_file():
         return None

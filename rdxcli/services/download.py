@@ -70,7 +70,7 @@ class DownloadOptions:
 
 
 @dataclass
-class Outcome:
+class Downloaded:
     """What was done, name by name, and what failed."""
 
     root: Path
@@ -92,7 +92,7 @@ class Outcome:
         }
 
 
-def download(options: DownloadOptions, ask: Ask | None = None) -> Outcome:
+def download(options: DownloadOptions, ask: Ask | None = None) -> Downloaded:
     """Bring everything that was asked for onto this machine.
 
     Parameters
@@ -103,7 +103,7 @@ def download(options: DownloadOptions, ask: Ask | None = None) -> Outcome:
 
     Returns
     -------
-    Outcome
+    Downloaded
         With several names, the failure of one does not stop the others; with one it is raised.
 
     Raises
@@ -113,7 +113,7 @@ def download(options: DownloadOptions, ask: Ask | None = None) -> Outcome:
     RdxError
     """
     settings, recipes = _resolve(options)
-    outcome = Outcome(settings.root)
+    outcome = Downloaded(settings.root)
     for recipe in recipes:
         try:
             outcome.downloads.append(_one(recipe, settings, options, ask))
@@ -454,4 +454,4 @@ def _say(recipe: Recipe, status: str, folder: Path) -> None:
     log.info("%s", words[status])
 
 
-__all__ = ["DownloadOptions", "Outcome", "check", "download", "listing", "plan"]
+__all__ = ["DownloadOptions", "Downloaded", "check", "download", "listing", "plan"]

@@ -41,13 +41,13 @@ from rdxcli.methods.difference.grids import STRATEGIES, choose_images
 from rdxcli.methods.difference.grouping import CLUSTERINGS, group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.landmarks import difference_among
-from rdxcli.methods.difference.results import Concept, DirectionResult
+from rdxcli.methods.difference.results import DifferenceGroup, DirectionResult
 from rdxcli.methods.difference.sides import Sides, pair_sides, taken
 from rdxcli.methods.estimator import Estimator, clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 
-__all__ = ["RDX", "Concept", "DirectionResult"]
+__all__ = ["RDX", "DifferenceGroup", "DirectionResult"]
 
 APPROXIMATE = ("auto", "never", "always")
 LEAST_LANDMARKS = 50

@@ -10,7 +10,7 @@ from rdxcli.methods.difference.graph import Direction
 
 
 @dataclass(frozen=True)
-class Concept:
+class DifferenceGroup:
     """One group of images that one model holds together and the other keeps apart.
 
     Attributes
@@ -63,10 +63,10 @@ class DirectionResult:
         return "a" if self.direction == "01" else "b"
 
     @property
-    def concepts(self) -> list[Concept]:
+    def concepts(self) -> list[DifferenceGroup]:
         """Without label 0, the largest mean affinity first; in the order of labels where methods have no affinity."""
         every = [
-            Concept(label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label])
+            DifferenceGroup(label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label])
             for label in range(1, len(self.sizes))
         ]
         return sorted(every, key=lambda concept: (-np.nan_to_num(concept.affinity), concept.label))

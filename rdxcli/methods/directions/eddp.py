@@ -31,7 +31,7 @@ from .alignment import frozen
 from .base import Directions, closed_form_signals
 from .constraints import AugmentedLagrangian
 from .independence import ClusterFilters, dependence, independent_filters, settle, varying_filters
-from .learning import Alignment, Problem, SignalMode, Solutions, fitting_threads, polish, refine
+from .learning import Alignment, LearningProblem, SignalMode, Solutions, fitting_threads, polish, refine
 from .losses import scores
 from .mirror import candidates
 from .recipes import Step, recipe
@@ -277,7 +277,7 @@ class EDDP(Directions):
             chosen = replace(chosen, b=trained.b[[best]], M=trained.M[[best]])
         return replace(chosen, terms={**trained.take([best]).terms, **chosen.terms})
 
-    def _choose(self, problem: Problem, found: list[Solutions], use_independence: bool) -> Solutions:
+    def _choose(self, problem: LearningProblem, found: list[Solutions], use_independence: bool) -> Solutions:
         """Distinct starting points for (d), ranked by how well they do with thresholds and margins fitted."""
         n_detectors = self.n_directions
         pool: list[Solutions] = []
@@ -302,7 +302,7 @@ class EDDP(Directions):
         kept = ranked.take(keep)
         return replace(kept, M=kept.M.clamp(0.05, START_MARGIN))
 
-    def _independent(self, problem: Problem, one: Solutions, name: str) -> list[Solutions]:
+    def _independent(self, problem: LearningProblem, one: Solutions, name: str) -> list[Solutions]:
         """The independent filters of the clusters of one solution of (a), found in two ways, if they can be."""
         n_detectors = self.n_directions
         b, M = one.b.expand(1, n_detectors), one.M.expand(1, n_detectors)
@@ -318,7 +318,7 @@ class EDDP(Directions):
             if found is not None
         ]
 
-    def _refine(self, problem: Problem, start: Solutions, step: Step, signals: SignalMode | None) -> Solutions:
+    def _refine(self, problem: LearningProblem, start: Solutions, step: Step, signals: SignalMode | None) -> Solutions:
         if signals == "anchored":
             step = replace(step, weights={**step.weights, "anchor": 1.0})
         return refine(
@@ -333,7 +333,7 @@ class EDDP(Directions):
             self.batch_images,
         )
 
-    def _sharpen(self, problem: Problem, solutions: Solutions) -> tuple[Solutions, list[bool]]:
+    def _sharpen(self, problem: LearningProblem, solutions: Solutions) -> tuple[Solutions, list[bool]]:
         """Move each solution to the independent filters next to it, if they are well determined and really near."""
         taken = []
         parts = []
@@ -371,7 +371,7 @@ class EDDP(Directions):
             self.notes_.append(f"detectors {crowded.tolist()} are active at more than half of the positions")
 
 
-def _for(problem: Problem, step: Step, n_directions: int) -> Problem:
+def _for(problem: LearningProblem, step: Step, n_directions: int) -> LearningProblem:
     return replace(problem, tau=step.tau, rho=step.largest_share(n_directions))
 
 
@@ -385,7 +385,7 @@ def _alike(X: Tensor, old: Tensor, new: Tensor) -> bool:
     return bool(((before * after).sum(1) > 0.8 * before.norm(dim=1) * after.norm(dim=1)).all())
 
 
-def _polish_parts(problem: Problem, solutions: Solutions, steps: int, most: int = 8_000_000) -> Solutions:
+def _polish_parts(problem: LearningProblem, solutions: Solutions, steps: int, most: int = 8_000_000) -> Solutions:
     """Fit thresholds and margins to frozen filters; the merit afterwards ranks the solutions.
 
     The objective is like that of SPEC section 6.4, item 8, but without the sparsity bound and with loose bounds on the

@@ -127,7 +127,7 @@ class Solutions:
 
 
 @dataclass(frozen=True)
-class Problem:
+class LearningProblem:
     """Data and constants that every step shares.
 
     Attributes
@@ -152,7 +152,7 @@ class Problem:
     sharpness: float
     kappa: tuple[float, float]
 
-    def images(self, chosen: Tensor) -> Problem:
+    def images(self, chosen: Tensor) -> LearningProblem:
         """The same problem on some of the images."""
         X = self.X.reshape(self.X.shape[0], self.n_images, -1)[:, chosen].reshape(self.X.shape[0], -1)
         return replace(self, X=X, n_images=len(chosen), head=None if self.head is None else self.head.images(chosen))
@@ -227,7 +227,7 @@ class _Loop:
 
 
 def search(
-    problem: Problem,
+    problem: LearningProblem,
     T: Tensor,
     n_directions: int,
     n_starts: int,
@@ -271,7 +271,7 @@ def search(
 
 
 def refine(
-    problem: Problem,
+    problem: LearningProblem,
     start: Solutions,
     steps: int,
     rate: float,
@@ -300,7 +300,7 @@ def refine(
         free = normalize(S0, dim=-1).clone().requires_grad_()
         parameters.append(free)
 
-    def evaluate(on: Problem) -> dict[str, Tensor]:
+    def evaluate(on: LearningProblem) -> dict[str, Tensor]:
         W, M = normalize(V, dim=-1), softplus(m)
         out = (W.reshape(-1, W.shape[2]) @ on.X).reshape(*W.shape[:2], -1)
         residual = out - b.unsqueeze(-1)
@@ -335,7 +335,7 @@ def refine(
 
 
 def polish(
-    problem: Problem, start: Solutions, steps: int, rate: float, combine: AugmentedLagrangian, narrowest: float
+    problem: LearningProblem, start: Solutions, steps: int, rate: float, combine: AugmentedLagrangian, narrowest: float
 ) -> Solutions:
     """Fit thresholds and margins only, filters frozen; the merit afterwards tells true from mirror solutions.
 

@@ -23,7 +23,7 @@ from rdxcli.numerics.seeding import torch_generator
 from .alignment import Head, HeadOnShift, frozen
 from .base import Directions, closed_form_signals
 from .features import FeatureSpace, as_maps
-from .learning import Problem, Solutions, fitting_threads, search
+from .learning import LearningProblem, Solutions, fitting_threads, search
 from .recipes import Step, recipe
 
 MODES = ("global", "whiten", "channel")
@@ -35,7 +35,7 @@ class Workspace:
 
     X: Tensor
     space: FeatureSpace
-    problem: Problem
+    problem: LearningProblem
 
     @classmethod
     def of(
@@ -64,7 +64,7 @@ class Workspace:
         if head is not None:
             basis = (space.Q * space.unit).float().to(device)
             on_device = HeadOnShift(head, X.to(device), basis, clamp)
-        problem = Problem(
+        problem = LearningProblem(
             space.reduce(X).to(device),
             len(X),
             on_device,
@@ -76,7 +76,7 @@ class Workspace:
         )
         return cls(X, space, problem)
 
-    def sample(self, n_images: int | None, generator: torch.Generator) -> Problem:
+    def sample(self, n_images: int | None, generator: torch.Generator) -> LearningProblem:
         """The problem on a random choice of images, in their order."""
         if n_images is None or n_images >= self.problem.n_images:
             return self.problem
@@ -91,7 +91,7 @@ class Workspace:
         return W, b, M
 
 
-def starts_for(n_directions: int, problem: Problem, most: int = 16, budget: float = 2e8) -> int:
+def starts_for(n_directions: int, problem: LearningProblem, most: int = 16, budget: float = 2e8) -> int:
     """How many starts fit into one batch: ``most`` on small problems, fewer when a step would cost too much."""
     k, P = problem.X.shape
     cost = n_directions * P * max(k, 8)
@@ -224,7 +224,7 @@ class UIBE(Directions):
 
 
 def search_all(
-    problem: Problem,
+    problem: LearningProblem,
     space: FeatureSpace,
     n_directions: int,
     modes: Sequence[str],

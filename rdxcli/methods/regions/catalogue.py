@@ -24,7 +24,7 @@ SPARSE_COST = 10.0  # time of one multiplication of the sparse product in units 
 
 
 @dataclass(frozen=True, eq=False)
-class Concept:
+class MergedRegion:
     """Overlapping regions and the one that stands for them.
 
     Attributes
@@ -71,7 +71,7 @@ def merge_regions(
     overlap: float = 0.5,
     within: np.ndarray | None = None,
     min_support: int = 1,
-) -> list[Concept]:
+) -> list[MergedRegion]:
     """Merge regions that overlap into a catalogue.
 
     The region that overlaps most others leads the first concept and takes them; the next leader is the one with most
@@ -92,7 +92,7 @@ def merge_regions(
 
     Returns
     -------
-    list of Concept
+    list of MergedRegion
         By falling number of merged regions, then in the order of leading.
 
     Raises
@@ -115,7 +115,7 @@ def merge_regions(
     degree = sets.degrees(overlap)
     order = np.lexsort((sets.first_target, -sets.sizes, -degree))
     free = np.ones(len(sets), dtype=bool)
-    concepts: list[Concept] = []
+    concepts: list[MergedRegion] = []
     for leader in order:
         if not free[leader]:
             continue
@@ -127,7 +127,8 @@ def merge_regions(
         concepts.append(sets.concept(leader, taken, shares))
     concepts.sort(key=lambda concept: -len(concept.targets))
     return [
-        Concept(i, concept.region, concept.targets, concept.overlap, concept.core) for i, concept in enumerate(concepts)
+        MergedRegion(i, concept.region, concept.targets, concept.overlap, concept.core)
+        for i, concept in enumerate(concepts)
     ]
 
 
@@ -188,13 +189,13 @@ class _Sets:
             out[rows] = (self.overlaps(np.arange(len(self))[rows]) >= overlap) @ self.weight
         return out
 
-    def concept(self, leader: int, taken: np.ndarray, shares: np.ndarray) -> Concept:
+    def concept(self, leader: int, taken: np.ndarray, shares: np.ndarray) -> MergedRegion:
         region = self.groups[leader][0]
         merged = [one.target for group in taken for one in self.groups[group]]
         targets = [region.target, *sorted(target for target in merged if target != region.target)]
         weight = self.weight[taken]
         votes = np.asarray(self.matrix[taken].T @ weight)
-        return Concept(
+        return MergedRegion(
             0,
             region,
             np.array(targets, dtype=np.int64),

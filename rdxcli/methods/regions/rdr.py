@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.estimator import Estimator
-from rdxcli.methods.regions.catalogue import Concept, merge_regions
+from rdxcli.methods.regions.catalogue import MergedRegion, merge_regions
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.distances import METRICS, nearest_features
 from rdxcli.methods.regions.region import EMPTY, UNBOUNDED, Region, build_region, membership
@@ -64,7 +64,7 @@ class RDR(Estimator):
     targets_ : (r,) int64
     regions_ : list of Region
         One per target, in their order.
-    concepts_ : list of Concept
+    concepts_ : list of MergedRegion
         The catalogue of merged regions.
     labels_ : Labels
     notes_ : list of str
@@ -183,7 +183,7 @@ class RDR(Estimator):
                 for found in zip(chunk, *self._neighbours(configurations, chunk, features), strict=True):
                     self.regions_.append(self._region(*found))
                     advance(1)
-        self.concepts_: list[Concept] = merge_regions(
+        self.concepts_: list[MergedRegion] = merge_regions(
             self.regions_, n, overlap=self.merge_overlap, min_support=self.min_support
         )
         self.notes_ = [*configurations.notes, *self._remarks()]
@@ -210,7 +210,7 @@ class RDR(Estimator):
 
     def documents(self, *, merged: bool = False) -> list[dict[str, Any]]:
         """``regions`` of the result document: one entry per target, or one per concept."""
-        entries: list[Region] | list[Concept] = self.concepts_ if merged else self.regions_
+        entries: list[Region] | list[MergedRegion] = self.concepts_ if merged else self.regions_
         return [entry.document(self.configurations_) for entry in entries]
 
     def _neighbours(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from rdxcli.methods.regions.catalogue import Concept, jaccard, merge_regions
+from rdxcli.methods.regions.catalogue import MergedRegion, jaccard, merge_regions
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.rdr import RDR
 from rdxcli.methods.regions.region import Region
@@ -28,7 +28,7 @@ class Subclass:
 
     Attributes
     ----------
-    concept : Concept
+    concept : MergedRegion
         Its region's rule says what the subclass is.
     rows : (r,) int64
         Members that are of the class, in the order of the region's members.
@@ -40,7 +40,7 @@ class Subclass:
         Finer labels of ``rows``, when given, the most frequent first.
     """
 
-    concept: Concept
+    concept: MergedRegion
     rows: np.ndarray
     share: float
     purity: float

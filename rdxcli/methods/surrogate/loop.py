@@ -19,7 +19,7 @@ from rdxcli.progress import track
 from . import checkpoints
 from .losses import DistillationLoss, LossValue
 from .model import Rows, Surrogate
-from .trainer_data import Batches, Split, Teacher, group, merged
+from .trainer_data import Batches, Parts, Teacher, group, merged
 from .validation import compare
 
 Callback = Callable[[Mapping[str, Any]], None]
@@ -101,7 +101,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     batches: Batches
     teacher: Teacher
-    split: Split
+    split: Parts
     classes: Any
     batch_size: int
     steps: int

@@ -61,7 +61,7 @@ def digest(*arrays: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Split:
+class Parts:
     """Rows for training, for the choice of the best epoch, and for the figures that are reported.
 
     Parameters
@@ -78,7 +78,7 @@ class Split:
     held_out: bool
 
 
-def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Split:
+def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Parts:
     """Hold out two shares of the images; a validation share of 0 validates on the training images.
 
     Parameters
@@ -103,7 +103,7 @@ def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Sp
     if share == 0:
         if test > 0:
             raise ValueError(f"Got test={test} and validation=0, expected images that choose the epoch: validation > 0")
-        return Split(everything, everything, everything, False)
+        return Parts(everything, everything, everything, False)
     held = max(2, round(share * n))
     last = max(2, round(test * n)) if test else 0
     if n - held - last < 2:
@@ -113,7 +113,7 @@ def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Sp
         )
     order = generator(seed, "surrogate", "split").permutation(n)
     validation = np.sort(order[:held])
-    return Split(
+    return Parts(
         np.sort(order[held + last :]), validation, np.sort(order[held : held + last]) if last else validation, True
     )
 

@@ -112,7 +112,7 @@ class SurrogateTrainer:
     best_epoch_ : int
     scores_ : dict
         ``train``, ``validation`` and ``test``: see `validation.compare`.
-    split_ : Split
+    split_ : Parts
     batch_size_, learning_rate_ : int, float
         As used.
     resumed_at_ : (int, int) or None

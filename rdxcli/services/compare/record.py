@@ -10,7 +10,7 @@ import numpy as np
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.planted import describe_planted
 from rdxcli.methods.difference.rdx import RDX
-from rdxcli.methods.difference.results import Concept
+from rdxcli.methods.difference.results import DifferenceGroup
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.methods.difference.whereabouts import whereabouts
@@ -159,12 +159,12 @@ def concepts_of(
     return sorted(concepts, key=lambda concept: concept.closer_in), labels
 
 
-def _strength(concept: Concept, n: int) -> float | None:
+def _strength(concept: DifferenceGroup, n: int) -> float | None:
     """(mean affinity - 1) x share of the images; None for methods without affinities."""
     return None if np.isnan(concept.affinity) else (concept.affinity - 1.0) * concept.size / n
 
 
-def _by_strength(concepts: Sequence[Concept]) -> list[Concept]:
+def _by_strength(concepts: Sequence[DifferenceGroup]) -> list[DifferenceGroup]:
     return sorted(concepts, key=lambda concept: -(_strength(concept, 1) or 0.0))
 
 
