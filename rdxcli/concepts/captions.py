@@ -202,7 +202,7 @@ def _entry(entry: Any, path: Path, number: int) -> tuple[str, list[str]]:
     if sample is None or texts is None:
         found = ", ".join(map(str, list(entry)[:6]))
         raise InputError(f"{path}: entry {number} has {found}, expected an id and captions")
-    listed = [texts] if isinstance(texts, str) else list(texts)
+    listed = list(texts) if isinstance(texts, list | tuple) else [texts]
     raw = [text["raw"] if isinstance(text, Mapping) and "raw" in text else text for text in listed]
     words = [text for text in raw if isinstance(text, str)]
     if len(words) < len(raw):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import string
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,21 @@ from hypothesis import strategies as st
 
 from rdxcli.artifacts import Artifact, Request, create, slug
 from rdxcli.artifacts.layout import model_slug
+from rdxcli.concepts.captions import read_captions
+from rdxcli.datasets.addresses import SCHEMES, Place, address, archive
+from rdxcli.datasets.base import fitting
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.download.catalogue import load_recipe
 from rdxcli.engines.ranks import detect_rank
 from rdxcli.engines.shards import ShardPlan, ShardStore
 from rdxcli.errors import ArtifactError, RdxError, UsageError
-from rdxcli.models import grammar
+from rdxcli.models import grammar, load
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PIXEL = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2\0\1H\xaf\xa4q"
+    b"\0\0\0\0IEND\xaeB`\x82"
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -139,3 +150,112 @@ def test_environments_of_schedulers(environment: dict[str, str]) -> None:
         rank = detect_rank(environment)
         assert 0 <= rank.index < rank.count
         assert sorted(rank.order(7)) == list(range(7))
+
+
+NAMES = st.text(st.characters(blacklist_characters="/\0"), min_size=1, max_size=20).filter(
+    lambda name: name not in (".", "..") and len(name.encode("utf-8", "surrogatepass")) < 200
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=40) | st.tuples(st.sampled_from([*SCHEMES, "zip://"]), st.text(max_size=20)).map("".join))
+@example("zip://::")
+@example("s3://\udce9")
+@example("https://[::1/x")
+def test_addresses(text: str) -> None:
+    found = address(text)
+    assert found in (None, text)
+    if found is not None and "//" not in text.partition("://")[2] and not text.endswith(("/", "/.")):
+        again = address(Path(text))
+        assert again is None or again.partition("://")[0] == text.partition("://")[0]
+    assert Place(text).name
+    assert archive(text) is None or archive(text) == address(str(archive(text)))
+
+
+@FEW
+@given(
+    names=st.lists(NAMES, min_size=1, max_size=5, unique_by=str.lower), kind=st.sampled_from(["files", "tar", "zip"])
+)
+@example(["a:b?c=d.png", "?range=0,1"], "files")
+@example(["\udce9"], "files")
+@example(["::", "a::b"], "zip")
+def test_names_of_files(tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: str) -> None:
+    """Whatever images are called: each is there once, under a name that can be stored, or the failure is said."""
+    place = tmp_path_factory.mktemp("names")
+    wanted = [f"{name}.png" for name in names if not name.startswith(".")]
+    try:
+        if kind == "tar":
+            with tarfile.open(place / "x.tar", "w") as tar:
+                for name in wanted:
+                    entry = tarfile.TarInfo(f"c/{name}")
+                    entry.size = len(PIXEL)
+                    tar.addfile(entry, io.BytesIO(PIXEL))
+        elif kind == "zip":
+            with zipfile.ZipFile(place / "x.zip", "w") as packed:
+                for name in wanted:
+                    packed.writestr(f"c/{name}", PIXEL)
+        else:
+            (place / "c").mkdir()
+            for name in wanted:
+                (place / "c" / name).write_bytes(PIXEL)
+    except (OSError, ValueError, UnicodeError):
+        return  # no name for a file of this system
+    with contextlib.suppress(RdxError):
+        dataset = open_dataset(f"folder:{place if kind == 'files' else place / f'x.{kind}'}")
+        assert len(dataset) <= len(wanted)
+        assert len(set(dataset.sample_ids)) == len(dataset)
+        for row, sample in enumerate(dataset.sample_ids):
+            sample.encode("utf-8")
+            with contextlib.suppress(RdxError):
+                assert dataset.image(row).size == (1, 1)
+        assert len(dataset.fingerprint()) == 64
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return load("digits-cnn", "cpu", untrained=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=string.ascii_lowercase + string.digits + ".[]*:-_/ \0é", max_size=20))
+@example("conv1[0]")
+@example("[0]")
+@example("conv1..")
+@example("*")
+def test_names_of_layers(model: Any, text: str) -> None:
+    try:
+        found = model.layer(text)
+    except UsageError as error:
+        assert len(error.message) < 400  # noqa: PT017
+    else:
+        assert found in {layer.path for layer in model.layers()} | {"output"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.text(max_size=6), min_size=1, max_size=6), patterns=st.text(max_size=12))
+@example(ids=["a"], patterns="[")
+@example(ids=["[a"], patterns="[a")
+@example(ids=["a"], patterns="@")
+def test_patterns_of_ids(ids: list[str], patterns: str) -> None:
+    with contextlib.suppress(RdxError):
+        found = fitting(ids, patterns, "--include", "data")
+        assert found.shape == (len(ids),)
+        assert found.any()
+
+
+@FEW
+@given(content=st.binary(max_size=200), name=st.sampled_from(["x.parquet", "x.arrow", "x.tar.gz", "x.tar", "x.zip"]))
+def test_files_of_images(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RdxError):
+        open_dataset(f"images:{tmp_path / name}")
+
+
+@FEW
+@given(content=st.one_of(st.binary(max_size=60), JSON.map(lambda value: json.dumps(value).encode())))
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.csv", "x.txt"])
+def test_captions(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with contextlib.suppress(RdxError):
+        captions = read_captions(tmp_path / name)
+        assert all(isinstance(text, str) for texts in captions.values() for text in texts)
