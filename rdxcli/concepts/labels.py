@@ -18,6 +18,7 @@ from rdxcli.datasets.registry import open_dataset
 from rdxcli.download.store import content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.concepts import label_concepts, text_lines
+from rdxcli.progress import log
 from rdxcli.records import Representation
 
 
@@ -168,7 +169,8 @@ def class_names(source: Representation, count: int, options: ConceptOptions | No
     """Names of a classifier's outputs.
 
     Those of ``--file classes=FILE`` (one a line; what stands before a tab or comma is enough where the labels say so),
-    else the data set's classes when there are as many, else ``0``, ``1`` ...
+    else the data set's classes when there are as many, else those of ImageNet for the
+    1,000 outputs of a model, else ``0``, ``1`` ...
 
     Raises
     ------
@@ -176,20 +178,42 @@ def class_names(source: Representation, count: int, options: ConceptOptions | No
         The file cannot be read or has another number of lines.
     """
 
-    if options is not None and "classes" in options.files:
-        return _names_file(Path(options.files["classes"]).expanduser(), source, count)
+    lines = named_classes(options, count) if options is not None else None
+    if lines is not None:
+        return _as_labelled(lines, source)
     names = list(open_dataset(source.dataset).class_names or []) if source.dataset else []
-    return [str(name) for name in names] if len(names) == count else [str(i) for i in range(count)]
+    if len(names) == count:
+        return [str(name) for name in names]
+    if count == 1000 and source.source.get("model"):
+        from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+        log.info("1,000 outputs are called as the classes of ImageNet; --file classes=FILE names others")
+        return [str(name) for name in _IMAGENET_CATEGORIES]
+    return [str(i) for i in range(count)]
 
 
-def _names_file(path: Path, source: Representation, count: int) -> list[str]:
+def named_classes(options: ConceptOptions, count: int) -> list[str] | None:
+    """Lines of ``--file classes=FILE``, None without it.
 
+    Raises
+    ------
+    RdxError
+        The file cannot be read or has another number of lines.
+    """
+    if "classes" not in options.files:
+        return None
+    path = Path(options.files["classes"]).expanduser()
     try:
         lines = [line.strip() for line in text_lines(path.read_text("utf-8"))]
     except (OSError, UnicodeDecodeError) as error:
         raise MissingDataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(lines) != count:
         raise InputError(f"{path} has {len(lines)} lines, the model has {count} outputs")
+    return lines
+
+
+def _as_labelled(lines: list[str], source: Representation) -> list[str]:
+    """The lines, or what stands before their tab or comma where the labels are written so."""
     labels = set() if source.labels is None else {str(label) for label in source.labels}
     if not labels or labels <= set(lines):
         return lines

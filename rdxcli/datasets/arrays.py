@@ -39,6 +39,8 @@ _BLOCK = 16 * 2**20  # bytes that are looked at at once
 
 def is_array(text: str) -> bool:
     """Whether ``text`` is written like a file of arrays (``PATH.npz:key``), or is the output folder of another tool."""
+    if text.startswith("file:"):  # weights of a model
+        return False
     return split_key(text) is not None or is_foreign(text)
 
 

@@ -422,3 +422,30 @@ def test_an_interrupted_dictionary_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert "goes on from step 500" in done.stderr
     assert json.loads(done.stdout)["scores"]["dictionary"] == whole["scores"]["dictionary"]
     assert not list(tmp_path.rglob("learning.safetensors"))
+
+
+def test_layer_and_output_are_read_in_one_pass_and_names_of_classes_before_it(tmp_path: Path) -> None:
+    base = ["explain", "--method", "pca", "--model", "digits-cnn", "--limit", 40, "--num-directions", 2]
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    refused = rdx_here(*base, "--file", f"classes={tmp_path / 'two.txt'}", "--outputs", tmp_path / "out")
+    assert refused.returncode == 1
+    assert "two.txt has 2 lines, the model has 10 outputs" in refused.stderr
+    assert not list(tmp_path.rglob("activations.npy"))
+    done = rdx_here(*base, "--outputs", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("extracting")]
+    assert len(said) == 1
+    assert "conv2, output of digits-cnn" in said[0]
+
+
+def test_weights_of_a_model_are_no_array_and_a_thousand_outputs_are_those_of_imagenet() -> None:
+    from rdxcli.concepts.labels import class_names
+    from rdxcli.datasets.arrays import is_array
+    from rdxcli.records import Representation
+
+    assert is_array("acts.safetensors:x")
+    assert not is_array("file:weights.safetensors")
+    assert not is_array("file:weights.safetensors?arch=timm:resnet18")
+    source = Representation(np.zeros((4, 8)), None, "m", source={"model": "file:weights.safetensors"})
+    assert class_names(source, 1000)[340] == "zebra"
+    assert class_names(source, 10)[3] == "3"

@@ -32,7 +32,7 @@ from rdxcli.services.base import Table, estimator_parameters
 from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
-from rdxcli.services.explain.heads import head_of
+from rdxcli.services.explain.heads import head_of, read_with_output
 from rdxcli.services.explain.samples import names_of, target_rows
 from rdxcli.services.explain.stored import check_layer, same_place, stored_artifact
 
@@ -331,6 +331,8 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     """Features and the network above them; ``strict`` refuses to go on without that network."""
     if _is_synthetic(options):
         return _synthetic(options, use_head)
+    if use_head:
+        read_with_output(options, _pool(options))
     source = representation(options, spatial=True, pool=_pool(options))
     head = None
     if use_head and options.model is not None:

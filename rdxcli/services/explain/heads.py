@@ -7,12 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdxcli.concepts.labels import named_classes
 from rdxcli.errors import UsageError
 from rdxcli.models import load
 from rdxcli.services.explain.base import ExplainOptions, representation
 
 if TYPE_CHECKING:
     from rdxcli.records import Representation
+
+
+def read_with_output(options: ExplainOptions, pool: str) -> None:
+    """Extract the layer and the network's output in one pass; names of classes are checked before it.
+
+    Raises
+    ------
+    RdxError
+        Anything that is not there, or a file of names for another number of outputs.
+    """
+    from rdxcli.models.taps import OUTPUT
+    from rdxcli.representations.extract import ExtractOptions, extract
+    from rdxcli.representations.resolve import find_activations
+
+    if options.model is None or options.layer == OUTPUT or find_activations(options.model, options.outputs):
+        return
+    extract(
+        ExtractOptions(
+            model=options.model,
+            layers=(options.layer, OUTPUT),
+            pool=pool,
+            selection=options.selection,
+            outputs=options.outputs,
+            device=options.device,
+            engine="local",
+        ),
+        before=lambda shapes: None if len(shapes[-1]) != 1 else _check_names(options, shapes[-1][0]),
+    )
+
+
+def _check_names(options: ExplainOptions, count: int) -> None:
+    named_classes(options, count)
 
 
 def head_of(options: ExplainOptions, source: Representation) -> Any:
@@ -32,7 +65,7 @@ def head_of(options: ExplainOptions, source: Representation) -> Any:
     if options.model is None or source.layer is None:
         raise UsageError("this needs the model behind the layer", "give --model and --layer")
     rest = RestOfNetwork(load(options.model, device=options.device), source.layer)
-    logits = representation(replace(options, layer="output", pool="auto"))
+    logits = representation(replace(options, layer="output", pool=str(source.source.get("pool") or "auto")))
     rows = np.linspace(0, source.n - 1, min(8, source.n)).astype(int)
     rest.check(np.asarray(source.values[rows], dtype=np.float32), np.asarray(logits.values[rows], dtype=np.float32))
 

@@ -99,7 +99,7 @@ def model_predictions(options: ExplainOptions, source: Representation) -> np.nda
         return given
     if options.model is None:
         raise UsageError("this needs the model's predictions", "give them with --file predictions=FILE")
-    logits = representation(replace(options, layer="output", pool="auto"))
+    logits = representation(replace(options, layer="output", pool=str(source.source.get("pool") or "auto")))
     if ids_of(logits) != ids_of(source):
         raise InputError("the model's output and its layer were read on different samples")
     classes = class_names(source, logits.d, options)
