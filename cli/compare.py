@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from rdxcli.errors import UsageError
 from rdxcli.services.compare.options import CompareOptions
 
 from .options import COMMON, SAMPLES_FAILED, LogOption, Session, command
@@ -16,7 +17,7 @@ from .options import COMMON, SAMPLES_FAILED, LogOption, Session, command
         "rdx compare digits-cnn-m35 digits-cnn --k 3",
         "rdx compare a.npy b.npy --k 3 --labels y.npy --json",
         "rdx compare digits-cnn-m35 digits-cnn --method all",
-        "rdx compare old.npy new.npy --fail-on verdict --fail-on 'score>0.2'",
+        "rdx compare old.npy new.npy --fail-on verdict --fail-on 'score>0.2' --format md",
         "rdx compare digits-cnn-m35 digits-cnn --layers all",
         "rdx compare digits-cnn --layers consecutive",
         "rdx compare digits-cnn-m35 digits-cnn-m49 digits-cnn --pairs 1",
@@ -34,6 +35,10 @@ def compare(
         ),
     ] = None,
     log: LogOption = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="md prints the summary as Markdown, for a comment.", show_default=False),
+    ] = None,
 ) -> None:
     """Show what two models see differently: groups of images that one holds together and the other keeps apart.
 
@@ -41,26 +46,21 @@ def compare(
     at all before it explains one. With --layers, or with more than two models, it says how alike each of them is to
     each other one.
     """
-    from rdxcli.report.scoreboard import table
+    from rdxcli.report.markdown import markdown
     from rdxcli.services.compare import compare as service
     from rdxcli.services.tracking import tracker
 
+    if form not in (None, "md"):
+        raise UsageError(f"unknown format `{form}`", "choose md, or use `rdx visualize` for the others")
     log_to = tracker(log)
     if session.dry_run:
         session.plan("compare", service.analysis(options).plan())
         return
     outcome = service.compare(options)
-    document = dict(outcome.document)
-    if "methods" in document:
-        sides = f"{document['a']['name']} (a) and {document['b']['name']} (b)"
-        session.sink.table(f"scoreboard: {sides}, n = {document['n']:,}", *table(document))
-    session.sink.table(outcome.title, outcome.columns, outcome.rows)
-    for line in outcome.lines:
-        session.sink.message(line)
-    session.sink.result(str(outcome.artifact.path), document)
+    session.show(outcome, markdown(outcome.summary) if form == "md" else None)
     if junit is not None:
         junit.write_text(service.as_junit(outcome, options), "utf-8")
-    log_to(outcome.artifact, document)
+    log_to(outcome.artifact, outcome.document)
     service.check_gates(outcome, options)
-    if document["samples"].get("failed"):
+    if outcome.document["samples"].get("failed"):
         session.exit(SAMPLES_FAILED)

@@ -18,6 +18,9 @@ from rdxcli.report.text import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rdxcli.report.summary import Column
+    from rdxcli.services.base import Outcome
+
 LOG_WIDTH = 140  # columns of tables that go to a file or a pipe
 MESSAGE = 2000  # characters of a line of a message
 SHORT = 8  # cells up to this many characters are never broken into lines
@@ -130,6 +133,24 @@ class Sink:
 
         Console().print(Markdown(text))
 
+    def summary(self, outcome: Outcome) -> None:
+        """What an analysis found: its tables, cut to what people read, then its words."""
+        found = outcome.summary
+        for number, table in enumerate(found.printed()):
+            title = found.title if number == 0 else table.title
+            rows = [
+                [_shown(value, column) for value, column in zip(row, table.columns, strict=True)] for row in table.rows
+            ]
+            self.table(title, [column.name for column in table.columns], rows)
+            if table.left_out:
+                count = len(table.rows) + table.left_out
+                what = table.title.lower() or "rows"
+                self.message(
+                    f"{len(table.rows)} of {count:,} {what} are shown; all of them are in {outcome.artifact.path}"
+                )
+        for line in (*found.lines(), *outcome.lines):
+            self.message(line)
+
     def error(self, message: str, hint: str | None = None) -> None:
         """An error: what is wrong, and in a line of its own what to do."""
         from rich.text import Text
@@ -230,6 +251,15 @@ def _width(stream: Any) -> int | None:
 def _lines(text: str) -> str:
     """A message of one or more lines, each `clean`."""
     return "\n".join(clean(line, MESSAGE) for line in text.split("\n"))
+
+
+def _shown(value: Any, column: Column) -> Any:
+    """A value for the table: numbers stay numbers, so that they are set to the right."""
+    if isinstance(value, tuple | list):
+        return " to ".join(map(_cell, value))
+    if column.unit == "share" and isinstance(value, float):
+        return f"{100 * value:.3g} %"
+    return "-" if value in (None, "") else value
 
 
 def _cell(value: Any) -> str:

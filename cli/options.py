@@ -70,12 +70,10 @@ class Session:
         lines = [title, *(f"  {key.replace('_', ' ')}: {_say(value)}" for key, value in document.items())]
         self.sink.result("\n".join(lines), {"plan": title, **document})
 
-    def show(self, outcome: "Outcome") -> None:
-        """Print a finished analysis: its table and remarks for people, its artifact or document as the result."""
-        self.sink.table(outcome.title, outcome.columns, outcome.rows)
-        for line in outcome.lines:
-            self.sink.message(line)
-        self.sink.result(str(outcome.artifact.path), outcome.document)
+    def show(self, outcome: "Outcome", line: str | None = None) -> None:
+        """Print a finished analysis: its summary for people, its artifact (or ``line``) or document as the result."""
+        self.sink.summary(outcome)
+        self.sink.result(line or str(outcome.artifact.path), outcome.document)
 
     def answer(self, title: str, analysis: "Analysis[Any]") -> Mapping[str, Any] | None:
         """Run an analysis and show it; with ``--dry-run`` say what it would do. The document, if there is one."""

@@ -24,8 +24,6 @@ def simulate(session: Session, options: SimulateOptions, log: LogOption = None) 
         session.plan("simulate", service.plan(options))
         return
     outcome = service.run(options)
-    session.sink.table(outcome.title, outcome.columns, outcome.rows)
-    for line in outcome.lines:
-        session.sink.message(line)
+    session.sink.summary(outcome)
     session.sink.result(str(outcome.artifact.path), outcome.document)
     log_to(outcome.artifact, outcome.document)

@@ -16,6 +16,7 @@ from .options import SAMPLES_FAILED, Session, command
         "rdx compare digits-cnn-m35 digits-cnn -q | rdx visualize - --open",
         "rdx visualize --all --open",
         "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf --width column",
+        "rdx visualize --format md",
     ],
     without=("seed", "device", "run", "dry_run", "wait"),
 )
@@ -31,17 +32,23 @@ def visualize(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", help="html, png, pdf or svg (default: what --to ends in, or html).", show_default=False
+            "--format",
+            help="html, md, csv, json, parquet, png, pdf or svg (default: what --to ends in, or html).",
+            show_default=False,
         ),
     ] = None,
     width: Annotated[str, typer.Option("--width", help="Of a figure: column (3.3 inches) or page (6.9).")] = "page",
     to: Annotated[Path | None, typer.Option("--to", help="Write the report here.", dir_okay=False)] = None,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Of Parquet: the values of every sample too.")] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="All artifacts: missing reports are made, and a page links them.")
     ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Make a report that opens without a network: images, maps, numbers, and how they were made."""
+    """Make a report that opens without a network: images, maps, numbers, and how they were made.
+
+    Several artifacts become one page. Markdown is for a comment on a pull request, CSV and Parquet are for other tools.
+    """
     from rdxcli.errors import UsageError
     from rdxcli.services import visualize as service
 
@@ -57,21 +64,19 @@ def visualize(
     names = [name for given in artifacts or [] for name in (_lines() if given == "-" else [given])]
     chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]
     chosen = chosen or [service.choose(None, session.outputs)]
-    if to is not None and len(chosen) > 1:
-        raise UsageError(f"--to names one file, and {len(chosen)} artifacts are given", "leave it out")
-    reports = [service.render(artifact, session.outputs, form, to, width) for artifact in chosen]
-    documents = [
-        {"report": str(one.path), "artifact": str(one.artifact.path), "format": form, "unread": list(one.unread)}
-        for one in reports
-    ]
-    session.sink.result(
-        "\n".join(str(one.path) for one in reports),
-        documents[0] if len(documents) == 1 else {"reports": documents},
-    )
+    report = service.render(chosen, session.outputs, form, to, width, vectors)
+    paths = [str(one.path) for one in report.artifacts]
+    document = {
+        "report": str(report.path),
+        "artifact": paths[0] if len(paths) == 1 else paths,
+        "format": form,
+        "unread": list(report.unread),
+        "beside": list(map(str, report.beside)),
+    }
+    session.sink.result(str(report.path), document)
     if open_it:
-        for one in reports:
-            typer.launch(one.path.resolve().as_uri())
-    if any(one.unread for one in reports):
+        typer.launch(report.path.resolve().as_uri())
+    if report.unread:
         session.exit(SAMPLES_FAILED)
 
 

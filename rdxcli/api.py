@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import html
 import shutil
 import sys
 import tempfile
@@ -34,6 +33,8 @@ from rdxcli.artifacts import Artifact
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import ArtifactError, UsageError, did_you_mean, near_matches
 from rdxcli.records import Representation
+from rdxcli.report.kinds import summarize
+from rdxcli.report.page import brief
 from rdxcli.representations.memory import from_memory
 from rdxcli.representations.resolve import resolve_representation
 from rdxcli.services.compare import compare as comparing
@@ -119,36 +120,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """A table of what was found, for a notebook; foreign text is escaped."""
-        entries = _entries(self.document)
-        columns = list(dict.fromkeys(key for entry in entries for key in entry))
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_short(entry.get(column)))}</td>" for column in columns) + "</tr>"
-            for entry in entries[:_SHOWN]
-        )
-        more = f"<p>and {len(entries) - _SHOWN} more</p>" if len(entries) > _SHOWN else ""
-        notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.document.get("notes", []))
-        title = html.escape(f"{self.document.get('kind')}: {self.verdict or self.document.get('method')}")
-        return f"<h4>{title}</h4><table><tr>{head}</tr>{body}</table>{more}<ul>{notes}</ul>"
-
-
-_SHOWN = 20
-_LISTS = ("concepts", "followed", "pairs", "units", "regions", "directions", "methods", "images")
-
-
-def _entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The entries of the document that people look at, their plain fields only."""
-    listed: list[Mapping[str, Any]] = next(
-        (document[name] for name in _LISTS if document.get(name) and isinstance(document[name], list)), []
-    )
-    plain = (str, int, float, bool, type(None))
-    return [{key: value for key, value in entry.items() if isinstance(value, plain)} for entry in listed]
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)[:80]
+        return brief(summarize(self.document, self.path))
 
 
 @cache

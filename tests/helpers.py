@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,6 +132,14 @@ def browser() -> str:
     if path is None:
         pytest.skip("install Chromium to run the browser tests")
     return path
+
+
+def whole_page(path: Path | str) -> str:
+    """The text of a page with the rows and cards that it packs, each once."""
+    text = Path(path).read_text("utf-8")
+    parts = [json.loads(gzip.decompress(base64.b64decode(one))) for one in re.findall('data-cards="([^"]+)"', text)]
+    tables = [gzip.decompress(base64.b64decode(one)).decode() for one in re.findall('data-packed="([^"]+)"', text)]
+    return "".join([text, *(card for cards in parts for card in cards[1:]), *tables])
 
 
 def browse(page: Path, folder: Path, width: int = 1240, height: int = 2400) -> tuple[str, Path]:

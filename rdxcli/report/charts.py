@@ -1,18 +1,16 @@
-"""Small charts as inline SVG: distributions, curves, stacked areas."""
+"""Small charts as inline SVG: distributions, curves, stacked areas, scatters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup, escape
 
 from rdxcli.report.palette import NULL, concept_colours
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from rdxcli.report.summary import Chart
+from rdxcli.report.text import clean
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 34, 8, 8, 22
@@ -20,74 +18,93 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 8, 8, 22
 Point = tuple[float, float]
 
 
-def curves(title: str, series: Mapping[str, Sequence[Point]], x_label: str, y_range: Point | None = None) -> Markup:
-    """Lines with dots, one per name.
+def draw(chart: Chart) -> Markup:
+    """The chart as inline SVG with a legend."""
+    parts, scale = SHAPES[chart.shape](chart)
+    return _figure(chart, scale, parts)
 
-    Parameters
-    ----------
-    title : str
-    series : mapping of name to points (x, y)
-        At least one point in all.
-    x_label : str
-    y_range : (float, float), optional
-        By default from 0 (or the lowest) to the highest value.
-    """
-    points = [point for line in series.values() for point in line]
-    low, high = y_range or (min(0.0, *(y for _, y in points)), max(y for _, y in points))
+
+def _curves(chart: Chart) -> tuple[list[str], _Scale]:
+    """Lines with dots, one per name; from 0 (or the lowest) to the highest value."""
+    points = [point for line in chart.series.values() for point in line]
+    low, high = chart.y_range or (min(0.0, *(y for _, y in points)), max(y for _, y in points))
     scale = _Scale(min(x for x, _ in points), max(x for x, _ in points), low, high)
     parts = []
-    for colour, line in zip(concept_colours(len(series)), series.values(), strict=True):
+    for colour, line in zip(concept_colours(len(chart.series)), chart.series.values(), strict=True):
         places = [scale(x, y) for x, y in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}"/>' for x, y in places]
-    return _figure(title, scale, parts, x_label, list(series))
+        parts.append(_dots(places, colour, 4.4))
+    return parts, scale
 
 
-def histogram(title: str, series: Mapping[str, Sequence[float]], x_label: str, bins: int = 20) -> Markup:
-    """How many values fall into each bin, one outline per name.
+def _dots(places: Sequence[Point], colour: str, width: float) -> str:
+    """Any number of dots as one element."""
+    path = "".join(f"M{x:.1f},{y:.1f}h0" for x, y in places)
+    return f'<path d="{path}" stroke="{colour}" stroke-width="{width}" stroke-linecap="round"/>'
 
-    Parameters
-    ----------
-    series : mapping of name to values
-        At least one value in all.
-    """
-    values = np.concatenate([np.asarray(line, dtype=np.float64) for line in series.values()])
-    low, high = min(0.0, float(values.min())), max(1e-9, float(values.max()))
-    counts = {name: np.histogram(line, bins=bins, range=(low, high))[0] for name, line in series.items()}
-    edges = np.linspace(low, high, bins + 1)
-    scale = _Scale(low, high, 0.0, float(max(count.max() for count in counts.values())))
+
+def _scatter(chart: Chart) -> tuple[list[str], _Scale]:
+    """Dots, with their intervals where points are (x, y, low, high)."""
+    points = [point for line in chart.series.values() for point in line]
+    xs = [point[0] for point in points]
+    ys = [end for point in points for end in point[1:]]
+    scale = _Scale(min(xs), max(xs), min(0.0, *ys), max(ys))
     parts = []
-    for colour, count in zip(concept_colours(len(series)), counts.values(), strict=True):
+    for colour, line in zip(concept_colours(len(chart.series)), chart.series.values(), strict=True):
+        bars = [(scale(x, ends[0]), scale(x, ends[1])) for x, _, *ends in line if len(ends) == 2]
+        if bars:
+            path = "".join(f"M{x:.1f},{low:.1f}V{high:.1f}" for (x, low), (_, high) in bars)
+            parts.append(f'<path d="{path}" stroke="{colour}" stroke-opacity=".35" stroke-width="2"/>')
+        parts.append(_dots([scale(point[0], point[1]) for point in line], colour, 4))
+    return parts, scale
+
+
+def _histogram(chart: Chart, bins: int = 20) -> tuple[list[str], _Scale]:
+    """How many values fall into each bin, one outline per name."""
+    edges, counts = histogram(chart, bins)
+    scale = _Scale(float(edges[0]), float(edges[-1]), 0.0, float(max(count.max() for count in counts.values())))
+    parts = []
+    for colour, count in zip(concept_colours(len(chart.series)), counts.values(), strict=True):
         corners = [(edges[0], 0.0)]
         for i, number in enumerate(count):
             corners += [(edges[i], float(number)), (edges[i + 1], float(number))]
         corners.append((edges[-1], 0.0))
         path = " ".join("{:.1f},{:.1f}".format(*scale(x, y)) for x, y in corners)
         parts.append(f'<polygon points="{path}" fill="{colour}" fill-opacity=".25" stroke="{colour}"/>')
-    return _figure(title, scale, parts, x_label, list(series))
+    return parts, scale
 
 
-def stacked(title: str, edges: Sequence[float], share: Mapping[str, Sequence[float | None]], x_label: str) -> Markup:
-    """Stacked areas of percentages over bands; what is left to 100 is drawn grey. Empty bands take their neighbours'.
+def histogram(chart: Chart, bins: int = 20) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Edges of the bins and how many values of each name fall into them; 0 is among the edges' range."""
+    values = np.concatenate([np.asarray(line, dtype=np.float64) for line in chart.series.values()])
+    low, high = min(0.0, float(values.min())), max(1e-9, float(values.max()))
+    counts = {name: np.histogram(line, bins=bins, range=(low, high))[0] for name, line in chart.series.items()}
+    return np.linspace(low, high, bins + 1), counts
 
-    Parameters
-    ----------
-    edges : sequence of float, length bands + 1
-    share : mapping of name to percentages, length bands
-        None for an empty band.
-    """
-    scale = _Scale(edges[0], edges[-1], 0.0, 100.0)
-    xs = [edges[0], *((a + b) / 2 for a, b in pairwise(edges)), edges[-1]]
+
+def _stacked(chart: Chart) -> tuple[list[str], _Scale]:
+    """Areas of percentages over bands; what is left to 100 is drawn grey."""
+    scale = _Scale(chart.edges[0], chart.edges[-1], 0.0, 100.0)
+    xs, layers = stack(chart)
     base = [0.0] * len(xs)
     parts = [_area(scale, xs, base, [100.0] * len(xs), NULL)]
-    for colour, values in zip(concept_colours(len(share)), share.values(), strict=True):
-        filled = _filled(values)
-        ends = [filled[0], *filled, filled[-1]]
-        top = [low + high for low, high in zip(base, ends, strict=True)]
+    for colour, top in zip(concept_colours(len(layers)), layers.values(), strict=True):
         parts.append(_area(scale, xs, base, top, colour))
         base = top
-    return _figure(title, scale, parts, x_label, list(share))
+    return parts, scale
+
+
+def stack(chart: Chart) -> tuple[list[float], dict[str, list[float]]]:
+    """Places, and the upper edge of each layer at them. Empty bands take their neighbours' values."""
+    edges = chart.edges
+    xs = [edges[0], *((a + b) / 2 for a, b in pairwise(edges)), edges[-1]]
+    base, layers = [0.0] * len(xs), {}
+    for name, values in chart.series.items():
+        filled = _filled(values)
+        ends = [filled[0], *filled, filled[-1]]
+        base = layers[name] = [low + high for low, high in zip(base, ends, strict=True)]
+    return xs, layers
 
 
 class _Scale:
@@ -119,7 +136,7 @@ def _area(scale: _Scale, xs: Sequence[float], low: Sequence[float], high: Sequen
     return f'<polygon points="{path}" fill="{colour}"/>'
 
 
-def _figure(title: str, scale: _Scale, parts: Sequence[str], x_label: str, names: Sequence[str]) -> Markup:
+def _figure(chart: Chart, scale: _Scale, parts: Sequence[str]) -> Markup:
     """Axes, the drawing, a legend. Every text is escaped."""
     left, bottom = scale(scale.x_low, scale.y_low)
     right, top = scale(scale.x_high, scale.y_high)
@@ -130,15 +147,24 @@ def _figure(title: str, scale: _Scale, parts: Sequence[str], x_label: str, names
         f'<text x="{left - 4:.1f}" y="{bottom:.1f}" text-anchor="end">{scale.y_low:.3g}</text>'
         f'<text x="{left:.1f}" y="{bottom + 14:.1f}">{scale.x_low:.3g}</text>'
         f'<text x="{right:.1f}" y="{bottom + 14:.1f}" text-anchor="end">{scale.x_high:.3g}</text>'
-        f'<text x="{(left + right) / 2:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="{(left + right) / 2:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">'
+        f"{escape(clean(chart.x, 40))}</text>"
     )
+    names = list(chart.series)
     legend = "".join(
-        f'<span class="key"><span class="swatch" style="background: {colour}"></span>{escape(name)} </span>'
+        f'<span class="key"><span class="swatch" style="background: {colour}"></span>{escape(clean(name))} </span>'
         for colour, name in zip(concept_colours(len(names)), names, strict=True)
     )
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">'
-    heading = escape(title)
-    return Markup(  # every text in it is escaped above
-        f'<figure class="chart">{drawing}<title>{heading}</title>{"".join(parts)}{axes}</svg>'
-        f"<figcaption>{heading}<br>{legend}</figcaption></figure>"
+    heading = escape(clean(chart.title))
+    up = f"<br>upwards: {escape(clean(chart.y))}" if chart.y else ""
+    drawing = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{heading}">'
     )
+    return Markup(  # every text in it is escaped above
+        f'<figure class="chart">{drawing}{"".join(parts)}{axes}</svg>'
+        f"<figcaption>{heading}{up}<br>{legend}</figcaption></figure>"
+    )
+
+
+SHAPES = {"curves": _curves, "histogram": _histogram, "stacked": _stacked, "scatter": _scatter}
+"""What draws each shape."""

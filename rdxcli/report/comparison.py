@@ -1,47 +1,42 @@
-"""The page of a comparison: what the verdict is, which images each model groups, where they lie."""
+"""A comparison in a summary: the verdict, the groups of each model, the maps, the scores."""
 
 from __future__ import annotations
 
 import base64
 import gzip
-import io
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from rdxcli.report.html import render
-from rdxcli.report.palette import NULL, concept_colours
-from rdxcli.report.properties import clear, said
+from rdxcli.report.html import script_json
+from rdxcli.report.properties import clear, property_lines, said
+from rdxcli.report.summary import (
+    Against,
+    Bar,
+    Column,
+    Drawing,
+    Item,
+    Maps,
+    Picture,
+    Section,
+    Summary,
+    Table,
+    Verdict,
+    one_of,
+)
 from rdxcli.report.text import clean
 
 NO_NAME = "no clear name"
 
-UNCERTAIN = 0.05
-"""Groups with a larger p are folded away: chance gives as strong ones."""
+CLEAR = 0.05
+"""Groups with a larger p are in doubt: chance gives as strong ones."""
 
 MAIN_SCORES = ("mutual_knn", "cka", "rsa", "bsr_mean", "probe_agreement")
 """Scores a reader should see; the others are folded."""
-
-PREDICTION_COLUMNS = {
-    "churn": "changed",
-    "negative_flips": "right to wrong",
-    "positive_flips": "wrong to right",
-    "accuracy_a": "accuracy of a",
-    "accuracy_b": "accuracy of b",
-}
-"""Names of the columns of the table of predictions."""
-
-YARDSTICK_WORDS = {
-    "jitter": "a with noise of 10 %",
-    "halves": "two halves of a's dimensions",
-    "seeds": "two sets of read-outs of a",
-}
-"""Pairs made of the first model that give the score a scale."""
-
-DIRECTIONS = {"a": "01", "b": "10"}
-"""``closer_in`` of the documents and the direction name of the paper."""
 
 SCORE_MEANINGS = {
     "bsr": "share of shown pairs that are closer in the model the group belongs to (rank distance)",
@@ -67,223 +62,323 @@ SCORE_MEANINGS = {
     "approximation_shown": "images shown by the exact method that lie in the matching approximate group",
 }
 
+YARDSTICKS = {
+    "jitter": "a with noise of 10 %",
+    "halves": "two halves of a's dimensions",
+    "seeds": "two sets of read-outs of a",
+}
+"""Pairs made of the first model that give the score a scale."""
 
-def shown_ids(document: Mapping[str, Any]) -> list[str]:
-    """Sample ids whose images the page shows, each once, in order of appearance."""
-    ids = (sample for concept in document["concepts"] for sample in concept["sample_ids"])
-    return list(dict.fromkeys(map(str, ids)))
+CONCEPT = (
+    Column("closer in", "The model that holds the group together", on_card=False),
+    Column("size", "Images in the group"),
+    Column("affinity", "Mean affinity inside the group; 1 means no difference", better="higher"),
+    Column("strength", "What the group explains: (affinity - 1) x share of the images", better="higher"),
+    Column("95 %", "Interval of the strength over images"),
+    Column("stability", "Mean overlap with its best match when the images are drawn again", better="higher"),
+    Column("p", "How often a group this strong appears when the models do not differ", better="lower"),
+    Column("sd", "Standard deviations above the mean of the strongest groups when the models do not differ"),
+    Column("labels", "Make-up by label", on_card=False),
+    Column("name", "Words that fit the group more than the rest", on_card=False),
+)
+
+WORD = (
+    Column("word"),
+    Column("kind"),
+    Column("margin", "Mean cosine with the group minus the mean with all other images", better="higher"),
+    Column("effect", "The margin in standard deviations; a name is clear from 0.8 on", better="higher"),
+    Column("p", "How often the best word of a random group fits as well, for all groups together", better="lower"),
+    Column("clear"),
+)
+
+BOARD = (
+    Column("method"),
+    Column("hit a", SCORE_MEANINGS["hit"], better="higher"),
+    Column("hit b", SCORE_MEANINGS["hit"], better="higher"),
+    Column("good a", "Groups of a that show the known difference"),
+    Column("good b", "Groups of b that show the known difference"),
+    Column("bsr a", SCORE_MEANINGS["bsr"], better="higher"),
+    Column("bsr b", SCORE_MEANINGS["bsr"], better="higher"),
+    Column("mned", SCORE_MEANINGS["bsr_euclidean"], better="higher"),
+    Column("zpls", SCORE_MEANINGS["bsr_local"], better="higher"),
+    Column("ties", SCORE_MEANINGS["ties"], better="lower"),
+    Column("tsd", SCORE_MEANINGS["tsd"], better="higher"),
+    Column("s", "Seconds", "s", "lower"),
+    Column("remark"),
+)
+
+RATES = {
+    "churn": Column("changed", "Images whose prediction is another one", "share"),
+    "negative_flips": Column("right to wrong", "Images that were predicted right and are wrong now", "share", "lower"),
+    "positive_flips": Column("wrong to right", "Images that were predicted wrong and are right now", "share", "higher"),
+    "accuracy_a": Column("accuracy of a", "", "share", "higher"),
+    "accuracy_b": Column("accuracy of b", "", "share", "higher"),
+}
+
+SIDES = {"a": "b", "b": "a"}
 
 
-def page(
-    document: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    thumbnails: Mapping[str, str],
-    labels: Mapping[str, str] | None = None,
-    command: str = "",
-    scoreboard: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
-) -> str:
-    """HTML of a comparison.
-
-    Parameters
-    ----------
-    document : mapping
-        The JSON document of the artifact.
-    arrays : mapping
-        ``labels_a``, ``labels_b``, ``sample_ids`` (n,), ``map_a``, ``map_b`` (n, 2), ``matrix_a``, ``matrix_b`` (m, m);
-        maps and matrices may be missing.
-    thumbnails : mapping
-        Sample id to ``data:`` URI; ids without one are shown as text.
-    labels : mapping, optional
-        Sample id to class name.
-    command : str
-        What made it.
-    scoreboard : (columns, rows), optional
-        All methods on the same input.
-    """
-    return render("comparison.html", view=_view(document, arrays, thumbnails, labels or {}, command), board=scoreboard)
-
-
-def _view(
-    document: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    thumbnails: Mapping[str, str],
-    labels: Mapping[str, str],
-    command: str,
-) -> dict[str, Any]:
-    difference = document["difference"]
-    directions = []
-    base, shared = _base_rates(arrays), clear(document)
-    for key, other in (("a", "b"), ("b", "a")):
-        chosen = [c for c in document["concepts"] if c["closer_in"] == key]
-        colours = _colours(chosen)
-        shown = [
-            {
-                **_concept(c, document[key]["name"], colours, thumbnails, labels, base),
-                "elsewhere": _elsewhere(c, document[key]["name"], document[other]["name"]),
-                "shared": [said(one) for one in shared.get(f"{key}{c['index']}", [])],
-            }
-            for c in chosen
-        ]
-        directions.append(
-            {
-                "key": key,
-                "other_key": other,
-                "closer": document[key],
-                "other": document[other],
-                "concepts": [concept for concept in shown if not concept["uncertain"]],
-                "uncertain": [concept for concept in shown if concept["uncertain"]],
-                "maps": [
-                    {"key": side, "title": f"{document[side]['name']}: two main axes, coloured by the groups above"}
-                    for side in ("a", "b")
-                    if f"map_{side}" in arrays
-                ],
-                "matrix": _matrix(arrays[f"matrix_{key}"]) if f"matrix_{key}" in arrays else None,
-            }
-        )
-    parameters = document["parameters"]
-    return {
-        "a": document["a"],
-        "b": document["b"],
-        "n": document["n"],
-        "method": document["method"],
-        "dataset": document["samples"].get("dataset"),
-        "outcome": _OUTCOMES.get(difference.get("verdict"), "untested"),
-        "question": difference.get("question"),
-        "verdict": difference.get("verdict", "no test was made"),
-        "verdict_lines": verdict_lines(document),
-        "strips": _strips(difference),
-        "affinity_limit": float(np.exp(parameters.get("beta", 5.0))),
-        "notes": [*document["notes"], *difference.get("notes", []), *document.get("properties", {}).get("notes", [])],
-        "predictions": _predictions(document.get("predictions")),
-        "directions": directions,
-        **_scores(document["scores"]),
-        "map_data": _map_data(document, arrays),
-        "patches": _patches(document, arrays),
-        "provenance": [
-            {"name": "command", "value": command},
-            {"name": "seed", "value": document["seed"]},
-            *({"name": name, "value": json.dumps(value)} for name, value in parameters.items()),
-            *(
-                {"name": f"samples: {name}", "value": json.dumps(value)[:300]}
-                for name, value in document["samples"].items()
-            ),
+def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
+    """The summary of a ``comparison`` document."""
+    arrays = _arrays(folder)
+    a, b, difference = document["a"], document["b"], document["difference"]
+    verdict = Verdict.of(difference.get("verdict"))
+    dataset = document["samples"].get("dataset")
+    base = base_rates(arrays.get("labels"))
+    maps = _maps(document, arrays)
+    sections = [_predictions(document.get("predictions"))]
+    sections += [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
+    sections += [_patches(document, arrays), *_scoreboard(document, base), _scores(document["scores"])]
+    size = f"{a['layer'] or 'array'} ({a['d']} dimensions) against {b['layer'] or 'array'} ({b['d']} dimensions)"
+    return Summary(
+        kind="comparison",
+        method=document["method"],
+        kicker="Comparison of two representations",
+        title=f"what {a['name']} (a) and {b['name']} (b) see differently",
+        facts=f"{document['n']:,} images{f' of {dataset}' if dataset else ''}, {size}, method {document['method']}",
+        sections=[section for section in sections if section is not None],
+        verdict=verdict,
+        question=difference.get("question") or "",
+        said=[
+            *_sentences(difference),
+            *prediction_lines(document),
+            *property_lines(document),
+            *described_lines(document),
         ],
-    }
+        against=_against(difference),
+        notes=[*document["notes"], *difference.get("notes", []), *document.get("properties", {}).get("notes", [])],
+        provenance=[(f"samples: {name}", str(value)[:300]) for name, value in document["samples"].items()],
+        dataset=dataset,
+        maps=maps,
+    )
 
 
-_OUTCOMES = {"difference found": "found", "no difference found": "none", "undecided": "undecided"}
-"""Style of each verdict; every other one means that nothing was tested."""
-
-
-def _scores(scores: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The main scores in their order, then the others."""
-    rows = {
-        name: {
-            "name": name,
-            "value": value,
-            "meaning": SCORE_MEANINGS.get(name.removesuffix("_a").removesuffix("_b").removesuffix("_mean"), ""),
-        }
-        for name, value in scores.items()
-        if not isinstance(value, dict | list)
-    }
-    main = [name for name in MAIN_SCORES if name in rows] or list(rows)[:5]
-    return {"scores": [rows[name] for name in main], "more_scores": [rows[name] for name in rows if name not in main]}
-
-
-def _base_rates(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Share of each label among all rows; nothing without labels."""
-    if "labels" not in arrays:
+def _arrays(folder: Path | None) -> dict[str, np.ndarray]:
+    if folder is None or not (folder / "arrays.npz").is_file():
         return {}
-    names, counts = np.unique(arrays["labels"], return_counts=True)
+    with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def base_rates(labels: np.ndarray | None) -> dict[str, float]:
+    """Share of each label among all rows; nothing without labels."""
+    if labels is None:
+        return {}
+    names, counts = np.unique(labels, return_counts=True)
     return {str(name): float(count / counts.sum()) for name, count in zip(names, counts, strict=True)}
 
 
-def verdict_lines(document: Mapping[str, Any]) -> list[str]:
-    """What the test says, in its own sentences; also printed by ``rdx compare``."""
-    difference = document["difference"]
+def _sentences(difference: Mapping[str, Any]) -> list[str]:
+    """What the test says, in its own sentences."""
     lines = list(difference.get("sentences", []))
     reference = difference.get("reference")
     if reference:
         relation = "more" if reference["exceeded"] else "not more"
-        names = " and ".join(reference[side]["name"] for side in ("a", "b"))
+        names = " and ".join(reference[side]["name"] for side in SIDES)
+        p_value = reference["p_value"]
         lines.append(
             f"The reference pair ({names}) has a score of {reference['score']:.3f} and a strength of "
             f"{reference['strength']:.3f}: these two are {relation} different than that pair "
-            f"(p = {_p(reference['p_value'])})."
+            f"(p = {'-' if p_value is None else f'{p_value:.3g}'})."
         )
     return lines
 
 
-def _predictions(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Rows of the table of predictions: all images, the concepts, the classes."""
+def _against(difference: Mapping[str, Any]) -> list[Against]:
+    """Both numbers beside their nulls; those that found the difference first."""
+    found = []
+    for name, key in (("score", "disagreement"), ("strength", "strength")):
+        null = difference.get(key)
+        if null is None:
+            continue
+        reference = (difference.get("reference") or {}).get(name)
+        low, high = max(0.0, null["null_mean"] - 2 * null["null_sd"]), null["null_max"]
+        most = 1.0 if name == "score" else max(1e-12, 1.15 * max(null["value"], high, reference or 0.0))
+        ends = (
+            ("0 the same neighbours", "1 no neighbour in common") if name == "score" else ("0 no group", f"{most:.2g}")
+        )
+        found.append(
+            Against(
+                name,
+                null["value"],
+                low,
+                null["null_mean"],
+                high,
+                null.get("p_value"),
+                reference,
+                name in difference.get("found_by", []),
+                most,
+                ends,
+                {YARDSTICKS[mark]: value for mark, value in (difference.get("scale") or {}).items()}
+                if name == "score"
+                else {},
+            )
+        )
+    return sorted(found, key=lambda one: not one.decisive)
+
+
+def _predictions(found: Mapping[str, Any] | None) -> Section | None:
+    """All images, the concepts, the classes."""
     if not found:
         return None
+    names = [name for name in RATES if name in found]
+    columns = [Column("images of"), Column("images")]
+    for name in names:
+        columns += [RATES[name], Column(f"{RATES[name].name}, 95 %", "", "share", brief=False)]
+    tested = " and ".join(RATES[name].name for name in found["tested"])
+    columns.append(
+        Column("p", f"{tested}: the group against all other images, corrected for the number of groups", better="lower")
+    )
     rows = [("all images", found), *found["groups"].items(), *((f"class {n}", c) for n, c in found["classes"].items())]
-    names = [
-        name for name in ("churn", "negative_flips", "positive_flips", "accuracy_a", "accuracy_b") if name in found
+    cells = []
+    for name, row in rows:
+        rates = [(row[key]["value"], (row[key]["low"], row[key]["high"])) for key in names]
+        p_value = min((test["p_corrected"] for test in row.get("tests", {}).values()), default=None)
+        cells.append([name, row["n"], *(cell for rate in rates for cell in rate), p_value])
+    return Section("Predictions", "predictions", tables=[Table(f"Predictions ({found['source']})", columns, cells)])
+
+
+def prediction_lines(document: Mapping[str, Any]) -> list[str]:
+    """What the predictions say, in sentences."""
+    found = document.get("predictions")
+    if not found:
+        return []
+    churn = found["churn"]
+    lines = [
+        f"Predictions ({found['source']}): {_share(churn)} of the {found['n']:,} images change"
+        + (
+            f", {_share(found['negative_flips'])} from right to wrong and {_share(found['positive_flips'])} from wrong "
+            f"to right (p = {found['flips_p']:.2g}); accuracy {found['accuracy_a']['value']:.1%} (a) and "
+            f"{found['accuracy_b']['value']:.1%} (b)"
+            if "negative_flips" in found
+            else ""
+        )
+        + "."
     ]
-    return {
-        "source": found["source"],
-        "columns": [PREDICTION_COLUMNS[name] for name in names],
-        "tested": " and ".join(PREDICTION_COLUMNS[name] for name in found["tested"]),
-        "rows": [
-            {
-                "name": name,
-                "n": row["n"],
-                "rates": [row[key] for key in names],
-                "p": min((test["p_corrected"] for test in row.get("tests", {}).values()), default=None),
-                "anchor": name if name in found["groups"] else None,
-            }
-            for name, row in rows
-        ],
+    shift = found.get("confidence_shift")
+    if shift:
+        how = "less" if shift["value"] < 0.0 else "more"
+        lines.append(
+            f"b is {how} sure of its predictions than a: {found['confidence_b']:.1%} against "
+            f"{found['confidence_a']:.1%} (difference {shift['low']:+.1%} to {shift['high']:+.1%}, "
+            f"p = {shift['p_value']:.2g})."
+        )
+    if found.get("note"):
+        lines.append(f"note: {found['note']}")
+    words = {
+        "negative_flips": "went from right to wrong",
+        "positive_flips": "went from wrong to right",
+        "churn": "changed",
     }
+    for name, group in found["groups"].items():
+        for what, test in group["tests"].items():
+            if test["p_corrected"] <= CLEAR:
+                lines.append(
+                    f"Of the {group['n']} images in {name}, {group[what]['count']} {words[what]} "
+                    f"({group[what]['value']:.1%}; of all others {test['rest']:.1%}; difference {test['low']:.1%} to "
+                    f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
+                )
+    return lines
 
 
-def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _share(rate: Mapping[str, float]) -> str:
+    return f"{rate['value']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
 
 
-def _colours(concepts: list[Mapping[str, Any]]) -> list[str]:
-    """Colour of each cluster label: index 0 is the null cluster."""
-    return [NULL, *concept_colours(max((c["index"] for c in concepts), default=0))]
+_CAUTION = {
+    Verdict.FOUND: "",
+    Verdict.NONE: "No difference was found, so these groups describe noise.",
+    Verdict.UNDECIDED: "No difference was found, so these groups describe noise.",
+    Verdict.UNTESTED: "Nothing was tested: groups like these are also found where two models do not differ.",
+}
+
+
+def _side(
+    document: Mapping[str, Any],
+    side: str,
+    verdict: Verdict,
+    base: Mapping[str, float],
+    arrays: Mapping[str, np.ndarray],
+    mapped: bool,
+) -> Section:
+    """The groups that one model holds together."""
+    closer, other = document[side]["name"], document[SIDES[side]]["name"]
+    chosen = [concept for concept in document["concepts"] if concept["closer_in"] == side]
+    shared = clear(document)
+    items = []
+    for concept in chosen:
+        one = _concept(concept, closer, base, arrays)
+        found = [f"{one.key}: {said(each)}" for each in shared.get(str(one.key), [])]
+        items.append(
+            replace(
+                one, beside=[line for line in (described(concept), *found, _elsewhere(concept, closer, other)) if line]
+            )
+        )
+    text = _CAUTION[verdict] if items else "No group was found in this direction."
+    return Section(
+        f"Alike for {closer} ({side}), kept apart by {other} ({SIDES[side]})",
+        f"closer-in-{side}",
+        sorted(items, key=lambda item: item.doubtful),
+        "concept",
+        CONCEPT,
+        text,
+        printed=True,
+        scale=1.0,
+        maps=side if mapped else "",
+        matrix=arrays.get(f"matrix_{side}"),
+    )
 
 
 def _concept(
     concept: Mapping[str, Any],
     holder: str,
-    colours: list[str],
-    thumbnails: Mapping[str, str],
-    labels: Mapping[str, str],
     base: Mapping[str, float],
-) -> dict[str, Any]:
-    p_value = concept["p_value"]
-    return {
-        **{name: concept[name] for name in ("index", "size", "affinity", "stability", "p_value")},
-        "strength": concept.get("strength"),
-        "effect": concept.get("effect"),
-        "interval": concept.get("interval"),
-        "uncertain": p_value is not None and p_value > UNCERTAIN,
-        "name": shown_name(concept["words"]),
-        "words": concept["words"],
-        "side": concept["closer_in"],
-        "anchor": f"{concept['closer_in']}{concept['index']}",
-        "colour": colours[concept["index"]],
-        "sentence": _sentence(concept, holder, base),
-        "described": described(concept),
-        "shown": [
-            {"id": sample, "image": thumbnails.get(sample), "label": labels.get(sample)}
-            for sample in map(str, concept["sample_ids"])
+    arrays: Mapping[str, np.ndarray],
+    prefix: str = "",
+) -> Item:
+    side, index, p_value = concept["closer_in"], concept["index"], concept["p_value"]
+    labels = arrays.get("labels")
+    name = shown_name(concept["words"])
+    doubtful = p_value is not None and p_value > CLEAR
+    interval = concept.get("interval")
+    return Item(
+        f"{prefix}{side}{index}",
+        f"{side}{index}: {name}" if name else f"{side}{index}",
+        [
+            holder,
+            concept["size"],
+            concept["affinity"],
+            concept.get("strength"),
+            tuple(interval) if interval else None,
+            concept["stability"],
+            p_value,
+            concept.get("effect"),
+            ", ".join(f"{label} {share:.0%}" for label, share in list(concept["labels"].items())[:4]),
+            name,
         ],
-        "labels": [
-            {"label": name, "share": share, "base": base.get(name), "strength": max(18, 45 - 9 * rank)}
-            for rank, (name, share) in enumerate(concept["labels"].items())
+        _sentence(concept, holder, base),
+        f"uncertain: chance gives groups as strong (p = {p_value:.2g})" if doubtful else "",
+        doubtful,
+        [
+            Picture(sample, "" if labels is None else str(labels[row]))
+            for sample, row in zip(map(str, concept["sample_ids"]), concept["samples"], strict=True)
         ],
-    }
+        [Bar(label, share, f"{share:.0%}", base.get(label)) for label, share in concept["labels"].items()],
+        tables=[_words(concept["words"])] if concept["words"] else [],
+        group=None if prefix else (side, index),
+    )
+
+
+def _words(words: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [word["word"], *(word[name] for name in ("kind", "margin", "effect", "p_value", "clear"))] for word in words
+    ]
+    return Table("Words that fit the group more than the rest", WORD, rows, folded=True)
 
 
 def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float], most: int = 3) -> str:
     """What a concept says, beside what is true of all images."""
-    said = f"{holder} holds {concept['size']} images together"
+    said = f"{holder} holds {one_of(concept['size'], 'image')} together"
     parts = [
         f"{share:.0%} of them {clean(name, 40)}" + (f" (of all images {base[name]:.0%})" if name in base else "")
         for name, share in list(concept["labels"].items())[:most]
@@ -334,108 +429,118 @@ def shown_name(words: Sequence[Mapping[str, Any]], most: int = 3) -> str:
     return ", ".join(clear[:most]) if clear else NO_NAME if words else ""
 
 
-def _strips(difference: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Both numbers beside their nulls; those that found the difference first."""
-    strips = []
-    found_by = difference.get("found_by", [])
-    for name, key, title in (("score", "disagreement", "score"), ("strength", "strength", "strength")):
-        null = difference.get(key)
-        if null is None:
-            continue
-        reference = (difference.get("reference") or {}).get(name)
-        value, low, high = null["value"], null["null_mean"] - 2 * null["null_sd"], null["null_max"]
-        limit = 1.0 if name == "score" else max(1e-12, 1.15 * max(value, high, reference or 0.0))
-
-        def percent(number: float, limit: float = limit) -> float:
-            return round(100 * min(max(number / limit, 0.0), 1.0), 2)
-
-        strips.append(
-            {
-                "title": title,
-                "found": name in found_by,
-                "at": percent(value),
-                "low": percent(low),
-                "width": round(percent(high) - percent(low), 2),
-                "reference": None if reference is None else percent(reference),
-                "marks": [
-                    {"at": percent(value), "name": f"{YARDSTICK_WORDS[mark]}: {value:.2f}"}
-                    for mark, value in (difference.get("scale") or {}).items()
-                ]
-                if name == "score"
-                else [],
-                "left": "0 the same neighbours" if name == "score" else "0 no group",
-                "right": "1 no neighbour in common" if name == "score" else f"{limit:.2g}",
-            }
+def _scoreboard(document: Mapping[str, Any], base: Mapping[str, float]) -> list[Section]:
+    """All methods on the same input: the table, and the groups of each."""
+    methods = document.get("methods")
+    if not methods:
+        return []
+    shared = [set(one["notes"]) for one in methods if not one["error"]]
+    common = set.intersection(*shared) if len(shared) > 1 else set()
+    rows = []
+    for one in methods:
+        scores = one["scores"]
+        ties = [scores[key] for key in ("ties_a", "ties_b") if scores.get(key) is not None]
+        remark = (
+            f"cannot run: {one['error']}" if one["error"] else "; ".join(n for n in one["notes"] if n not in common)
         )
-    return sorted(strips, key=lambda strip: not strip["found"])
+        rows.append(
+            [
+                one["method"],
+                *(scores.get(f"hit_{side}") for side in SIDES),
+                *(
+                    f"{scores[f'good_grids_{side}']}/{scores[f'grids_{side}']}" if f"grids_{side}" in scores else None
+                    for side in SIDES
+                ),
+                *(scores.get(key) for key in ("bsr_a", "bsr_b", "bsr_euclidean_mean", "bsr_local_mean")),
+                sum(ties) / len(ties) if ties else None,
+                scores.get("tsd_mean"),
+                one["seconds"],
+                remark,
+            ]
+        )
+    board = Table("Scoreboard", BOARD, rows, "The same input for every method; scores are explained under Scores.")
+    names = {side: document[side]["name"] for side in SIDES}
+    grids = [
+        Section(
+            f"Groups of {one['method']}",
+            f"groups-of-{one['method']}",
+            [_concept(c, names[c["closer_in"]], base, {}, f"{one['method']}-") for c in one["concepts"]],
+            "concept",
+            CONCEPT,
+            folded=True,
+            scale=1.0,
+        )
+        for one in methods
+        if one["method"] != document["lead"] and one["concepts"]
+    ]
+    return [Section("All methods on the same input", "scoreboard", tables=[board], printed=True), *grids]
 
 
-def _map_data(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """Every row of both maps: packed coordinates (16 bits an axis), groups, ids and labels."""
-    sides = [side for side in ("a", "b") if f"map_{side}" in arrays]
-    if not sides:
+def _scores(scores: Mapping[str, Any]) -> Section | None:
+    """The main scores in their order, then the others, each with a sentence."""
+    values = {name: value for name, value in scores.items() if not isinstance(value, dict | list)}
+    if not values:
         return None
-    n = len(arrays["map_a"])
-    ids = arrays["sample_ids"] if "sample_ids" in arrays else np.arange(n)
-    colours = {key: _colours([c for c in document["concepts"] if c["closer_in"] == key]) for key in DIRECTIONS}
-    names, codes = np.unique(arrays["labels"] if "labels" in arrays else np.full(n, ""), return_inverse=True)
-    return {
-        "n": n,
-        "ids": _pack("\n".join(clean(sample) for sample in ids.tolist())),
-        "maps": {side: _pack(np.rint(unit_square(arrays[f"map_{side}"]) * 65535)) for side in sides},
-        "groups": {key: _pack(np.clip(arrays[f"labels_{key}"], 0, len(colours[key]) - 1)) for key in DIRECTIONS},
-        "colours": colours,
-        "names": [clean(name) for name in names.tolist()],
-        "labels": _pack(codes),
-    }
+    main = [name for name in MAIN_SCORES if name in values] or list(values)[:5]
+    columns = [Column("score"), Column("value"), Column("meaning")]
+
+    def rows(names: Sequence[str]) -> list[list[Any]]:
+        base = {name: name.removesuffix("_a").removesuffix("_b").removesuffix("_mean") for name in names}
+        return [[name, values[name], SCORE_MEANINGS.get(base[name], "")] for name in names]
+
+    more = [name for name in values if name not in main]
+    tables = [Table("", columns, rows(main))]
+    if more:
+        tables.append(Table(f"{len(more)} more scores", columns, rows(more), folded=True))
+    return Section("Scores", "scores", tables=tables)
 
 
-def _patches(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """What the script needs to show which places each model finds alike: packed (p, p) bytes by concept and model."""
+def _patches(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Section | None:
+    """Which places each model finds alike: packed (p, p) bytes by concept and model for the script, and the numbers."""
     found = document.get("patches")
     if not found:
         return None
-    return {
-        "sides": {side: {**told, "name": document[side]["name"]} for side, told in found["sides"].items()},
+    names = {side: document[side]["name"] for side in found["sides"]}
+    data = {
+        "sides": {side: {**told, "name": names[side]} for side, told in found["sides"].items()},
         "others": found["others"],
         "concepts": {
             name: {
                 "images": told["images"],
-                **{
-                    side: {**told[side], "values": _packed_bytes(arrays[f"patches_{side}.{name}"])}
-                    for side in found["sides"]
-                },
+                **{side: {**told[side], "values": _packed(arrays[f"patches_{side}.{name}"])} for side in names},
             }
             for name, told in found["concepts"].items()
         },
     }
+    rows = [[name, *(told[side]["above"] for side in names)] for name, told in found["concepts"].items()]
+    columns = [Column("concept")]
+    columns += [
+        Column(f"alike in {names[side]} ({side})", "Pairs of places in different images", "share") for side in names
+    ]
+    markup = Markup(f'<script type="application/json" id="patch-data">{script_json(data)}</script>')
+    text = (
+        "Places in different images that each model finds alike (chance 5 %). On the card of a concept: choose a place "
+        "in an image to see which places each model finds like it."
+    )
+    drawing = Drawing("Places", markup, Table("Places", columns, rows))
+    return Section("Where in the images", "places", text=text, drawings=[drawing])
 
 
-def _packed_bytes(values: np.ndarray) -> str:
+def _packed(values: np.ndarray) -> str:
     return base64.b64encode(gzip.compress(np.ascontiguousarray(values).tobytes(), 6, mtime=0)).decode()
 
 
-def _pack(values: np.ndarray | str) -> str:
-    """Text, or numbers as little-endian uint16: gzip, then base64. The page opens it without a library."""
-    raw = values.encode() if isinstance(values, str) else np.ascontiguousarray(values).astype("<u2").tobytes()
-    return base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
-
-
-def unit_square(points: np.ndarray) -> np.ndarray:
-    """Points of shape (n, 2) scaled to [0, 1]; outliers beyond the 0.5 % quantiles are drawn at the edge."""
-    low, high = np.quantile(points, [0.005, 0.995], axis=0)
-    return np.clip((points - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
-
-
-def _matrix(matrix: np.ndarray) -> str:
-    """Picture of a difference matrix in [-1, 1] as a ``data:`` URI: negative (closer) blue, positive red."""
-    from PIL import Image
-
-    scale = max(float(np.abs(matrix).max()), 1e-12)
-    value = np.clip(matrix / scale, -1, 1)[..., None]
-    white = np.array([247.0, 247.0, 247.0])
-    blue, red = np.array([31.0, 95.0, 168.0]), np.array([178.0, 34.0, 34.0])
-    pixels = np.where(value < 0, white + (blue - white) * -value, white + (red - white) * value)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _maps(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Maps | None:
+    sides = [side for side in SIDES if f"map_{side}" in arrays]
+    if not sides:
+        return None
+    n = len(arrays["map_a"])
+    return Maps(
+        ids=arrays["sample_ids"] if "sample_ids" in arrays else np.arange(n).astype(str),
+        points={side: arrays[f"map_{side}"] for side in sides},
+        groups={side: arrays[f"labels_{side}"] for side in SIDES},
+        labels=arrays.get("labels"),
+        shown=arrays.get("shown"),
+        neighbours={side: arrays[f"neighbours_{side}"] for side in SIDES if f"neighbours_{side}" in arrays},
+        names={side: document[side]["name"] for side in SIDES},
+    )

@@ -1,62 +1,111 @@
-"""The page of directions: where each concept is in the images, what it is called, which logits it moves."""
+"""Directions in a summary: where each concept is in the images, what it is called, which logits it moves."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from rdxcli.report.charts import curves
-from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
+from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+COLUMNS = (
+    Column("images", "Images in which the detector responds"),
+    Column(
+        "importance",
+        "Share of what the logit of the class varies by when concepts are turned down at random (total Sobol index)",
+        "share",
+        "higher",
+    ),
+    Column("95 %", "Interval of the importance", "share", brief=False),
+    Column("if all mattered alike", "The importance of each then", "share", brief=False),
+    Column("share", "Share of all positions at which it responds", "share"),
+    Column("state", "idle: hardly fires; crowded: fires nearly everywhere; copy of another", on_card=False),
+    Column("stability", "Cosine with its match when half of the samples are used", better="higher"),
+    Column(
+        "label",
+        "Its name with what chance reaches, else the labels of its images with their shares of all",
+        on_card=False,
+    ),
+    Column("gives to the logits of", "Classes that it moves more than random filters do", on_card=False),
+    Column("IoU", "Overlap with the concept mask on held-out images", better="higher", brief=False),
+    Column("by chance", "IoU of random filters that fire as often", brief=False),
+    Column("p", "Random filters and maps of other images with an IoU as large", better="lower", brief=False),
+    Column("precision", "Share of the detected positions that are the concept", "share", "higher", False),
+    Column("recall", "Share of the concept that is detected", "share", "higher", False),
+    Column("told apart", "Unseen images of the concept and random ones, balanced accuracy", "share", "higher", False),
+    Column("told apart by chance", "What 95 % of permuted labels stay below", "share", brief=False),
+    Column("concept found", "Images of the concept in which the detector responds", "share", "higher", False),
+)
+
+SCORES = {
+    "interpretable": "detectors with an IoU of at least 0.04",
+    "unique_labels": "different labels among them",
+    "mean_iou": "mean IoU",
+    "mean_f1": "mean F1",
+    "mean_best_f1": "mean F1 with thresholds chosen by the masks",
+    "mean_average_precision": "mean average precision",
+    "S1": "S1, sum of IoU over detectors",
+    "S2": "S2, sum of the best IoU over labels",
+    "S2_any": "S2 with detectors of one label joined",
+}
+
+FIDELITY = {
+    "explained": "share of the variance of the features",
+    "same": "images with the same prediction from the concepts alone",
+    "same_chance": "the same from mean features",
+    "same_best": "the same from as many principal components",
+    "logit": "correlation of the logit of the class",
+}
+
+VALUE = (Column("score"), Column("value"))
 
 
-def page(document: Mapping[str, Any], command: str = "") -> Page:
-    """The `Page` of a ``directions`` document."""
-    model = document["model"]
-    found = document["directions"]
-    facts = f"{document['samples']['n']} samples"
+def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
+    """The summary of a ``directions`` document."""
+    model, found, scores = document["model"], document["directions"], document["scores"]
+    layer = model["layer"] or "array"
+    facts = f"{document['samples']['n']:,} samples"
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
-    facts += f", layer {model['layer'] or 'array'}, {len(found)} directions, method {document['method']}"
+    facts += f", layer {layer}, {len(found)} directions, method {document['method']}"
+    items = sorted(map(_item, found), key=lambda item: item.doubtful)
+    mapped = any(picture.heat is not None for item in items for picture in item.pictures)
     bars = "Bars: " + (_EFFECT if any(entry.get("influence") for entry in found) else _LABELS)
-    cards = [_card(entry) for entry in found]
-    mapped = any(picture.heat is not None for card in cards for picture in card.pictures)
-    sections = [Section("Directions", cards, f"{_TEXT}{_WHERE if mapped else '.'} {bars}")]
     names = {entry["index"]: _name(entry) for entry in found}
+    sections = [
+        Section(
+            "Directions", "directions", items, "direction", COLUMNS, f"{_TEXT}{_WHERE if mapped else '.'} {bars}",
+            printed=True,
+        )
+    ]  # fmt: skip
     if document.get("images"):
-        sections.insert(0, Section("Single images", [_image(image, names) for image in document["images"]], _IMAGES))
+        shown = [_image(image, names) for image in document["images"]]
+        sections.append(Section("Single images", "images", shown, "image", IMAGE, _IMAGES))
     if document.get("steering"):
-        sections.insert(0, _steering(document["steering"], names))
-    fidelity = document["scores"].get("fidelity")
+        sections.append(_steering(document["steering"], names))
+    masks, recovery, fidelity = (scores.get(name) for name in ("masks", "recovery", "fidelity"))
     if fidelity:
-        rows = [[_FIDELITY[name], fidelity[name]] for name in _FIDELITY]
-        sections.append(
-            Section("What the concepts keep of the prediction", table=(["images of the class", "value"], rows))
-        )
-    masks = document["scores"].get("masks")
+        rows = [[FIDELITY[name], fidelity[name]] for name in FIDELITY]
+        tables = [Table("", VALUE, rows, "Of the images of the class.")]
+        sections.append(Section("What the concepts keep of the prediction", "fidelity", tables=tables))
     if masks:
-        rows = [[_SCORES[name], masks[name]] for name in _SCORES if name in masks]
+        rows = [[SCORES[name], masks[name]] for name in SCORES if name in masks]
         sections.append(
-            Section("Agreement with the concept masks", table=(["score, on held-out images", "value"], rows))
+            Section("Agreement with the concept masks", "masks", tables=[Table("", VALUE, rows, "On held-out images.")])
         )
-    recovery = document["scores"].get("recovery")
     if recovery:
-        rows = [[name, value] for name, value in recovery.items()]
-        sections.insert(0, Section("Agreement with the known directions", table=(["score", "value"], rows)))
-    return Page(
-        "Directions of feature space",
-        f"Which directions of {model['name']} carry concepts",
-        facts,
-        sections,
-        document["notes"],
-        [
-            ("command", command),
-            ("seed", document["seed"]),
-            *((name, json.dumps(value)) for name, value in document["parameters"].items()),
-        ],
+        rows = [[name, value] for name, value in recovery.items() if isinstance(value, int | float)]
+        sections.append(Section("Agreement with the known directions", "recovery", tables=[Table("", VALUE, rows)]))
+    return Summary(
+        kind="directions",
+        method=document["method"],
+        kicker="Directions of feature space",
+        title=f"directions of {model['name']} ({layer})",
+        facts=facts,
+        sections=sections,
+        said=_lines(document),
+        notes=document["notes"],
+        dataset=document["samples"]["dataset"],
     )
 
 
@@ -71,106 +120,148 @@ _IMAGES = (
     "The active concepts of an image, and what the logit of the predicted class would lose without each (bars): "
     "positive ones speak for the prediction, negative ones against it."
 )
-_FIDELITY = {
-    "explained": "share of the variance of the features",
-    "same": "images with the same prediction from the concepts alone",
-    "same_chance": "the same from mean features",
-    "same_best": "the same from as many principal components",
-    "logit": "correlation of the logit of the class",
-}
-_SCORES = {
-    "interpretable": "detectors with an IoU of at least 0.04",
-    "unique_labels": "different labels among them",
-    "mean_iou": "mean IoU",
-    "mean_f1": "mean F1",
-    "mean_best_f1": "mean F1 with thresholds chosen by the masks",
-    "mean_average_precision": "mean average precision",
-    "S1": "S1, sum of IoU over detectors",
-    "S2": "S2, sum of the best IoU over labels",
-    "S2_any": "S2 with detectors of one label joined",
-}
 
 
-def _card(entry: Mapping[str, Any]) -> Card:
+def _lines(stored: Mapping[str, Any]) -> list[str]:
+    lines = _quality(stored["scores"])
+    found = stored["scores"].get("recovery")
+    if found:
+        lines.insert(0, ", ".join(f"{name} {value:.3g}" for name, value in found.items() if isinstance(value, float)))
+    for step in (stored.get("steering") or {}).get("steps", []):
+        moved = [f"{one['class']} {one['change']:+.2f}" for one in step["classes"][:4]]
+        gained = [f"{name} {count}" for name, count in list(step["to"].items())[:3]]
+        lines.append(
+            f"direction {step['direction']} by {step['amount']:+.3g}: logits of {', '.join(moved)}; "
+            f"{step['changed']:.1%} of the predictions change" + (f", to {', '.join(gained)}" if gained else "")
+        )
+    for image in stored.get("images") or []:
+        parts = [
+            f"direction {one['direction']}"
+            + (f" {one['contribution']:+.2f}" if one["contribution"] is not None else f" {one['activation']:.2f}")
+            for one in image["concepts"][:4]
+        ]
+        said = f"{image['sample_id']}" + (f", said to be {image['prediction']}" if image["prediction"] else "")
+        lines.append(f"{said}: {', '.join(parts) or 'no concept is active'}")
+    return lines
+
+
+def _quality(scores: Mapping[str, Any]) -> list[str]:
+    """One line on how good the fit is."""
+    parts = []
+    if "dictionary" in scores:
+        d = scores["dictionary"]
+        parts.append(
+            f"dictionary: explained variance {d['explained_variance']:.0%} with {d['l0']:.1f} latents at a position, "
+            f"{d['dead']:.0%} dead"
+        )
+    elif "variance" in scores:
+        v = scores["variance"]
+        parts.append(f"explained variance {v['explained']:.0%} (random {v['random']:.0%}, best {v['best']:.0%})")
+    if "fidelity" in scores:
+        f = scores["fidelity"]
+        parts.append(
+            f"from the concepts alone {f['same']:.0%} of the predictions stay (from mean features "
+            f"{f['same_chance']:.0%}, best {f['same_best']:.0%}), the logit correlates {f['logit']:.2f}"
+        )
+    if "stability" in scores:
+        again = scores["stability"]
+        parts.append(
+            f"found again on half of the samples with cosine {again['mean']:.2f} (chance {again['chance']:.2f})"
+        )
+    state = scores.get("health", {}).get("summary")
+    if state:
+        parts.append(", ".join(f"{count} {name}" for name, count in state.items() if count))
+    if "influence" in scores:
+        found = scores["influence"]
+        parts.append(
+            f"{found['directions']} move a class more than {_OF_CHANCE.get(found.get('null'), 'random filters')} do"
+            if found.get("null") != "published"
+            else f"{found['directions']} with significant sensitivity"
+        )
+    return ["; ".join(parts)] if parts else []
+
+
+def _labelled(entry: Mapping[str, Any]) -> str:
+    """The name of a direction with its chance, else the labels of its images with theirs."""
+    mask, words, given = entry.get("mask_label"), entry.get("words"), entry.get("concept")
+    if given:
+        return f"{given['name']} (told apart {given['accuracy']:.0%}, chance {given['accuracy_chance']:.0%})"
+    if mask:
+        chance = f", random {mask['random_iou']:.2f}, p = {mask['p_value']:.2g}" if "random_iou" in mask else ""
+        return f"{mask['concept']} (IoU {mask['iou']:.2f}{chance})"
+    if words:
+        return ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
+    return _shares(entry, 3)
+
+
+def _shares(entry: Mapping[str, Any], most: int) -> str:
+    chance = entry.get("label_chance") or {}
+    return ", ".join(
+        f"{name} {share:.0%}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
+        for name, share in list(entry["labels"].items())[:most]
+    )
+
+
+def _moved(entry: Mapping[str, Any]) -> str:
+    moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
+    return ", ".join(moved[:3])
+
+
+def _item(entry: Mapping[str, Any]) -> Item:
     labels = entry.get("sample_labels") or [""] * len(entry["sample_ids"])
     maps = entry.get("concept_maps") or [None] * len(entry["sample_ids"])
     pictures = [
         Picture(sample, label, heat=_heat(heat))
         for sample, label, heat in zip(entry["sample_ids"], labels, maps, strict=True)
     ]
+    chance = entry.get("label_chance") or {}
     bars = _signed(
         [(f"{one['class']}{' *' if one['significant'] else ''}", one["effect"]) for one in entry.get("influence", [])]
     )
     if not bars:
-        bars = [Bar(name, share, f"{share:.0%}") for name, share in list(entry["labels"].items())[:6]]
-    facts: list[tuple[str, Any, str]] = [
-        ("images", entry["images"], "Images in which the detector responds"),
-        ("of the area", f"{entry['share']:.1%}", "Share of all positions"),
-    ]
-    if entry.get("health", "sound") != "sound":
-        facts.append(
-            ("state", entry["health"], "idle: hardly fires; crowded: fires nearly everywhere; copy of another")
-        )
-    if "stability" in entry:
-        facts.append(("stability", entry["stability"], "Cosine with its match when half of the samples are used"))
-    if "importance" in entry:
-        found = entry["importance"]
-        facts.insert(
-            0, ("importance", f"{found['total']:.0%} ± {2 * found['error']:.0%}", _SOBOL.format(found["equal"]))
-        )
-    given = entry.get("concept")
-    if given:
-        facts.append(
-            (
-                "told apart",
-                f"{given['accuracy']:.0%}",
-                "Unseen images of the concept and random ones, balanced accuracy",
-            )
-        )
-        facts.append(("by chance", f"{given['accuracy_chance']:.0%}", "What 95 % of permuted labels stay below"))
-        facts.append(("recall", f"{given['recall']:.0%}", "Images of the concept in which the detector responds"))
-    mask = entry.get("mask_label")
-    if mask:
-        facts.append(("IoU", mask["iou"], "Overlap with the concept mask on held-out images"))
-        if "random_iou" in mask:
-            facts.append(("by chance", mask["random_iou"], "IoU of random filters that fire as often"))
-            facts.append(("p", mask["p_value"], "Random filters and maps of other images with an IoU as large"))
-        facts.append(("precision", mask["precision"], "Share of the detected positions that are the concept"))
-        facts.append(("recall", mask["recall"], "Share of the concept that is detected"))
-    words = entry.get("words", [])
-    said = _make_up(entry)
+        bars = [Bar(name, share, f"{share:.0%}", chance.get(name)) for name, share in list(entry["labels"].items())[:6]]
+    words, mask, state = entry.get("words", []), entry.get("mask_label") or {}, entry.get("health")
+    # the strongest twelve alone may mislead
+    said = f"All {entry['images']} images: {_shares(entry, 4)}" if entry["labels"] else ""
     if words:
         said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
     title = f"Direction {entry['index']}"
+    given, sobol = entry.get("concept") or {}, entry.get("importance") or {}
     if given:
         title += f": {given['name']}"
     elif mask:
         title += f": {mask['concept']}" + ("" if mask["interpretable"] else " (hardly)")
-    state = entry.get("health", "sound")
-    if state != "sound":
-        facts.insert(0, ("state", state, _STATES.get(state, "")))
-    return Card(title, facts, pictures, bars, text=said, doubtful=state != "sound")
+    return Item(
+        entry["index"],
+        title,
+        [
+            entry["images"],
+            sobol.get("total"),
+            (sobol["total"] - 2 * sobol["error"], sobol["total"] + 2 * sobol["error"]) if sobol else None,
+            sobol.get("equal"),
+            entry["share"],
+            state,
+            entry.get("stability"),
+            _labelled(entry),
+            _moved(entry),
+            *(mask.get(name) for name in ("iou", "random_iou", "p_value", "precision", "recall")),
+            *(given.get(name) for name in ("accuracy", "accuracy_chance", "recall")),
+        ],
+        said,
+        STATES.get(state or "sound", ""),
+        (state or "sound") != "sound",
+        pictures,
+        bars,
+    )
 
 
-_SOBOL = (
-    "Share of what the logit of the class varies by when concepts are turned down at random (total Sobol index, two "
-    "standard errors); {:.0%} if all mattered alike"
-)
-_STATES = {
-    "idle": "Its detector hardly ever responds",
-    "crowded": "Its detector responds at most positions",
-    "copy": "It points where an earlier direction points",
+_OF_CHANCE = {"images": "random images in their place"}
+
+STATES = {
+    "idle": "idle: its detector hardly ever responds",
+    "crowded": "crowded: its detector responds at most positions",
+    "copy": "copy: it points where an earlier direction points",
 }
-
-
-def _make_up(entry: Mapping[str, Any], most: int = 4) -> str:
-    """The labels of all images in which the detector responds: the strongest twelve alone may mislead."""
-    chance = entry.get("label_chance") or {}
-    parts = [
-        f"{share:.0%} {name}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
-        for name, share in list(entry["labels"].items())[:most]
-    ]
-    return f"All {entry['images']} images: {', '.join(parts)}" if parts else ""
 
 
 def _heat(values: Sequence[Sequence[float]] | None) -> Sequence[Sequence[float]] | None:
@@ -178,36 +269,41 @@ def _heat(values: Sequence[Sequence[float]] | None) -> Sequence[Sequence[float]]
     return values if values and len(values) * len(values[0]) > 1 else None
 
 
-def _signed(values: Sequence[tuple[str, float]], unit: str = "") -> list[Bar]:
+def _signed(values: Sequence[tuple[str, float]]) -> list[Bar]:
     """Bars around zero."""
-    return [Bar(name, value, f"{value:+.2f}{unit}") for name, value in values]
+    return [Bar(name, value, f"{value:+.2f}") for name, value in values]
+
+
+STEP = (
+    Column("changed", "Share of the images whose prediction changes", "share"),
+    Column("own strength", "Mean signal where it is detected minus where it is not"),
+)
 
 
 def _steering(steering: Mapping[str, Any], names: Mapping[int, str]) -> Section:
-    """A card for each step along a direction: what it does to the logits and to the predictions."""
+    """Each step along a direction: what it does to the logits and to the predictions."""
     where = {"all": "at every place", "present": "where it is detected", "absent": "where it is not detected"}
     text = (
         f"What if a concept were stronger or weaker {where[steering['where']]}? Mean change of the logits of "
         f"{steering['images']} images (bars). Amounts are steps along the encoding direction in feature units."
     )
-    cards = []
+    items = []
     for step in steering["steps"]:
         gained = ", ".join(f"{name} {count}" for name, count in list(step["to"].items())[:4])
-        cards.append(
-            Card(
-                f"Direction {names[step['direction']].removeprefix('direction ')} by {step['amount']:+.3g}",
-                [
-                    ("changed", f"{step['changed']:.1%}", "Share of the images whose prediction changes"),
-                    ("own strength", step["own_strength"], "Mean signal where it is detected minus where it is not"),
-                ],
+        name = names[step["direction"]].removeprefix("direction ")
+        items.append(
+            Item(
+                f"{step['direction']} by {step['amount']:+.3g}",
+                f"Direction {name} by {step['amount']:+.3g}",
+                [step["changed"], step["own_strength"]],
+                f"newly predicted: {gained}" if gained else "no prediction changes",
                 bars=_signed([(one["class"], one["change"]) for one in step["classes"]]),
-                text=f"newly predicted: {gained}" if gained else "no prediction changes",
             )
         )
-    return Section("What if", cards, text, charts=_doses(steering["steps"]))
+    return Section("What if", "steering", items, "step", STEP, text, charts=_doses(steering["steps"]))
 
 
-def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """For directions with several amounts: change of the logits against the amount."""
     drawn = []
     for index in dict.fromkeys(step["direction"] for step in steps):
@@ -223,7 +319,7 @@ def _doses(steps: Sequence[Mapping[str, Any]]) -> list[Markup]:
         for name in chosen:
             points = [(s["amount"], one["change"]) for s in own for one in s["classes"] if one["class"] == name]
             series[name] = sorted([*points, (0.0, 0.0)])
-        drawn.append(curves(f"Direction {index}: change of the logits", series, "amount"))
+        drawn.append(Chart(f"Direction {index}: change of the logits", "curves", series, "amount", "change"))
     return drawn
 
 
@@ -238,7 +334,10 @@ def _name(entry: Mapping[str, Any]) -> str:
     return f"{entry['index']}: {said}" if said else f"direction {entry['index']}"
 
 
-def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Card:
+IMAGE = (Column("label"), Column("prediction"), Column("active", "Concepts that are active in it"))
+
+
+def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Item:
     """One image, once for each active concept, with what that does to the prediction."""
     own = Picture(image["sample_id"], "the image", strong=True)
     pictures = [
@@ -250,11 +349,13 @@ def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Card:
     bars = _signed(values) or [
         Bar(names[one["direction"]], one["activation"], f"{one['activation']:.2f}") for one in image["concepts"]
     ]
-    said = []
-    if image["label"] is not None:
-        said.append(f"label {image['label']}")
-    if image["prediction"] is not None:
-        said.append(f"predicted {image['prediction']}")
-    if not image["concepts"]:
-        said.append("no concept is active")
-    return Card(image["sample_id"], pictures=[own, *pictures], bars=bars, text=", ".join(said))
+    label, guess = image["label"], image["prediction"]
+    return Item(
+        image["sample_id"],
+        image["sample_id"],
+        [label, guess, len(image["concepts"])],
+        "" if image["concepts"] else "no concept is active",
+        f"{label} taken for {guess}" if None not in (label, guess) and str(label) != str(guess) else "",
+        pictures=[own, *pictures],
+        bars=bars,
+    )

@@ -1,4 +1,4 @@
-"""A comparison as one still picture (PNG, PDF or SVG) for papers and slides."""
+"""A summary as one still picture (PNG, PDF or SVG) for papers and slides."""
 
 from __future__ import annotations
 
@@ -10,33 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from rdxcli.report.comparison import _colours, unit_square, verdict_lines
+from rdxcli.report.charts import histogram, stack
+from rdxcli.report.html import HEAT
+from rdxcli.report.page import group_colours, matrix_pixels, unit_square
+from rdxcli.report.palette import NULL, concept_colours
+from rdxcli.report.summary import Chart, Item, Maps, Section, Summary, Table, written
 from rdxcli.report.text import clean
 
-PAGE = 6.9
-"""Inches across a page of a paper."""
+WIDTHS = {"column": 3.3, "page": 6.9}
+"""Inches of a figure across one column of a paper, and across a page."""
 
-STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "font.size": 7, "axes.titlesize": 7}
+STYLE: Any = {
+    **{"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"},
+    **{"font.size": 7, "axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6, "axes.labelsize": 6},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
+}
 """Fonts that journals take and programs can edit: outlines (Type 42) in PDF, text as text in SVG."""
 
 DPI = 300
+MOST_ITEMS = 12
+"""Items of a section that are drawn; concepts are drawn all."""
+ROWS = 16
+"""Rows of a table that is drawn because there is nothing else."""
 
 
-def comparison_figure(
-    document: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    thumbnails: Mapping[str, str],
-    path: Path,
-    form: str,
-    width: float = PAGE,
-) -> None:
-    """Draw a comparison: per direction the grids of its concepts and both maps, whose dots are vectors.
+def figure(summary: Summary, uris: Mapping[str, str], path: Path, form: str, width: float = WIDTHS["page"]) -> None:
+    """Draw a summary: what was found in words, then groups, units or images, maps and charts.
 
     Parameters
     ----------
-    document, arrays, thumbnails
-        As for `rdxcli.report.comparison.page`.
+    summary : Summary
+    uris : mapping
+        Sample id to ``data:`` URI.
     path : Path
     form : {"png", "pdf", "svg"}
     width : float
@@ -45,75 +52,178 @@ def comparison_figure(
     from matplotlib import rc_context
 
     with rc_context(STYLE):
-        _draw(document, arrays, thumbnails, width).savefig(path, dpi=DPI, format=form)
+        _draw(summary, uris, width).savefig(path, dpi=DPI, format=form)
 
 
-def _draw(
-    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], thumbnails: Mapping[str, str], width: float
-) -> Any:
+def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
+    """Rows of panels, each a function and its arguments; and what is left out, in words."""
+    groups: list[list[tuple[Any, ...]]] = []
+    left_out = []
+    for section in summary.sections:
+        if section.folded:
+            continue
+        group: list[tuple[Any, ...]] = []
+        if section.printed or not summary.sections[0].items:
+            items = section.items if section.noun == "concept" else section.items[:MOST_ITEMS]
+            group += [(_item, section, item) for item in items]
+            if len(items) < len(section.items):
+                left_out.append(f"{len(items)} of {len(section.items)} {section.title.lower()} are drawn")
+        if section.maps and summary.maps is not None:
+            group += [(_map, summary.maps, side, section.maps) for side in summary.maps.points]
+            if section.matrix is not None:
+                group.append((_matrix, section.matrix, section.maps))
+        group += [(_chart, chart) for chart in section.charts if any(len(line) for line in chart.series.values())]
+        if group:
+            groups.append(group)
+    if not groups:
+        groups = [[(_table, table)] for table in list(summary.printed())[:1] or []]
+        left_out += [f"{min(len(g[0][1].rows), ROWS)} rows of the table are drawn" for g in groups]
+    return groups, left_out
+
+
+def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    maps = [side for side in ("a", "b") if f"map_{side}" in arrays]
-    across = 3 if width < PAGE else max(3, min(5, max(2, int(document["k"])) + len(maps)))
-    panels: dict[str, list[Any]] = {
-        key: [*(c for c in document["concepts"] if c["closer_in"] == key), *maps] for key in ("a", "b")
-    }
-    rows = {key: -(-len(found) // across) for key, found in panels.items()}
+    groups, left_out = _panels(summary)
+    widest = max((len(group) for group in groups), default=1)
+    wide = all(panel[0] is _table for group in groups for panel in group)
+    across = 1 if wide else max(2, min(3 if width < WIDTHS["page"] else 5, widest))
+    rows = [-(-len(group) // across) for group in groups]
     edge = width / across
-    figure = Figure(figsize=(width, 0.75 + (edge + 0.34) * max(1, sum(rows.values()))), layout="constrained")
-    FigureCanvasAgg(figure)
-    a, b = (clean(document[side]["name"], 40) for side in ("a", "b"))
-    head = [f"{a} (a) and {b} (b): {document['difference'].get('verdict', 'not tested')}", *verdict_lines(document)]
-    figure.suptitle("\n".join(_wrapped(head, int(width * 15))), fontsize=7)
-    axes = figure.subplots(max(1, sum(rows.values())), across, squeeze=False)
+    high = (0.14 * ROWS + 0.3 if wide else edge + 0.34) * max(1, sum(rows))
+    title = clean(summary.title[:1].upper() + summary.title[1:], 160)
+    head = [title, *([summary.chip] if summary.chip else []), *map(clean, summary.said[:4]), *left_out]
+    lines = [part for line in head for part in textwrap.wrap(line, int(width * 17))]
+    drawn = Figure(figsize=(width, 0.25 + 0.12 * len(lines) + high), layout="constrained")
+    FigureCanvasAgg(drawn)
+    drawn.suptitle("\n".join(lines), fontsize=7)
+    axes = drawn.subplots(max(1, sum(rows)), across, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     start = 0
-    for key, found in panels.items():
-        places = axes[start : start + rows[key]].flat
-        start += rows[key]
-        colours = _colours([one for one in found if not isinstance(one, str)])
-        for axis, one in zip(places, found, strict=False):
-            if isinstance(one, str):
-                _map(axis, arrays, one, key, colours)
-                axis.set_title(f"map of {one}, groups of {key}")
-                continue
-            axis.imshow(_montage([thumbnails.get(str(s)) for s in one["sample_ids"]]), interpolation="nearest")
-            p_value = "" if one["p_value"] is None else f", p = {one['p_value']:.2g}"
-            axis.set_title(f"{key}{one['index']}: n = {one['size']}{p_value}")
-            axis.plot([0, 1], [1.0, 1.0], transform=axis.transAxes, color=colours[one["index"]], lw=2.5, clip_on=False)
-    return figure
+    for group, count in zip(groups, rows, strict=True):
+        for axis, (paint, *what) in zip(axes[start : start + count].flat, group, strict=False):
+            paint(axis, uris, *what)
+        start += count
+    return drawn
 
 
-def _wrapped(lines: list[str], columns: int) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, columns)]
+def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> None:
+    """The pictures of an item; its bars where it has one picture or none."""
+    place = next(i for i, one in enumerate(section.items) if one is item)
+    index = item.group[1] - 1 if item.group else place
+    colour = concept_colours(index + 1)[index]
+    size = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name in ("size", "images")), None)
+    p_value = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name == "p"), None)
+    facts = ([f"n = {size}"] if size is not None else []) + ([f"p = {p_value:.2g}"] if p_value is not None else [])
+    axis.set_title(": ".join([clean(item.title, 34), ", ".join(facts)] if facts else [clean(item.title, 40)]))
+    if len(item.pictures) <= 1 and item.bars:
+        axis.set_axis_on()
+        bars = item.bars[:8][::-1]
+        axis.barh(
+            [clean(bar.label, 22) for bar in bars],
+            [bar.value for bar in bars],
+            color=[colour if bar.value >= 0 else "#b22222" for bar in bars],
+        )
+        axis.set_xlim(min(0.0, *(bar.value for bar in bars)), max(section.longest, 1e-9))
+        if item.pictures and item.pictures[0].sample_id in uris:
+            corner = axis.inset_axes((0.62, 0.0, 0.38, 0.38))
+            corner.imshow(_montage(item, uris))
+            corner.set_axis_off()
+        return
+    if item.pictures:
+        axis.imshow(_montage(item, uris), interpolation="nearest")
+        axis.plot([0, 1], [1.0, 1.0], transform=axis.transAxes, color=colour, lw=2.5, clip_on=False)
+        if item.text and section.noun != "concept":
+            axis.text(0.5, -0.02, "\n".join(textwrap.wrap(clean(item.text, 90), 34)[:3]), transform=axis.transAxes,
+                      ha="center", va="top", fontsize=6)  # fmt: skip
+        return
+    axis.text(0.5, 0.5, "\n".join(textwrap.wrap(clean(item.text or item.status, 160), 30)), ha="center", va="center")
 
 
-def _map(axis: Any, arrays: Mapping[str, np.ndarray], side: str, key: str, colours: list[str]) -> None:
+def _map(axis: Any, uris: Mapping[str, str], maps: Maps, side: str, key: str) -> None:
     """Dots of one map, and a legend that says which colour is which concept."""
-    points, labels = unit_square(arrays[f"map_{side}"]), arrays[f"labels_{key}"]
-    for group, colour in enumerate(colours):
-        own = np.minimum(labels, len(colours) - 1) == group
-        name = f"{key}{group}" if group else "none"
-        axis.scatter(*points[own].T, s=2 if group else 1, c=colour, linewidths=0, label=name)
+    points, groups = unit_square(maps.points[side]), maps.groups[key]
+    for group, colour in enumerate(group_colours(groups)):
+        own = groups == group
+        if own.any():
+            name = f"{key}{group}" if group else "none"
+            axis.scatter(*points[own].T, s=2 if group else 1, c=colour, linewidths=0, label=name)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, fontsize=6, frameon=False, markerscale=3,
                 handletextpad=0.1, columnspacing=0.6)  # fmt: skip
     axis.set_aspect("equal", adjustable="datalim")
+    axis.set_title(f"map of {side}, groups of {key}")
 
 
-def _montage(uris: list[str | None], edge: int = 96) -> np.ndarray:
-    """Thumbnails in a near-square grid as a uint8 array of shape (h, w, 3)."""
-    from PIL import Image
+def _matrix(axis: Any, uris: Mapping[str, str], values: np.ndarray, key: str) -> None:
+    axis.imshow(matrix_pixels(values), interpolation="nearest")
+    axis.set_title(f"differences, ordered by groups of {key}")
 
-    columns = int(np.ceil(np.sqrt(max(1, len(uris)))))
-    rows = -(-max(1, len(uris)) // columns)
+
+def _chart(axis: Any, uris: Mapping[str, str], chart: Chart) -> None:
+    axis.set_axis_on()
+    axis.set_title("\n".join(textwrap.wrap(clean(chart.title, 90), 36)))
+    axis.set_xlabel(clean(chart.x, 40))
+    axis.set_ylabel(clean(chart.y, 40))
+    colours = concept_colours(len(chart.series))
+    if chart.shape == "stacked":
+        places, layers = stack(chart)
+        base = [0.0] * len(places)
+        for colour, (name, top) in zip(colours, layers.items(), strict=True):
+            axis.fill_between(places, base, top, color=colour, lw=0, label=clean(name, 24))
+            base = top
+        axis.fill_between(places, base, [100.0] * len(places), color=NULL, lw=0)
+    elif chart.shape == "histogram":
+        edges, counts = histogram(chart)
+        for colour, (name, count) in zip(colours, counts.items(), strict=True):
+            axis.stairs(count, edges, color=colour, fill=True, alpha=0.3)
+            axis.stairs(count, edges, color=colour, label=clean(name, 24))
+    else:
+        for colour, (name, line) in zip(colours, chart.series.items(), strict=True):
+            if not len(line):
+                continue
+            xs, ys = [point[0] for point in line], [point[1] for point in line]
+            style = {"marker": "o", "ms": 2, "lw": 1 if chart.shape == "curves" else 0}
+            axis.plot(xs, ys, color=colour, label=clean(name, 24), **style)
+            ends = [(point[0], point[2], point[3]) for point in line if len(point) == 4]
+            if ends:
+                axis.vlines(*zip(*ends, strict=True), color=colour, alpha=0.35, lw=1)
+    if chart.y_range:
+        axis.set_ylim(*chart.y_range)
+    if len(chart.series) > 1 or chart.shape == "stacked":
+        axis.legend(fontsize=6, frameon=False, handlelength=1)
+
+
+def _table(axis: Any, uris: Mapping[str, str], table: Table) -> None:
+    rows = [
+        [clean(written(value, column), 28) for value, column in zip(row, table.columns, strict=True)]
+        for row in table.rows[:ROWS]
+    ]
+    drawn = axis.table(
+        rows, colLabels=[clean(column.name, 24) for column in table.columns], loc="upper center", edges=""
+    )
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(7)
+
+
+def _montage(item: Item, uris: Mapping[str, str], edge: int = 96) -> np.ndarray:
+    """Pictures with their maps in a near-square grid as a uint8 array of shape (h, w, 3)."""
+    pictures = item.pictures[:16]
+    columns = int(np.ceil(np.sqrt(max(1, len(pictures)))))
+    rows = -(-max(1, len(pictures)) // columns)
     sheet = Image.new("RGB", (columns * (edge + 4), rows * (edge + 4)), "white")
-    for i, uri in enumerate(uris):
+    for i, one in enumerate(pictures):
         tile = Image.new("RGB", (edge, edge), "#e8ebef")
+        uri = uris.get(one.sample_id)
         if uri is not None:
             picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
-            picture.thumbnail((edge, edge))
-            tile.paste(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
+            side = min(picture.size)  # the centred square, which maps lie over
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            tile = picture.crop((left, top, left + side, top + side)).resize((edge, edge), Image.Resampling.BICUBIC)
+        if one.heat:
+            alpha = Image.fromarray(np.rint(190 * np.clip(np.asarray(one.heat), 0, 1)).astype(np.uint8))
+            mask = alpha.resize((edge, edge), Image.Resampling.NEAREST)
+            tile.paste(Image.new("RGB", (edge, edge), HEAT), mask=mask)
         sheet.paste(tile, ((i % columns) * (edge + 4), (i // columns) * (edge + 4)))
     return np.asarray(sheet)

@@ -9,19 +9,24 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from PIL import Image
 
 from rdxcli import __version__
 from rdxcli.records import plain
+from rdxcli.report.charts import draw
+from rdxcli.report.summary import written
 from rdxcli.report.text import clean
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+SCRIPTS = ("store.js", "grid.js", "cards.js", "maps.js", "heatmaps.js", "patches.js", "shell.js")
+"""What a page runs, in this order."""
 
+LONGEST = 4000
+"""Characters of a foreign text in a page."""
 
 HEAT = (213, 94, 0)
 """Colour of maps over images."""
@@ -35,55 +40,53 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
-    environment.filters["number"] = number
-    environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.0f} %"
+    environment.filters["written"] = written
+    environment.filters["id"] = id  # of an object: items are told apart by identity
     environment.filters["script_json"] = script_json
     environment.filters["packed"] = packed
     environment.filters["heat"] = heat
+    environment.filters["draw"] = draw
     return environment
 
 
-def number(value: Any) -> str:
-    """A number as people read it: three significant digits, ``-`` for a missing one."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return clean(value)
+def _shown(value: Any) -> Any:
+    """Foreign text made visible; what this package wrote itself (markup) as it is."""
+    return clean(value, LONGEST) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def script_json(value: Any) -> Any:
+def script_json(value: Any) -> Markup:
     """JSON that may stand inside a ``script`` element: nothing in it can end the element."""
     text = json.dumps(plain(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def packed(value: Any) -> str:
+def packed(value: Any) -> Markup:
     """JSON as gzip in base64, which the page opens without a library."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode())
 
 
-def heat(values: Sequence[Sequence[float]], strength: float = 0.75) -> str:
+def heat(values: Sequence[Sequence[float]], strength: float = 0.75) -> Markup:
     """A small map with values from 0 to 1 as one picture: the more, the less transparent."""
-    from PIL import Image
-
     alpha = np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0) * strength
     pixels = np.empty((*alpha.shape, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = HEAT, np.rint(255 * alpha)
+    return png_uri(pixels)
+
+
+def png_uri(pixels: np.ndarray) -> Markup:
+    """Pixels (h, w, 3 or 4) uint8 as a ``data:`` URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Markup(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
 def render(template: str, **values: Any) -> str:
     """The page of ``template``, with style sheet and scripts inside."""
     static = resources.files("rdxcli.report") / "static"
     style = Markup((static / "style.css").read_text("utf-8"))
-    scripts = ("maps.js", "cards.js", "heatmaps.js", "patches.js")
-    script = Markup("\n".join((static / name).read_text("utf-8") for name in scripts))
+    script = Markup("\n".join((static / name).read_text("utf-8") for name in SCRIPTS))
     page = _environment().get_template(template)
     return page.render(style=style, script=script, version=__version__, **values)

@@ -1,46 +1,76 @@
-"""The page of relaxed decision regions: members with the target first, the rule, where its units sit, the labels."""
+"""Relaxed decision regions in a summary: members with the target first, the rule, where its units sit, the labels."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
+from rdxcli.report.summary import Bar, Column, Item, Picture, Section, Summary, Table
 
 COMPARED = 12
 """Targets whose regions are shown side by side."""
 UNITS = 12
 """Units of a rule that are written out."""
 
+REGION = {
+    "status": Column("status", "bounded: a rule with members", on_card=False),
+    "units": Column("units", "Units whose states make the rule"),
+    "members": Column("members", "Images that have these states"),
+    "coverage": Column("coverage", "Share of all images", "share"),
+    "purity": Column("purity", "Share of the most frequent label among the members", "share", "higher"),
+    "base": Column("by chance", "Share of that label among all images", "share", brief=False),
+    "selectivity": Column("selectivity", "How far the rule keeps other labels out", better="higher"),
+    "before": Column("coverage before", "Share of the images that it was found in", "share", brief=False),
+    "merged": Column("merged", "Overlapping regions in it", brief=False),
+    "labels": Column("labels", "Members by label", on_card=False),
+    "label": Column("label", "Of the target, whose prediction is wrong", on_card=False),
+    "taken for": Column("taken for", on_card=False),
+    "lift": Column("lift", "How over-represented that class is in the region"),
+    "drop": Column("ablation: drop", "Fall of the members' probabilities without these units"),
+    "p": Column("p", "How often other units of the same number do as much", better="lower"),
+}
 
-def page(document: Mapping[str, Any], command: str = "") -> Page:
-    """The `Page` of a ``regions`` document."""
-    model = document["model"]
-    regions = document["regions"]
-    applied = document.get("applied")
-    facts = f"{document['samples']['n']} images"
+
+def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
+    """The summary of a ``regions`` document."""
+    model, regions, applied = document["model"], document["regions"], document.get("applied")
+    layer = model["layer"] or "array"
+    facts = f"{document['samples']['n']:,} images"
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
-    facts += f", layer {model['layer'] or 'array'}, {len(regions)} region{'s' * (len(regions) != 1)}"
+    facts += f", layer {layer}, {len(regions):,} region{'s' * (len(regions) != 1)}"
     if applied:
         facts += f"; found in {applied['n']} images with {applied['model']['name']} and applied to these"
     text = _MEMBERSHIP if applied else _BASELINE if document["method"] == "representative" else _TEXT
+    values = [_values(region) for region in regions]
+    used = [name for name in REGION if any(one[name] not in (None, "") for one in values)]
+    items = [_item(region, [one[name] for name in used]) for region, one in zip(regions, values, strict=True)]
     comparison = document.get("comparison")
-    return Page(
-        "Representative interpretation" if document["method"] == "representative" else "Relaxed decision regions",
-        f"What groups of units of {model['name']} stand for",
-        facts,
-        [
-            Section("Regions", [_card(region) for region in regions], text, scale=1.0),
+    return Summary(
+        kind="regions",
+        method=document["method"],
+        kicker="Representative interpretation"
+        if document["method"] == "representative"
+        else "Relaxed decision regions",
+        title=f"{'stored regions in' if applied else 'regions of'} {model['name']} ({layer})",
+        facts=facts,
+        sections=[
+            Section(
+                "Regions",
+                "regions",
+                sorted(items, key=lambda item: item.doubtful),
+                "target",
+                [REGION[name] for name in used],
+                text,
+                scale=1.0,
+                printed=True,
+            ),
             *(_compared(comparison) if comparison else []),
         ],
-        document["notes"],
-        [
-            ("command", command),
-            ("seed", document["seed"]),
-            *((name, json.dumps(value)) for name, value in document["parameters"].items()),
-        ],
+        said=_overlaps(comparison),
+        notes=document["notes"],
+        dataset=document["samples"]["dataset"],
     )
 
 
@@ -52,39 +82,47 @@ _MEMBERSHIP = "Images that have the states of a stored region; those most like i
 _BASELINE = "Images on the target's side of a few pieces of the decision boundary."
 
 
-def _card(region: Mapping[str, Any]) -> Card:
-    scores = region["scores"]
+def _values(region: Mapping[str, Any]) -> dict[str, Any]:
+    scores, cause, stored = region["scores"], region.get("cause") or {}, region.get("stored") or {}
+    ablation = scores.get("ablation") or {}
+    counts = list((region.get("labels") or {}).items())[:4]
+    return {
+        "status": region["status"],
+        "units": len(region["neurons"]),
+        "members": scores["size"],
+        "coverage": scores.get("coverage"),
+        "purity": scores.get("purity"),
+        "base": scores.get("base_rate"),
+        "selectivity": scores.get("selectivity"),
+        "before": stored.get("coverage"),
+        "merged": len(region["merged_targets"]) if "merged_targets" in region else None,
+        "labels": ", ".join(f"{name} {count}" for name, count in counts),
+        "label": cause.get("label"),
+        "taken for": cause.get("prediction"),
+        "lift": cause.get("lift"),
+        "drop": ablation.get("drop"),
+        "p": ablation.get("p_value"),
+    }
+
+
+def _item(region: Mapping[str, Any], values: Sequence[Any]) -> Item:
     counts = region.get("labels") or {}
     total = sum(counts.values()) or 1
     bars = [Bar(name, count / total, str(count)) for name, count in list(counts.items())[:6]]
     if max(counts.values(), default=0) == 1 and len(counts) > 1:
         bars = []  # every member has a label of its own
-    facts = [
-        ("images", scores["size"], "Members of the region"),
-        ("share", _share(scores.get("coverage")), "Share of all images"),
-        ("purity", scores.get("purity"), "Share of the most frequent label among the members"),
-    ]
-    stored = region.get("stored")
-    if stored:
-        facts.append(("share before", _share(stored["coverage"]), "Where the region was found"))
-    elif region["neurons"]:
-        facts.append(("units", len(region["neurons"]), "Units whose states make the rule"))
-    ablation = scores.get("ablation")
-    if ablation:
-        facts.append(("drop", ablation["drop"], "Fall of the members' probabilities without these units"))
-    return Card(
+    return Item(
+        str(region.get("target_id", region.get("target"))),
         _title(region),
-        [fact for fact in facts if fact[1] is not None],
-        _pictures(region, framed=stored is None),
+        values,
+        _text(region),
+        _STATUS.get(region["status"], ""),
+        region["status"] != "bounded",
+        _pictures(region, framed=region.get("stored") is None),
         bars,
         _positions(region),
-        _text(region),
-        beside=_rule(region),
+        _rule(region),
     )
-
-
-def _share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1%}"
 
 
 def _pictures(region: Mapping[str, Any], framed: bool = True) -> list[Picture]:
@@ -103,7 +141,7 @@ def _title(region: Mapping[str, Any]) -> str:
     label = region["scores"].get("label")
     if "concept" in region:
         return f"Concept {region['concept'] + 1}" + (f": {label}" if label else "")
-    return f"Target {region['target_id']}"
+    return f"Target {region.get('target_id', region.get('target'))}"
 
 
 def _text(region: Mapping[str, Any]) -> str:
@@ -122,8 +160,6 @@ def _text(region: Mapping[str, Any]) -> str:
         said.append(f"{cause['label']} taken for {cause['prediction']}")
         if cause["prediction_share"] is not None:
             said.append(f"{cause['prediction_share']:.0%} of its region are {cause['prediction']}")
-    if region["status"] != "bounded":
-        said.append(_STATUS[region["status"]])
     return "; ".join(said)
 
 
@@ -157,39 +193,62 @@ def _rule(region: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _overlaps(comparison: Mapping[str, Any] | None) -> list[str]:
+    lines = []
+    for pair in (comparison or {}).get("pairs", []):
+        said = "no target has two bounded regions"
+        if pair["targets"]:
+            said = f"regions overlap by {pair['overlap']:.2f} (by chance {pair['expected']:.2f})"
+        lines.append(f"{pair['a']} and {pair['b']}: {said}")
+    return lines
+
+
 def _compared(comparison: Mapping[str, Any]) -> list[Section]:
     """The same targets in other layers or models: the numbers, then the regions side by side."""
-    columns = ["", "", "targets", "overlap", "by chance", "agreement", "overlap of neighbours"]
+    columns = [
+        Column("first"),
+        Column("second"),
+        Column("targets", "Targets with two bounded regions"),
+        Column("overlap", "Share of the members that both regions of a target have (Jaccard), mean over the targets"),
+        Column("by chance", "The overlap of regions of these sizes that know nothing of each other"),
+        Column("agreement", "0 as by chance, 1 for equal regions", better="higher"),
+        Column("overlap of neighbours", "The same of the neighbours that the regions were made from"),
+    ]
     names = ("a", "b", "targets", "overlap", "expected", "agreement", "neighbour_overlap")
     rows = [[pair[name] for name in names] for pair in comparison["pairs"]]
-    sections = [Section("Compared", table=(columns, rows), text=_COMPARED)]
-    for side in comparison.get("sides", [])[:COMPARED]:
+    sides = comparison.get("sides", [])
+    sections = [Section("Compared", "compared", tables=[Table("", columns, rows)])]
+    for side in sides[:COMPARED]:
+        items = [_side(region) for region in side["regions"]]
         sections.append(
-            Section(f"Target {side['target_id']}", [_side(region) for region in side["regions"]], scale=1.0)
+            Section(f"Target {side['target_id']}", f"target-{side['target']}" if "target" in side else
+                    f"target-{side['target_id']}", items, "region of", SIDE, scale=1.0)
+        )  # fmt: skip
+    if len(sides) > COMPARED:
+        sections[0] = Section(
+            "Compared",
+            "compared",
+            tables=sections[0].tables,
+            text=f"{COMPARED} of {len(sides)} targets are shown side by side.",
         )
     return sections
 
 
-_COMPARED = (
-    "Overlap: share of the members that both regions of a target have (Jaccard), mean over the targets. "
-    "Agreement: 0 as by chance, 1 for equal regions."
+SIDE = (
+    Column("images", "Members of the region"),
+    Column("only here", "Members that the others lack"),
+    Column("purity", "Share of the most frequent label", "share", "higher"),
 )
 
 
-def _side(region: Mapping[str, Any]) -> Card:
+def _side(region: Mapping[str, Any]) -> Item:
     total = sum(region["labels"].values()) or 1
-    return Card(
+    return Item(
         region["source"],
-        [
-            ("images", region["size"], "Members of the region"),
-            ("only here", region["only_here"], "Members that the others lack"),
-            *(
-                [("purity", region["purity"], "Share of the most frequent label")]
-                if region["purity"] is not None
-                else []
-            ),
-        ],
-        _pictures(region),
-        [Bar(name, count / total, str(count)) for name, count in list(region["labels"].items())[:4]],
-        text="" if region["status"] == "bounded" else _STATUS[region["status"]],
+        region["source"],
+        [region["size"], region["only_here"], region["purity"]],
+        status=_STATUS.get(region["status"], ""),
+        doubtful=region["status"] != "bounded",
+        pictures=_pictures(region),
+        bars=[Bar(name, count / total, str(count)) for name, count in list(region["labels"].items())[:4]],
     )

@@ -1,22 +1,20 @@
-"""The page of many layers or models: heat maps, concepts along a series, the pairs that were compared in full."""
+"""Many layers or models in a summary: heat maps, concepts along a series, the pairs that were compared in full."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup, escape
 
-from rdxcli.report.charts import curves
-from rdxcli.report.gallery import Bar, Card, Page, Picture, Section
-from rdxcli.report.html import script_json
+from rdxcli.report.html import png_uri, script_json
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table
 from rdxcli.report.text import clean
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+CLEAR = 0.05
+"""Groups with a larger p are in doubt."""
 
 TITLES = {
     "cka": "CKA (debiased, linear)",
@@ -28,9 +26,6 @@ TITLES = {
 
 WALK = "consecutive"
 """What ``--layers`` says of neighbours."""
-
-DOUBTFUL = 0.05
-"""Groups with a larger p are drawn weaker: chance gives as strong ones."""
 
 CONCEPTS = 8
 """Concepts of a series that the sentences name."""
@@ -68,16 +63,14 @@ def limit(document: Mapping[str, Any], row: int, column: int) -> float | None:
     return None if None in values else max(values)
 
 
-def summary_lines(document: Mapping[str, Any]) -> list[str]:
-    """What was found, in sentences; also printed by ``rdx compare``."""
+def _said(document: Mapping[str, Any]) -> list[str]:
+    """What was found, in sentences."""
     lines = [f"{_chance_line(document)}; pooling: {document['pool']}", *_reference_lines(document)]
     if not document["followed"]:
         lines += [_pair_line(document, pair) for pair in document["pairs"]]
     lines += [_followed_line(document, place, one) for place, one in enumerate(document["followed"][:CONCEPTS])]
     left = len(document["followed"]) - CONCEPTS
-    if left > 0:
-        lines.append(f"and {left} more concepts on the page")
-    return [*lines, *(f"note: {note}" for note in document["notes"])]
+    return [*lines, f"and {left} more concepts on the page"] if left > 0 else lines
 
 
 def _chance_line(document: Mapping[str, Any]) -> str:
@@ -156,7 +149,44 @@ def _story(document: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     return "; ".join(parts) + f" (neighbours inside the group; chance {one['chance']:.2f})"
 
 
-def table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]:
+def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
+    """The summary of a ``similarities`` document."""
+    rows, columns = document["rows"], document["columns"]
+    if document["of"] == "models":
+        kicker = "Many models"
+    else:
+        kicker = "Layers against layers"
+    title, table = _table(document)
+    sections = [Section(title[0].upper() + title[1:], "first", tables=[table], printed=True), _maps(document)]
+    if document["tree"]:
+        sections.append(_tree(document))
+    if document["followed"]:
+        sections += _series(document)
+    sections += [_pair(document, place, pair) for place, pair in enumerate(document["pairs"])]
+    dataset = document["samples"].get("dataset")
+    return Summary(
+        kind="similarities",
+        method=document["method"],
+        kicker=kicker,
+        title=title,
+        facts=f"{len(rows)} x {len(columns)}; {document['n']:,} images{f' of {dataset}' if dataset else ''}; "
+        f"{document['pool']}",
+        sections=sections,
+        said=_said(document),
+        notes=document["notes"],
+        dataset=dataset,
+    )
+
+
+MEASURES = {
+    "cka": Column("cka", "Debiased linear CKA; 1 = alike up to rotation and scale", better="higher"),
+    "mutual_knn": Column("mutual_knn", "Mean overlap of the 10 nearest neighbours", better="higher"),
+    "rsa": Column("rsa", "Rank correlation of the two distance matrices", better="higher"),
+    "score": Column("score", "Difference score; 0: the same neighbours, 1: none in common", better="lower"),
+}
+
+
+def _table(document: Mapping[str, Any]) -> tuple[str, Table]:
     """What people see first: a step, a layer or a model a row."""
     values = {name: one["values"] for name, one in document["measures"].items()}
     rows, columns = document["rows"], document["columns"]
@@ -164,13 +194,22 @@ def table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]
     if document["of"] == "models" and not series:
         names = [name_of(row) for row in rows]
         title = "difference scores between models; 0: the same neighbours, 1: none in common"
-        return title, ["model", *(str(i + 1) for i in range(len(names)))], [
-            [f"{i + 1} {name}", *values["score"][i]] for i, name in enumerate(names)
-        ]  # fmt: skip
+        heads = [Column("model"), *(Column(str(i + 1), name) for i, name in enumerate(names))]
+        return title, Table("", heads, [[f"{i + 1} {name}", *values["score"][i]] for i, name in enumerate(names)])
     if series:
         key = "name" if document["of"] == "models" else "layer"
         title = "from checkpoint to checkpoint" if key == "name" else f"from layer to layer of {rows[0]['name']}"
-        return title, ["from", "to", "cka", "score", "two read-outs", "verdict", "drawn together", "taken apart"], [
+        heads = [
+            Column("from"),
+            Column("to"),
+            MEASURES["cka"],
+            MEASURES["score"],
+            Column("two read-outs", "Mean score of two read-outs of the first"),
+            Column("verdict"),
+            Column("drawn together", "Strongest group that the second holds together and the first keeps apart"),
+            Column("taken apart", "Strongest group that the first holds together and the second keeps apart"),
+        ]
+        return title, Table("", heads, [
             [
                 rows[pair["row"]][key],
                 rows[pair["column"]][key],
@@ -181,58 +220,29 @@ def table(document: Mapping[str, Any]) -> tuple[str, list[str], list[list[Any]]]
                 *(_strongest(pair, side) for side in "ba"),
             ]
             for pair in document["pairs"]
-        ]  # fmt: skip
+        ])  # fmt: skip
     names = [rows[0]["name"], columns[0]["name"]]
     title = f"layers of {names[0]}" + ("" if document["symmetric"] else f", and the most similar ones of {names[1]}")
-    table = []
+    cells = []
     for i, row in enumerate(rows):
         others = [j for j in range(len(columns)) if not (document["symmetric"] and i == j)]
         known = [j for j in others if values["cka"][i][j] is not None]
         best = max(known, key=lambda j: values["cka"][i][j], default=None)
-        cells = [None] * 4 if best is None else [values[name][i][best] for name in TITLES]
-        table.append(
-            [row["layer"] or name_of(row), row["d"], columns[best]["layer"] if best is not None else "-", *cells]
+        numbers = [None] * len(MEASURES) if best is None else [values[name][i][best] for name in MEASURES]
+        cells.append(
+            [row["layer"] or name_of(row), row["d"], columns[best]["layer"] if best is not None else None, *numbers]
         )
-    return title, ["layer", "d", "most similar by cka", *TITLES], table
+    heads = [Column("layer"), Column("d", "Dimensions"), Column("most similar by cka"), *MEASURES.values()]
+    return title, Table("", heads, cells)
 
 
 def _strongest(pair: Mapping[str, Any], side: str) -> str:
     """The strongest concept of a side in words."""
     for concept in pair["concepts"]:
-        if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= DOUBTFUL):
+        if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
             made_of = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:2])
             return f"{concept['size']} images" + (f": {made_of}" if made_of else "")
-    return "-"
-
-
-def page(document: Mapping[str, Any], command: str) -> Page:
-    """The report of a document of kind ``similarities``."""
-    rows, columns = document["rows"], document["columns"]
-    if document["of"] == "models":
-        title, kicker = f"{len(rows)} models against each other", "Many models"
-    elif document["symmetric"]:
-        title, kicker = f"Layers of {rows[0]['name']}", "Layers against layers"
-    else:
-        title, kicker = f"Layers of {rows[0]['name']} and of {columns[0]['name']}", "Layers against layers"
-    sections = [_maps(document)]
-    if document["tree"]:
-        sections.append(_tree(document))
-    if document["followed"]:
-        sections += _series(document)
-    sections += [_pair(document, place, pair) for place, pair in enumerate(document["pairs"])]
-    dataset = document["samples"].get("dataset")
-    return Page(
-        kicker,
-        title,
-        f"{document['n']} images{f' of {dataset}' if dataset else ''}; {document['pool']}",
-        sections,
-        document["notes"],
-        [
-            ("command", command),
-            ("seed", document["seed"]),
-            *((name, json.dumps(value)) for name, value in document["parameters"].items()),
-        ],
-    )
+    return ""
 
 
 def _maps(document: Mapping[str, Any]) -> Section:
@@ -243,7 +253,7 @@ def _maps(document: Mapping[str, Any]) -> Section:
     )
     chance = _chance_line(document)
     text += f"{chance[0].upper()}{chance[1:]}."
-    return Section("How alike", text=text, charts=[*_heat_maps(document), _panel(document)], wide=True)
+    return Section("How alike", "alike", text=text, drawings=[*_heat_maps(document), _panel(document)])
 
 
 def pixels(document: Mapping[str, Any], measure: str) -> tuple[np.ndarray, float]:
@@ -266,14 +276,6 @@ def pixels(document: Mapping[str, Any], measure: str) -> tuple[np.ndarray, float
     return np.rint(colours).astype(np.uint8), top
 
 
-def _picture(colours: np.ndarray) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def named(document: Mapping[str, Any], side: str) -> list[str]:
     """Names along a side of a heat map; empty where there is no room."""
     count = len(document[side])
@@ -281,32 +283,36 @@ def named(document: Mapping[str, Any], side: str) -> list[str]:
     return [_place(document, side, place) if place % every == 0 else "" for place in range(count)]
 
 
-def _heat_maps(document: Mapping[str, Any]) -> Iterator[Markup]:
-    from markupsafe import Markup, escape
-
+def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
+    columns = [_place(document, "columns", place) for place in range(len(document["columns"]))]
     sides = {side: named(document, side) for side in ("rows", "columns")}
     labels = {side: "".join(f"<span>{escape(name)}</span>" for name in names) for side, names in sides.items()}
     ramp = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
     for measure, title in TITLES.items():
         colours, top = pixels(document, measure)
         ends = ("1", f"{1 - top:.2g}") if measure == "score" else ("0", f"{top:.2g}")
-        yield Markup(  # every text in it is escaped
+        markup = Markup(  # every text in it is escaped
             f'<figure class="heatmap" data-measure="{measure}">'
             f"<h3>{escape(title)}</h3>"
             f'<div class="axes" style="--room: {CELL * colours.shape[1]}px"><div class="y">{labels["rows"]}</div>'
             f'<div class="plot" tabindex="0" role="img" aria-label="{escape(title)}, {len(colours)} rows and '
             f'{colours.shape[1]} columns" style="aspect-ratio: {colours.shape[1]} / {len(colours)}">'
-            f'<img src="{_picture(colours)}" alt=""><span class="marker" hidden></span></div>'
+            f'<img src="{png_uri(colours)}" alt=""><span class="marker" hidden></span></div>'
             f'<div class="x">{labels["columns"]}</div></div>'
             f'<figcaption>{ends[0]} <span class="ramp" style="background: linear-gradient(to right, {ramp})"></span> '
             f"{ends[1]}</figcaption></figure>"
         )
+        values = document["measures"][measure]["values"]
+        rows = [[_place(document, "rows", place), *row] for place, row in enumerate(values)]
+        yield Drawing(
+            title,
+            markup,
+            Table(title, [Column("model" if document["of"] == "models" else "layer"), *map(Column, columns)], rows),
+        )
 
 
-def _panel(document: Mapping[str, Any]) -> Markup:
+def _panel(document: Mapping[str, Any]) -> Drawing:
     """Where a chosen cell is told, and what the script needs for it."""
-    from markupsafe import Markup
-
     count = len(document["rows"]), len(document["columns"])
     data = {
         "rows": [_place(document, "rows", i) for i in range(count[0])],
@@ -324,39 +330,52 @@ def _panel(document: Mapping[str, Any]) -> Markup:
         "repeat": document["parameters"].get("repeat"),
         "symmetric": document["symmetric"],
     }
-    return Markup(
+    markup = Markup(
         '<div class="cell" id="cell" aria-live="polite"><p class="facts">Choose a cell: with the pointer, or with the '
         f'arrow keys.</p></div><script type="application/json" id="cells">{script_json(data)}</script>'
     )
+    return Drawing("Numbers of a cell", markup)
 
 
 def _series(document: Mapping[str, Any]) -> Iterator[Section]:
     places = [_place(document, "rows", place) for place in range(len(document["rows"]))]
     axis = f"0: {clean(places[0], 30)} to {len(places) - 1}: {clean(places[-1], 30)}"
-    cards = []
+    items = []
     for place, one in enumerate(document["followed"]):
         concept = concept_of(document, one)
         own = list(enumerate(one["togetherness"]))
         chance = [(at, one["chance"]) for at in (0, len(places) - 1)]
-        chart = curves("neighbours inside the group", {"this group": own, "chance": chance}, axis, (0.0, 1.0))
-        cards.append(
-            Card(
+        chart = Chart(
+            "Neighbours inside the group",
+            "curves",
+            {"this group": own, "chance": chance},
+            axis,
+            "share of the neighbours",
+            (0.0, 1.0),
+        )
+        items.append(
+            Item(
+                f"concept {place + 1}",
                 f"Concept {place + 1}{_made_of(concept, 2)}",
-                [
-                    ("images", one["size"], "In the group"),
-                    ("strength", one["strength"], "What it explains at its own step: (affinity - 1) x share of images"),
-                    ("p", concept["p_value"], "How often chance gives as strong a group at that step"),
-                ],
-                [Picture(str(sample)) for sample in concept["sample_ids"][:8]],
-                text=_story(document, one) + ".",
+                [one["size"], one["strength"], concept["p_value"]],
+                _story(document, one) + ".",
+                pictures=[Picture(str(sample)) for sample in concept["sample_ids"][:8]],
                 charts=[chart],
                 beside=[_meeting(document, meeting) for meeting in one["meetings"][:MEETINGS]],
             )
         )
     what = "training" if document["of"] == "models" else "depth"
+    columns = [
+        Column("images", "In the group"),
+        Column("strength", "What it explains at its own step: (affinity - 1) x share of images", better="higher"),
+        Column("p", "How often chance gives as strong a group at that step", better="lower"),
+    ]
     yield Section(
         f"Concepts through the {what}",
-        cards,
+        "concepts",
+        items,
+        "group",
+        columns,
         "Groups that one of two neighbours holds together and the other keeps apart, each once. A curve is the share "
         "of a member's nearest neighbours that are members too. A group was chosen at the step that is named first, so "
         "the rise there is expected; what happens elsewhere is not.",
@@ -379,37 +398,46 @@ def _p(value: float) -> str:
 def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> Section:
     names = _place(document, "rows", pair["row"]), _place(document, "columns", pair["column"])
     difference = pair["difference"]
-    cards = []
+    items = []
     for concept in pair["concepts"]:
         if document["followed"] and concept["index"] > 1:
             continue
         p_value = concept["p_value"]
         held = names[0] if concept["closer_in"] == "a" else names[1]
-        cards.append(
-            Card(
+        doubtful = p_value is not None and p_value > CLEAR
+        items.append(
+            Item(
+                f"{concept['closer_in']}{concept['index']}",
                 f"{concept['closer_in']}{concept['index']}: together in {held}",
-                [
-                    ("images", concept["size"], "In the group"),
-                    ("strength", concept["strength"], "(affinity - 1) x share of the images"),
-                    ("stability", concept["stability"], "Overlap with its best match when images are drawn again"),
-                    ("p", p_value, "How often chance gives as strong a group"),
-                ],
-                [Picture(str(sample)) for sample in concept["sample_ids"][:8]],
-                [Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
-                doubtful=p_value is not None and p_value > DOUBTFUL,
+                [concept["size"], concept["strength"], concept["stability"], p_value],
+                status="uncertain: chance gives groups as strong" if doubtful else "",
+                doubtful=doubtful,
+                pictures=[Picture(str(sample)) for sample in concept["sample_ids"][:8]],
+                bars=[Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
             )
         )
     said = " ".join(difference.get("sentences", []))
     question = f" ({difference['question']})" if difference.get("question") else ""
     return Section(
-        f"{names[0]} and {names[1]}", cards, f"{pair['why']}: {difference['verdict']}{question}. {said}",
-        scale=1.0, anchor=f"pair-{place}",
-    )  # fmt: skip
+        f"{names[0]} and {names[1]}",
+        f"pair-{place}",
+        items,
+        f"pair-{place}",
+        GROUP,
+        f"{pair['why']}: {difference['verdict']}{question}. {said}",
+        scale=1.0,
+    )
+
+
+GROUP = (
+    Column("images", "In the group"),
+    Column("strength", "(affinity - 1) x share of the images", better="higher"),
+    Column("stability", "Overlap with its best match when images are drawn again", better="higher"),
+    Column("p", "How often chance gives as strong a group", better="lower"),
+)
 
 
 def _tree(document: Mapping[str, Any]) -> Section:
-    from markupsafe import Markup, escape
-
     order, merges = document["tree"]["order"], document["tree"]["merges"]
     names = [_place(document, "rows", place) for place in range(len(order))]
     step, left, width = 22, 8, 300
@@ -448,4 +476,11 @@ def _tree(document: Mapping[str, Any]) -> Section:
         text += (
             f" The dashed line is the largest score of two runs, {runs['high']:.3f}: joints to its right are no more."
         )
-    return Section("Which models are alike", text=text, charts=[drawing])
+    members = {leaf: [names[leaf]] for leaf in range(len(names))}
+    rows = []
+    for i, (first, second, distance) in enumerate(merges):
+        rows.append([", ".join(members[first]), ", ".join(members[second]), distance])
+        members[len(order) + i] = [*members[first], *members[second]]
+    columns = [Column("these"), Column("and these"), Column("score", "Mean difference score where they are joined")]
+    title = "Which models are alike"
+    return Section(title, "tree", text=text, drawings=[Drawing("Tree", drawing, Table("Tree", columns, rows))])

@@ -1,81 +1,84 @@
-"""The page of a trained surrogate: how well it stands in for its teacher, and how it got there."""
+"""A trained surrogate in a summary: how well it stands in for its teacher, and how it got there."""
 
 from __future__ import annotations
 
-import json
+import csv
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from rdxcli.report import charts
-from rdxcli.report.gallery import Page, Section
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from rdxcli.report.summary import Chart, Column, Section, Summary, Table
 
 SCORES = {
-    "kl": "KL divergence to the teacher's similarities, both directions",
-    "i2t_kl": "KL divergence, texts for an image",
-    "uniform_kl": "KL divergence of a surrogate that says nothing",
-    "agreement": "images with the teacher's class",
-    "retrieval_agreement": "images with the teacher's best caption",
-    "cosine": "cosine to the teacher's image embedding",
-    "l0": "concepts per image",
+    "kl": ("KL divergence to the teacher's similarities, both directions", "lower"),
+    "i2t_kl": ("KL divergence, texts for an image", "lower"),
+    "t2i_kl": ("KL divergence, images for a text", "lower"),
+    "uniform_kl": ("KL divergence of a surrogate that says nothing", ""),
+    "agreement": ("images with the teacher's class", "higher"),
+    "retrieval_agreement": ("images with the teacher's best caption", "higher"),
+    "cosine": ("cosine to the teacher's image embedding", "higher"),
+    "l0": ("concepts per image", ""),
 }
-"""Key and meaning of each score, as they are listed."""
+"""Meaning of each score, and which values are good; these come first."""
+
+PARTS = {
+    "train": Column("training images"),
+    "validation": Column("images that chose the epoch"),
+    "test": Column("untouched images"),
+}
+
+CURVES = {
+    "KL divergence": {"kl": "training", "val_kl": "held out", "val_uniform_kl": "constant"},
+    "Agreement": {"val_agreement": "class", "val_retrieval_agreement": "caption"},
+    "Cosine to the teacher": {"val_cosine": "held out"},
+}
 
 
-def page(document: Mapping[str, Any], history: Sequence[Mapping[str, float]], command: str = "") -> Page:
-    """The `Page` of a ``surrogate`` document.
-
-    Parameters
-    ----------
-    document : mapping
-    history : sequence of mappings
-        The rows of ``metrics.csv``; missing numbers are left out.
-    command : str
-    """
-    train, held_out = document["scores"]["train"], document["scores"].get("test", document["scores"]["validation"])
-    rows = [[words, train.get(key), held_out.get(key)] for key, words in SCORES.items() if key in held_out]
-    curves = [
-        chart
-        for chart in (
-            _chart("KL divergence", history, {"kl": "training", "val_kl": "held out", "val_uniform_kl": "constant"}),
-            _chart("Agreement", history, {"val_agreement": "class", "val_retrieval_agreement": "caption"}, (0.0, 1.0)),
-            _chart("Cosine to the teacher", history, {"val_cosine": "held out"}),
-        )
-        if chart is not None
+def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
+    """The summary of a ``surrogate`` document."""
+    scores, history = document["scores"], _history(folder)
+    parts = [part for part in PARTS if part in scores]
+    known = {name for part in parts for name, value in scores[part].items() if isinstance(value, int | float)}
+    names = [*(name for name in SCORES if name in known), *sorted(known - set(SCORES))]
+    rows = [[name, *(scores[part].get(name) for part in parts), *SCORES.get(name, ("", ""))] for name in names]
+    columns = [
+        Column("score"),
+        *(PARTS[part] for part in parts),
+        Column("meaning", brief=False),
+        Column("better", brief=False),
     ]
-    facts = (
-        f"{document['n']} images, {document['concepts']} concepts, {document['dimensions']} dimensions; "
-        f"best of {document['epochs']} epochs: {document['best_epoch']}"
-    )
-    return Page(
-        "Concept surrogate",
-        "How well words stand in for an embedding",
-        facts,
-        [
-            Section("Scores", table=(["score", "training images", "held-out images"], rows)),
-            Section("Training", charts=curves),
+    size = f"{document['concepts']:,} concepts to {document['dimensions']:,} dimensions"
+    charts = [_chart(title, history, lines) for title, lines in CURVES.items()]
+    return Summary(
+        kind="surrogate",
+        method=document["method"],
+        kicker="Concept surrogate",
+        title=f"{size}, best of {document['epochs']} epochs: {document['best_epoch']}",
+        facts=f"{document['n']:,} images, {size}; best of {document['epochs']} epochs: {document['best_epoch']}",
+        sections=[
+            Section("Scores", "scores", tables=[Table("", columns, rows)], printed=True),
+            Section("Training", "training", charts=[chart for chart in charts if chart.series]),
         ],
-        document["notes"],
-        [
-            ("command", command),
-            ("seed", document["seed"]),
-            *((name, json.dumps(value)) for name, value in document["parameters"].items()),
-        ],
+        notes=document["notes"],
     )
 
 
-def _chart(
-    title: str,
-    history: Sequence[Mapping[str, float]],
-    names: Mapping[str, str],
-    y_range: tuple[float, float] | None = None,
-) -> Markup | None:
+def _history(folder: Path | None) -> list[dict[str, float]]:
+    """Rows of ``metrics.csv``; missing numbers are left out."""
+    if folder is None or not (folder / "metrics.csv").is_file():
+        return []
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as stream:
+        return [
+            {name: float(value) for name, value in row.items() if name != "best" and value}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _chart(title: str, history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> Chart:
     """Some columns over the epochs."""
     series = {
         words: [(row["epoch"], row[key]) for row in history if key in row]
         for key, words in names.items()
         if any(key in row for row in history)
     }
-    return charts.curves(title, series, "epoch", y_range) if series else None
+    return Chart(title, "curves", series, "epoch", title, (0.0, 1.0) if title == "Agreement" else None)

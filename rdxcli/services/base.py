@@ -1,13 +1,14 @@
 """The one walk of every analysis, and what analyses share.
 
-An analysis is a class with five steps; `Analysis.run` walks them in this order, `Analysis.plan` (``--dry-run``) is the
+An analysis is a class with four steps; `Analysis.run` walks them in this order, `Analysis.plan` (``--dry-run``) is the
 same walk stopped before the work::
 
     check()            options and hyper-parameters, before anything is read     -> settings: what changes the result
     gather()           what is read, through the gates                           -> records by name
     folder()           where the artifact goes
     compute(draft)     the method                                                -> a result record and its files
-    table(document)    what people see
+
+What people see of the result is its summary (`rdxcli.report.kinds`): one builder for each kind of artifact.
 
 The request of the artifact is made here and nowhere else, from the settings and the identity (a fingerprint of the
 content) of every record that was gathered, and from the content of every file that an option names. An analysis that
@@ -20,6 +21,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -40,6 +42,8 @@ from rdxcli.errors import UsageError
 from rdxcli.parameters import Parameter, checked, declared
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation, Result
+from rdxcli.report.kinds import summarize
+from rdxcli.report.summary import Summary
 
 Options = TypeVar("Options")
 
@@ -53,10 +57,6 @@ class Outcome:
     artifact : Artifact
     document : dict
         The JSON document of the artifact.
-    title : str
-        Of the table for people.
-    columns, rows : sequences
-        That table.
     lines : sequence of str
         Further words for people.
     reused : bool
@@ -65,29 +65,13 @@ class Outcome:
 
     artifact: Artifact
     document: Mapping[str, Any]
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
     lines: Sequence[str] = ()
     reused: bool = False
 
-
-@dataclass(frozen=True)
-class Table:
-    """What people see of a result.
-
-    Parameters
-    ----------
-    title : str
-    columns, rows : sequences
-    lines : sequence of str
-        Further words.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    lines: Sequence[str] = ()
+    @cached_property
+    def summary(self) -> Summary:
+        """What people see of it."""
+        return summarize(self.document, self.artifact.path, self.artifact.manifest.command)
 
 
 class Analysis(ABC, Generic[Options]):
@@ -134,10 +118,6 @@ class Analysis(ABC, Generic[Options]):
     def compute(self, draft: Draft) -> Result:
         """The result. Files beside the document are written to ``draft.path``; ``draft.manifest.rows`` is set."""
 
-    @abstractmethod
-    def table(self, document: Mapping[str, Any]) -> Table:
-        """What people see of the finished document."""
-
     def cost(self) -> Mapping[str, Any]:
         """What the work would take, for ``--dry-run``: rows, bytes, memory, seconds; `records` may be empty."""
         return {}
@@ -183,9 +163,7 @@ class Analysis(ABC, Generic[Options]):
 
     def outcome(self, artifact: Artifact, reused: bool = False) -> Outcome:
         """A finished artifact with what people see of it."""
-        document = artifact.document()
-        shown = self.table(document)
-        return Outcome(artifact, document, shown.title, shown.columns, shown.rows, shown.lines, reused)
+        return Outcome(artifact, artifact.document(), reused=reused)
 
     def headline(self) -> str:
         """The first line: what was read, and as what."""

@@ -21,7 +21,7 @@ from rdxcli.engines.sharing import Making, make_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.progress import log
 from rdxcli.records import Captions
-from rdxcli.services.base import Analysis, Table
+from rdxcli.services.base import Analysis
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -123,10 +123,6 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
         elsewhere = (open_task, (replace(options, selection=selection), self.settings["captioner"]))
         make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run, elsewhere)
         return draft
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        rows = [(row["sample_id"], (row["captions"] or ["-"])[0]) for row in document["examples"]]
-        return Table(f"{document['captions']} captions of {document['images']} images", ("image", "caption"), rows)
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()

@@ -23,7 +23,7 @@ from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, missing_packag
 from rdxcli.methods.surrogate.languages import NAMES
 from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
 from rdxcli.records import ConceptEncodings
-from rdxcli.services.base import Analysis, Table
+from rdxcli.services.base import Analysis
 
 if TYPE_CHECKING:
     from rdxcli.methods.surrogate.vocabulary import ConceptCounts, Vocabulary
@@ -106,16 +106,6 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
             most_frequent=kept[:20],
             cut=[row for row in rows if row["status"] != KEPT][:20],
         )
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        title = (
-            f"{document['concepts']} concepts in {document['n']} images, {document['concepts_per_image']:.1f} per image"
-        )
-        rows = [
-            [row["lemma"], row["pos"], row["image_count"], row["image_share"]] for row in document["most_frequent"][:12]
-        ]
-        notes = [f"note: {note}" for note in document["notes"]]
-        return Table(title, ["concept", "part of speech", "images", "share"], rows, notes)
 
     def plan(self) -> dict[str, Any]:
         self.check()

@@ -20,7 +20,7 @@ from rdxcli.errors import ArtifactError, DependencyError, RdxError, UsageError
 from rdxcli.models.devices import pick_device
 from rdxcli.progress import log, track
 from rdxcli.records import Surrogate
-from rdxcli.services.base import Analysis, Table, estimator_parameters, result_parameters
+from rdxcli.services.base import Analysis, estimator_parameters, result_parameters
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 COMMAND = "train-surrogate"
@@ -111,15 +111,6 @@ class TrainAnalysis(Analysis[TrainOptions]):
             epochs=len(trainer.history_),
             scores=trainer.scores_,
         )
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        scores = document["scores"]
-        size = f"{document['concepts']} concepts to {document['dimensions']} dimensions"
-        title = f"{size}, best of {document['epochs']} epochs: {document['best_epoch']}"
-        names = [name for name, value in scores["test"].items() if isinstance(value, int | float)]
-        rows = [[name, *(scores[part].get(name) for part in ("train", "validation", "test"))] for name in names]
-        columns = ["score", "training images", "images that chose the epoch", "untouched images"]
-        return Table(title, columns, rows, [f"note: {note}" for note in document["notes"]])
 
     def headline(self) -> str:
         images, concepts = self.encodings.shape

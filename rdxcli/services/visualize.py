@@ -1,35 +1,47 @@
-"""``rdx visualize``: from an artifact to a page (or a picture) a person can open and share."""
+"""``rdx visualize``: from an artifact to a page, a figure or data that a person can open and share."""
 
 from __future__ import annotations
 
-import csv
-import importlib
+import base64
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
 from rdxcli.artifacts import Artifact, find_artifacts, resolve_artifact
 from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, RdxError, UsageError
+from rdxcli.numerics.axes import principal_axes
 from rdxcli.progress import log, track
-from rdxcli.report import comparison, figures, gallery, surrogate
+from rdxcli.report import exports
+from rdxcli.report.figures import WIDTHS, figure
 from rdxcli.report.html import render as template
-from rdxcli.report.thumbnails import data_uri
+from rdxcli.report.kinds import BUILDERS, summarize
+from rdxcli.report.markdown import markdown
+from rdxcli.report.page import Images, page, sprites
+from rdxcli.report.several import several
+from rdxcli.report.summary import Maps, Summary
+from rdxcli.report.thumbnails import data_uri, square
 
-if TYPE_CHECKING:
-    import numpy as np
+FIGURES = ("png", "pdf", "svg")
+FORMATS = ("html", "md", "csv", "json", "parquet", *FIGURES)
+ENDINGS = {"htm": "html", "markdown": "md"}
 
-    from rdxcli.report.gallery import Page
+LARGEST = 10_000_000
+"""Bytes of a page; the pictures of a larger one go to a folder beside it."""
 
-FORMATS = ("html", "png", "pdf", "svg")
-WIDTHS = {"column": 3.3, "page": 6.9}
-"""Inches of a figure across one column of a paper, and across a page."""
+SMALL, SMALL_EDGE = 2000, 48
+"""Small pictures of a comparison, and their edge in pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,39 +50,25 @@ class Report:
 
     Parameters
     ----------
-    artifact : Artifact
+    artifacts : sequence of Artifact
     path : Path
     unread : sequence of str
         Images that should be on it and could not be read; the page says so too.
+    beside : sequence of Path
+        Further files: other tables, pictures of a large page.
     """
 
-    artifact: Artifact
+    artifacts: Sequence[Artifact]
     path: Path
     unread: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Thumbnails by sample id, and the ids whose image could not be read."""
-
-    uris: Mapping[str, str]
-    unread: Sequence[str] = ()
-
-    @property
-    def notes(self) -> list[str]:
-        """What the reader of the report must know."""
-        if not self.unread:
-            return []
-        some = ", ".join(self.unread[:3]) + (" ..." if len(self.unread) > 3 else "")
-        wanted = len(self.unread) + len(self.uris)
-        return [f"{len(self.unread)} of {wanted} images could not be read, moved or damaged: {some}"]
+    beside: Sequence[Path] = ()
 
 
 def choose(text: str | None, outputs: Path) -> Artifact:
-    """The artifact that ``text`` names; without a name, the newest one that can be shown."""
+    """The artifact that ``text`` names; without a name, the newest one that has a document."""
     if text:
         return resolve_artifact(text, outputs)
-    shown = [artifact for artifact in find_artifacts(outputs) if artifact.kind in _PAGES]
+    shown = [artifact for artifact in find_artifacts(outputs) if artifact.kind in DOCUMENTS]
     if not shown:
         raise ArtifactError(
             f"nothing to show in {outputs}", "make something first, for example `rdx compare digits-cnn-m35 digits-cnn`"
@@ -78,21 +76,54 @@ def choose(text: str | None, outputs: Path) -> Artifact:
     return shown[-1]
 
 
+def summary_of(artifact: Artifact) -> Summary:
+    """What there is to say about an artifact.
+
+    Raises
+    ------
+    UsageError
+        A kind of artifact that has no report.
+    """
+    if artifact.kind not in BUILDERS:
+        raise UsageError(
+            f"{artifact.path} holds {artifact.kind}, which has no report", "`rdx list artifacts` shows others"
+        )
+    manifest = artifact.manifest
+    document = (
+        artifact.document()
+        if artifact.kind in DOCUMENTS
+        else {
+            "kind": artifact.kind,
+            "parameters": manifest.request.parameters,
+            "seed": manifest.request.seed,
+            "details": manifest.details,
+        }
+    )
+    return summarize(document, artifact.path, manifest.command)
+
+
 def render(
-    artifact: Artifact, outputs: Path, form: str = "html", to: Path | None = None, width: str = "page"
+    artifacts: Artifact | Sequence[Artifact],
+    outputs: Path,
+    form: str = "html",
+    to: Path | None = None,
+    width: str = "page",
+    vectors: bool = False,
 ) -> Report:
-    """Write the report of ``artifact``.
+    """Write the report of an artifact, or one of several artifacts.
 
     Parameters
     ----------
-    artifact : Artifact
+    artifacts : Artifact or sequence of Artifact
     outputs : Path
         The outputs directory; the report goes to ``reports/`` of the artifact's data set.
-    form : {"html", "png", "pdf", "svg"}
+    form : {"html", "md", "csv", "json", "parquet", "png", "pdf", "svg"}
     to : Path, optional
         Write here instead.
     width : {"column", "page"}
         Of figures: 3.3 or 6.9 inches.
+    vectors : bool
+        Of Parquet: the values of every sample too.
 
     Raises
     ------
@@ -103,16 +134,19 @@ def render(
         raise UsageError(f"unknown format `{form}`", f"choose one of {', '.join(FORMATS)}")
     if width not in WIDTHS:
         raise UsageError(f"unknown width `{width}`", f"choose one of {', '.join(WIDTHS)}")
-    if artifact.kind not in _PAGES:
-        raise UsageError(
-            f"{artifact.path} holds {artifact.kind}, which has no report", "`rdx list artifacts` shows others"
-        )
-    path = to or report_path(artifact, outputs, form)
+    if vectors and form != "parquet":
+        raise UsageError("--vectors is for --format parquet", "leave it out")
+    chosen = [artifacts] if isinstance(artifacts, Artifact) else list(artifacts)
+    if len(chosen) == 1:
+        summary = summary_of(chosen[0])
+    else:
+        summary = several({_short(one, outputs): summary_of(one) for one in chosen})
+    path = to or report_path(chosen, outputs, form)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            unread = _PAGES[artifact.kind](artifact, form, temporary, WIDTHS[width])
+            unread, beside = _write(summary, chosen, outputs, form, temporary, path, WIDTHS[width], vectors)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -120,7 +154,179 @@ def render(
         raise ArtifactError(
             f"cannot write {path}: {error.strerror or error}", "choose another place with --to"
         ) from None
-    return Report(artifact, path, unread)
+    return Report(chosen, path, unread, beside)
+
+
+def _write(
+    summary: Summary,
+    artifacts: Sequence[Artifact],
+    outputs: Path,
+    form: str,
+    temporary: Path,
+    path: Path,
+    width: float,
+    vectors: bool,
+) -> tuple[Sequence[str], Sequence[Path]]:
+    """Write ``temporary``, which becomes ``path``; images that could not be read, and files beside it."""
+    if form == "md":
+        temporary.write_text(markdown(summary), "utf-8")
+    elif form == "json":
+        temporary.write_text(exports.as_json(summary), "utf-8")
+    elif form == "csv":
+        return (), _write_tables(summary, temporary, path)
+    elif form == "parquet":
+        _write_samples(summary, artifacts, outputs, temporary, vectors)
+    else:
+        images, unread = read_images(summary, small=form == "html")
+        summary = replace(summary, notes=[*summary.notes, *_said(unread, len(images.uris) + len(unread))])
+        if form == "html":
+            return unread, _write_page(summary, images, temporary, path)
+        figure(summary, images.uris, temporary, form, width)
+        return unread, ()
+    return (), ()
+
+
+def _said(unread: Sequence[str], wanted: int) -> list[str]:
+    """What the reader of the report must know."""
+    if not unread:
+        return []
+    some = ", ".join(unread[:3]) + (" ..." if len(unread) > 3 else "")
+    return [f"{len(unread)} of {wanted} images could not be read, moved or damaged: {some}"]
+
+
+def _write_page(summary: Summary, images: Images, temporary: Path, path: Path) -> list[Path]:
+    """The page; the pictures of one that would be too large go to ``NAME.data`` beside it."""
+    text = page(summary, images)
+    folder = path.with_name(f"{path.stem}.data")
+    if len(text) <= LARGEST:
+        temporary.write_text(text, "utf-8")
+        return []
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+    def put(number: int, uri: str) -> str:
+        head, _, content = uri.partition(",")
+        name = f"{number}.{'png' if 'png' in head else 'webp' if 'webp' in head else 'jpg'}"
+        (folder / name).write_bytes(base64.b64decode(content))
+        return quote(f"{folder.name}/{name}")
+
+    uris = {sample: put(number, uri) for number, (sample, uri) in enumerate(images.uris.items())}
+    sheets = [put(len(uris) + number, sheet) for number, sheet in enumerate(images.sheets)]
+    text = page(summary, replace(images, uris=uris, sheets=sheets), beside=True)
+    temporary.write_text(text, "utf-8")
+    log.info("the pictures of this page are in %s: move both together", folder)
+    return [folder]
+
+
+def _write_tables(summary: Summary, temporary: Path, path: Path) -> list[Path]:
+    """The first table in the file itself, every other one beside it, with its name before the ending."""
+    first, *others = exports.tables(summary).items()
+    temporary.write_text(first[1], "utf-8")
+    beside = []
+    for name, text in others:
+        beside.append(path.with_name(f"{path.stem}.{name}.csv"))
+        beside[-1].write_text(text, "utf-8")
+    return beside
+
+
+def _write_samples(
+    summary: Summary, artifacts: Sequence[Artifact], outputs: Path, temporary: Path, vectors: bool
+) -> None:
+    """One row a sample."""
+    dataset = _open(summary.dataset)
+
+    def locate(ids: Sequence[str]) -> list[str | None]:
+        if dataset is None:
+            return [None] * len(ids)
+        return [dataset.location(int(place)) if place >= 0 else None for place in dataset.locate(ids)]
+
+    values: dict[str, np.ndarray] = {}
+    points = None
+    if summary.kind == "activations":
+        found = np.load(artifacts[0].path / "activations.npy", mmap_mode="r", allow_pickle=False)
+        flat = found.reshape(len(found), -1)
+        points = (*exports.read_samples(artifacts[0].path, len(found)), principal_axes(flat))
+        values = {"vector": flat} if vectors else {}
+    elif vectors and summary.maps is not None:
+        values = {f"vector_{side}": _vectors(artifacts[0], side, summary.maps, outputs) for side in summary.maps.points}
+    elif vectors:
+        raise UsageError(f"{summary.kind} has no vectors", "use it with a comparison, or what `rdx extract` made")
+    exports.samples(summary, temporary, locate, values, points)
+
+
+def _vectors(artifact: Artifact, side: str, maps: Maps, outputs: Path) -> np.ndarray:
+    """The values that one side of a comparison was made from, in the order of its samples."""
+    source = artifact.manifest.request.inputs.get(side) or {}
+    wanted = source.get("activations")
+    for one in find_artifacts(outputs):
+        if one.kind == "activations" and one.manifest.fingerprint == wanted:
+            values = np.load(one.path / "activations.npy", mmap_mode="r", allow_pickle=False)
+            ids, _ = exports.read_samples(one.path, len(values))
+            place = {sample: row for row, sample in enumerate(ids)}
+            return values[[place[str(sample)] for sample in maps.ids]]
+    raise ArtifactError(
+        f"the values of {side} are not in {outputs}", "give --outputs of the comparison, or leave --vectors out"
+    )
+
+
+def _open(spec: str | None) -> Dataset | None:
+    if not spec:
+        return None
+    try:
+        return open_dataset(spec)
+    except RdxError as error:
+        log.warning("no images in the report: %s", error.message)
+        return None
+
+
+def read_images(summary: Summary, small: bool = True) -> tuple[Images, list[str]]:
+    """The pictures of a summary, and the ids of those that could not be read.
+
+    Parameters
+    ----------
+    summary : Summary
+    small : bool
+        With small pictures of the samples of its maps.
+    """
+    wanted = summary.shown_ids()
+    if not summary.dataset or not wanted:
+        return Images(), []
+    dataset = _open(summary.dataset)
+    if dataset is None:
+        return Images(), wanted
+    rows = {str(summary.maps.ids[row]): row for row in _pictured(summary.maps)} if small and summary.maps else {}
+    uris: dict[str, str] = {}
+    tiles: dict[int, Image.Image] = {}
+    unread = []
+    shown, every = set(wanted), list(dict.fromkeys([*wanted, *rows]))
+    with track("read images", len(every), "images") as advance:
+        for sample, index in zip(every, dataset.locate(every), strict=True):
+            try:
+                if index < 0:
+                    raise KeyError(sample)
+                image = dataset.image(int(index))
+                if sample in rows:
+                    tiles[rows[sample]] = square(image, SMALL_EDGE)
+                if sample in shown:
+                    uris[sample] = data_uri(image)
+            except (KeyError, OSError, ValueError, RdxError):
+                if sample in shown:
+                    unread.append(sample)
+            advance(1)
+    for note in _said(unread, len(wanted)):
+        log.warning(note)
+    across = 20
+    sheets, places = sprites(tiles, SMALL_EDGE, across)
+    return Images(uris, sheets, SMALL_EDGE, across, across * across, places), unread
+
+
+def _pictured(maps: Maps) -> list[int]:
+    """Rows that get a small picture: neighbours of what is shown, members of the groups, then every so many."""
+    n = len(maps.ids)
+    first = [row for rows in maps.neighbours.values() for row in rows.ravel().tolist()]
+    first += [row for group in maps.groups.values() for row in np.flatnonzero(group).tolist()]
+    spread = np.linspace(0, n - 1, min(n, SMALL)).astype(int).tolist()
+    return list(dict.fromkeys([*first, *spread]))[:SMALL]
 
 
 def index(outputs: Path) -> tuple[Path, list[Report]]:
@@ -133,15 +339,17 @@ def index(outputs: Path) -> tuple[Path, list[Report]]:
     made : list of Report
         Reports that were written now.
     """
-    found = [artifact for artifact in find_artifacts(outputs) if artifact.kind in _PAGES]
+    found = [artifact for artifact in find_artifacts(outputs) if artifact.kind in BUILDERS]
     if not found:
         choose(None, outputs)  # says what to do
     path, made, rows = outputs / "reports" / "index.html", [], []
     for artifact in sorted(found, key=lambda one: one.manifest.created, reverse=True):
-        report = report_path(artifact, outputs, "html")
+        report = report_path([artifact], outputs, "html")
         if not report.is_file() or report.stat().st_mtime < (artifact.path / MANIFEST).stat().st_mtime:
             made.append(render(artifact, outputs))
-        difference = artifact.document().get("difference") or {}
+        difference: Mapping[str, Any] = {}
+        if artifact.kind in DOCUMENTS:
+            difference = artifact.document().get("difference") or {}
         rows.append(
             {
                 "name": artifact.path.relative_to(outputs).as_posix(),
@@ -169,7 +377,8 @@ def target(to: Path | None, form: str | None, force: bool = False) -> str:
     """
     if to is None:
         return form or "html"
-    ending = {"htm": "html"}.get(to.suffix[1:].lower(), to.suffix[1:].lower())
+    ending = to.suffix[1:].lower()
+    ending = ENDINGS.get(ending, ending)
     if ending not in FORMATS:
         raise UsageError(
             f"`{to}` ends in the name of no format", f"end it in {', '.join(f'.{known}' for known in FORMATS)}"
@@ -181,113 +390,30 @@ def target(to: Path | None, form: str | None, force: bool = False) -> str:
     return ending
 
 
-def report_path(artifact: Artifact, outputs: Path, form: str) -> Path:
-    """``<outputs>/<dataset>/reports/<model, layer, explanations, run ...>.<form>``: one file for each artifact."""
+def report_path(artifacts: Sequence[Artifact], outputs: Path, form: str) -> Path:
+    """``<outputs>/<dataset>/reports/<model, layer, explanations, run ...>.<form>``: one file for each artifact.
+
+    Several artifacts have one in ``<outputs>/reports``, named after all of them.
+    """
+    if len(artifacts) > 1:
+        names = [_short(artifact, outputs) for artifact in artifacts]
+        joined = "--and--".join(name.replace("/", "--") for name in names)
+        if len(joined) > 120:
+            joined = f"{joined[:100]}-{blake2b(joined.encode(), digest_size=4).hexdigest()}"
+        return outputs / "reports" / f"{joined}.{form}"
+    path = artifacts[0].path
     try:
-        parts = artifact.path.resolve().relative_to(outputs.resolve()).parts
+        parts = path.resolve().relative_to(outputs.resolve()).parts
     except ValueError:
-        return artifact.path.parent / f"{artifact.path.name}.{form}"
+        return path.parent / f"{path.name}.{form}"
     depth = 2 if parts[0] == "arrays" and len(parts) > 2 else 1
     name = "--".join(parts[depth:]) or parts[-1]
     return outputs.joinpath(*parts[:depth]) / "reports" / f"{name}.{form}"
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Everything in an ``.npz`` file."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def thumbnails(samples: Mapping[str, Any], ids: Iterable[str]) -> Pictures:
-    """Pictures of the samples ``ids`` as ``data:`` URIs; nothing where no data set with images is known.
-
-    Parameters
-    ----------
-    samples : mapping
-        The ``samples`` entry of a document: ``dataset`` opens the images.
-    ids : iterable of str
-    """
-    spec, wanted = samples.get("dataset"), list(ids)
-    if not spec or not wanted:
-        return Pictures({})
+def _short(artifact: Artifact, outputs: Path) -> str:
+    """The path of an artifact below the outputs directory."""
     try:
-        dataset = open_dataset(spec)
-    except RdxError as error:
-        log.warning("no images in the report: %s", error.message)
-        return Pictures({}, wanted)
-    found, unread = {}, []
-    with track("read images", len(wanted), "images") as advance:
-        for sample, index in zip(wanted, dataset.locate(wanted), strict=True):
-            try:
-                if index < 0:
-                    raise KeyError(sample)
-                found[sample] = data_uri(dataset.image(int(index)))
-            except (KeyError, OSError, ValueError, RdxError):
-                unread.append(sample)
-            advance(1)
-    pictures = Pictures(found, unread)
-    for note in pictures.notes:
-        log.warning(note)
-    return pictures
-
-
-def _comparison(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
-    document = artifact.document()
-    arrays = load_arrays(artifact.path / "arrays.npz")
-    pictures = thumbnails(document["samples"], comparison.shown_ids(document))
-    document = {**document, "notes": [*document["notes"], *pictures.notes]}
-    if form == "html":
-        labels = {}
-        if "labels" in arrays:
-            labels = dict(zip(arrays["sample_ids"].tolist(), arrays["labels"].tolist(), strict=True))
-        scoreboard = None
-        if "methods" in document:
-            from rdxcli.report.scoreboard import table
-
-            scoreboard = table(document)
-        page = comparison.page(document, arrays, pictures.uris, labels, artifact.manifest.command, scoreboard)
-        path.write_text(page, "utf-8")
-    else:
-        figures.comparison_figure(document, arrays, pictures.uris, path, form, width)
-    return pictures.unread
-
-
-def _gallery(module: str) -> Callable[[Artifact, str, Path, float], Sequence[str]]:
-    """Renderer of a kind whose page is made of cards: ``rdxcli.report.<module>.page(document, command)``."""
-
-    def write(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
-        document = artifact.document()
-        page = importlib.import_module(f"rdxcli.report.{module}").page(document, artifact.manifest.command)
-        return _write(page, document.get("samples", {}), form, path, width)
-
-    return write
-
-
-def _surrogate(artifact: Artifact, form: str, path: Path, width: float) -> Sequence[str]:
-    history = []
-    with open(artifact.path / "metrics.csv", encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            numbers = {name: value for name, value in row.items() if name != "best" and value}
-            history.append({name: float(value) for name, value in numbers.items()})
-    return _write(surrogate.page(artifact.document(), history, artifact.manifest.command), {}, form, path, width)
-
-
-def _write(page: Page, samples: Mapping[str, Any], form: str, path: Path, width: float) -> Sequence[str]:
-    if form != "html":
-        raise UsageError(f"{page.kicker.lower()}: there is no {form} form", "use --format html and print the page")
-    pictures = thumbnails(samples, page.shown_ids())
-    page = replace(page, notes=[*page.notes, *pictures.notes])
-    path.write_text(gallery.html(page, pictures.uris), "utf-8")
-    return pictures.unread
-
-
-_PAGES: dict[str, Callable[[Artifact, str, Path, float], Sequence[str]]] = {
-    "comparison": _comparison,
-    "attributions": _gallery("attributions"),
-    "directions": _gallery("directions"),
-    "explanations": _gallery("neurons"),
-    "similarities": _gallery("similarities"),
-    "simulation": _gallery("simulation"),
-    "regions": _gallery("regions"),
-    "surrogate": _surrogate,
-}
+        return artifact.path.resolve().relative_to(outputs.resolve()).as_posix()
+    except ValueError:
+        return artifact.path.name

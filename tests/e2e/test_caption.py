@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 from tiny_models import CHAT, THINGS, save_blip, save_blip2, save_chat, save_clip, save_git, save_siglip
 
@@ -328,7 +328,7 @@ def test_from_pictures_to_words(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features.npy")} == cached
     trained = ("--surrogate", surrogate.strip(), "--encodings", encodings.strip(), *images, *common)
     explained = step("explain", "--method", "surrogate", *trained)
-    page = Path(step("visualize", explained.strip(), "--outputs", tmp_path, "-q").strip()).read_text("utf-8")
+    page = whole_page(step("visualize", explained.strip(), "--outputs", tmp_path, "-q").strip())
     document = json.loads((Path(explained.strip()) / "attributions.json").read_text("utf-8"))
     assert document["n"] == N
     assert page.count("data:image/") >= N

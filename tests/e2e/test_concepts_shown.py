@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -52,7 +52,7 @@ def test_shown_concepts_speak_for_their_class(shown: Path, tmp_path: Path) -> No
     raised = max(found["steering"]["steps"][0]["classes"], key=lambda one: one["change"])
     assert raised["class"] == "0"
     page = rdx_here("visualize", found["artifact"], "--outputs", tmp_path)
-    text = Path(page.stdout.strip()).read_text("utf-8")
+    text = whole_page(page.stdout.strip())
     assert "Direction 0: threes" in text
     assert "told apart" in text
     # stored directions keep what they are compared with

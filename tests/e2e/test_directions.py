@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from safetensors.numpy import load_file
 from tiny_models import save_clip
 
@@ -28,7 +28,7 @@ def run(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
 def page_of(document: dict[str, Any], outputs: Path) -> str:
     done = rdx_here("visualize", document["artifact"], "--outputs", outputs)
     assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip()).read_text("utf-8")
+    return whole_page(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_removing_a_concept_from_single_images(learned: dict[str, Any], outputs:
             np.testing.assert_allclose(one["map"], read.concept_maps(X[[row]])[0, i], atol=1e-3)
     text = page_of(found, outputs)
     assert "Single images" in text
-    assert f"predicted {found['images'][0]['prediction']}" in text
+    assert f"<dd>{found['images'][0]['prediction']}</dd>" in text
 
 
 def test_stored_directions_on_other_images(learned: dict[str, Any], outputs: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 
 pytestmark = pytest.mark.shared
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian cyclist unlabelled"
@@ -48,7 +48,7 @@ def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> No
     assert not grids[:, :, [0, -1]].any()
     assert grids.any()
     page = rdx_here("visualize", found["artifact"], "--outputs", tmp_path)
-    text = Path(page.stdout.strip()).read_text("utf-8")
+    text = whole_page(page.stdout.strip())
     assert "Agreement with the concept masks" in text
     assert 'class="heat"' in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 
 from rdxcli.artifacts import find_artifacts
 
@@ -57,7 +57,7 @@ def test_units_from_arrays_and_their_simulation(planted: Path, tmp_path: Path) -
     assert units[1] > 0.9
     assert units[2] is None  # a dead unit has no correlation, and no NaN
     page = rdx_here("visualize", str(table.parent), *out)
-    assert "Unit 0" in Path(page.stdout.strip()).read_text("utf-8")
+    assert "Unit 0" in whole_page(page.stdout.strip())
 
 
 def test_results_do_not_depend_on_grouping(planted: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_regions_of_the_embedded_model(tmp_path: Path) -> None:
     assert 0 < region["scores"]["coverage"] < 1
     one = rdx_here("explain", "--method", "rdr", "--model", "digits-cnn", "--target", "17", "--run", "one", *out)
     page = rdx_here("visualize", one.stdout.strip(), *out)
-    text = Path(page.stdout.strip()).read_text("utf-8")
+    text = whole_page(page.stdout.strip())
     assert text.count('<img src="data:image/png') > 5
     assert "unitmap" in text
     causes = rdx_here(
@@ -225,7 +225,7 @@ def test_directions_of_the_embedded_model_and_of_known_ones(tmp_path: Path) -> N
     assert len(document["directions"]) == 6
     assert any(one["significant"] for entry in document["directions"] for one in entry["influence"])
     page = rdx_here("visualize", document["artifact"], "--outputs", str(tmp_path))
-    assert 'class="heat"' in Path(page.stdout.strip()).read_text("utf-8")
+    assert 'class="heat"' in whole_page(page.stdout.strip())
     from safetensors.numpy import load_file
 
     arrays = load_file(Path(document["artifact"]) / "directions.safetensors")

@@ -64,7 +64,7 @@ def test_names_from_given_embeddings(pair: Path, tmp_path: Path) -> None:
     assert "name" in done.stderr
     page = Path(rdx_here("visualize", document["artifact"], *out, cwd=pair).stdout.strip()).read_text("utf-8")
     assert "</span>a1: kind " in page
-    assert "words that fit the group more than the rest" in page
+    assert "Words that fit the group more than the rest" in page
     again = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files(), cwd=pair)
     assert "reusing" in again.stderr
     other = rdx_here("compare", "a.npy", "b.npy", *QUICK, *out, *_files("noise.npy"), cwd=pair)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 
 from rdxcli.artifacts import find_artifacts
@@ -27,7 +27,7 @@ def run(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
 def page_of(document: dict[str, Any], outputs: Path) -> str:
     done = rdx_here("visualize", document["artifact"], "--outputs", outputs)
     assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip()).read_text("utf-8")
+    return whole_page(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_stored_regions_on_all_digits(stored: dict[str, Any], outputs: Path) -> 
         assert set(old["sample_ids"]) <= set(listed)  # so are the members it had
         assert region["stored"]["size"] == old["scores"]["size"]
     text = page_of(applied, outputs)
-    assert "share before" in text
+    assert "coverage before" in text
     assert "found in 900 images" in text
     assert 'class="target"' not in text  # no sample of this page is a target
     assert before != folder
@@ -190,7 +190,7 @@ def test_layers_and_models_side_by_side(outputs: Path) -> None:
         assert all(one["only_here"] <= one["size"] for one in side["regions"])
     text = page_of(layers, outputs)
     assert "by chance" in text
-    assert text.count("only here") == 6
+    assert text.count("<dt>only here</dt>") == 6
     models = run(
         *RDR, "--model", "digits-cnn", "--target", "17", "--file", "against=digits-cnn-m35", "--run", "models",
         *("--outputs", outputs),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 
 pytestmark = pytest.mark.shared
 
@@ -67,8 +67,8 @@ def test_stages_of_a_cifar_network(shared: Path, tmp_path: Path) -> None:
     }
     assert purity["layer3"] > purity["layer1"]  # classes form late
     page = rdx_here("visualize", stages["artifact"], "--outputs", tmp_path)
-    text = Path(page.stdout.strip()).read_text("utf-8")
-    assert text.count('<img src="data:image/') >= 6 * 4
+    text = whole_page(page.stdout.strip())
+    assert text.count("<figure") >= 6 * 4
     assert 'class="unitmap"' in text
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from safetensors.numpy import load_file
 from scipy import sparse
 
@@ -237,14 +237,14 @@ def test_what_if_a_concept_were_not_there(world: Path, encodings: str, surrogate
     assert edited["edit"]["changed"] == changed > 0
     assert f"the prediction of {changed} of {N} images changes" in edited["notes"][0]
     page = run(world, "visualize", edited["artifact"], "-q").strip()
-    assert "before the edit" in Path(world / page).read_text("utf-8")
+    assert "before the edit" in whole_page(world / page)
 
 
 def test_the_training_has_a_page(world: Path, surrogate: str) -> None:
     page = Path(world / run(world, "visualize", surrogate, "--outputs", world / "outputs", "-q").strip())
     text = page.read_text("utf-8")
     assert text.count("<svg") == 3
-    assert "held-out images" in text
+    assert "untouched images" in text
     assert page.name == "surrogates--surrogate.html"  # the explanation has the other name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 
 WORDS = ["dog", "cat", "tree", "car", "house", "bird", "boat", "horse", "ball", "chair"]
 N, DIMENSIONS = 200, 16
@@ -99,7 +99,7 @@ def test_every_metric_is_in_the_table_and_on_the_page(world: Path, encodings: st
     assert document["paired"][1]["p"] < 0.01
     image = document["images"][0]
     assert set(image["methods"]) == {"surrogate", "splice"}
-    page = Path(world / said(world, "visualize", document["artifact"])).read_text("utf-8")
+    page = whole_page(world / said(world, "visualize", document["artifact"]))
     assert "Scoreboard" in page
     assert "Retrieval" in page
     assert page.count("<svg") == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caption_server import Server
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 from tiny_models import save_blip, save_clip
 
@@ -66,7 +66,7 @@ def test_units_in_free_text_by_a_captioner(models: Path, tmp_path: Path) -> None
     assert scored.returncode == 0, scored.stderr
     notes = json.loads(scored.stdout)["notes"]
     assert any("explainer and simulator are the same model" in note for note in notes)
-    page = Path(rdx_here("visualize", found["artifact"], "--outputs", tmp_path).stdout.strip()).read_text("utf-8")
+    page = whole_page(rdx_here("visualize", found["artifact"], "--outputs", tmp_path).stdout.strip())
     assert found["units"][0]["text"] in page
     # other captions are another request, the same ones are found
     assert describe(models, tmp_path, *blip)["artifact"] == found["artifact"]

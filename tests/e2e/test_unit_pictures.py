@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -39,7 +39,7 @@ def test_masks_of_a_model_are_its_maps(tmp_path: Path) -> None:
             wanted = np.clip((own - low) / (own.max() - low), 0, 1)
             np.testing.assert_allclose(picture["map"], wanted, atol=6e-4)
     page = Path(rdx_here("visualize", json.loads(done.stdout)["artifact"], "--outputs", tmp_path).stdout.strip())
-    text = page.read_text("utf-8")
+    text = whole_page(page)
     assert text.count('class="heat"') == 24
     assert "ranks 5 to 50" in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"]
@@ -52,7 +52,7 @@ def test_network_dissection_of_maps(scenes: Path, tmp_path: Path) -> None:
     with open(Path(document["artifact"]) / "explanations.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["description"] for row in rows] == ["left", "", "right"]
-    page = Path(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip()).read_text("utf-8")
+    page = whole_page(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip())
     assert 'class="heat"' in page
     assert "<svg" in page
     unnamed = json.loads(rdx_here(*base, "--run", "unnamed", cwd=scenes).stdout)
@@ -132,7 +132,7 @@ def test_ablation_of_the_embedded_model(tmp_path: Path) -> None:
         share = document["importance"]["units"][0]["share"]
         assert share == sorted(share)
         assert 0 <= share[0] <= share[-1] <= 1
-    page = Path(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip()).read_text("utf-8")
+    page = whole_page(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip())
     assert "Units by score" in page
     assert "most activating images" in page
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import rdx_here, whole_page
 from PIL import Image
 from scipy import sparse
 
@@ -386,7 +386,7 @@ def test_units_all_many_rows_and_noise(tmp_path: Path) -> None:
     assert better[:2] == [True, True]
     assert sum(better[2:]) <= 2
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
-    assert "not better than chance" in Path(page.stdout.strip()).read_text("utf-8")
+    assert "not better than chance" in whole_page(page.stdout.strip())
 
 
 def test_the_character_of_units_stands_with_them(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_the_character_of_units_stands_with_them(tmp_path: Path) -> None:
     assert "1 units respond to several separable groups of images" in notes
     assert "1 pairs of units are near duplicates (correlation of at least 0.9): 1 and 2" in notes
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
-    assert "groups of images" in Path(page.stdout.strip()).read_text("utf-8")
+    assert "separable groups among" in whole_page(page.stdout.strip())
 
 
 # ---------------------------------------------------------------- classes and superclasses
@@ -559,7 +559,7 @@ def test_logical_formulas_from_the_command_to_the_simulation(tmp_path: Path) -> 
     both = simulate(tmp_path, "--labels", "y.txt", "--method", "all")
     assert {entry["method"] for entry in both["methods"]} == {"logical", "le-label"}
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
-    assert "OR" in Path(page.stdout.strip()).read_text("utf-8")
+    assert "OR" in whole_page(page.stdout.strip())
 
 
 def test_all_explainers_of_units_side_by_side(tmp_path: Path) -> None:
@@ -583,7 +583,7 @@ def test_all_explainers_of_units_side_by_side(tmp_path: Path) -> None:
     assert "(Holm)" in again.stderr
     assert again.stderr.count("reusing") >= 4
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
-    assert "Paired differences" in Path(page.stdout.strip()).read_text("utf-8")
+    assert "Paired differences" in whole_page(page.stdout.strip())
     wrong = rdx_here(*arguments, "--param", "depth=3", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "--param depth: none of le-label, logical, clip-dissect has it" in " ".join(wrong.stderr.split())

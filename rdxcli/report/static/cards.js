@@ -1,46 +1,80 @@
-"use strict";
-// Cards that are not drawn at first: they are packed in the page, unfold a few at a time, and can be searched.
-(() => {
-  const STEP = 24;
-  const sheet = JSON.parse(document.getElementById("pictures")?.textContent ?? "[]");
-  for (const more of document.querySelectorAll("div.more")) {
-    const grid = more.previousElementSibling;
-    const button = more.querySelector("button"), said = more.querySelector("span"), search = more.querySelector("input");
-    const shown = [...grid.children];
-    /** @type {Element[] | null} */
-    let later = null;
-    let drawn = 0;
-    /** @returns {Promise<Element[]>} every packed card; Jinja has escaped what came from outside */
-    const unpack = async () => {
-      if (later) return later;
-      const bytes = Uint8Array.from(atob(more.dataset.cards), (c) => c.charCodeAt(0));
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-      later = JSON.parse(await new Response(stream).text()).map((html) => {
-        const holder = document.createElement("template");
-        holder.innerHTML = html;
-        return holder.content.firstElementChild;
-      });
-      return later;
-    };
-    /** @param {Element} card */
-    const place = (card) => {
-      for (const picture of card.querySelectorAll("img[data-picture]")) picture.src = sheet[picture.dataset.picture];
-      grid.append(card);
-    };
-    button.addEventListener("click", async () => {
-      const cards = await unpack();
-      cards.slice(drawn, drawn + STEP).forEach(place);
-      drawn = Math.min(drawn + STEP, cards.length);
-      said.textContent = `${shown.length + drawn} of ${shown.length + cards.length} are shown`;
-      button.hidden = drawn >= cards.length;
-    });
-    search.addEventListener("input", async () => {
-      const all = [...shown, ...(await unpack())], wanted = search.value.trim().toLowerCase();
-      const fitting = wanted ? all.filter((card) => card.textContent.toLowerCase().includes(wanted)) : all.slice(0, shown.length + drawn);
-      grid.replaceChildren();
-      fitting.slice(0, wanted ? 4 * STEP : fitting.length).forEach(place);
-      said.textContent = wanted ? `${fitting.length} of ${all.length} fit` : `${fitting.length} of ${all.length} are shown`;
-      button.hidden = Boolean(wanted) || drawn >= all.length - shown.length;
-    });
+// A table of all things beside the card of the chosen one; pictures that are decoded when they are shown, and zoom.
+
+/** Give the pictures of a card their content. @param {ParentNode} within */
+function develop(within) {
+  for (const picture of within.querySelectorAll("img[data-picture]")) {
+    picture.src = sheet[picture.dataset.picture];
+    delete picture.dataset.picture;
   }
-})();
+}
+
+class Explorer {
+  /** @param {HTMLElement} holder */
+  constructor(holder) {
+    this.holder = holder;
+    this.place = holder.querySelector(".chosen");
+    this.count = holder.querySelector(".count");
+    this.grid = grids.find((grid) => holder.contains(grid.table));
+    this.grid.choose = (anchor) => this.show(anchor);
+    this.grid.changed = () => this.said();
+    this.cards = null;
+    develop(this.place);
+    this.current = this.place.firstElementChild.id;
+    holder.querySelector(".list").addEventListener("keydown", (event) => this.key(event));
+    this.ready = this.load();
+  }
+
+  async load() {
+    await this.grid.ready;
+    // Jinja has escaped what came from outside
+    this.cards = await unpackJson(this.holder.dataset.cards);
+    this.order = new Map(this.grid.rows.map((row, place) => [row.anchor, place]));
+    this.grid.mark(this.current);
+    this.said();
+  }
+
+  said() {
+    const [shown, all] = [this.grid.shown.length, this.grid.rows.length];
+    this.count.textContent = shown === all ? `all ${all}` : `${shown} of ${all}`;
+  }
+
+  /** @param {string} anchor @returns {boolean} */
+  show(anchor, remember = true) {
+    if (!this.order?.has(anchor)) return false;
+    const holder = make("template", { innerHTML: this.cards[this.order.get(anchor)] });
+    develop(holder.content);
+    this.place.replaceChildren(holder.content.firstElementChild);
+    this.current = anchor;
+    this.grid.mark(anchor);
+    if (remember) { address.anchor = anchor; address.write(); }
+    return true;
+  }
+
+  /** Arrows go through the table in its order. @param {KeyboardEvent} event */
+  key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const rows = this.grid.shown, at = rows.findIndex((row) => row.anchor === this.current);
+    const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
+    if (next) { this.show(next.anchor); next.node?.querySelector("a")?.focus({ preventScroll: true }); }
+  }
+}
+
+/** @type {Explorer[]} */
+const explorers = [...document.querySelectorAll(".explorer")].map((holder) => new Explorer(holder));
+
+/** What else is known of a sample: set by the maps. @type {(row: number) => Node[]} */
+let known = () => [];
+
+const zoom = byId("zoom");
+document.addEventListener("click", (event) => {
+  const figure = event.target.closest?.("button.shown")?.closest("figure");
+  if (!figure || !zoom) return;
+  const large = figure.querySelector("button.shown").cloneNode(true);
+  const picture = make("div", { className: "shown large" }, ...large.children);
+  const row = figure.dataset.row === undefined ? -1 : Number(figure.dataset.row);
+  byId("zoom-content").replaceChildren(picture, make("p", { textContent: figure.querySelector("figcaption").title }), ...known(row));
+  zoom.showModal();
+});
+zoom?.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });

@@ -1,18 +1,10 @@
-"use strict";
 // Heat maps of layers or models: a chosen cell is marked in every map, and its numbers are told below.
 (() => {
-  const source = document.getElementById("cells");
-  if (!source) return;
-  const data = JSON.parse(source.textContent), panel = document.getElementById("cell");
+  const data = held("cells", null), panel = byId("cell");
+  if (!data) return;
   const plots = [...document.querySelectorAll(".heatmap .plot")];
   const rows = data.rows.length, columns = data.columns.length;
   let at = null;
-  /** @param {string} tag @param {string} [text] */
-  const make = (tag, text) => {
-    const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
   const say = (value) => (value === null || value === undefined ? "-" : value.toFixed(3));
   const mark = (row, column) => {
     for (const plot of plots) {
@@ -33,31 +25,31 @@
   const tell = (row, column) => {
     at = [row, column];
     mark(row, column);
-    panel.replaceChildren(make("h3", `${data.rows[row]} (row) and ${data.columns[column]} (column)`));
+    panel.replaceChildren(make("h3", {}, `${data.rows[row]} (row) and ${data.columns[column]} (column)`));
     const table = make("table");
     for (const [name, one] of Object.entries(data.measures)) {
       const line = table.insertRow();
-      line.append(make("th", one.title), make("td", say(one.values[row][column])));
+      line.append(make("th", { scope: "row" }, one.title), make("td", {}, say(one.values[row][column])));
       const most = data.limits[row][column];
       const beside = one.chance
         ? `chance ${say(one.chance[0])}, 95 % below ${say(one.chance[1])}`
         : name === "score" && most !== null ? `two read-outs of either: at most ${say(most)}` : "";
-      line.append(make("td", beside));
+      line.append(make("td", {}, beside));
     }
     panel.append(table);
     const found = data.pairs[`${row},${column}`] ?? (data.symmetric ? data.pairs[`${column},${row}`] : undefined);
     if (found) {
-      const link = make("a", "the concepts of this pair");
+      const link = make("a", {}, "the concepts of this pair");
       link.href = `#${found}`;
       panel.append(link);
       return;
     }
     const text = row === column && data.symmetric ? null : command(row, column);
     if (!text) return;
-    const line = make("p", "its concepts: "), button = make("button", "copy");
+    const line = make("p", {}, "its concepts: "), button = make("button", {}, "copy");
     button.type = "button";
-    button.addEventListener("click", () => navigator.clipboard?.writeText(text).then(() => (button.textContent = "copied")));
-    line.append(make("code", text), " ", button);
+    button.addEventListener("click", () => copy(text).then(() => { button.textContent = "copied"; }));
+    line.append(make("code", {}, text), " ", button);
     panel.append(line);
   };
   for (const plot of plots) {

@@ -1,21 +1,8 @@
-"use strict";
-// Linked maps of the two representations. The data stand in the page; nothing is fetched.
-window.addEventListener("load", () => {
-  // For tests and for people who save the page: how many pictures were decoded.
-  const pictures = [...document.images].filter((p) => p.loading !== "lazy");
-  document.documentElement.dataset.images = `${pictures.filter((p) => p.complete && p.naturalWidth > 0).length}/${pictures.length}`;
-});
+// Linked maps of the two representations, and what each image is near to in both.
 (async () => {
-  const holder = document.getElementById("map-data");
-  if (!holder) return;
-  const data = JSON.parse(holder.textContent);
+  const data = held("map-data", null);
+  if (!data) return;
   const root = document.documentElement;
-
-  /** @param {string} packed gzip in base64 @returns {Promise<ArrayBuffer>} */
-  const unpack = (packed) => {
-    const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-  };
   /** @param {string} packed @returns {Promise<Uint16Array>} */
   const numbers = async (packed) => new Uint16Array(await unpack(packed));
   /** @param {Record<string, string>} packed @returns {Promise<Record<string, Uint16Array>>} */
@@ -26,9 +13,36 @@ window.addEventListener("load", () => {
   const ids = new TextDecoder().decode(text).split("\n");
   const base = new Float64Array(data.names.length);
   for (let i = 0; i < n; i += 1) base[labels[i]] += 1 / n;
+  const named = (row) => (data.names[labels[row]] ? `${ids[row]}: ${data.names[labels[row]]}` : ids[row]);
   /** One mark a row; null when nothing is selected. @type {Uint8Array | null} */
   let chosen = null;
   let hovered = -1;
+
+  // small pictures lie on sheets, which are decoded when one of them is shown
+  const sprites = data.sprites ?? null;
+  const places = new Map(sprites?.places ? [...await numbers(sprites.places)].map((row, place) => [row, place]) : []);
+  const large = new Map([...document.querySelectorAll("figure[data-row] button.shown img:first-child")].map((img) => [Number(img.closest("figure").dataset.row), img]));
+  /** @param {number} row @returns {HTMLElement} */
+  function small(row) {
+    const node = make("span", { className: "sprite", title: named(row), role: "img", ariaLabel: named(row) });
+    const place = places.get(row);
+    if (place === undefined) return Object.assign(node, { textContent: large.has(row) ? "" : ids[row].slice(-8), className: "sprite empty" });
+    const { edge, across, each: full, sheets } = sprites, on = place % full;
+    node.style.backgroundImage = `url(${sheets[Math.floor(place / full)]})`;
+    node.style.backgroundPosition = `-${(on % across) * edge}px -${Math.floor(on / across) * edge}px`;
+    return node;
+  }
+  const near = new Map((data.shown ?? []).map((row, place) => [row, place]));
+  /** The nearest images in both models side by side; those that are near in both are framed. @param {number} row */
+  known = (row) => {
+    if (!near.has(row)) return [];
+    const place = near.get(row), lists = Object.fromEntries(Object.entries(data.neighbours).map(([side, rows]) => [side, rows[place]]));
+    return Object.entries(lists).map(([side, rows]) => {
+      const others = new Set(Object.entries(lists).filter(([other]) => other !== side).flatMap(([, found]) => found));
+      return make("div", { className: "near" }, make("p", {}, "nearest in ", make("span", { className: `side ${side}`, textContent: data.sides[side] })),
+        make("div", { className: "small" }, ...rows.map((one) => { const node = small(one); node.classList.toggle("both", others.has(one)); return node; })));
+    });
+  };
 
   /** @param {string} hex @returns {number} a pixel of ImageData, opaque */
   const pixel = (hex) => {
@@ -47,7 +61,7 @@ window.addEventListener("load", () => {
     const image = context.createImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer), width = canvas.width;
     const sx = across(canvas), sy = up(canvas);
-    const faint = matchMedia("(prefers-color-scheme: dark)").matches ? 0xff463a32 : 0xffe9e3df;
+    const faint = dark() ? 0xff463a32 : 0xffe9e3df;
     // first the rows of no group (or not selected), then the others over them
     for (let pass = 0; pass < 2; pass += 1) {
       for (let i = 0; i < n; i += 1) {
@@ -72,13 +86,14 @@ window.addEventListener("load", () => {
   }
   const canvases = [...document.querySelectorAll("canvas[data-map]")];
   const redraw = () => canvases.forEach(draw);
+  document.addEventListener("theme", redraw);
 
-  const panel = document.getElementById("selection");
-  const part = (name) => document.getElementById(`selection-${name}`);
+  const panel = byId("selection");
+  const part = (name) => byId(`selection-${name}`);
   const rows = () => [...chosen.keys()].filter((i) => chosen[i]);
 
-  /** @param {Uint8Array | null} marks */
-  function select(marks) {
+  /** @param {Uint8Array | null} marks @param {string} how for the address; empty while the selection changes */
+  function select(marks, how = "") {
     const started = performance.now();
     const count = marks ? marks.reduce((sum, mark) => sum + mark, 0) : 0;
     chosen = count ? marks : null;
@@ -97,21 +112,26 @@ window.addEventListener("load", () => {
       part("ids").textContent = first.join(", ") + (count > 30 ? ` and ${count - 30} more` : "");
     }
     root.dataset.brushMs = (performance.now() - started).toFixed(1);
+    if (how || !chosen) {
+      address.set("sel", chosen ? how : "");
+      const pictured = chosen ? rows().filter((row) => places.has(row)) : [];
+      part("pictures").replaceChildren(...pictured.slice(0, 200).map(small));
+      if (chosen && pictured.length > 200) part("pictures").append(`200 of ${count} are pictured`);
+    }
   }
   part("clear").addEventListener("click", () => select(null));
-  part("copy").addEventListener("click", () => navigator.clipboard?.writeText(rows().map((i) => ids[i]).join("\n")));
+  part("copy").addEventListener("click", () => copy(rows().map((i) => ids[i]).join("\n")));
   part("csv").addEventListener("click", () => {
     const quote = (cell) => `"${String(cell).replace(/^([=+\-@])/, "'$1").replaceAll('"', '""')}"`;
     const lines = rows().map((i) => [ids[i], data.names[labels[i]], groups.a[i], groups.b[i]].map(quote).join(","));
     part("csv").href = `data:text/csv;charset=utf-8,${encodeURIComponent(["id,label,concept_a,concept_b", ...lines].join("\n"))}`;
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") select(null); });
-  for (const button of document.querySelectorAll("button.choose")) {
-    button.addEventListener("click", () => {
-      const own = groups[button.dataset.side], wanted = Number(button.dataset.group);
-      select(Uint8Array.from(own, (group) => Number(group === wanted)));
-    });
-  }
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !zoom.open) select(null); });
+  const group = (side, wanted) => Uint8Array.from(groups[side], (one) => Number(one === wanted));
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button.choose");
+    if (button) select(group(button.dataset.side, Number(button.dataset.group)), `group:${button.dataset.side}:${button.dataset.group}`);
+  });
 
   /** Whether (x, y) lies inside a closed outline. @param {number[][]} outline */
   function inside(outline, x, y) {
@@ -122,37 +142,52 @@ window.addEventListener("load", () => {
     }
     return within;
   }
+  /** The rows in the rectangle of two corners, or in an outline. @param {string} side @param {number[][]} path */
+  function marked(side, path, free) {
+    const points = maps[side], xs = path.map((p) => p[0]), ys = path.map((p) => p[1]);
+    const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    const marks = new Uint8Array(n);
+    for (let i = 0; i < n; i += 1) {
+      const x = points[2 * i], y = points[2 * i + 1];
+      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) marks[i] = !free || inside(path, x, y) ? 1 : 0;
+    }
+    return marks;
+  }
 
+  const tip = make("div", { className: "tooltip", hidden: true });
+  document.body.append(tip);
+  /** @param {number} row @param {number} x @param {number} y place in the window */
+  function say(row, x, y) {
+    tip.hidden = row < 0;
+    if (row < 0) return;
+    tip.replaceChildren(...(places.has(row) ? [small(row)] : []), make("p", { textContent: named(row) }), ...known(row));
+    tip.style.left = `${Math.max(4, Math.min(x + 18, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${y + 12 + tip.offsetHeight > innerHeight ? Math.max(4, y - tip.offsetHeight - 12) : y + 12}px`;
+  }
   for (const canvas of canvases) {
-    const points = maps[canvas.dataset.map];
-    const tip = document.createElement("div");
-    tip.className = "tooltip";
-    tip.hidden = true;
-    canvas.parentElement.append(tip);
+    const side = canvas.dataset.map, points = maps[side];
     /** @param {PointerEvent} event @returns {number[]} in the units of the map */
     const where = (event) => {
       const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
       return [((event.clientX - box.left) * scale - PAD) / across(canvas), 65535 - ((event.clientY - box.top) * scale - PAD) / up(canvas)];
     };
-    let path = null;
-    const marked = (free) => {
-      const xs = path.map((p) => p[0]), ys = path.map((p) => p[1]), end = path[path.length - 1];
-      const [x0, x1] = free ? [Math.min(...xs), Math.max(...xs)] : [Math.min(xs[0], end[0]), Math.max(xs[0], end[0])];
-      const [y0, y1] = free ? [Math.min(...ys), Math.max(...ys)] : [Math.min(ys[0], end[1]), Math.max(ys[0], end[1])];
-      const marks = new Uint8Array(n);
-      for (let i = 0; i < n; i += 1) {
-        const x = points[2 * i], y = points[2 * i + 1];
-        if (x >= x0 && x <= x1 && y >= y0 && y <= y1) marks[i] = !free || inside(path, x, y) ? 1 : 0;
+    let path = null, free = false;
+    const corners = () => (free ? path : [path[0], path[path.length - 1]]);
+    canvas.addEventListener("pointerdown", (event) => { path = [where(event)]; hovered = -1; say(-1); canvas.setPointerCapture(event.pointerId); });
+    canvas.addEventListener("pointerup", () => {
+      if (path && path.length < 2) select(null);
+      else if (path) {
+        const step = Math.ceil(corners().length / 60), kept = corners().filter((_, i) => i % step === 0 || !free);
+        select(marked(side, corners(), free), [free ? "outline" : "box", side, ...kept.flat().map(Math.round)].join(":"));
       }
-      return marks;
-    };
-    canvas.addEventListener("pointerdown", (event) => { path = [where(event)]; hovered = -1; tip.hidden = true; canvas.setPointerCapture(event.pointerId); });
-    canvas.addEventListener("pointerup", () => { if (path && path.length < 2) select(null); path = null; });
+      path = null;
+    });
     canvas.addEventListener("pointermove", (event) => {
       const [x, y] = where(event);
       if (path) {
         path.push([x, y]);
-        select(marked(event.shiftKey));
+        free = event.shiftKey;
+        select(marked(side, corners(), free), "");
         return;
       }
       let best = -1, nearest = (12 / across(canvas)) ** 2;
@@ -163,17 +198,22 @@ window.addEventListener("load", () => {
       if (best === hovered) return;
       hovered = best;
       redraw();
-      tip.hidden = best < 0;
-      if (best >= 0) {
-        const box = canvas.getBoundingClientRect();
-        tip.textContent = data.names[labels[best]] ? `${ids[best]}: ${data.names[labels[best]]}` : ids[best];
-        tip.style.left = `${Math.min(event.clientX - box.left + 22, box.width - 120)}px`;
-        tip.style.top = `${event.clientY - box.top + 4}px`;
-      }
+      say(best, event.clientX, event.clientY);
     });
-    canvas.addEventListener("pointerleave", () => { tip.hidden = true; if (hovered >= 0) { hovered = -1; redraw(); } });
+    canvas.addEventListener("pointerleave", () => { say(-1); if (hovered >= 0) { hovered = -1; redraw(); } });
   }
-  redraw();
+  document.addEventListener("pointerover", (event) => {
+    const figure = event.target.closest?.("figure[data-row]");
+    const row = figure && event.pointerType === "mouse" ? Number(figure.dataset.row) : -1;
+    if (near.has(row)) { hovered = row; redraw(); say(row, event.clientX, event.clientY); }
+    else if (!event.target.closest?.("canvas")) { say(-1); if (hovered >= 0) { hovered = -1; redraw(); } }
+  });
+
+  const [how, side, ...rest] = (address.values.get("sel") ?? "").split(":");
+  const flat = rest.map(Number), path = flat.flatMap((value, i) => (i % 2 ? [[flat[i - 1], value]] : []));
+  if (how === "group" && groups[side]) select(group(side, flat[0]), [how, side, ...rest].join(":"));
+  else if (maps[side] && path.length > 1) select(marked(side, path, how === "outline"), [how, side, ...rest].join(":"));
+  else redraw();
   root.dataset.mapsDrawn = String(canvases.length);
   root.dataset.rows = String(n);
 })();

@@ -1,20 +1,8 @@
-"use strict";
 // Places in the images of a concept: a click on one shows, for each model, which places it finds like it.
 (() => {
-  const source = document.getElementById("patch-data");
-  if (!source) return;
-  const data = JSON.parse(source.textContent), sides = Object.keys(data.sides);
-  const make = (tag, name, text) => {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-  const unpack = async (text) => {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
-  };
+  const data = held("patch-data", null);
+  if (!data) return;
+  const sides = Object.keys(data.sides);
   /** Index of the patch of a model under a place of a tile, or -1 outside of what it sees. */
   const patchAt = (side, box, x, y) => {
     const [rows, columns] = data.sides[side].grid, [top, left, bottom, right] = box;
@@ -22,11 +10,11 @@
     return row < 0 || column < 0 || row >= rows || column >= columns ? -1 : row * columns + column;
   };
   for (const [name, concept] of Object.entries(data.concepts)) {
-    const article = document.getElementById(name), pictures = [...article.querySelectorAll(".grid img")].slice(0, concept.images);
+    const article = document.getElementById(name), pictures = [...(article?.querySelectorAll(".shown > img:first-child") ?? [])].slice(0, concept.images);
     if (pictures.length < concept.images) continue;
-    const holder = make("details", "patches"), summary = make("summary", "", "where in the images?");
+    const holder = make("details", { className: "patches" }), summary = make("summary", { className: "" }, "where in the images?");
     holder.append(summary);
-    const said = make("p", "facts", "Choose a place: what each model finds like it lights up; nothing does where 95 % of "
+    const said = make("p", { className: "facts" }, "Choose a place: what each model finds like it lights up; nothing does where 95 % of "
       + `the patches of ${data.others} other images are as much alike.`);
     const tiles = [];
     const values = {};
@@ -49,12 +37,12 @@
       if (!holder.open || tiles.length) return;
       for (const side of sides) {
         const { name: model, grid } = data.sides[side], { above, boxes } = concept[side];
-        holder.append(make("p", "strip-of", `${model}: ${(100 * above).toFixed(0)} % of the pairs of places in different images are alike (chance 5 %)`));
-        const row = make("div", "row");
+        holder.append(make("p", { className: "strip-of" }, `${model}: ${(100 * above).toFixed(0)} % of the pairs of places in different images are alike (chance 5 %)`));
+        const row = make("div", { className: "row" });
         pictures.forEach((picture, image) => {
-          const tile = make("div", "tile"), canvas = make("canvas"), copy = make("img");
+          const tile = make("div", { className: "tile" }), canvas = make("canvas"), copy = make("img");
           copy.src = picture.src;
-          copy.alt = picture.alt;
+          copy.alt = picture.closest("figure").dataset.id;
           [canvas.width, canvas.height] = [grid[1], grid[0]];
           const [top, left, bottom, right] = boxes[image];
           Object.assign(canvas.style, { top: `${100 * top}%`, left: `${100 * left}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
@@ -67,7 +55,7 @@
           row.append(tile);
         });
         holder.append(row);
-        values[side] = await unpack(concept[side].values);
+        values[side] = new Uint8Array(await unpack(concept[side].values));
       }
       show(0, 0.5, 0.5);
     });

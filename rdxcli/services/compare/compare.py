@@ -21,19 +21,17 @@ from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
-from rdxcli.report.comparison import described_lines, shown_name, verdict_lines
 from rdxcli.report.junit import Case, junit
-from rdxcli.report.properties import property_lines
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, names_array, open_activations
-from rdxcli.services.base import Analysis, Outcome, Table, result_parameters
+from rdxcli.services.base import Analysis, Outcome, result_parameters
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
 from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
-from rdxcli.services.compare.predicted import Predictions, prediction_lines, predictions_document
+from rdxcli.services.compare.predicted import Predictions, predictions_document
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
@@ -199,72 +197,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             f"({labels}, joined by {self.joined.by})"
         )
 
-    def table(self, document: Mapping[str, Any]) -> Table:
-        a, b = document["a"]["name"], document["b"]["name"]
-        named = any(concept["words"] for concept in document["concepts"])
-        rows = [
-            (
-                f"{concept['closer_in']}{concept['index']}",
-                a if concept["closer_in"] == "a" else b,
-                concept["size"],
-                concept["affinity"],
-                _with_interval(concept),
-                concept["stability"],
-                _with_effect(concept),
-                ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:4]) or "-",
-                *([shown_name(concept["words"]) or "-"] if named else []),
-            )
-            for concept in document["concepts"]
-        ]
-        columns = (
-            "concept",
-            "closer in",
-            "size",
-            "affinity",
-            "strength",
-            "stability",
-            "p",
-            "labels",
-            *(["name"] * named),
-        )
-        notes = [note for part in ("difference", "properties") for note in document[part].get("notes", [])]
-        notes = [*document["notes"], *notes]
-        lines = [
-            verdict_line(document),
-            *verdict_lines(document),
-            *prediction_lines(document),
-            *property_lines(document),
-            *described_lines(document),
-        ]
-        lines += [f"note: {note}" for note in notes]
-        return Table(f"what {a} (a) and {b} (b) see differently", columns, rows, lines)
-
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
         return plan(self.options, self.estimators)
-
-
-def _with_effect(concept: Mapping[str, Any]) -> str:
-    """The p-value of a concept, and how far beyond chance it is where that can rank what the p-value cannot."""
-    if concept["p_value"] is None:
-        return "-"
-    effect = concept.get("effect")
-    return f"{concept['p_value']:.2g}" + (f" ({effect:.0f} sd)" if effect is not None and effect >= 3.0 else "")
-
-
-def _with_interval(concept: Mapping[str, Any]) -> str:
-    """The strength of a concept with its interval."""
-    if concept.get("strength") is None:
-        return "-"
-    shown = f"{concept['strength']:.2f}"
-    return f"{shown} ({concept['interval'][0]:.2f} to {concept['interval'][1]:.2f})" if concept["interval"] else shown
-
-
-def verdict_line(document: Mapping[str, Any]) -> str:
-    """The verdict and the question it answers."""
-    difference = document["difference"]
-    question = f" ({difference['question']})" if difference.get("question") else ""
-    return f"verdict: {difference.get('verdict', 'not tested')}{question}"
 
 
 def compare(options: CompareOptions) -> Outcome:

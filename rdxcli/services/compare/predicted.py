@@ -21,7 +21,6 @@ from rdxcli.representations.joining import join
 
 NAMES = ("prediction", "predicted", "predictions", "top1", "label", "class")
 ARRAYS = (".npz", ".safetensors")
-CLEAR = 0.05  # corrected p-value from which on a group is worth a sentence
 
 
 @dataclass(frozen=True)
@@ -214,50 +213,3 @@ def groups_of(concepts: Sequence[DifferenceConcept], arrays: Any) -> dict[str, n
         f"{concept.closer_in}{concept.index}": arrays[f"labels_{concept.closer_in}"] == concept.index
         for concept in concepts
     }
-
-
-def prediction_lines(document: Mapping[str, Any]) -> list[str]:
-    """What the predictions say, in sentences."""
-    found = document.get("predictions")
-    if not found:
-        return []
-    churn = found["churn"]
-    lines = [
-        f"Predictions ({found['source']}): {_share(churn)} of the {found['n']:,} images change"
-        + (
-            f", {_share(found['negative_flips'])} from right to wrong and {_share(found['positive_flips'])} from wrong "
-            f"to right (p = {found['flips_p']:.2g}); accuracy {found['accuracy_a']['value']:.1%} (a) and "
-            f"{found['accuracy_b']['value']:.1%} (b)"
-            if "negative_flips" in found
-            else ""
-        )
-        + "."
-    ]
-    shift = found.get("confidence_shift")
-    if shift:
-        how = "less" if shift["value"] < 0.0 else "more"
-        lines.append(
-            f"b is {how} sure of its predictions than a: {found['confidence_b']:.1%} against "
-            f"{found['confidence_a']:.1%} (difference {shift['low']:+.1%} to {shift['high']:+.1%}, "
-            f"p = {shift['p_value']:.2g})."
-        )
-    if found.get("note"):
-        lines.append(f"note: {found['note']}")
-    words = {
-        "negative_flips": "went from right to wrong",
-        "positive_flips": "went from wrong to right",
-        "churn": "changed",
-    }
-    for name, group in found["groups"].items():
-        for what, test in group["tests"].items():
-            if test["p_corrected"] <= CLEAR:
-                lines.append(
-                    f"Of the {group['n']} images in {name}, {group[what]['count']} {words[what]} "
-                    f"({group[what]['value']:.1%}; of all others {test['rest']:.1%}; difference {test['low']:.1%} to "
-                    f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
-                )
-    return lines
-
-
-def _share(rate: Mapping[str, float]) -> str:
-    return f"{rate['value']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"

@@ -14,6 +14,7 @@ from rdxcli.methods.difference.results import DifferenceGroup
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.methods.difference.whereabouts import whereabouts
+from rdxcli.numerics.axes import principal_axes
 from rdxcli.numerics.neighbours import Points, nearest
 from rdxcli.records import Comparison, DifferenceConcept
 from rdxcli.representations.joining import Joined
@@ -23,9 +24,6 @@ from rdxcli.services.compare.options import CompareOptions
 
 CLOSER_IN = {"01": "a", "10": "b"}
 """The paper's direction names and the side whose model holds the samples together."""
-
-AXES_EXACT = 512
-"""Up to this width the main axes come from the whole covariance."""
 
 MATRIX_ROWS = 240
 """Rows of the difference matrix that are kept for drawing."""
@@ -203,22 +201,3 @@ def _arrays(
             arrays[f"matrix_{side}"] = block.astype(np.float32)
             arrays[f"matrix_{side}_rows"] = rows
     return arrays
-
-
-def principal_axes(values: np.ndarray) -> np.ndarray:
-    """The two main axes of the rows: (n, 2) float32; a second axis of zeros when there is only one dimension."""
-    centred = np.asarray(values, dtype=np.float64) - np.mean(values, axis=0, dtype=np.float64)
-    count = min(2, *centred.shape)
-    largest, vectors = np.linalg.eigh(centred.T @ centred) if centred.shape[1] <= AXES_EXACT else _sketched(centred)
-    axes = centred @ vectors[:, np.argsort(largest)[::-1][:count]]
-    return np.pad(axes, ((0, 0), (0, 2 - count))).astype(np.float32)
-
-
-def _sketched(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The leading eigenpairs of the covariance of many dimensions, by subspace iteration."""
-    block = np.random.default_rng(0).standard_normal((centred.shape[1], 10))
-    for _ in range(8):
-        block = np.linalg.qr(centred.T @ (centred @ block))[0]
-    image = centred @ block
-    values, rotation = np.linalg.eigh(image.T @ image)
-    return values, block @ rotation

@@ -30,10 +30,10 @@ from rdxcli.methods.difference.verdict import Outcome
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.progress import human_bytes, log, track
 from rdxcli.records import ComparedPair, Representation, Similarities
-from rdxcli.report.similarities import WALK, name_of, summary_lines, table
+from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
 from rdxcli.representations.several import plan_layers, resolve_layers
-from rdxcli.services.base import Analysis, Table, result_parameters
+from rdxcli.services.base import Analysis, result_parameters
 from rdxcli.services.compare.fitting import is_scoreboard, make_estimator
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.record import concepts_of
@@ -386,10 +386,6 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         names = " and ".join(dict.fromkeys(record.name for side in sides for record in side[:3]))
         what = "models" if self.of_models else "layers"
         return f"comparing {sizes} {what} of {names}: n = {self.first.n:,} ({labels}), method {self.options.method}"
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        title, columns, rows = table(document)
-        return Table(title, columns, rows, summary_lines(document))
 
     def cost(self) -> Mapping[str, Any]:
         """What would be read and how much memory it takes; models are opened, no image is."""

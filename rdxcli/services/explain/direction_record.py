@@ -7,7 +7,7 @@ shares of labels beside their shares among all samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,15 +29,12 @@ from rdxcli.parameters import Count, Parameter, Positive, Share
 from rdxcli.progress import log
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
-from rdxcli.services.base import Table
 from rdxcli.services.explain.base import ExplainOptions
 from rdxcli.services.explain.placing import placer
 from rdxcli.services.explain.samples import labels_of, names_of
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
-TABLE_SIZE = 60  # directions in the printed table
-
 PARAMETERS = (
     Parameter(
         "influence_null",
@@ -366,112 +363,3 @@ def _recovery(directions: Directions, truth: Any) -> dict[str, Any]:
         return {}
     names = ("X", "values", "owner", "S", "B", "W", "is_test")
     return recovery(directions, *(getattr(truth, name) for name in names)).as_dict()
-
-
-def table(title: str, stored: Mapping[str, Any]) -> Table:
-    """What people see of a stored document."""
-    shown = stored["directions"][:TABLE_SIZE]
-    columns = [
-        (name, value) for name, value in COLUMNS if name != "importance" or any("importance" in one for one in shown)
-    ]
-    rows = [[value(entry) for _, value in columns] for entry in shown]
-    return Table(title, [name for name, _ in columns], rows, _lines(stored))
-
-
-def _lines(stored: Mapping[str, Any]) -> list[str]:
-    lines = [*_summary(stored["scores"]), *(f"note: {note}" for note in stored["notes"])]
-    found = stored["scores"].get("recovery")
-    if found:
-        lines.insert(0, ", ".join(f"{name} {value:.3g}" for name, value in found.items() if isinstance(value, float)))
-    for step in stored.get("steering", {}).get("steps", []):
-        moved = [f"{one['class']} {one['change']:+.2f}" for one in step["classes"][:4]]
-        gained = [f"{name} {count}" for name, count in list(step["to"].items())[:3]]
-        lines.append(
-            f"direction {step['direction']} by {step['amount']:+.3g}: logits of {', '.join(moved)}; "
-            f"{step['changed']:.1%} of the predictions change" + (f", to {', '.join(gained)}" if gained else "")
-        )
-    for image in stored.get("images", []):
-        parts = [
-            f"direction {one['direction']}"
-            + (f" {one['contribution']:+.2f}" if one["contribution"] is not None else f" {one['activation']:.2f}")
-            for one in image["concepts"][:4]
-        ]
-        said = f"{image['sample_id']}" + (f", said to be {image['prediction']}" if image["prediction"] else "")
-        lines.append(f"{said}: {', '.join(parts) or 'no concept is active'}")
-    return lines
-
-
-def _summary(scores: Mapping[str, Any]) -> list[str]:
-    """One line on how good the fit is."""
-    parts = []
-    if "dictionary" in scores:
-        d = scores["dictionary"]
-        parts.append(
-            f"dictionary: explained variance {d['explained_variance']:.0%} with {d['l0']:.1f} latents at a position, "
-            f"{d['dead']:.0%} dead"
-        )
-    elif "variance" in scores:
-        v = scores["variance"]
-        parts.append(f"explained variance {v['explained']:.0%} (random {v['random']:.0%}, best {v['best']:.0%})")
-    if "fidelity" in scores:
-        f = scores["fidelity"]
-        parts.append(
-            f"from the concepts alone {f['same']:.0%} of the predictions stay (from mean features "
-            f"{f['same_chance']:.0%}, best {f['same_best']:.0%}), the logit correlates {f['logit']:.2f}"
-        )
-    if "stability" in scores:
-        again = scores["stability"]
-        parts.append(
-            f"found again on half of the samples with cosine {again['mean']:.2f} (chance {again['chance']:.2f})"
-        )
-    state = scores.get("health", {}).get("summary")
-    if state:
-        parts.append(", ".join(f"{count} {name}" for name, count in state.items() if count))
-    if "influence" in scores:
-        found = scores["influence"]
-        parts.append(
-            f"{found['directions']} move a class more than {_OF_CHANCE.get(found['null'], 'random filters')} do"
-            if found["null"] != "published"
-            else f"{found['directions']} with significant sensitivity"
-        )
-    return ["; ".join(parts)] if parts else []
-
-
-def _named(entry: Mapping[str, Any]) -> str:
-    """The name of a direction with its chance, else the labels of its images with theirs."""
-    mask, words, given = entry.get("mask_label"), entry.get("words"), entry.get("concept")
-    if given:
-        return f"{given['name']} (told apart {given['accuracy']:.0%}, chance {given['accuracy_chance']:.0%})"
-    if mask:
-        return f"{mask['concept']} (IoU {mask['iou']:.2f}, random {mask['random_iou']:.2f}, p = {mask['p_value']:.2g})"
-    if words:
-        return ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
-    chance = entry.get("label_chance", {})
-    return ", ".join(
-        f"{name} {share:.0%}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
-        for name, share in list(entry["labels"].items())[:3]
-    )
-
-
-def _importance(entry: Mapping[str, Any]) -> str:
-    found = entry["importance"]
-    return f"{found['total']:.0%} ± {2 * found['error']:.0%}"
-
-
-def _moved(entry: Mapping[str, Any]) -> str:
-    moved = [f"{one['class']} {one['effect']:+.2f}" for one in entry.get("influence", []) if one["significant"]]
-    return ", ".join(moved[:3])
-
-
-_OF_CHANCE = {"images": "random images in their place"}
-
-COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
-    ("direction", lambda entry: entry["index"]),
-    ("images", lambda entry: entry["images"]),
-    ("share", lambda entry: entry["share"]),
-    ("state", lambda entry: entry.get("health", "-")),
-    ("stability", lambda entry: entry.get("stability", "-")),
-    ("importance", lambda entry: _importance(entry)),
-    ("label", lambda entry: _named(entry) or "-"),
-    ("gives to the logits of", lambda entry: _moved(entry) or "-"),
-)

@@ -28,7 +28,7 @@ from rdxcli.progress import log, track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.crops import crop_features
-from rdxcli.services.base import Table, estimator_parameters
+from rdxcli.services.base import estimator_parameters
 from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
@@ -171,9 +171,6 @@ class DirectionAnalysis(ExplainAnalysis):
                 f"{4 * positions * n_directions / 2**30:.0f} GiB, more than the {MEMORY // 2**30} that are used",
                 "take fewer samples (--sample N), a pooled layer (--pool avg) or fewer directions",
             )
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return record.table(f"directions of {self.source.name} ({self.source.layer or 'array'})", document)
 
     def cost(self) -> Mapping[str, Any]:
         applied = {"apply": self.options.apply} if self.options.apply else {}

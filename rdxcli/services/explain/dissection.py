@@ -14,9 +14,9 @@ from rdxcli.methods.neurons.tables import format_table
 from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
+from rdxcli.services.base import check_units, estimator_parameters, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis, planned, representation
-from rdxcli.services.explain.neurons import NOT_RESULT, TABLE, result, table_of, unit_entries, with_chance
+from rdxcli.services.explain.neurons import NOT_RESULT, TABLE, result, unit_entries, with_chance
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
 BATCH = 32
@@ -75,9 +75,6 @@ class DissectionAnalysis(ExplainAnalysis):
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
         draft.manifest.rows = len(units)
         return result(self, table, entries, [*masks.notes, *estimator.notes_, *said])
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return table_of(document, self.source)
 
     def cost(self) -> Mapping[str, Any]:
         options = self.options

@@ -17,7 +17,6 @@ from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.selection import Rule
 from rdxcli.methods.regions.targets import Labels
 from rdxcli.records import Regions, Representation
-from rdxcli.services.base import Table
 from rdxcli.services.explain import region_record as record
 from rdxcli.services.explain.base import ExplainAnalysis, representation
 from rdxcli.services.explain.samples import names_of, predictions_of
@@ -74,9 +73,6 @@ class MembershipAnalysis(ExplainAnalysis):
         _write_table(draft.path / TABLE, found.regions, source)
         draft.manifest.rows = source.n
         return found
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return record.table(f"stored regions in {self.source.name} ({self.source.layer or 'array'})", document)
 
 
 def _configurations(artifact: Artifact) -> Configurations:

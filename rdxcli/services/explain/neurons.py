@@ -37,7 +37,7 @@ from rdxcli.numerics.moments import BLOCK_BYTES, read_columns
 from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import human_bytes, track
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import Table, check_units, estimator_parameters, parse_units
+from rdxcli.services.base import check_units, estimator_parameters, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 
@@ -54,7 +54,6 @@ CHANCE_STATUS = "not better than chance"
 CHART_CONCEPTS = 4
 PRESENT = 0.5  # score from which a concept counts as present in an image
 FEWEST = 3  # images of a class that the activity filter asks for
-SHOWN_ROWS = 40
 FEWEST_VIEWS = 20
 MOST_VIEWS = 2**29  # bytes of what images show
 SHOWN_OF_GROUP = 8
@@ -134,9 +133,6 @@ class UnitAnalysis(ExplainAnalysis):
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
         draft.manifest.rows = len(units)
         return result(self, table, entries, [*concepts.notes, *notes])
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return table_of(document, self.source)
 
     def cost(self) -> Mapping[str, Any]:
         """Images, units, concepts, memory and bytes where they are known without reading, and what is missing."""
@@ -290,36 +286,6 @@ def result(
         summary=table_statistics(table),
         samples={"dataset": source.dataset, "n": source.n},
     )
-
-
-FIRST = ("test correlation", "iou", "similarity")
-"""Scores that people see, in this order, the one that can be trusted first."""
-
-
-def table_of(document: Mapping[str, Any], source: Representation) -> Table:
-    """What people see of explained units: the score on unseen images, what chance reaches, the explanation."""
-    units = document["units"]
-    has = {name for unit in units for name in unit["scores"]}
-    names = [name for name in (*FIRST, "val correlation", "auc", "chance", "q value") if name in has]
-    columns = ["unit"]
-    for name in names:
-        columns += [name, "95 %"] if name == "test correlation" else [name]
-    rows = []
-    for unit in units[:SHOWN_ROWS]:
-        cells: list[Any] = [unit["unit"]]
-        for name in names:
-            cells.append(unit["scores"].get(name))
-            if name == "test correlation":
-                low, high = unit["scores"].get("test low"), unit["scores"].get("test high")
-                cells.append("" if low is None else f"{low:.2f} to {high:.2f}")
-        status = f" ({unit['status']})" if unit["concepts"] and unit["status"] != "explained" else ""
-        rows.append([*cells, unit["text"] + status])
-    lines = [f"note: {note}" for note in document["notes"]]
-    if len(units) > SHOWN_ROWS:
-        where = document.get("artifact")
-        lines.insert(0, f"{SHOWN_ROWS} of {len(units):,} units are shown; all of them are in {where}/{TABLE}")
-    title = f"what the units of {source.name} ({source.layer or 'array'}) respond to"
-    return Table(title, [*columns, "explanation"], rows, lines)
 
 
 def add_charts(entries: list[dict[str, Any]], source: Representation, concepts: Concepts) -> None:

@@ -10,14 +10,12 @@ import numpy as np
 
 from rdxcli.methods.regions.uses import RegionComparison
 from rdxcli.records import Regions, Representation
-from rdxcli.services.base import Table
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.samples import labels_of, names_of
 
 SHOWN = 16  # members of a region that are listed by id, nearest first
 SIDE = 8  # the same in a comparison
 TARGETS = 48  # whose regions a comparison lists
-ROWS = 30  # of the printed table
 
 
 @dataclass(frozen=True)
@@ -112,56 +110,3 @@ def regions(
         samples={"dataset": view.source.dataset, "n": view.source.n},
         **extra,
     )
-
-
-def table(title: str, stored: Mapping[str, Any]) -> Table:
-    """What the command prints about a finished artifact of regions."""
-    columns, rows = _cells(stored)
-    lines = [f"note: {note}" for note in stored["notes"]]
-    more = len(stored["regions"]) - ROWS
-    if more > 0:
-        lines.insert(0, f"and {more} more regions, in {stored['artifact']}/regions.json")
-    for pair in stored.get("comparison", {}).get("pairs", []):
-        said = "no target has two bounded regions"
-        if pair["targets"]:
-            said = f"regions overlap by {pair['overlap']:.2f} (by chance {pair['expected']:.2f})"
-        lines.append(f"{pair['a']} and {pair['b']}: {said}")
-    return Table(title, columns, rows, lines)
-
-
-def _cells(stored: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the printed table."""
-    columns = ["target", "status", "units", "members", "coverage", "purity", "selectivity", "labels"]
-    ablated = any("ablation" in region["scores"] for region in stored["regions"])
-    caused = any("cause" in region for region in stored["regions"])
-    rows = []
-    for region in stored["regions"][:ROWS]:
-        scores = region["scores"]
-        counts = list((region["labels"] or {}).items())[:4]
-        row = [
-            region["target_id"],
-            region["status"],
-            len(region["neurons"]),
-            scores["size"],
-            scores["coverage"],
-            scores.get("purity"),
-            scores.get("selectivity"),
-            ", ".join(f"{name} {count}" for name, count in counts) or "-",
-        ]
-        if caused:
-            row += _cause(region.get("cause"))
-        if ablated:
-            effect = scores.get("ablation")
-            row.append(f"{effect['drop']:+.3f} (p = {effect['p_value']:.2g})" if effect else "-")
-        rows.append(row)
-    more = [*(["label", "taken for", "lift"] if caused else []), *(["ablation: drop"] if ablated else [])]
-    return [*columns, *more], rows
-
-
-def _cause(cause: Mapping[str, Any] | None) -> list[Any]:
-    """Label of a misclassified target, what it was taken for, and how over-represented that class is in its region."""
-    if cause is None:
-        return ["-", "-", "-"]
-    share, lift = cause["prediction_share"], cause["lift"]
-    taken = cause["prediction"] if share is None else f"{cause['prediction']} ({share:.0%} of its region)"
-    return [cause["label"], taken, "-" if lift is None else f"{lift:.1f}"]

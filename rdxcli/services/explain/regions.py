@@ -19,7 +19,7 @@ from rdxcli.parameters import Parameter, by_name
 from rdxcli.progress import track
 from rdxcli.records import Regions, Representation, plain
 from rdxcli.representations.joining import join
-from rdxcli.services.base import Table, estimator_parameters, result_parameters
+from rdxcli.services.base import estimator_parameters, result_parameters
 from rdxcli.services.explain import region_record as record
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
 from rdxcli.services.explain.heads import head_of
@@ -90,9 +90,6 @@ class RegionAnalysis(ExplainAnalysis):
         np.savez_compressed(draft.path / "configurations.npz", **rdr.configurations_.arrays())  # type: ignore[arg-type]
         draft.manifest.rows = source.n
         return record.regions(self, view, entries, rdr.notes_, comparison=comparison)
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return record.table(f"regions of {self.source.name} ({self.source.layer or 'array'})", document)
 
     def cost(self) -> Mapping[str, Any]:
         return {"memory": "n m / 8 bytes for n samples of m neurons, besides the activations"}

@@ -11,7 +11,7 @@ from rdxcli.artifacts import Draft
 from rdxcli.errors import UsageError
 from rdxcli.methods.regions.representative import RepresentativeInterpretation
 from rdxcli.records import Regions, plain
-from rdxcli.services.base import Table, estimator_parameters, result_parameters
+from rdxcli.services.base import estimator_parameters, result_parameters
 from rdxcli.services.explain import region_record as record
 from rdxcli.services.explain.base import ExplainAnalysis, representation
 from rdxcli.services.explain.heads import head_of
@@ -68,9 +68,6 @@ class RepresentativeAnalysis(ExplainAnalysis):
             entries.append(plain(entry))
         draft.manifest.rows = source.n
         return record.regions(self, record.View(source), entries, notes)
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return record.table(f"regions of {self.source.name} ({self.source.layer})", document)
 
 
 ANALYSIS = RepresentativeAnalysis

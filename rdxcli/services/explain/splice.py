@@ -15,8 +15,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.splice import SpLiCE, unit
 from rdxcli.parameters import Count, NonNegative, Parameter, Positive, by_name, completed
 from rdxcli.records import Attributions
-from rdxcli.services.base import Analysis, Table
-from rdxcli.services.explain.attributions import listed
+from rdxcli.services.base import Analysis
 from rdxcli.services.explain.base import ExplainOptions
 
 OWN = by_name(
@@ -82,14 +81,6 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
             summary={"data_set": mean_words(weights, words, top)},
             more={"scoreboard": found.scoreboard, "curves": found.curves, "retrieval": found.retrieval},
         )
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        rows = [[image["sample_id"], listed(image["concepts"])] for image in document["images"][:15]]
-        lines = [f"note: {note}" for note in document["notes"]]
-        for row in document["scoreboard"]:
-            agreement = "" if row["agreement"] is None else f"agreement with the teacher {row['agreement']:.3f}, "
-            lines.append(f"{row['method']}: {agreement}cosine {row['cosine']:.3f}, {row['l0']:.1f} concepts per image")
-        return Table("words of the images", ["image", "words"], rows, lines)
 
     def headline(self) -> str:
         return f"splice: {self.records['embeddings'].said()}"

@@ -29,8 +29,7 @@ from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.records import Attributions, plain
-from rdxcli.services.base import Analysis, Table
-from rdxcli.services.explain.attributions import listed, short, words_of
+from rdxcli.services.base import Analysis
 from rdxcli.services.explain.base import ExplainOptions
 
 OWN = by_name(
@@ -108,31 +107,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
             classes=self.given.class_names,
             summary=summary,
             more=more,
-        )
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        columns, shown, lines = ["image", "prediction", "cosine", "bias", "concepts"], document["images"], []
-        if "contrast" in document["summary"]:
-            found = document["summary"]["contrast"]
-            first, second = found["class"], found["rival"]
-            columns.append(f"why {first}, not {second}")
-            # those that the question is about come first
-            shown = sorted(shown, key=lambda image: {first: 0, second: 1}.get(image["prediction"], 2))
-            lines.append(
-                f"what speaks for {first} and not {second} in {found['over']}: {listed(found['concepts'], 10)}"
-            )
-        rows = [
-            [image["sample_id"], image.get("prediction"), *map(_cell, (image.get("similarity"), image.get("bias")))]
-            + [words_of(image)]
-            + ([listed(image["contrast"])] if "contrast" in image else [])
-            for image in shown[:15]
-        ]
-        if not any(image.get("prediction") for image in shown):
-            columns, rows = [columns[0], *columns[4:]], [[row[0], *row[4:]] for row in rows]
-        elif self.settings.get("bias") == "separate":
-            lines.append("the scores of all concepts and the bias sum to the cosine with the class")
-        return Table(
-            "concepts of the images", columns, rows, [*lines, *(f"note: {note}" for note in document["notes"])]
         )
 
     def plan(self) -> dict[str, Any]:
@@ -220,10 +194,6 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 def explained(options: ExplainOptions) -> tuple[Any, Encodings, list[str]]:
     """The surrogate of the options, its encodings and the names of its concepts; see `trained`."""
     return trained(str(options.surrogate), options.encodings, options.outputs, options.target)
-
-
-def _cell(score: float | None) -> str | None:
-    return None if score is None else short(score)
 
 
 def folder_of(options: ExplainOptions) -> Path:

@@ -22,14 +22,14 @@ from rdxcli.concepts.surrogates import identities
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.attribution import describe, image_scores
 from rdxcli.methods.surrogate.encoding import Encodings
-from rdxcli.methods.surrogate.evaluation import predict, published_line
+from rdxcli.methods.surrogate.evaluation import predict
 from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.progress import log
 from rdxcli.records import Attributions
-from rdxcli.services.base import Analysis, Table
+from rdxcli.services.base import Analysis
 from rdxcli.services.explain import splice, surrogate
 from rdxcli.services.explain.base import ExplainOptions
 
@@ -41,19 +41,6 @@ OWN = {
         Parameter("curve_images", Count, 2000, "Most images of the curves of deletion and insertion."),
     ),
 }
-COLUMNS = (
-    ("method", "method"),
-    ("agreement", "agreement"),
-    ("agreement_interval", "95 % interval"),
-    ("accuracy", "accuracy"),
-    ("i2t_r1", "best text %"),
-    ("t2i_r1", "best image %"),
-    ("cosine", "cosine"),
-    ("l0", "concepts"),
-    ("deletion_gain", "deletion"),
-    ("insertion_gain", "insertion"),
-)
-"""Key and title of each column of the table for people."""
 
 
 class ScoreboardAnalysis(Analysis[ExplainOptions]):
@@ -82,23 +69,6 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
     def headline(self) -> str:
         which = "images that the surrogate has not seen" if self.settings["images"] == "held-out" else "images"
         return f"scoreboard on {len(self.encodings.ids):,} {which}: {self.given.said()}"
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        board = document["scoreboard"]
-        shown = [(key, title) for key, title in COLUMNS if any(row.get(key) is not None for row in board)]
-        rows = [[_cell(row.get(key)) for key, _ in shown] for row in board]
-        lines = [f"note: {note}" for note in document["notes"]]
-        if (own := board[0].get("teacher_accuracy")) is not None:
-            lines.append(f"accuracy of the teacher itself: {own:.3f}")
-        for row in board:
-            if row.get("accuracy") is not None:
-                lines.append(f"{row['method']} as published {published_line(row)}")
-        for pair in document["paired"]:
-            lines.append(
-                f"{pair['a']} against {pair['b']}: {pair['only_a']} and {pair['only_b']} images on which only one of "
-                f"them agrees with the teacher (p = {pair['p']:.2g})"
-            )
-        return Table(f"{document['n']} images, agreement with the teacher", [title for _, title in shown], rows, lines)
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
@@ -185,10 +155,6 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
                 "curves": found.curves,
             },
         )
-
-
-def _cell(value: Any) -> Any:
-    return f"{value[0]:.3f} to {value[1]:.3f}" if isinstance(value, list) else value
 
 
 def _origin(options: ExplainOptions) -> tuple[str | None, Any, set[str] | None]:

@@ -22,9 +22,9 @@ from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_
 from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import Table, estimator_parameters
+from rdxcli.services.base import estimator_parameters
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
-from rdxcli.services.explain.neurons import CHANCE_STATUS, TABLE, result, table_of, unit_entries
+from rdxcli.services.explain.neurons import CHANCE_STATUS, TABLE, result, unit_entries
 from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
 
 OWN = by_name(
@@ -94,9 +94,6 @@ class SearchAnalysis(ExplainAnalysis):
             "nothing was fitted, so `test correlation` is over all images"
         )
         return result(self, table, entries, [*concepts.notes, said])
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return table_of(document, self.source)
 
     def cost(self) -> Mapping[str, Any]:
         read = planned(self.options)

@@ -28,7 +28,7 @@ from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Parameter, checked
 from rdxcli.progress import track
 from rdxcli.records import Representation, Simulation
-from rdxcli.services.base import Analysis, Outcome, Table, check_units, parse_units
+from rdxcli.services.base import Analysis, Outcome, check_units, parse_units
 from rdxcli.services.explain.base import planned, representation
 from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
 from rdxcli.services.simulate import concept_images
@@ -41,11 +41,6 @@ SCORINGS = ("correlation", "ablation", "images")
 FILES = (*sorted(EMBEDDINGS), "superclasses", "head", "classes", concept_images.FILE)
 BLOCKS = "blocks"
 NULL_EXPLANATIONS = 100
-TITLES = {
-    "correlation": "correlation of simulated and true activations",
-    "ablation": "share of a unit's effect on the loss that its simulated activation keeps",
-    "images": "how well images of its concept are told from others by a unit (AUC)",
-}
 
 
 class SimulateAnalysis(Analysis[SimulateOptions]):
@@ -183,28 +178,6 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
             **extra,
         )
 
-    def table(self, document: Mapping[str, Any]) -> Table:
-        several = len(document["methods"]) > 1
-        columns = ["method", "mean", "standard error", "units", "undefined", "better than chance"]
-        rows = []
-        for entry in document["methods"]:
-            shown = entry["common"] if several else entry["summary"]
-            better = [unit["q_value"] for unit in entry["units"] if unit.get("q_value") is not None]
-            beats = f"{sum(q <= 0.05 for q in better)} of {len(better)}" if better else ""
-            cells = [shown[name] for name in ("mean", "standard_error", "count", "undefined")]
-            rows.append([entry["method"], *cells, beats])
-        if document["method"] == "ablation":
-            columns, rows = columns[:-1], [row[:-1] for row in rows]
-        lines = [*_said_of_pairs(document["pairs"]), *(f"note: {note}" for note in document["notes"])]
-        ends = document.get("ablation", {}).get("controls")
-        if ends:
-            lines.insert(
-                0,
-                f"for orientation: the units' own activations score {ends['truth']['mean']:.2f}, in random order "
-                f"{ends['shuffled']['mean']:.2f}",
-            )
-        return Table(TITLES[document["method"]], columns, rows, lines)
-
     def cost(self) -> Mapping[str, Any]:
         options = self.options
         return {
@@ -333,14 +306,6 @@ def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, An
         raise InputError("the tables have fewer than two units in common, so they cannot be compared")
     aligned = {name: np.array([scores[unit] for unit in common]) for name, scores in by_unit.items()}
     return [vars(test) for test in compare_methods(aligned, random_state=seed)]
-
-
-def _said_of_pairs(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        f"{pair['first']} against {pair['second']}: {pair['difference']:+.3f} ({pair['low']:+.3f} to "
-        f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {pair['units']} units"
-        for pair in pairs
-    ]
 
 
 def write_scores(path: Path, methods: Sequence[Mapping[str, Any]]) -> None:

@@ -32,7 +32,7 @@ def test_every_artifact_has_a_file_of_its_own(tmp_path: Path) -> None:
         "m/layer/directions/one",
         "comparisons/m--layer/one",
     ]
-    paths = {report_path(stored(tmp_path / "digits" / name, "simulation"), tmp_path, "html") for name in names}
+    paths = {report_path([stored(tmp_path / "digits" / name, "simulation")], tmp_path, "html") for name in names}
     assert len(paths) == len(names)
     assert {path.parent for path in paths} == {tmp_path / "digits" / "reports"}
 
@@ -66,19 +66,25 @@ def test_the_ending_says_the_format_and_fonts_are_outlines(tmp_path: Path) -> No
             assert b"/Type3" not in raw
             assert b"CIDFontType2" in raw
         elif ending == "svg":
-            assert ">a1: n = 9" in raw.decode("utf-8")  # text stays text
+            assert ">a1: n = 9, p = 0.01" in raw.decode("utf-8")  # text stays text
         else:
             assert Image.open(to).width == pytest.approx(3.3 * 300, abs=2)
 
 
-def test_several_at_once_and_from_standard_input(tmp_path: Path) -> None:
+def test_several_are_one_page(tmp_path: Path) -> None:
     made = [str(stored(tmp_path / "x" / "comparisons" / name / "rdx").path) for name in ("a--b", "c--d")]
     out = ("--outputs", str(tmp_path))
+    pages = []
     for given, stdin in ((made, ""), (["-"], "\n".join(made))):
         done = rdx_here("visualize", *given, *out, stdin=stdin)
         assert done.returncode == 0, done.stderr
-        assert len(set(done.stdout.split())) == 2
-    assert rdx_here("visualize", *made, "--to", tmp_path / "one.html", *out).returncode == 2
+        pages.append(Path(done.stdout.strip()).read_text("utf-8"))
+    assert pages[0] == pages[1]
+    assert "Matched by overlap" in pages[0]
+    assert pages[0].count("difference found") >= 2
+    assert rdx_here("visualize", *made, "--to", tmp_path / "one.md", *out).returncode == 0
+    matched = (tmp_path / "one.md").read_text("utf-8").partition("Matched by overlap")[2]
+    assert "| a1 | a1 | 1 | 0.0811 | 9 | 9 | 9 |" in matched  # 9 of 60 expect 1.35 shared
     assert rdx_here("visualize", "-", *out).returncode == 2
 
 
@@ -90,7 +96,7 @@ def test_a_page_links_every_report(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert len(said["made"]) == 2
     page = Path(said["report"])
-    links = re.findall('href="([^"]+)"', page.read_text("utf-8"))
+    links = re.findall('href="([^"#]+)"', page.read_text("utf-8"))
     assert len(links) == 2
     assert all((page.parent / link).is_file() for link in links)
     assert page.read_text("utf-8").count("difference found") == 2

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from rdxcli.artifacts import Draft
 from rdxcli.errors import ArtifactError, UsageError
 from rdxcli.records import ConceptMatrix, Regions, Representation
-from rdxcli.services.base import Analysis, Table, estimator_parameters, identity, named_files
+from rdxcli.services.base import Analysis, estimator_parameters, identity, named_files
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,6 @@ class Counting(Analysis[Options]):
     def compute(self, draft: Draft) -> Regions:
         type(self).worked += 1
         return Regions("counting", self.settings, self.options.seed)
-
-    def table(self, document: Mapping[str, Any]) -> Table:
-        return Table("counted", ["n"], [[len(document["regions"])]])
 
 
 def representation(**changes: Any) -> Representation:

@@ -1,0 +1,208 @@
+"""Every field of every summary stands in the page and in the Markdown; every format is made from it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import gzip
+import html
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from report_documents import MAKERS
+
+from rdxcli.report import exports
+from rdxcli.report.figures import figure
+from rdxcli.report.kinds import BUILDERS, summarize
+from rdxcli.report.markdown import markdown, plain, text
+from rdxcli.report.page import page
+from rdxcli.report.several import several
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, Verdict, written
+from rdxcli.report.text import clean
+
+EVIL = '<img src=x onerror="alert(1)"> | \u202e [a](http://b) @you `x`\n\x1b[31m'
+
+
+@pytest.fixture(scope="module")
+def summaries(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Summary]:
+    made = {}
+    for kind, make in MAKERS.items():
+        folder = tmp_path_factory.mktemp(kind)
+        made[kind] = summarize(make(folder), folder, "rdx something --seed 3")
+    return made
+
+
+def test_every_kind_has_one() -> None:
+    assert set(MAKERS) == set(BUILDERS)
+
+
+def _said(value: Any, column: Column | None = None) -> Iterator[str]:
+    """Everything that a reader must find, as it is written: text and numbers, in tables with the unit of the column."""
+    if isinstance(value, Chart):
+        yield from (value.title, value.x, value.y, *value.series)
+    elif isinstance(value, Table):
+        yield from (value.title, value.text, *(part for one in value.columns for part in (one.name, one.meaning)))
+        for row in value.rows:
+            yield from (written(cell, one) for cell, one in zip(row, value.columns, strict=True))
+    elif isinstance(value, Drawing):
+        yield from _said(value.table)
+    elif isinstance(value, Section):
+        yield from (value.title, value.text)
+        yield from _said([value.tables, value.charts, value.drawings])
+        yield from _said(value.table if value.items else Table("", [], []))
+        for item in value.items:
+            yield from _said(dataclasses.replace(item, values=[], group=None))
+    elif isinstance(value, Picture):
+        yield from (value.sample_id, value.caption)
+    elif isinstance(value, Bar):
+        yield from (value.label, value.text)
+    elif isinstance(value, Column):
+        yield from (value.name, value.meaning)
+    elif isinstance(value, Verdict):
+        yield str(value)
+    elif dataclasses.is_dataclass(value):
+        skipped = {"kind", "method", "maps", "markup", "most", "ends", "grid", "scale", "left_out", "key", "dataset"}
+        for part in dataclasses.fields(value):
+            if part.name not in skipped:
+                yield from _said(getattr(value, part.name))
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, float | int) and not isinstance(value, bool):
+        yield written(value)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _said(one)
+
+
+def _packed(source: str) -> list[Any]:
+    found = re.findall(r'data-(?:packed|cards)="([^"]+)"', source)
+    return [json.loads(gzip.decompress(base64.b64decode(one))) for one in found]
+
+
+def _unpacked(source: str) -> str:
+    """The text of a page with what it packs."""
+    cells = "\n".join(map(str, _packed(source)))
+    return html.unescape(source + cells.replace("\\'", "'").replace("\\n", " "))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_field_is_in_the_page_and_in_the_markdown(kind: str, summaries: Mapping[str, Summary]) -> None:
+    summary = summaries[kind]
+    shown, commented = _unpacked(page(summary)), markdown(summary)
+    wanted = {one for one in _said(summary) if one}
+    assert len(wanted) > 20
+    assert [one for one in wanted if clean(one, 4000) not in shown] == []
+    assert [one for one in wanted if text(one) not in commented and plain(one) not in commented] == []
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_format_is_made(kind: str, summaries: Mapping[str, Summary], tmp_path: Path) -> None:
+    summary = summaries[kind]
+    document = json.loads(exports.as_json(summary))
+    assert document["title"] == summary.title
+    tables = exports.tables(summary)
+    assert tables
+    for name, written_table in tables.items():
+        assert re.fullmatch(r"[\w-]+", name)
+        rows = list(csv.reader(io.StringIO(written_table)))
+        assert len({len(row) for row in rows}) == 1
+        assert len(set(rows[0])) == len(rows[0]), rows[0]
+    figure(summary, {}, tmp_path / "x.svg", "svg", 3.3)
+    drawn = (tmp_path / "x.svg").read_text("utf-8")
+    assert "<text" in drawn
+    assert clean(summary.title[:1].upper() + summary.title[1:], 30).removesuffix("...") in drawn.replace("&amp;", "&")
+    printed = list(summary.printed())
+    assert printed
+    assert all(len(row) == len(table.columns) for table in printed for row in table.rows)
+
+
+def test_one_row_a_sample(summaries: Mapping[str, Summary], tmp_path: Path) -> None:
+    summary = summaries["comparison"]
+    assert summary.maps is not None
+    vectors = {"vector_a": np.arange(120, dtype=np.float64).reshape(60, 2)}
+    exports.samples(summary, tmp_path / "x.parquet", lambda ids: [f"/photos/{one}" for one in ids], vectors)
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.num_rows == 60
+    assert table["id"].to_pylist() == list(map(str, summary.maps.ids))
+    assert table["image"][3].as_py() == "/photos/3"
+    assert table["concept_a"].to_pylist() == ["a1"] * 9 + ["a2"] * 9 + [None] * 42
+    assert table["neighbours_b"][0].as_py() == ["2", "3", "4"]
+    assert table["vector_a"][7].as_py() == [14.0, 15.0]
+    np.testing.assert_allclose(np.array(table["x_b"]), summary.maps.points["b"][:, 0])
+    for field in table.schema:
+        assert field.metadata[b"description"] == exports.SAMPLE_COLUMNS[field.name].encode()
+    # of a kind without maps: which things show a sample
+    exports.samples(summaries["regions"], tmp_path / "y.parquet", lambda ids: [None] * len(ids))
+    shown = {row["id"]: row["member_of"] for row in pq.read_table(tmp_path / "y.parquet").to_pylist()}
+    assert shown["s01"] == ["target s00", "target s02", "target s03"]
+
+
+def test_foreign_text_stays_text() -> None:
+    item = Item(EVIL, EVIL, [EVIL, 1.0], EVIL, EVIL, True, [Picture(EVIL, EVIL)], [Bar(EVIL, 1.0, EVIL)], beside=[EVIL])
+    columns = [Column(EVIL, EVIL), Column("n")]
+    chart = Chart(EVIL, "curves", {EVIL: [(0, 1), (1, 2)]}, EVIL, EVIL)
+    for count in (1, 20):
+        items = [dataclasses.replace(item, key=f"{EVIL}{i}") for i in range(count)]
+        section = Section(EVIL, "one", items, EVIL, columns, EVIL, [Table(EVIL, columns, [[EVIL, 2]])], [chart])
+        summary = Summary("x", "m", EVIL, EVIL, EVIL, [section], said=[EVIL], notes=[EVIL], provenance=[(EVIL, EVIL)])
+        shown, commented = page(summary), markdown(summary)
+        cards = "".join(card for part in _packed(shown) if isinstance(part, list) for card in part)
+        assert "<img src=x" not in shown + cards
+        assert cards.count("<article") == (20 if count == 20 else 0)
+        assert not set(shown + commented) & set("\u202e\x1b")
+        assert "onerror=" not in re.sub(r"onerror=&#34;|onerror=\\?&quot;", "", shown)
+        read = re.sub("<summary>.*?</summary>", "", commented)  # in which no Markdown is read
+        assert not any(part in commented for part in ("<img", "http://", " @you"))
+        assert not any(part in read for part in ("[a](", " `x`"))
+    assert exports.written_csv(Table("", [Column("x")], [["=HYPERLINK(1)"], ["-1+2"], [None], [-1.5]])) == (
+        "x\n'=HYPERLINK(1)\n'-1+2\n\"\"\n-1.5\n"
+    )
+
+
+def test_long_markdown_is_cut_and_counted() -> None:
+    items = [Item(i, f"unit {i}", [0.5], "said " * 30) for i in range(1000)]
+    found = markdown(Summary("x", "m", "k", "t", "f", [Section("Units", "units", items, "unit", [Column("score")])]))
+    assert len(found) < 62_000
+    left_out = int(re.search(r"(\d+) parts are left out", found).group(1))  # type: ignore[union-attr]
+    assert found.count("<summary>unit") + left_out >= 1000
+
+
+def test_units_that_are_not_interpretable_say_so_and_come_last(summaries: Mapping[str, Summary]) -> None:
+    items = summaries["explanations"].sections[0].items
+    assert [item.key for item in items if item.doubtful] == [11, 10]
+    assert items[-2].text.startswith("not interpretable")
+    assert items[-1].status == "not better than chance"
+    assert "0 of 1 interpretable" in summaries["explanations"].facts
+
+
+def test_directions_show_their_state_and_what_all_their_images_are(summaries: Mapping[str, Summary]) -> None:
+    first, second = summaries["directions"].sections[0].items
+    assert first.text.startswith("All 12 images: cat 60% (of all 30%), dog 40%")
+    assert second.doubtful
+    assert second.status.startswith("crowded")
+
+
+def test_bars_have_one_scale_and_one_zero() -> None:
+    bars = [[Bar("a", 0.7, "0.70")], [Bar("b", 0.81, "0.81"), Bar("c", -1.62, "-", 0.5)]]
+    section = Section("Things", "things", [Item(i, str(i), bars=own) for i, own in enumerate(bars)])
+    shown = page(Summary("x", "m", "k", "t", "f", [section]))
+    sizes = [float(part.partition("%")[0]) for part in shown.split('style="--size: ')[1:]]
+    assert sizes == [43.2, 50.0, 100.0]
+    assert shown.count("bars diverging") == 2
+
+
+def test_groups_are_matched_by_all_their_members(summaries: Mapping[str, Summary]) -> None:
+    found = several({"one": summaries["comparison"], "two": summaries["comparison"], "three": summaries["regions"]})
+    tables = {table.title: table for section in found.sections for table in section.tables}
+    row = next(row for row in tables["one and two"].rows if row[0] == "a1")
+    assert row == ["a1", "a1", 1.0, pytest.approx(1.35 / 16.65), 9, 9, 9]
+    assert "one and three" not in tables  # they share no image
+    assert page(found).count("<article") > 6
