@@ -171,6 +171,12 @@ def _from_file(options: ConceptOptions, representation: Representation) -> Conce
     matrix = resolve_concepts(
         str(options.concepts), names=options.concept_names, choice=Choice(ids=options.arrays.id_column)
     )
+    blank = [column for column, name in enumerate(matrix.names) if not str(name).strip()]
+    if blank:
+        raise InputError(
+            f"{options.concept_names or options.concepts}: the concept of column {blank[0]} has an empty name",
+            "every concept needs a name, one a line",
+        )
     rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
     values = matrix.values if rows is None else matrix.values[rows]
     return Concepts(values, list(matrix.names), dict(matrix.source), notes)

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from rdxcli.progress import track
+
 BLOCK_BYTES = 64 * 2**20
 
 
@@ -139,11 +141,21 @@ def check_rows(rows: Any, n: int, name: str) -> np.ndarray:
     return ordered
 
 
-def blocks(rows: np.ndarray, columns: int, block_rows: int | None = None) -> Iterator[np.ndarray]:
-    """Consecutive pieces of ``rows``, each about `BLOCK_BYTES` of float64 when ``columns`` wide."""
+def blocks(
+    rows: np.ndarray, columns: int, block_rows: int | None = None, said: str | None = None
+) -> Iterator[np.ndarray]:
+    """Consecutive pieces of ``rows``, each about `BLOCK_BYTES` of float64 when ``columns`` wide.
+
+    ``said`` is what is done with them, for people who wait for it.
+    """
     step = block_rows or max(64, BLOCK_BYTES // (8 * max(1, columns)))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
+    if said is None or step >= len(rows):
+        yield from (rows[start : start + step] for start in range(0, len(rows), step))
+        return
+    with track(said, len(rows), "images") as advance:
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step]
+            advance(min(step, len(rows) - start))
 
 
 def read(source: Any, rows: np.ndarray, name: str, columns: np.ndarray | None = None) -> Any:
@@ -206,7 +218,7 @@ def column_statistics(
     count, mean, m2 = 0, np.zeros(c), np.zeros(c)
     largest = np.full((top, c), -np.inf)
     low, high = np.full(c, np.inf), np.full(c, -np.inf)
-    for part in blocks(rows, c, block_rows):
+    for part in blocks(rows, c, block_rows, f"statistics of {c:,} {name}"):
         block = read(source, part, name)
         block = block.toarray() if sparse.issparse(block) else block
         b = len(block)
@@ -272,7 +284,8 @@ def second_moments(
     first_x: np.ndarray | None = None
     first_y: np.ndarray | None = None
     constant_x, constant_y = np.ones(c, dtype=bool), np.ones(u, dtype=bool)
-    for part in blocks(rows, max(c, u, X.shape[1], Y.shape[1]), block_rows):
+    said = f"second moments of {c:,} concepts and {u:,} units"
+    for part in blocks(rows, max(c, u, X.shape[1], Y.shape[1]), block_rows, said):
         y = read(Y, part, "activations", units)
         y = (y.toarray() if sparse.issparse(y) else y) - centre_y
         first_y = y[0].copy() if first_y is None else first_y

@@ -324,6 +324,15 @@ def test_units_that_a_layer_does_not_have_are_refused_before_it_is_extracted(
     assert not find_artifacts(tmp_path / "outputs")
 
 
+def test_empty_names_and_units_that_are_not_there_are_said_with_the_file(here: Path) -> None:
+    (here / "blank.txt").write_text("dog\n\ncar\ntree\n")
+    said = explain(here, "--concepts", "c.npy", "--concept-names", "blank.txt", ok=False)["error"]
+    assert "blank.txt: the concept of column 1 has an empty name" in said
+    for units, more in (("7", []), ("0", ["--units", "1"])):
+        (here / "t.csv").write_text(f"unit,description\n{units},dog\n")
+        assert "error: t: Got" in simulate(here, *CONCEPTS, "--explanations", "t.csv", *more, ok=False)["error"]
+
+
 def test_a_missing_simulator_is_missed_before_the_layer_is_extracted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("unit,description\n0,dog\n")
     given = (

@@ -29,6 +29,7 @@ from rdxcli.methods.neurons.preparation import check_split
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, column_statistics, read_columns
 from rdxcli.parameters import Count, NonNegative
+from rdxcli.progress import track
 
 OPERATORS = ("AND NOT", "AND", "OR")
 _SPLIT = re.compile(r" (AND NOT|AND|OR) ")
@@ -196,10 +197,12 @@ class LogicalExplanation(Judged):
         z = [_unit_columns(part) for part in inside]
         own = z[0].T @ _unit_columns(truth[0])  # correlations of single concepts, (kept, units)
         found = []
-        for i in range(len(wanted)):
-            found.append(self._search(own[:, i], inside, truth[0][:, i], truth[1][:, i]))
-            if advance is not None and i < len(self.units_):
-                advance(1)
+        with track(f"formulas of {len(columns):,} concepts", len(wanted), "units") as seen:
+            for i in range(len(wanted)):
+                found.append(self._search(own[:, i], inside, truth[0][:, i], truth[1][:, i]))
+                seen(1)
+                if advance is not None and i < len(self.units_):
+                    advance(1)
         m = len(self.units_)
         local = [None if one is None else Formula(tuple(int(columns[k]) for k in one[0].concepts), one[0].operators)
                  for one in found]  # fmt: skip

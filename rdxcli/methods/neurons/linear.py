@@ -49,6 +49,7 @@ from rdxcli.numerics.moments import (
 )
 from rdxcli.numerics.neighbours import resolve_device
 from rdxcli.parameters import Count, NonNegative, Positive, Share
+from rdxcli.progress import track
 
 DEAD = 0.01  # a unit whose largest activation is below this is dead (appendix C.2)
 MANY_CONCEPTS = 2000  # from here on float32 halves the time; weights of standardised data differ by less than 1e-6
@@ -293,23 +294,26 @@ class LinearExplanation(Judged):
         blocks += [np.arange(m, len(wanted))] if len(wanted) > m else []
         problem: tuple[Problem, float] | None = None
         finished = []
-        for block in blocks:
-            name = f"units-{block[0]}-{block[-1]}"
-            found = None if stored is None else stored.get(name)
-            if found is None:
-                problem = problem or self._problem(moments, spread, constant)
-                live = ~constant[block]
-                weights, lam, objective, gap = self._rank(
-                    P, both, train_rows, columns, wanted, moments, held_out, spread, problem, block[live]
-                )
-                full = np.zeros((len(block), len(columns)))
-                full[live] = weights
-                found = self._choose(full, live, block, barred, moments, held_out, (lam, objective, gap))
-                if stored is not None:
-                    stored[name] = found
-            finished.append(found)
-            if advance is not None and block[0] < m:
-                advance(len(block))
+        with track(f"explain units by {len(columns):,} concepts", m, "units") as seen:
+            for block in blocks:
+                name = f"units-{block[0]}-{block[-1]}"
+                found = None if stored is None else stored.get(name)
+                if found is None:
+                    problem = problem or self._problem(moments, spread, constant)
+                    live = ~constant[block]
+                    weights, lam, objective, gap = self._rank(
+                        P, both, train_rows, columns, wanted, moments, held_out, spread, problem, block[live]
+                    )
+                    full = np.zeros((len(block), len(columns)))
+                    full[live] = weights
+                    found = self._choose(full, live, block, barred, moments, held_out, (lam, objective, gap))
+                    if stored is not None:
+                        stored[name] = found
+                finished.append(found)
+                if block[0] < m:
+                    seen(len(block))
+                    if advance is not None:
+                        advance(len(block))
         self._explain(joined(finished), columns, moments, constant)
         return self
 

@@ -35,7 +35,7 @@ from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import BLOCK_BYTES, read_columns
 from rdxcli.parameters import Parameter, by_name
-from rdxcli.progress import human_bytes, track
+from rdxcli.progress import human_bytes
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.services.base import check_units, estimator_parameters, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
@@ -113,18 +113,15 @@ class UnitAnalysis(ExplainAnalysis):
     def compute(self, draft: Draft) -> NeuronExplanations:
         source, concepts = self.source, self.records["concepts"]
         units = parse_units(self.options.units, source.d)
-        with track(f"explain units by {concepts.values.shape[1]:,} concepts", len(units), "units") as advance:
-            if self.options.method in SPLIT:
-                split = Split(**self.records["split"])
-                table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS), advance)
-                draft.discard_at_end(BLOCKS)
-                store_split(draft.path / SPLITS, source, split)
-            else:
-                self.estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
-                table, notes = self.estimator.table(source.layer or ""), list(self.estimator.notes_)
-                table, said = with_chance(table, self.estimator.chance_)
-                notes += said
-                advance(len(units))
+        if self.options.method in SPLIT:
+            split = Split(**self.records["split"])
+            table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS))
+            draft.discard_at_end(BLOCKS)
+            store_split(draft.path / SPLITS, source, split)
+        else:
+            self.estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
+            table, said = with_chance(self.estimator.table(source.layer or ""), self.estimator.chance_)
+            notes = [*said, *self.estimator.notes_]
         pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
         entries = unit_entries(table, source, self.options.seed, pictures)
         notes += add_character(entries, source, concepts, self.options.seed)
@@ -132,7 +129,7 @@ class UnitAnalysis(ExplainAnalysis):
         add_masks(entries, self.options, source)
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
         draft.manifest.rows = len(units)
-        return result(self, table, entries, [*concepts.notes, *notes])
+        return result(self, table, entries, [*notes, *concepts.notes])
 
     def cost(self) -> Mapping[str, Any]:
         """Images, units, concepts, memory and bytes where they are known without reading, and what is missing."""
@@ -153,7 +150,7 @@ class UnitAnalysis(ExplainAnalysis):
         return {}
 
     def _linear(
-        self, units: list[int], split: Split, stored: MutableMapping[str, Found], advance: Any
+        self, units: list[int], split: Split, stored: MutableMapping[str, Found]
     ) -> tuple[ExplanationTable, list[str]]:
         """The table of explanations with test scores, and how they compare with chance."""
         estimator, concepts, values = self.estimator, self.records["concepts"], self.source.values
@@ -165,7 +162,6 @@ class UnitAnalysis(ExplainAnalysis):
             concept_names=concepts.names,
             units=units,
             stored=stored,
-            advance=advance,
             **self.more(),
         )
         table, notes = estimator.table(self.source.layer or ""), list(estimator.notes_)
@@ -184,7 +180,7 @@ class UnitAnalysis(ExplainAnalysis):
         if not estimator.n_shuffled:
             return table, notes
         table, said = with_chance(table, estimator.chance(concepts.values, values, split.test))
-        return table, [*notes, *said]
+        return table, [*said, *notes]
 
 
 NOT_RESULT = ("device", "block_rows", "random_state")

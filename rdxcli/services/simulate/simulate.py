@@ -94,9 +94,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
                 model=asked.model,
                 layer=asked.layer,
             )
-            if asked.units is not None:
-                units = parse_units(asked.units, source.d)
-                tables = {name: _selected(one, units) for name, one in tables.items()}
+            units = None if asked.units is None else parse_units(asked.units, source.d)
+            tables = {name: _selected(one, units, source.d) for name, one in tables.items()}
             if options.scoring == "images":
                 return self._with_images(source, tables)
             words = list(dict.fromkeys(word for one in tables.values() for word in _words(one)))
@@ -209,8 +208,14 @@ def plan(options: SimulateOptions) -> dict[str, Any]:
     return SimulateAnalysis(options).plan()
 
 
-def _selected(one: Explained, units: Sequence[int]) -> Explained:
-    return Explained(one.name, one.table.select(units), one.artifact)
+def _selected(one: Explained, units: Sequence[int] | None, width: int) -> Explained:
+    """The rows of some units, all of which the layer has."""
+    try:
+        table = one.table if units is None else one.table.select(units)
+        unit_columns(table, width, None)
+    except ValueError as error:
+        raise InputError(f"{one.name}: {error}") from None
+    return Explained(one.name, table, one.artifact)
 
 
 def _words(one: Explained) -> list[str]:
