@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,3 +218,47 @@ def _as_labelled(lines: list[str], source: Representation) -> list[str]:
     if not labels or labels <= set(lines):
         return lines
     return [line.replace("\t", ",").split(",")[0].strip() for line in lines]
+
+
+def class_indices(
+    options: ConceptOptions, source: Representation, outputs: int, class_names: Sequence[str] | None
+) -> np.ndarray:
+    """Output of the network that each row's label means.
+
+    In this order: the names of ``--file classes=FILE`` (one line per output; what stands before a tab or comma is
+    enough), labels that are numbers of outputs, the data set's class names when there are as many as outputs.
+
+    Raises
+    ------
+    UsageError
+        None of these.
+    """
+    assert source.labels is not None
+    labels = [str(label) for label in source.labels]
+    if "classes" in options.files:
+        return class_numbers(labels, _names_file(Path(options.files["classes"]), source, outputs))
+    if class_names is not None and len(class_names) == outputs and set(labels) <= set(class_names):
+        return class_numbers(labels, list(class_names))
+    if all(label.isdecimal() and int(label) < outputs for label in labels):
+        return np.array([int(label) for label in labels])
+    if len(set(labels)) == outputs:
+        return class_numbers(labels, sorted(set(labels)))
+    raise UsageError(
+        f"which of the network's {outputs} outputs is the class `{labels[0]}`?",
+        "give --file classes=FILE, one class name a line in the order of the outputs",
+    )
+
+
+def class_numbers(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Position of each label among the names of the logits.
+
+    Raises
+    ------
+    InputError
+        A label that is none of the names.
+    """
+    place: Mapping[str, int] = {name: i for i, name in reversed(list(enumerate(names)))}
+    missing = sorted({label for label in labels if label not in place})
+    if missing:
+        raise InputError(f"the class `{missing[0]}` is not among the {len(names)} names of the network's outputs")
+    return np.array([place[label] for label in labels])

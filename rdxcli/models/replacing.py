@@ -7,7 +7,7 @@ so for means and single tokens; for a maximum because every position moves by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -264,18 +264,3 @@ def linear_head(model: LoadedModel, layer: str, image: Tensor) -> tuple[np.ndarr
 def preprocessed(model: LoadedModel, pictures: Sequence[Any]) -> Tensor:
     """Images as the network takes them, (k, c, h, w) float32."""
     return torch.stack([model.transform(picture) for picture in pictures])
-
-
-def class_numbers(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Position of each label among the names of the logits.
-
-    Raises
-    ------
-    InputError
-        A label that is none of the names.
-    """
-    place: Mapping[str, int] = {name: i for i, name in reversed(list(enumerate(names)))}
-    missing = sorted({label for label in labels if label not in place})
-    if missing:
-        raise InputError(f"the class `{missing[0]}` is not among the {len(names)} names of the network's outputs")
-    return np.array([place[label] for label in labels])

@@ -10,10 +10,15 @@ generates the images of a concept; here they are given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import mannwhitneyu, norm, rankdata
+
+from rdxcli.methods.neurons.scores import benjamini_hochberg
+from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 
 FEWEST = 3
 
@@ -84,3 +89,53 @@ def image_score(concept: np.ndarray, control: np.ndarray) -> ImageScore:
         p_value,
         m,
     )
+
+
+def table_scores(
+    table: ExplanationTable, activations: Any, shown: Any, labels: Sequence[str] | np.ndarray, rows: np.ndarray
+) -> list[dict[str, Any]]:
+    """Scores of each unit of a table for its heaviest concept that has images, with p values corrected over units.
+
+    Parameters
+    ----------
+    table : ExplanationTable
+    activations, shown : (n, u) and (m, u) array-likes
+        On other images, and on those of the concepts.
+    labels : (m,) str
+        Concept of each of these; case and underscores do not matter.
+    rows : int array
+        Control images among the others.
+
+    Returns
+    -------
+    list of dict
+        ``unit``, ``length``, ``concept``, ``images``, ``score`` (AUC), ``low``, ``high``, ``mad``, ``p_value``,
+        ``q_value``; None where there are no images or nothing is defined.
+    """
+    place = {_plain(str(name)): np.flatnonzero(np.asarray(labels) == name) for name in dict.fromkeys(labels)}
+    units = [_scored(row, activations, shown, rows, place) for row in table.rows]
+    known = [i for i, unit in enumerate(units) if unit["p_value"] is not None]
+    adjusted = benjamini_hochberg(np.array([units[i]["p_value"] for i in known], dtype=np.float64))
+    for i, q in zip(known, adjusted, strict=True):
+        units[i]["q_value"] = float(q)
+    return units
+
+
+def _scored(
+    row: Explanation, activations: Any, shown: Any, rows: np.ndarray, place: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"unit": row.unit, "length": len(row.concepts), "concept": None, "images": 0}
+    entry |= dict.fromkeys(("score", "low", "high", "mad", "p_value", "q_value"))
+    positive = [name for name, weight in zip(row.concepts, row.weights, strict=True) if weight > 0]
+    concept = next((name for name in positive if _plain(name) in place), None)
+    if concept is None:
+        return entry
+    of = np.asarray(shown[place[_plain(concept)], row.unit], dtype=np.float64)
+    found = image_score(of, np.asarray(activations[rows, row.unit], dtype=np.float64))
+    values = {"score": found.auc, "low": found.low, "high": found.high, "mad": found.mad, "p_value": found.p_value}
+    known = {name: value if np.isfinite(value) else None for name, value in values.items()}
+    return {**entry, **known, "concept": concept, "images": found.images}
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())

@@ -5,13 +5,15 @@ Reference: Oikarinen and Weng (2024), section 2, figure 3 and appendix C.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.neurons.saga import cross_entropy
+from rdxcli.progress import track
 
 CUTOFFS = (0.0003, 0.002, 0.005, 0.02, 0.1, 0.5)
 
@@ -160,3 +162,42 @@ def area_chart(presence: ArrayLike, activations: ArrayLike, *, bands: int = 8) -
         share = 100.0 * (member @ X).T / counts
         other = 100.0 * (member @ (X == 0).all(axis=1)) / counts
     return AreaChart(edges, share, other, counts.astype(np.int64))
+
+
+def importance(
+    logits: Callable[[int, np.ndarray, np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    activations: Any,
+    units: Sequence[int],
+    rows: np.ndarray,
+) -> dict[int, list[float]]:
+    """Share of the effect of zeroing each unit that its most activating images carry, at `CUTOFFS`.
+
+    Parameters
+    ----------
+    logits : callable
+        ``logits(unit, values, rows)``, (m, classes), when the unit has these values.
+    labels : (n,) int
+    activations : (n, u) array-like
+    units : sequence of int
+    rows : (m,) int
+
+    Returns
+    -------
+    dict of unit to list of float
+        Empty for units where the share is not defined.
+    """
+    found: dict[int, list[float]] = {}
+    with track("activation importance", len(units), "units") as advance:
+        for unit in units:
+            own = np.asarray(activations[rows, unit], dtype=np.float64)
+            with_unit = classify(logits(unit, own, rows), labels[rows], temperature=1.0)
+            without = classify(logits(unit, np.zeros(len(rows)), rows), labels[rows], temperature=1.0)
+            try:
+                effects = impact(with_unit.correct, without.correct, with_unit.loss, without.loss)
+            except ValueError:
+                found[unit] = []
+            else:
+                found[unit] = [float(share) for share in importance_share(effects, own)]
+            advance(1)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import Draft
+from rdxcli.artifacts.blocks import BlockStore
 from rdxcli.concepts.gather import counted, gather, needs_concepts, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
@@ -115,7 +116,7 @@ class UnitAnalysis(ExplainAnalysis):
         units = parse_units(self.options.units, source.d)
         if self.options.method in SPLIT:
             split = Split(**self.records["split"])
-            table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS))
+            table, notes = self._linear(units, split, BlockStore(draft.path / BLOCKS, Found))
             draft.discard_at_end(BLOCKS)
             store_split(draft.path / SPLITS, source, split)
         else:
@@ -185,35 +186,6 @@ class UnitAnalysis(ExplainAnalysis):
 
 NOT_RESULT = ("device", "block_rows", "random_state")
 """Parameters that do not change the result, or stand in the request already."""
-
-
-class BlockStore(MutableMapping[str, Found]):
-    """Finished blocks of units in a folder, each put in place whole."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-
-    def __getitem__(self, name: str) -> Found:
-        try:
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as archive:
-                return Found(**{part: archive[part] for part in archive.files})
-        except FileNotFoundError:
-            raise KeyError(name) from None
-
-    def __setitem__(self, name: str, block: Found) -> None:
-        draft = self.folder / f"{name}.tmp.npz"
-        np.savez(draft, **vars(block))
-        draft.replace(self.folder / f"{name}.npz")
-
-    def __delitem__(self, name: str) -> None:
-        (self.folder / f"{name}.npz").unlink()
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self.folder.glob("*.npz")) if not path.name.endswith(".tmp.npz"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def store_split(path: Path, source: Representation, split: Split) -> None:

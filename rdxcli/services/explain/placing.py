@@ -15,8 +15,8 @@ from rdxcli.errors import RdxError
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.progress import log
+from rdxcli.report.squares import over_square
 from rdxcli.services.explain.base import ExplainOptions
-from rdxcli.services.explain.unit_pictures import over_square
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdxcli.artifacts import fingerprint_array, write_json
+from rdxcli.concepts.labels import class_indices
 from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.engines.activations import default_batch_size
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.neurons.ablation import AblationScores, LinearHead, Losses, ablation_scores, controls
-from rdxcli.methods.neurons.concepts import text_lines
-from rdxcli.methods.neurons.inspection import CUTOFFS, classify, impact, importance_share
+from rdxcli.methods.neurons.inspection import CUTOFFS, importance
 from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.simulation import simulate, unit_columns
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.models import load
 from rdxcli.models.judges import TOWERS, same_layer, with_own_head, with_texts
-from rdxcli.models.replacing import HookedLosses, class_numbers, linear_head, preprocessed
+from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
 from rdxcli.models.taps import first_tensor
 from rdxcli.parameters import Count, Parameter, Positive, by_name
 from rdxcli.progress import log, track
@@ -207,67 +207,6 @@ def _linear(
     return Judge(head, logits, labels, how, prints, cheap=True)
 
 
-def class_indices(
-    options: SimulateOptions, source: Representation, outputs: int, class_names: Sequence[str] | None
-) -> np.ndarray:
-    """Output of the network that each row's label means.
-
-    In this order: the names of ``--file classes=FILE`` (one line per output; what stands before a tab or comma is
-    enough), labels that are numbers of outputs, the data set's class names when there are as many as outputs.
-
-    Raises
-    ------
-    UsageError
-        None of these.
-    """
-    assert source.labels is not None
-    labels = [str(label) for label in source.labels]
-    if "classes" in options.files:
-        try:
-            lines = text_lines(Path(options.files["classes"]).read_text("utf-8"))
-        except OSError as error:
-            raise MissingDataError(f"cannot read {options.files['classes']}: {error.strerror}") from None
-        if len(lines) != outputs:
-            raise InputError(f"{options.files['classes']} has {len(lines)} lines, the network has {outputs} outputs")
-        whole = [line.strip() for line in lines]
-        short = [line.replace("\t", ",").split(",")[0].strip() for line in lines]
-        return class_numbers(labels, whole if set(labels) <= set(whole) else short)
-    if class_names is not None and len(class_names) == outputs and set(labels) <= set(class_names):
-        return class_numbers(labels, list(class_names))
-    if all(label.isdecimal() and int(label) < outputs for label in labels):
-        return np.array([int(label) for label in labels])
-    if len(set(labels)) == outputs:
-        return class_numbers(labels, sorted(set(labels)))
-    raise UsageError(
-        f"which of the network's {outputs} outputs is the class `{labels[0]}`?",
-        "give --file classes=FILE, one class name a line in the order of the outputs",
-    )
-
-
-def importance(judge: Judge, source: Representation, units: Sequence[int], rows: np.ndarray) -> dict[int, list[float]]:
-    """Share of the effect of zeroing a unit that its most activating images carry, at the published cut-offs.
-
-    Returns
-    -------
-    dict of unit to list of float
-        Empty for units where the share is not defined.
-    """
-    found: dict[int, list[float]] = {}
-    with track("activation importance", len(units), "units") as advance:
-        for unit in units:
-            activations = np.asarray(source.values[rows, unit], dtype=np.float64)
-            with_unit = classify(judge.logits(unit, activations, rows), judge.labels[rows], temperature=1.0)
-            without = classify(judge.logits(unit, np.zeros(len(rows)), rows), judge.labels[rows], temperature=1.0)
-            try:
-                effects = impact(with_unit.correct, without.correct, with_unit.loss, without.loss)
-            except ValueError:
-                found[unit] = []
-            else:
-                found[unit] = [float(share) for share in importance_share(effects, activations)]
-            advance(1)
-    return found
-
-
 def _head_file(path: str) -> tuple[np.ndarray, np.ndarray]:
     weight = np.asarray(read_array(f"{path}:weight").values, dtype=np.float64)
     return weight, np.asarray(read_array(f"{path}:bias").values, dtype=np.float64).reshape(-1)
@@ -356,7 +295,7 @@ def score_tables(
                 }
             )
     chosen = sorted({unit["unit"] for entry in methods for unit in entry["units"]})[:SHOWN_UNITS]
-    shares = importance(judge, source, chosen, test)
+    shares = importance(judge.logits, judge.labels, source.values, chosen, test)
     about: dict[str, Any] = {"wrong_images": float(1.0 - right[test].mean())}
     if settings["controls"] or (settings["controls"] is None and judge.cheap):
         ends = controls(source.values, judge.losses, units=chosen, random_state=options.seed, **fit)

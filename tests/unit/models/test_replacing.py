@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from rdxcli.concepts.labels import class_numbers
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.neurons.ablation import LinearHead, ablation_scores
 from rdxcli.models import load
-from rdxcli.models.replacing import HookedLosses, class_numbers, linear_head, preprocessed
+from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
 
 
 @pytest.fixture(scope="module")
