@@ -70,7 +70,9 @@ class Extracted:
         }
 
 
-def extract(options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], None] | None = None) -> list[Extracted]:
+def extract(
+    options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], object] | None = None
+) -> list[Extracted]:
     """Extract all layers in one pass, or find them in the outputs directory.
 
     Every process that is asked for the same artifact claims shards and does them, be it a rank, a Ray actor or a second

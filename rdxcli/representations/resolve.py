@@ -52,7 +52,7 @@ def resolve_representation(
     spatial: bool = False,
     untrained: bool = False,
     dtype: str = "float32",
-    before: Callable[[list[tuple[int, ...]]], None] | None = None,
+    before: Callable[[list[tuple[int, ...]]], object] | None = None,
     renew: bool = False,
 ) -> Representation:
     """The representation that ``text`` names.
@@ -174,7 +174,7 @@ def names_array(text: str, root: Path | None = None) -> bool:
 
 
 def _extracted(
-    options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], None] | None = None
+    options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], object] | None = None
 ) -> list[Representation]:
     try:
         return [open_activations(done.artifact) for done in extract(options, before)]

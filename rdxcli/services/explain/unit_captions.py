@@ -118,9 +118,8 @@ class DescribeAnalysis(UnitAnalysis):
 
     def compute(self, draft: Draft) -> NeuronExplanations:
         found = super().compute(draft)
-        for entry, own in zip(found.units, self.records["proposals"], strict=True):
-            entry["proposals"] = own[:SHOWN_PROPOSALS]
-        return found
+        proposed = zip(found.units, self.records["proposals"], strict=True)
+        return replace(found, units=[{**entry, "proposals": own[:SHOWN_PROPOSALS]} for entry, own in proposed])
 
     def more(self) -> Mapping[str, Any]:
         place = {text: column for column, text in enumerate(self.records["concepts"].names)}
@@ -201,8 +200,8 @@ class DescribeAnalysis(UnitAnalysis):
                 rows[ids[row]] = int(row)
         maps = maps_over_square(self.options, source, False, asked) if source.dataset is not None else {}
         found: dict[tuple[int, int], list[Box]] = {}
-        for sample, own in maps.items():
-            for unit, one in zip(asked[sample], own, strict=True):
+        for sample, of_units in maps.items():
+            for unit, one in zip(asked[sample], of_units, strict=True):
                 found[unit, rows[sample]] = [_box(one)]
         return found
 
