@@ -235,8 +235,9 @@ def class_indices(
     """
     assert source.labels is not None
     labels = [str(label) for label in source.labels]
-    if "classes" in options.files:
-        return class_numbers(labels, _names_file(Path(options.files["classes"]), source, outputs))
+    named = named_classes(options, outputs)
+    if named is not None:
+        return class_numbers(labels, _as_labelled(named, source))
     if class_names is not None and len(class_names) == outputs and set(labels) <= set(class_names):
         return class_numbers(labels, list(class_names))
     if all(label.isdecimal() and int(label) < outputs for label in labels):
