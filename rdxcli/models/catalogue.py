@@ -182,5 +182,23 @@ SPECS: tuple[ModelSpec, ...] = (
         description="image embedding of SigLIP SO400M/14 at 384 pixels (Linear Explanations)",
         licence="Apache-2.0",
     ),
+    *(
+        ModelSpec(
+            name,
+            f"open_clip:{source}",
+            "last",
+            "imagenet",
+            weights=maker,
+            description=f"image embedding of {what}",
+            licence=licence,
+        )
+        for name, source, maker, what, licence in (
+            ("siglip2", "ViT-B-16-SigLIP2/webli", "Google", "SigLIP 2 ViT-B/16", "Apache-2.0"),
+            ("siglip2_so400m", "ViT-SO400M-16-SigLIP2-384/webli", "Google", "SigLIP 2 SO400M/16", "Apache-2.0"),
+            ("mobileclip2_s0", "MobileCLIP2-S0/dfndr2b", "Apple", "MobileCLIP2-S0", "Apple ML research"),
+            ("pe_core_b_16", "PE-Core-B-16/meta", "Meta", "the perception encoder PE-Core-B/16", "Apache-2.0"),
+            ("pe_core_l_14_336", "PE-Core-L-14-336/meta", "Meta", "the perception encoder PE-Core-L/14", "Apache-2.0"),
+        )
+    ),
 )
 """Every built-in model. The CUB ResNet-18 of the RDX paper is not here: only its concept scores are published."""

@@ -146,7 +146,8 @@ def resolve_vision_language(name: str) -> ModelSpec:
     if spec.kind not in KINDS:
         raise UsageError(
             f"`{name}` has no text tower",
-            "name a CLIP or SigLIP model: siglip, siglip_so400m, clip_vit_b_32, clip_vit_l_14_336, "
+            "name a CLIP or SigLIP model: siglip, siglip2, siglip_so400m, clip_vit_b_32, clip_vit_l_14_336, "
+            "mobileclip2_s0, pe_core_b_16, "
             "open_clip:ARCH/PRETRAINED or hf:REPO_OR_FOLDER",
         )
     return spec
@@ -255,6 +256,11 @@ def _huggingface(spec: ModelSpec, untrained: bool) -> _Parts:
     model: Any = whole
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise UsageError(f"`{spec.name}` ({type(model).__name__}) has no text tower", "name a CLIP or SigLIP model")
+    if model.config.model_type == "siglip2":
+        raise UsageError(
+            f"`{spec.name}` is a NaFlex model, which cuts every image into patches of its own shape",
+            "name a SigLIP 2 of fixed size: siglip2, siglip2_so400m, hf:google/siglip2-base-patch16-224",
+        )
     with fetching(spec):
         tokeniser = transformers.AutoTokenizer.from_pretrained(target, **common)
     text_config = getattr(model.config, "text_config", model.config)

@@ -67,6 +67,73 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _open_clip_hub(folder: Path, arch: str, vision: dict, text: dict) -> str:
+    """A model of ``arch`` with smaller towers as open_clip writes it for the hub; its spec."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    config = open_clip.get_model_config(arch)
+    config["vision_cfg"] = {"timm_proj": None, **vision} if "timm_pool" in vision else vision
+    config["text_cfg"] |= text
+    config["embed_dim"] = 16
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    torch.manual_seed(2)
+    model = open_clip.CustomTextCLIP(**{name: value for name, value in config.items() if name != "custom_text"})
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return f"open_clip:local-dir:{folder}"
+
+
+PE_TINY = "vit_pe_core_tiny_patch16_384"
+SMALL_TEXT = {"width": 32, "heads": 2, "layers": 1}
+SMALL_VIT = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "text"),
+    [
+        ("mobileclip2_s0", {"image_size": 64, "timm_model_name": "fastvit_mci0", "timm_pool": "avg"}, {}),
+        ("pe_core_b_16", {"image_size": 384, "timm_model_name": PE_TINY, "timm_pool": "map"}, {}),
+        ("siglip2", SMALL_VIT, {"vocab_size": 20}),
+    ],
+)  # fmt: skip
+def test_backbones_by_name(name: str, vision: dict, text: dict, tmp_path: Path) -> None:
+    """The architecture that the short name stands for, with smaller towers, in its hub's format: both towers answer."""
+    from tiny_models import tokeniser
+
+    arch = resolve_vision_language(name).source.removeprefix("open_clip:").partition("/")[0]
+    spec = _open_clip_hub(tmp_path / name, arch, vision, {**SMALL_TEXT, **text})
+    if text:  # with a tokeniser of its own, which lies in the repository
+        specials = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+        tokeniser(specials).save_pretrained(tmp_path / name)
+    model = load_vision_language(spec, "cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 30, 3), np.uint8)
+    images, texts = model.encode_images([Image.fromarray(one) for one in pixels]), model.encode_text(["a dog", "cat"])
+    assert images.shape == texts.shape == (2, 16)
+    assert np.isfinite(images).all()
+    assert np.abs(texts[0] - texts[1]).max() > 1e-3
+    one = model.encode_images([Image.fromarray(pixels[1])])[0]
+    np.testing.assert_allclose(images[1], one, atol=1e-4)
+
+
+def test_naflex_is_refused_with_what_to_take(tmp_path: Path) -> None:
+    import transformers as t
+    from tiny_models import tokeniser
+
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    text = {**size, "vocab_size": 20, "max_position_embeddings": 8, "projection_size": 32}
+    t.Siglip2Model(
+        t.Siglip2Config(text_config=text, vision_config={**size, "patch_size": 8, "num_patches": 16})
+    ).save_pretrained(tmp_path)
+    t.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(tmp_path)
+    tokeniser({"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="NaFlex") as caught:
+        load_vision_language(f"hf:{tmp_path}", "cpu")
+    assert "siglip2" in str(caught.value.hint)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty pictures in three classes, whose names are what they show."""
