@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zipfile
 from pathlib import Path
 
@@ -159,3 +160,15 @@ def test_downloaded_data_is_found_by_the_command(folder: Path, tmp_path: Path, m
     assert document["parameters"]["extractor"]["tagger"] == "averaged_perceptron_tagger_eng"
     improved = rdx_here(*given, "--normalisation", "improved", "--run", "improved")
     assert json.loads(improved.stdout)["parameters"]["extractor"]["normalisation"] == "improved"
+
+
+def test_plain_captions_skip_the_patterns_and_get_the_same_words() -> None:
+    """Captions of words and commas are cut without NLTK's patterns: the result is NLTK's, contractions included."""
+    from rdxcli.methods.surrogate.tokenising import _PLAIN, _treebank
+
+    rng = random.Random(0)
+    pool = ["a", "dog", ",", "cannot", "Gimme", "wanna.", ".", "dog.", "d", "more", "n", "tis", "It", "U.S.", "t-shirt",
+            "a-cannot", "12", "3-D", "2010.", "--", "dog,"]  # fmt: skip
+    texts = [" ".join(rng.choice(pool) for _ in range(rng.randint(1, 5))) for _ in range(2000)]
+    assert 200 < sum(bool(_PLAIN.fullmatch(text)) for text in texts) < 1800
+    assert [tokenise(text) for text in texts] == [_treebank().tokenize(text) for text in texts]
