@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def doctor(outputs: Path) -> dict[str, dict[str, Any]]:
             "cores": os.cpu_count(),
             "memory": f"{human_bytes(memory.total)}, {human_bytes(memory.available)} free",
             "devices": ", ".join(_devices()),
+            **{name: _loads(name) for name in ("torch", "torchvision")},
         },
         "places": {},
         "data_sets": {
@@ -162,11 +164,31 @@ _OPTIONAL = (
     ("tensorboard: `train-surrogate --tensorboard`", "tensorboard", "'rdx-vision[tensorboard]'"),
     ("datasets: `--dataset hf:NAME`", "datasets", "'rdx-vision[hf]'"),
     ("ray: `--engine ray`", "ray", "'rdx-vision[ray]'"),
+    ("h5py: HDF5 files", "h5py", "'rdx-vision[arrays]'"),
+    ("zarr: Zarr files", "zarr", "'rdx-vision[arrays]'"),
+    ("s3fs: `s3://`", "s3fs", "'rdx-vision[s3]'"),
+    ("gcsfs: `gs://`", "gcsfs", "'rdx-vision[gs]'"),
+    ("mlflow: `--log mlflow:`", "mlflow", "'rdx-vision[mlflow]'"),
+    ("wandb: `--log wandb:`", "wandb", "'rdx-vision[wandb]'"),
+    ("trackio: `--log trackio:`", "trackio", "'rdx-vision[trackio]'"),
 )
 
 
+def _loads(name: str) -> str:
+    """Whether a library loads; builds of PyTorch that do not fit together say so only when they are imported."""
+    try:
+        import_module(name)
+    except Exception as error:  # an ImportError, or whatever a mixture of two builds raises
+        why = " ".join(str(error).split())[:200]
+        return f"does NOT load: {why}; install torch and torchvision together, from one index"
+    return "loads"
+
+
 def _devices() -> list[str]:
-    import torch
+    try:
+        import torch
+    except Exception:  # `_loads` says why
+        return ["none"]
 
     found = ["cpu"]
     if torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -66,6 +67,20 @@ def test_umap(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = rdx_here("compare", "a.npy", "b.npy", "--method", "nlmcd", "--bootstraps", "2", cwd=tmp_path)
     assert done.returncode == 1
     assert "pip install 'rdx-vision[umap]'" in done.stderr
+
+
+def test_doctor_knows_every_extra(tmp_path: Path) -> None:
+    said = rdx_here("doctor", "--json", cwd=tmp_path).stdout
+    for extra in FOR_USERS:
+        assert any(f"{name}:" in said for name in (extra, *_modules(extra))), extra
+
+
+@pytest.mark.parametrize("broken", ["torch", "torchvision"])
+def test_doctor_survives_what_does_not_load(broken: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, broken, None)
+    done = rdx_here("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "does NOT load" in json.loads(done.stdout)["machine"][broken]
 
 
 def test_doctor_names_the_extras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
