@@ -20,6 +20,7 @@ UNITS = (
     Column("95 %", "Interval of the score over images"),
     Column("concepts", "Concepts of the explanation"),
     Column("q value", "How often chance is as good, corrected for the number of units", better="lower"),
+    Column("explanation"),
 )
 CLEAR = 0.05
 
@@ -32,6 +33,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     sections = [Section(heading, "scores", tables=[_summary(document)], charts=_charts(document), printed=True)]
     if document["pairs"]:
         sections.append(Section("Paired differences", "pairs", tables=[_pairs(document["pairs"])]))
+    if len(methods) > 1:
+        sections.append(Section("Units side by side", "units", tables=[_side_by_side(methods)]))
     for entry in methods:
         sections.append(Section(f"Units by {entry['method']}", f"units-{entry['method']}", tables=[_units(entry)]))
     return Summary(
@@ -107,8 +110,34 @@ def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
 
 def _units(entry: Mapping[str, Any]) -> Table:
     shown = sorted(entry["units"], key=lambda unit: -(unit["score"] if unit["score"] is not None else -9.0))
-    rows = [[unit["unit"], unit["score"], _interval(unit), unit["length"], unit.get("q_value")] for unit in shown]
+    rows = [[unit["unit"], unit["score"], _interval(unit), unit["length"], unit.get("q_value"), unit.get("text")]
+            for unit in shown]  # fmt: skip
     return Table("", UNITS, rows)
+
+
+def _side_by_side(methods: Sequence[Mapping[str, Any]]) -> Table:
+    """What each method says of each unit, the units that any of them predicts best first."""
+    by_unit: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for entry in methods:
+        for unit in entry["units"]:
+            by_unit.setdefault(unit["unit"], {})[entry["method"]] = unit
+    names = [entry["method"] for entry in methods]
+    best = {
+        number: max((one["score"] for one in found.values() if one["score"] is not None), default=-9.0)
+        for number, found in by_unit.items()
+    }
+    columns, rows = [Column("unit")], []
+    for name in names:
+        columns += [Column(name, f"Score of {name}", better="higher"), Column(f"said by {name}")]
+    for number in sorted(by_unit, key=lambda one: -best[one]):
+        cells: list[Any] = [number]
+        for name in names:
+            unit = by_unit[number].get(name, {})
+            q = unit.get("q_value")
+            doubt = " (not better than chance)" if q is not None and q > CLEAR else ""
+            cells += [unit.get("score"), f"{unit['text']}{doubt}" if unit.get("text") else None]
+        rows.append(cells)
+    return Table("", columns, rows)
 
 
 def _interval(unit: Mapping[str, Any]) -> tuple[float, float] | None:

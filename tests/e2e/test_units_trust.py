@@ -593,6 +593,12 @@ def test_all_explainers_of_units_side_by_side(tmp_path: Path) -> None:
     assert again.stderr.count("reusing") >= 4
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
     assert "Paired differences" in whole_page(page.stdout.strip())
+    shown = Path(page.stdout.strip()).read_text("utf-8")
+    assert "Units side by side" in shown
+    assert document["methods"][0]["units"][0]["text"] in shown
+    named = rdx_here(*arguments, "--run", "mine", "--json", cwd=tmp_path)
+    assert named.returncode == 0, named.stderr
+    assert Path(json.loads(named.stdout)["artifact"]).name == "mine"
     wrong = rdx_here(*arguments, "--param", "depth=3", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "--param depth: none of le-label, logical, clip-dissect has it" in " ".join(wrong.stderr.split())

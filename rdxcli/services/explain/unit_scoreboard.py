@@ -144,6 +144,7 @@ class UnitScoreboard:
                 files = {key: path for key, path in files.items() if key not in EMBEDDINGS}
             more: dict[str, Any] = {"vlm": None} if by_label or name == MASKED else {}
             more |= {"concept_set": None} if by_label or name in (MASKED, DESCRIBE) else {}
+            more["run"] = None if options.run is None else f"{options.run}-{name}"
             found[name] = replace(options, method=name, parameters=own, files=files, **more)
         if unknown:
             raise UsageError(

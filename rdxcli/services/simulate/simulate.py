@@ -22,7 +22,7 @@ from rdxcli.methods.neurons.formulas import formula_parts
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.scores import compare_methods, summarise
 from rdxcli.methods.neurons.simulation import correlation_scores, length_curve, simulate, unit_columns
-from rdxcli.methods.neurons.tables import ExplanationTable
+from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation
 from rdxcli.numerics.moments import read_columns
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Parameter, checked
@@ -47,7 +47,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
     """Tables of explanations, scored on rows that their fits have not seen."""
 
     kind = "simulation"
-    version = "5"
+    version = "6"
     resumes = True
 
     def check(self) -> Mapping[str, Any]:
@@ -163,6 +163,9 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
                 for name, table in tables.items():
                     methods.append(_correlation(options, name, table, source, concepts, rows))
                     advance(len(table.rows))
+        for entry in methods:
+            texts = {row.unit: format_explanation(row, published=False) for row in tables[entry["method"]].rows}
+            entry["units"] = [{**unit, "text": texts[unit["unit"]]} for unit in entry["units"]]
         notes = [f"{entry['method']}: {note}" for entry in methods for note in entry["notes"]]
         write_scores(draft.path / "scores.csv", methods)
         draft.manifest.rows = sum(len(entry["units"]) for entry in methods)
