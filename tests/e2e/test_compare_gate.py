@@ -295,3 +295,18 @@ def test_new_weights_under_the_old_name_are_read_again(tmp_path: Path) -> None:
     assert scores[0] == 1.0 > scores[1]
     done = rdx_here(*arguments, "--run", "again", cwd=tmp_path)  # the same weights, without a gate
     assert done.returncode == 0, done.stderr
+
+
+def test_the_number_of_concepts_can_be_left_to_the_data(folder: Path) -> None:
+    quick = ("--no-test", *QUICK, "--run", "auto")
+    done = rdx_here("compare", "old.npy", "other.npy", "--k", "auto", *quick, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["notes"][0].startswith(f"--k auto: {document['k']} concept")
+    assert len([one for one in document["concepts"] if one["closer_in"] == "a"]) <= document["k"]
+    again = rdx_here("compare", "old.npy", "other.npy", "--param", "n_clusters=auto", *quick, cwd=folder)
+    assert "reusing" in again.stderr
+    for wrong in ("0", "many", "2.5"):
+        refused = rdx_here("compare", "old.npy", "other.npy", "--k", wrong, cwd=folder)
+        assert refused.returncode == 2
+        assert "or auto" in refused.stderr

@@ -33,7 +33,7 @@ from rdxcli.methods.difference.change import (
     neighbour_lists,
     shared,
 )
-from rdxcli.methods.difference.graph import DIRECTIONS, Affinity
+from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, Direction
 from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
@@ -103,21 +103,27 @@ def neighbour_disagreement(
 
 def group_strength(affinity: Affinity, rng: np.random.Generator, buffer: Array | None = None) -> tuple[float, Array]:
     """The largest eigenvalue of (W - 1) / n, diagonal left out, over both directions; and a buffer to give back."""
-    n = affinity.n
     strongest = 0.0
     for direction in DIRECTIONS:
-        buffer = affinity.symmetric(direction, buffer)
-
-        def product(block: np.ndarray, W: Array = buffer) -> np.ndarray:
-            image = W @ block if isinstance(W, np.ndarray) else (W @ W.new_tensor(block)).cpu().numpy()
-            return np.asarray((image - block.sum(axis=0) + block) / n, dtype=block.dtype)
-
-        values = leading_eigenpairs(
-            product, n, 1, rng, tolerance=1e-3, dtype="float32" if buffer.itemsize == 4 else "float64"
-        ).values
+        values, buffer = group_strengths(affinity, direction, 1, rng, buffer)
         strongest = max(strongest, float(values[0]))
     assert buffer is not None
     return strongest, buffer
+
+
+def group_strengths(
+    affinity: Affinity, direction: Direction, count: int, rng: np.random.Generator, buffer: Array | None = None
+) -> tuple[np.ndarray, Array]:
+    """The largest eigenvalues of (W - 1) / n of one direction, diagonal left out, descending; and a buffer."""
+    n = affinity.n
+    W = affinity.symmetric(direction, buffer)
+
+    def product(block: np.ndarray) -> np.ndarray:
+        image = W @ block if isinstance(W, np.ndarray) else (W @ W.new_tensor(block)).cpu().numpy()
+        return np.asarray((image - block.sum(axis=0) + block) / n, dtype=block.dtype)
+
+    kind = "float32" if W.itemsize == 4 else "float64"
+    return leading_eigenpairs(product, n, min(count, n), rng, tolerance=1e-3, dtype=kind).values, W
 
 
 class _Measure:

@@ -25,11 +25,11 @@ from rdxcli.report.junit import Case, junit
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.resolve import array_file, columns_taken, find_activations, names_array, open_activations
 from rdxcli.services.base import Analysis, Outcome, result_parameters
-from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, takes_guidance
+from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k, takes_guidance
 from rdxcli.services.compare.gate import parse_gates
 from rdxcli.services.compare.guidance import GUIDANCES, supervise
 from rdxcli.services.compare.naming import open_naming
-from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.options import AUTO, CompareOptions
 from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
 from rdxcli.services.compare.predicted import Predictions, predictions_document
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
@@ -89,6 +89,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "yardstick": options.yardstick,
             "properties": options.properties,
             "patches": options.patches,
+            **({"k": AUTO} if options.automatic else {}),
         }
 
     def gather(self) -> Mapping[str, Any]:
@@ -150,6 +151,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         evaluation = Evaluation(a.values, b.values, a.labels, planted, options.seed)
         embedded = self.embedded or (self.namer.embed(joined) if self.namer is not None else None)
         supervision = supervise(joined, options.guidance, options.align, options.seed)
+        chosen = settle_k(self.estimators, joined, options.seed, options.device) if options.automatic else None
         if is_scoreboard(options.method):
             record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision)
         else:
@@ -167,6 +169,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
                 difference,
                 options.bootstraps,
             )
+        if chosen is not None:
+            record = replace(record, notes=[chosen, *record.notes])
         if embedded is not None:
             record = embedded.name(record, options.seed)
         predictions = self.predictions or (
@@ -215,7 +219,11 @@ def compare(options: CompareOptions) -> Outcome:
 
 def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
     """The analysis that the options ask for: of a pair, or of many layers or models."""
-    return SimilaritiesAnalysis(options) if asks_for_many(options) else CompareAnalysis(options)
+    if not asks_for_many(options):
+        return CompareAnalysis(options)
+    if options.automatic:
+        raise UsageError("--k auto chooses for one pair", "give a number with many layers or models")
+    return SimilaritiesAnalysis(options)
 
 
 def gates_of(outcome: Outcome, options: CompareOptions) -> dict[str, str | None]:

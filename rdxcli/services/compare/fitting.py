@@ -7,6 +7,7 @@ from typing import Any
 
 from rdxcli.errors import UsageError, did_you_mean
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.selection import choose_k
 from rdxcli.methods.difference.significance import difference_test
 from rdxcli.methods.difference.verdict import DifferenceTest, Outcome
 from rdxcli.methods.registry import get, names
@@ -15,7 +16,7 @@ from rdxcli.progress import time_limit, track
 from rdxcli.representations.joining import Joined
 from rdxcli.services.base import estimator_parameters
 from rdxcli.services.compare.guidance import Supervision
-from rdxcli.services.compare.options import CompareOptions
+from rdxcli.services.compare.options import AUTO, CompareOptions
 
 
 def is_scoreboard(method: str) -> bool:
@@ -57,6 +58,15 @@ def make_estimators(options: CompareOptions) -> dict[str, Any]:
     return estimators
 
 
+def settle_k(estimators: Mapping[str, Any], joined: Joined, seed: int, device: str) -> str:
+    """Give every estimator the number of concepts that the data show; what was chosen, in a sentence."""
+    own = next((one for one in estimators.values() if isinstance(one, RDX)), RDX(random_state=seed, device=device))
+    chosen = choose_k(own, joined.a.values, joined.b.values, random_state=seed)
+    for estimator in estimators.values():
+        estimator.set_params(n_clusters=chosen.k)
+    return chosen.sentence()
+
+
 def takes_guidance(estimator: Any) -> bool:
     """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
     return hasattr(estimator, "difference_rows")
@@ -72,6 +82,7 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
     UsageError
         A hyper-parameter that the method does not have.
     """
+    parameters = {name: value for name, value in parameters.items() if (name, value) != ("n_clusters", AUTO)}
     registered = get("compare", method)
     kind = registered.load()
     given, _ = estimator_parameters(method, kind, parameters, fixed=registered.parameters)

@@ -20,6 +20,9 @@ MANY = "Many layers or models"
 METHOD = "Method"
 NAMES = "Names for concepts"
 
+AUTO = "auto"
+"""The number of concepts that is chosen by the data."""
+
 FILES = ("image_embeddings", "text_embeddings")
 
 
@@ -182,7 +185,13 @@ class CompareOptions(WithShortcuts):
     more: Sequence[str] = option(
         "Further ones: a matrix of all of them.", default=(), argument=True, needed=False, complete="models"
     )
-    k: int | None = option("Concepts per direction (default: 3).", "--k", "-k", low=1, parameter="n_clusters")
+    k: int | str | None = option(
+        "Concepts per direction (default: 3); auto: as many as are stable and stronger than by chance.",
+        "--k",
+        "-k",
+        type=str,
+        parameter="n_clusters",
+    )
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     layer_a: str | None = option("Layer of the first model.", complete="layers:a")
     layer_b: str | None = option("Layer of the second model.", complete="layers:b")
@@ -300,6 +309,16 @@ class CompareOptions(WithShortcuts):
     seed: int = 0
     device: str = "auto"
     force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k is not None and self.k != AUTO and not (str(self.k).isdecimal() and int(self.k) > 0):
+            raise UsageError(f"--k {self.k}: expected a whole number of at least 1, or auto")
+        super().__post_init__()
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the number of concepts is chosen by the data."""
+        return bool(self.parameters.get("n_clusters") == AUTO)
 
     @property
     def policy(self) -> str:
