@@ -24,13 +24,17 @@ from pathlib import Path
 import numpy as np
 from levels_compare import DATA, DIMENSIONS
 
+from rdxcli.methods.difference.change import common_neighbours
 from rdxcli.methods.difference.resampling import Versions
 from rdxcli.methods.difference.selection import choose_k
 from rdxcli.methods.registry import get
 
 KINDS = ("merge", "split", "swap", "noise", "missing", "mark")
 SIZES = (0.5, 1.0, 2.0)
-METHODS = ("rdx", "rdx-v2", "rdx-pagerank", "kmeans", "pca", "nmf", "sae", "topk-sae", "nlmcd")
+LIST = "images.csv"
+"""No method: the twelfth of the images with the fewest neighbours in common, the top of what a comparison lists."""
+
+METHODS = (LIST, "rdx", "rdx-v2", "rdx-pagerank", "kmeans", "pca", "nmf", "sae", "topk-sae", "nlmcd")
 
 
 def planted(
@@ -90,6 +94,14 @@ def main() -> None:
     known = {(one["n"], one["data"], one["kind"], one["size"], one["seed"], one["method"]) for one in done}
     methods = given.methods.split(",") + (["rdx auto"] if given.auto else [])
     with given.resume.open("a") as stream:
+
+        def keep(row: dict, *case: object) -> None:
+            names = ("data", "kind", "size", "seed", "method", "k")
+            row |= {"n": given.n, **dict(zip(names, case, strict=False)), "seconds": time.process_time() - case[-1]}  # type: ignore[operator]
+            done.append(row)
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+
         for data in given.data.split(","):
             for seed in range(given.seeds):
                 X, label = DATA[data](100 + seed, given.n)
@@ -102,9 +114,18 @@ def main() -> None:
                         for method in methods:
                             if (given.n, data, kind, size, seed, method) in known:
                                 continue
+                            started = time.process_time()
+                            if method == LIST:
+                                listed = np.argsort(common_neighbours(A, B, 10), kind="stable")[: given.n // 12]
+                                members = np.isin(np.arange(given.n), listed)
+                                both = float((members & changed).sum())
+                                row = {"overlap": both / float((members | changed).sum())}
+                                row |= {"recall": both / changed.sum(), "precision": both / len(listed)}
+                                row |= {"shown": float(changed[listed[:9]].mean())}
+                                keep(row, data, kind, size, seed, method, 0, started)
+                                continue
                             registered = get("compare", method.split()[0])
                             made = registered.load()(n_clusters=3, **registered.parameters)
-                            started = time.process_time()
                             if method == "rdx auto":
                                 made.set_params(n_clusters=choose_k(made, A, B).k)
                             try:
@@ -112,11 +133,7 @@ def main() -> None:
                                 row = scored(made, changed)
                             except ValueError:
                                 row = {"overlap": 0.0, "recall": 0.0, "precision": 0.0, "shown": 0.0}
-                            row |= {"n": given.n, "data": data, "kind": kind, "size": size, "seed": seed}
-                            row |= {"method": method, "k": made.n_clusters, "seconds": time.process_time() - started}
-                            done.append(row)
-                            stream.write(json.dumps(row) + "\n")
-                            stream.flush()
+                            keep(row, data, kind, size, seed, method, made.n_clusters, started)
     groups = defaultdict(list)
     for one in done:
         groups[one["n"], one["method"]].append(one)

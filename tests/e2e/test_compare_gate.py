@@ -84,7 +84,7 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
         (["--param", "random_state=3"], "--seed"),
         (["--param", "n_clusters=two"], "whole number"),
         (["--on-change", "keep"], "--on-change keep"),
-        (["--yardstick", "thirds"], "halves, jitter"),
+        (["--yardstick", "thirds"], "jitter, halves, seeds"),
         (["--yardstick", "halves", "--reference", "old.npy", "half.npy"], "two reference pairs"),
     ],
 )

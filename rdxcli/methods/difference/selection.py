@@ -58,10 +58,14 @@ class Chosen:
     def sentence(self) -> str:
         """For people."""
         counts = max(self.beyond.values())
+        said = f"--k auto: {self.k} concept{'s' * (self.k > 1)} per direction; "
         if counts == 0:
-            return "--k auto: 1 concept per direction: no group is stronger than between two versions of one model"
-        stable = f", with a mean stability of {self.stability[self.k]:.2f}" if self.k in self.stability else ""
-        return f"--k auto: {self.k} concepts per direction{stable}; {counts} groups are stronger than by chance"
+            return f"{said}no group is stronger than between two versions of one model"
+        if self.k < counts:
+            return f"{said}{counts} groups are stronger than by chance, but so many do not come back in other images"
+        return f"{said}so many groups are stronger than by chance" + (
+            f", with a mean stability of {self.stability[self.k]:.2f}" if self.k in self.stability else ""
+        )
 
 
 def choose_k(estimator: RDX, R0: ArrayLike, R1: ArrayLike, *, most: int = MOST, random_state: int = 0) -> Chosen:

@@ -78,6 +78,7 @@ BATCH = 10  # null pairs between two looks at whether more are needed
 ENOUGH_ABOVE = 5  # null values above the observed one, of both numbers, after which the answer is no
 CLEAR = 8.0  # standard deviations of the null above all of it, after which the answer is yes
 CLEAR_AFTER = 49  # null pairs before that
+CONCEPT_DRAWS = 49  # null pairs in which concepts are drawn, too, which takes half of the time
 
 GRAPH_SETTINGS = (
     "similarity", "difference", "gamma", "reference_n", "beta", "normalize", "symmetrize", "sigma", "compat", "dtype",
@@ -290,7 +291,7 @@ def difference_test(
     test = DifferenceTest(
         tuple(answers),
         (max(0.0, score - margin), min(1.0, score + margin)),
-        None if estimator is None else versions[2],
+        None if estimator is None else versions[2][:CONCEPT_DRAWS],
         against,
         k,
         len(rows),
@@ -339,7 +340,7 @@ class _Sampler:
         self.allowed = int(np.floor(alpha / 2.0 * (replicates + 1))) - 1
 
     def versions(self, noise: float, all_of_them: bool) -> np.ndarray:
-        """Between two versions of one model: (3, m), the last row NaN without an estimator."""
+        """Between two versions of one model: (3, m), the last row NaN without an estimator and past `CONCEPT_DRAWS`."""
         widths = tuple(R.shape[1] for R in self.pair)
         sources = [
             Versions(R, noise, generator(self.random_state, "significance", "basis", m))
@@ -379,7 +380,7 @@ class _Sampler:
             first, second = first[part], second[part]
             affinity = measure.affinity(first, second)
             strength = measure.strength(affinity, rng)
-            if measure.estimator is None or not concepts:
+            if measure.estimator is None or not concepts or b >= CONCEPT_DRAWS:
                 return score, strength, np.nan
             return score, strength, measure.strongest_concept(first, second, affinity)
 
