@@ -68,6 +68,37 @@ def list_of(path: Path | None) -> list[str] | None:
         raise InputError(f"{path} is not UTF-8 text") from None
 
 
+def read_synonyms(path: Path, concepts: Sequence[Concept]) -> list[list[Concept]]:
+    """Groups of a file, one a line and separated by commas: ``dog, puppy, hound``, the first being what they become.
+
+    An entry without a part of speech stands for every part of speech of its word that the first has too.
+
+    Parameters
+    ----------
+    path : Path
+    concepts : sequence of Concept
+        Of the captions.
+
+    Raises
+    ------
+    MissingDataError, InputError
+        No such file, or a line with a single word.
+    """
+    known = set(concepts)
+    groups: list[list[Concept]] = []
+    for line in list_of(path) or []:
+        entries = [Concept.parse(part.strip()) for part in line.split(",") if part.strip()]
+        if len(entries) < 2:
+            raise InputError(f"{path}: `{line}` is one concept", "write those that are one with commas: dog, puppy")
+        first, *others = entries
+        for pos in sorted({concept.pos for concept in known}) if first.pos == "*" else [first.pos]:
+            one = Concept(first.lemma, pos)
+            same = [Concept(other.lemma, pos) for other in others if other.pos in ("*", pos)]
+            if members := [concept for concept in same if concept in known and concept != one]:
+                groups.append([one, *members])
+    return groups
+
+
 def with_examples(
     rows: Sequence[Mapping[str, Any]], counts: ConceptCounts, captions: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:

@@ -91,6 +91,11 @@ class EncodeOptions:
         Concepts of several words; without it those of the tagger.
     stop, keep : Path, optional
         Files with one concept a line: to leave out, and to take whatever the thresholds say.
+    synonyms : str, optional
+        A file of concepts that are one (a group a line, separated by commas), or a CLIP or SigLIP whose embeddings of
+        the words decide.
+    synonym_threshold : float
+        Least cosine of words that a model takes for one.
     vocabulary : Path, optional
         Concepts in place of a fitted vocabulary: a text file, a ``vocabulary.csv``, the folder of encodings or of a
         surrogate.
@@ -106,6 +111,12 @@ class EncodeOptions:
     phrases: str | None = option("Of several words: none, merged (hot dog), compounds or noun-phrases.")
     keep: Path | None = option("Concepts to take whatever the thresholds say, one a line.")
     stop: Path | None = option("Concepts to leave out, one a line.", "--drop", "--stop")
+    synonyms: str | None = option(
+        "Make one of words that mean the same: a file (dog, puppy: a group a line), or a CLIP or SigLIP that compares "
+        "them; listed in vocabulary.csv.",
+        "--merge-synonyms",
+    )
+    synonym_threshold: float = option("Least cosine of synonyms by a model.", default=0.95)
     vocabulary: Path | None = option("Your own concepts, one a line, or those of an artifact, in place of fitted ones.")
     source: str = option("auto (hanta), hanta, published (NLTK data) or packaged.", "--tagger", default="auto")
     language: str = option("en, de, nl; auto looks at the captions.", default="auto")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,20 @@ from rdxcli.artifacts.layout import concepts_folder
 from rdxcli.concepts.captions import load_captions
 from rdxcli.concepts.counting import counted, language_of, open_extractor
 from rdxcli.concepts.encodings import KEPT
-from rdxcli.concepts.vocabularies import given_terms, list_of, with_examples, write_vocabulary
+from rdxcli.concepts.vocabularies import given_terms, list_of, read_synonyms, with_examples, write_vocabulary
 from rdxcli.concepts.word_options import EncodeOptions
 from rdxcli.errors import DependencyError, UsageError
 from rdxcli.methods.surrogate import hanta
 from rdxcli.methods.surrogate.encoding import encode
-from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, missing_packages
+from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, missing_packages
 from rdxcli.methods.surrogate.languages import NAMES
-from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary
+from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary, merge_concepts, near_concepts
 from rdxcli.records import ConceptEncodings
 from rdxcli.services.base import Analysis
 
 if TYPE_CHECKING:
     from rdxcli.methods.surrogate.vocabulary import ConceptCounts, Vocabulary
+    from rdxcli.models.spec import ModelSpec
 
 PARTS = "parts"
 
@@ -37,6 +39,8 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
     kind = "encodings"
     version = "2"
     resumes = True
+    comparing: ModelSpec | None = None
+    """The model that ``--merge-synonyms`` names."""
 
     def check(self) -> Mapping[str, Any]:
         options = self.options
@@ -51,12 +55,23 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         if absent := missing_packages(options.source):
             raise DependencyError(" and ".join(absent), "captions")
         self.terms, self.stop, self.keep = given_terms(options.vocabulary), list_of(options.stop), list_of(options.keep)
+        if options.synonyms is not None and self.terms is not None:
+            raise UsageError("--merge-synonyms: the concepts of --vocabulary are given", "leave one of them out")
+        if not 0 < options.synonym_threshold <= 1:
+            raise UsageError(f"--synonym-threshold {options.synonym_threshold}: expected above 0 and up to 1")
+        by_model = options.synonyms is not None and not Path(options.synonyms).expanduser().is_file()
+        if by_model:
+            from rdxcli.models.vision_language import resolve_vision_language
+
+            self.comparing = resolve_vision_language(options.synonyms)
         names = ("method", "min_count", "max_threshold", "pos", "max_size")
         return {
             **{name: getattr(options, name) for name in names},
             "stop": self.stop or [],
             "keep": self.keep or [],
             "vocabulary": self.terms,
+            "synonyms": options.synonyms,
+            "synonym_threshold": options.synonym_threshold if by_model else None,
         }
 
     def gather(self) -> Mapping[str, Any]:
@@ -69,7 +84,14 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         )
         described = self.extractor.describe()
         self.settings = {**self.settings, "phrases": self.extractor.phrases, "extractor": described}
-        return {"captions": {sample: list(texts) for sample, texts in self.captions.items()}}
+        weights = None
+        if self.comparing is not None:
+            from rdxcli.models.vision_language import load_vision_language
+
+            self.synonyms = load_vision_language(self.comparing)
+            weights = self.synonyms.weights_sha256
+        captions = {sample: list(texts) for sample, texts in self.captions.items()}
+        return {"captions": captions, **({} if weights is None else {"synonyms": weights})}
 
     def folder(self) -> Path:
         return concepts_folder(self.options.outputs, self.name, self.options.run or "encodings")
@@ -85,7 +107,9 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         options = self.options
         counts = counted(self.captions, self.extractor, draft.path / PARTS)
         draft.discard_at_end(PARTS)
+        counts, merged = self._merged(counts)
         vocabulary = self._chosen(counts)
+        vocabulary = replace(vocabulary, cut=[*vocabulary.cut, *merged])
         encodings = encode(counts, vocabulary, method=options.method)
         rows = with_examples(vocabulary.rows(), counts, self.captions)
         np.savez_compressed(draft.path / "encodings.npz", **encodings.arrays())  # type: ignore[arg-type]
@@ -112,6 +136,23 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         name, captions = load_captions(self.options.captions, self.options.selection, self.options.outputs)
         total = sum(map(len, captions.values()))
         return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {3 + total // 4000}"}
+
+    def _merged(self, counts: ConceptCounts) -> tuple[ConceptCounts, list[tuple[Concept, int, str]]]:
+        """Counts after ``--merge-synonyms``, and what went into what."""
+        options = self.options
+        if options.synonyms is None:
+            return counts, []
+        if self.comparing is None:
+            groups = read_synonyms(Path(options.synonyms).expanduser(), counts.concepts)
+        else:
+            frequent = np.flatnonzero(counts.image_counts >= options.min_count)
+            concepts = [counts.concepts[int(j)] for j in frequent]
+            words = self.synonyms.encode_text([concept.lemma for concept in concepts], "a photo of a {}")
+            groups = near_concepts(counts, concepts, words, options.synonym_threshold)
+        df = dict(zip(counts.concepts, counts.image_counts.tolist(), strict=True))
+        merged = [(one, df[one], f"merged into {group[0]}") for group in groups for one in group[1:]]
+        self.remarks = [*self.remarks, f"{len(merged)} concepts were merged into {len(groups)} others"]
+        return merge_concepts(counts, groups, self.captions, self.extractor), merged
 
     def _chosen(self, counts: ConceptCounts) -> Vocabulary:
         if self.terms is not None:

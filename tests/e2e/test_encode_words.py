@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from helpers import rdx_here
+from tiny_models import THINGS, save_clip
+
+from rdxcli.methods.neurons.concepts import unit_rows
+from rdxcli.models.vision_language import load_vision_language
 
 CAPTIONS = {
     f"im{i}": [f"a dog near a {thing}"] for i, thing in enumerate(["tree", "tree", "tree", "car", "car", "house"])
@@ -82,3 +86,83 @@ def test_an_edit_of_a_cut_concept_says_why(tmp_path: Path) -> None:
     assert "did you mean `tree/n`" in unknown.stderr
     edited = rdx_here(*given, "--param", "edit=tree/n=0", cwd=tmp_path)
     assert edited.returncode == 0, edited.stderr
+
+
+PETS = {
+    "a": ["a dog and a puppy near a tree", "a hound", "the tree"],
+    "b": ["a puppy", "a cat"],
+    "c": ["a kitten on a chair", "a cat"],
+    "d": ["a dog", "a chair"],
+}
+
+
+def _counts(folder: Path) -> dict[str, dict[str, int]]:
+    """Captions of each image that mention each concept."""
+    with open(folder / "vocabulary.csv", newline="") as stream:
+        names = [row["lemma"] for row in csv.DictReader(stream) if row["status"] == "kept"]
+    rows = np.load(folder / "encodings.npz")
+    ids = json.loads((folder / "samples.json").read_text("utf-8"))
+    found = {}
+    for i, sample in enumerate(ids):
+        part = slice(rows["indptr"][i], rows["indptr"][i + 1])
+        found[sample] = {names[j]: int(k) for j, k in zip(rows["indices"][part], rows["count"][part], strict=True)}
+    return found
+
+
+def test_synonyms_of_a_file_are_counted_as_one(tmp_path: Path) -> None:
+    """A caption that names a dog and a puppy mentions one dog; what went into what stands in the table."""
+    (tmp_path / "caps.json").write_text(json.dumps(PETS))
+    (tmp_path / "same.txt").write_text("dog, puppy, hound\ncat/n, kitten\nship, boat\n")
+    given = (
+        "encode-concepts",
+        "--captions",
+        "caps.json",
+        "--min-count",
+        "1",
+        "--max-threshold",
+        "1",
+        "--outputs",
+        "out",
+    )
+    done = rdx_here(*given, "--merge-synonyms", "same.txt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / done.stdout.strip()
+    assert _counts(folder) == {
+        "a": {"dog": 2, "tree": 2},
+        "b": {"dog": 1, "cat": 1},
+        "c": {"cat": 2, "chair": 1},
+        "d": {"dog": 1, "chair": 1},
+    }
+    with open(folder / "vocabulary.csv", newline="") as stream:
+        reasons = {row["lemma"]: row["reason"] for row in csv.DictReader(stream) if row["status"] != "kept"}
+    assert reasons == {name: f"merged into {into}" for name, into in
+                       (("puppy", "dog/n"), ("hound", "dog/n"), ("kitten", "cat/n"))}  # fmt: skip
+    (tmp_path / "odd.txt").write_text("dog, puppy\npuppy, hound\n")
+    twice = rdx_here(*given, "--merge-synonyms", "odd.txt", "--run", "odd", cwd=tmp_path)
+    assert twice.returncode == 1
+    assert "two groups of synonyms: puppy/n" in twice.stderr
+    unknown = rdx_here(*given, "--merge-synonyms", "sigllip", "--run", "odd", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "siglip" in unknown.stderr
+
+
+def test_synonyms_by_a_model_are_those_above_the_threshold(tmp_path: Path) -> None:
+    captions = {f"im{i}": [f"a {THINGS[i % 8]} near a {THINGS[(i + 1) % 8]}"] for i in range(24)}
+    (tmp_path / "caps.json").write_text(json.dumps(captions))
+    clip = save_clip(tmp_path / "clip")
+    model = load_vision_language(f"hf:{clip}", "cpu")
+    unit = unit_rows(model.encode_text(THINGS[:8], "a photo of a {}"), "texts")
+    cosines = unit @ unit.T
+    threshold = float(np.sort(cosines[np.triu_indices(8, 1)])[-2]) - 1e-4  # two pairs are at least as near
+    given = ("encode-concepts", "--captions", "caps.json", "--max-threshold", "1", "--outputs", "out")
+    done = rdx_here(
+        *(*given, "--merge-synonyms", f"hf:{clip}", "--synonym-threshold", f"{threshold:.6f}", "--json"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    merged = [(row["lemma"], row["reason"].removeprefix("merged into ").partition("/")[0]) for row in document["cut"]]
+    assert 1 <= len(merged) <= 2
+    for one, into in merged:
+        assert cosines[THINGS.index(one), THINGS.index(into)] >= threshold - 1e-6
+    assert document["concepts"] == 8 - len(merged)
+    assert any("were merged into" in note for note in document["notes"])

@@ -129,6 +129,85 @@ def merge_counts(parts: Sequence[ConceptCounts]) -> ConceptCounts:
     return ConceptCounts(ids, concepts, matrix, np.concatenate([part.num_captions for part in parts]))
 
 
+def merge_concepts(
+    counts: ConceptCounts,
+    groups: Sequence[Sequence[Concept]],
+    captions: Mapping[str, Sequence[str]],
+    extractor: ConceptExtractor,
+) -> ConceptCounts:
+    """Counts in which each group of concepts is its first one: a caption that mentions several counts once.
+
+    Parameters
+    ----------
+    counts : ConceptCounts
+    groups : sequence of sequences of Concept
+        Without a concept in two groups; the first of each need not be in a caption.
+    captions, extractor
+        What was counted. Images that mention several concepts of a group are counted again.
+
+    Raises
+    ------
+    ValueError
+        A concept is in two groups.
+    """
+    members = [concept for group in groups for concept in group]
+    if len(set(members)) < len(members):
+        twice = sorted({str(concept) for concept in members if members.count(concept) > 1})
+        raise ValueError(f"Got concepts in two groups of synonyms: {', '.join(twice[:5])}; expected each in one")
+    first = {concept: group[0] for group in groups for concept in group}
+    names = [first.get(concept, concept) for concept in counts.concepts]
+    concepts = sorted(set(names))
+    column = {concept: j for j, concept in enumerate(concepts)}
+    to = np.array([column[name] for name in names], dtype=np.int64)
+    rows: list[dict[int, int]] = []
+    for i, name in enumerate(counts.ids):
+        part = slice(counts.matrix.indptr[i], counts.matrix.indptr[i + 1])
+        columns, found = to[counts.matrix.indices[part]].tolist(), counts.matrix.data[part].tolist()
+        row = dict(zip(columns, map(int, found), strict=True))
+        if len(row) < len(columns):
+            row = {}
+            for text in captions[name]:
+                for j in {column[first.get(concept, concept)] for concept in extractor.concepts(text)}:
+                    row[j] = row.get(j, 0) + 1
+        rows.append(row)
+    return _assemble(counts.ids, concepts, rows, counts.num_captions.tolist())
+
+
+def near_concepts(
+    counts: ConceptCounts, concepts: Sequence[Concept], embeddings: np.ndarray, threshold: float
+) -> list[list[Concept]]:
+    """Groups of concepts of one part of speech in which every pair is alike, the most frequent first.
+
+    Parameters
+    ----------
+    counts : ConceptCounts
+    concepts : sequence of Concept, length c
+    embeddings : ndarray (c, d)
+        Of their words.
+    threshold : float
+        Least cosine.
+    """
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    df = dict(zip(counts.concepts, counts.image_counts.tolist(), strict=True))
+    order = sorted(range(len(concepts)), key=lambda j: (-df.get(concepts[j], 0), concepts[j]))
+    groups: list[list[int]] = []
+    place: list[int] = []  # first of each group
+    for j in order:
+        joined = None
+        near = np.flatnonzero(unit[place] @ unit[j] >= threshold) if place else ()
+        for g in near:
+            group = groups[int(g)]
+            if concepts[group[0]].pos == concepts[j].pos and (unit[group] @ unit[j] >= threshold).all():
+                joined = group
+                break
+        if joined is None:
+            groups.append([j])
+            place.append(j)
+        else:
+            joined.append(j)
+    return [[concepts[j] for j in group] for group in groups if len(group) > 1]
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The concepts that get a column, in order.
