@@ -80,6 +80,12 @@ _BUILT_IN = (
     Method("nlmcd", "compare", f"{_BASELINES}.nlmcd:NLMCD", "baseline: HDBSCAN clusters of a UMAP without counterpart"),
     Method("usae", "compare", f"{_BASELINES}.usae:USAE", "baseline: universal sparse autoencoder, by firing entropy"),
     Method(
+        "crosscoder",
+        "compare",
+        f"{_BASELINES}.crosscoder:Crosscoder",
+        "baseline: one dictionary of both models; latents shared, only in a or only in b, by decoder norms",
+    ),
+    Method(
         "le-label",
         "explain",
         "rdxcli.methods.neurons.linear:LinearExplanation",

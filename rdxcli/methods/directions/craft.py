@@ -67,7 +67,7 @@ class CRAFT(Directions):
         n_directions: Count = 10,
         *,
         crop: Share | None = 0.4,
-        designs: Count = 32,
+        designs: Count = 64,
         images: Count = 32,
         random_state: int = 0,
     ) -> None:
@@ -188,9 +188,9 @@ class CRAFT(Directions):
                     "into them (more directions, another size of crops, or --method ice without crops)"
                 )
             base, low = torch.from_numpy(W).float(), torch.from_numpy(np.asarray(self.low_)).float()
-            designs = self._designs()
             index = []
-            for one in parts:
+            for image, one in enumerate(parts):
+                designs = self._designs(image)  # of its own, so that their errors show in the spread over images
                 turned = (designs[:, None, :] * one) @ base + low  # (designs, positions, D)
                 f = head(to_maps(turned.reshape(-1, turned.shape[2]), (len(designs), *shape[1:])))[:, k]
                 index.append(_total(f.double().cpu().numpy(), self.designs, len(W)))
@@ -198,10 +198,10 @@ class CRAFT(Directions):
         self.importance_ = found.mean(0)
         self.importance_error_ = found.std(0, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.zeros(len(W))
 
-    def _designs(self) -> Tensor:
+    def _designs(self, image: int = 0) -> Tensor:
         """Factors of the concepts ((I + 2) n, I): two random sets of n, and the first with one column of the second."""
         count = self.n_directions
-        seed = integer_seed(self.random_state, "sobol")
+        seed = integer_seed(self.random_state, "sobol", str(image))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a number of designs that is no power of two
             drawn = qmc.Sobol(2 * count, seed=seed).random(self.designs)

@@ -18,6 +18,7 @@ FAST = {
     "sae": {"epochs": 5},
     "topk-sae": {"epochs": 5, "latents": 8},
     "usae": {"epochs": 5, "top_k": 4},
+    "crosscoder": {"steps": 20, "k": 2},
     "nlmcd": {"components": None, "min_cluster_size": 8, "min_samples": 3, "neighbours": 5, "stride": 1},
 }
 
