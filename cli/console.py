@@ -114,10 +114,16 @@ class Sink:
         )
         numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
         widths = [max([len(column), *(len(_cell(row[i])) for row in rows)]) for i, column in enumerate(columns)]
-        # short columns stay whole, unless together they leave no room for the others
-        fits = sum(min(width, 3 * SHORT) for width in widths) + 3 * len(columns) <= console.width
+        if sum(min(width, 2 * SHORT) for width in widths) + 3 * len(columns) > console.width:
+            # too narrow for columns: a paragraph for each row
+            if title:
+                console.print(Text(clean(title), style="bold"))
+            for row in rows:
+                cells = [f"{name} {_cell(value)}" for name, value in zip(columns[1:], row[1:], strict=True)]
+                console.print(Text(_cell(row[0]), style="bold"), Text(", ".join(cells)), soft_wrap=False)
+            return
         for column, is_number, width in zip(columns, numeric, widths, strict=True):
-            keep = fits and width <= SHORT
+            keep = width <= SHORT
             table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=keep)
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))

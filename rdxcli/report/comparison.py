@@ -363,7 +363,9 @@ def _concept(
             Picture(sample, "" if labels is None else str(labels[row]))
             for sample, row in zip(map(str, concept["sample_ids"]), concept["samples"], strict=True)
         ],
-        [Bar(label, share, f"{share:.0%}", base.get(label)) for label, share in concept["labels"].items()],
+        []
+        if _all_different(concept)
+        else [Bar(label, share, f"{share:.0%}", base.get(label)) for label, share in concept["labels"].items()],
         tables=[_words(concept["words"])] if concept["words"] else [],
         group=None if prefix else (side, index),
     )
@@ -376,9 +378,17 @@ def _words(words: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Words that fit the group more than the rest", WORD, rows, folded=True)
 
 
+def _all_different(concept: Mapping[str, Any]) -> bool:
+    """Whether no two members are known to have the same label: a make-up would say nothing."""
+    first = next(iter(concept["labels"].values()), 0.0)
+    return concept["size"] > 1 and 0.0 < first * concept["size"] < 1.5
+
+
 def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float], most: int = 3) -> str:
     """What a concept says, beside what is true of all images."""
     said = f"{holder} holds {one_of(concept['size'], 'image')} together"
+    if _all_different(concept):
+        return f"{said}, each of a label of its own."
     parts = [
         f"{share:.0%} of them {clean(name, 40)}" + (f" (of all images {base[name]:.0%})" if name in base else "")
         for name, share in list(concept["labels"].items())[:most]

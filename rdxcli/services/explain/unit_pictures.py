@@ -23,7 +23,7 @@ from rdxcli.services.explain.base import ExplainOptions, representation
 if TYPE_CHECKING:
     from rdxcli.records import Representation
 
-SHOWN_UNITS = 64  # units whose strongest images are listed
+SHOWN_UNITS = 1024  # units whose strongest images are listed
 SHOWN_IMAGES = 8
 RANGES = ((5, 50), (50, 500), (500, 5000))
 """Ranks of the published figure, after the strongest images."""

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers import made_up_comparison
 from report_documents import MAKERS
 
+from rdxcli.cli.console import Sink
 from rdxcli.report import exports
 from rdxcli.report.figures import figure
 from rdxcli.report.kinds import BUILDERS, summarize
@@ -27,6 +29,21 @@ from rdxcli.report.page import page
 from rdxcli.report.several import several
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, Verdict, written
 from rdxcli.report.text import clean
+
+
+@dataclasses.dataclass
+class Shown:
+    """What the terminal needs of an outcome."""
+
+    summary: Summary
+    lines: tuple[str, ...] = ()
+
+    @property
+    def artifact(self) -> Any:
+        return self
+
+    path = Path("outputs/x")
+
 
 EVIL = '<img src=x onerror="alert(1)"> | \u202e [a](http://b) @you `x`\n\x1b[31m'
 
@@ -175,6 +192,14 @@ def test_long_markdown_is_cut_and_counted() -> None:
     assert found.count("<summary>unit") + left_out >= 1000
 
 
+def test_a_make_up_of_single_images_is_left_out() -> None:
+    document = made_up_comparison(dataset=None).to_document()
+    document["concepts"][0]["labels"] = {"owl": 1 / 9, "8 others": 8 / 9}
+    first, second = summarize(document).sections[0].items
+    assert (first.text, first.bars) == ("one holds 9 images together, each of a label of its own.", [])
+    assert len(second.bars) == 2
+
+
 def test_units_that_are_not_interpretable_say_so_and_come_last(summaries: Mapping[str, Summary]) -> None:
     items = summaries["explanations"].sections[0].items
     assert [item.key for item in items if item.doubtful] == [11, 10]
@@ -206,3 +231,23 @@ def test_groups_are_matched_by_all_their_members(summaries: Mapping[str, Summary
     assert row == ["a1", "a1", 1.0, pytest.approx(1.35 / 16.65), 9, 9, 9]
     assert "one and three" not in tables  # they share no image
     assert page(found).count("<article") > 6
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_terminal_reads_at_every_width(
+    width: int, summaries: Mapping[str, Summary], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for kind, summary in summaries.items():
+        sink = Sink()
+        sink.stderr.soft_wrap = False
+        sink.summary(Shown(summary))
+        said = capsys.readouterr().err
+        assert max(map(len, said.splitlines())) <= width, kind
+        whole = " ".join(said.split())
+        for table in summary.printed():
+            numbers = [row[i] for row in table.rows for i, number in enumerate(table.numeric) if number]
+            shown = [f"{one:.3g}" if abs(one) < 0.1 else f"{one:.2f}" for one in numbers if isinstance(one, float)]
+            shares = {i for i, column in enumerate(table.columns) if column.unit == "share"}
+            if not shares:
+                assert [one for one in shown if one not in whole] == [], kind
