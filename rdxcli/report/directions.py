@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table
+from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, one_of
 
 COLUMNS = (
     Column("images", "Images in which the detector responds"),
@@ -68,7 +68,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     if document["samples"]["dataset"]:
         facts += f" of {document['samples']['dataset']}"
     facts += f", layer {layer}, {len(found)} directions, method {document['method']}"
-    items = sorted(map(_item, found), key=lambda item: item.doubtful)
+    # the strongest effects on a prediction first
+    items = sorted(map(_item, sorted(found, key=_strength)), key=lambda item: item.doubtful)
     mapped = any(picture.heat is not None for item in items for picture in item.pictures)
     bars = "Bars: " + (_EFFECT if any(entry.get("influence") for entry in found) else _LABELS)
     names = {entry["index"]: _name(entry) for entry in found}
@@ -174,7 +175,8 @@ def _quality(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"{found['directions']} move a class more than {_OF_CHANCE.get(found.get('null'), 'random filters')} do"
+            f"{found['directions']} directions move a class more than "
+            f"{_OF_CHANCE.get(found.get('null'), 'random filters')} do"
             if found.get("null") != "published"
             else f"{found['directions']} with significant sensitivity"
         )
@@ -207,6 +209,10 @@ def _moved(entry: Mapping[str, Any]) -> str:
     return ", ".join(moved[:3])
 
 
+def _strength(entry: Mapping[str, Any]) -> float:
+    return -max((abs(one["effect"]) for one in entry.get("influence", []) if one["significant"]), default=0.0)
+
+
 def _item(entry: Mapping[str, Any]) -> Item:
     labels = entry.get("sample_labels") or [""] * len(entry["sample_ids"])
     maps = entry.get("concept_maps") or [None] * len(entry["sample_ids"])
@@ -222,7 +228,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
         bars = [Bar(name, share, f"{share:.0%}", chance.get(name)) for name, share in list(entry["labels"].items())[:6]]
     words, mask, state = entry.get("words", []), entry.get("mask_label") or {}, entry.get("health")
     # the strongest twelve alone may mislead
-    said = f"All {entry['images']} images: {_shares(entry, 4)}" if entry["labels"] else ""
+    said = f"All {one_of(entry['images'], 'image')}: {_shares(entry, 4)}" if entry["labels"] else ""
     if words:
         said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
     title = f"Direction {entry['index']}"

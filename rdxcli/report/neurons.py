@@ -101,7 +101,7 @@ def _item(unit: Mapping[str, Any], names: list[str]) -> Item:
         beside.append(f"{len(character['groups'])} separable groups among its strongest images")
     if character.get("twin") is not None and (character["twin_correlation"] or 0) >= TWIN:
         beside.append(f"near duplicate of unit {character['twin']}: their activations correlate by {TWIN} or more")
-    shown = f"{said} ({status})" if said and status and unit["status"] != "explained" else said
+    shown = f"{unit['text']} ({status})" if unit["text"] and status else unit["text"]
     return Item(
         unit["unit"],
         f"Unit {unit['unit']}",
