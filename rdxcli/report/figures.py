@@ -16,7 +16,7 @@ from rdxcli.report.charts import histogram, stack
 from rdxcli.report.html import HEAT
 from rdxcli.report.page import group_colours, matrix_pixels, unit_square
 from rdxcli.report.palette import NULL, concept_colours
-from rdxcli.report.summary import Chart, Item, Maps, Section, Summary, Table, written
+from rdxcli.report.summary import Chart, Heat, Item, Maps, Section, Summary, Table, written
 from rdxcli.report.text import clean
 
 WIDTHS = {"column": 3.3, "page": 6.9}
@@ -72,6 +72,7 @@ def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
             group += [(_map, summary.maps, side, section.maps) for side in summary.maps.points]
             if section.matrix is not None:
                 group.append((_matrix, section.matrix, section.maps))
+        group += [(_heat, drawing.title, drawing.heat) for drawing in section.drawings if drawing.heat is not None]
         group += [(_chart, chart) for chart in section.charts if any(len(line) for line in chart.series.values())]
         if group:
             groups.append(group)
@@ -193,6 +194,23 @@ def _chart(axis: Any, uris: Mapping[str, str], chart: Chart) -> None:
         axis.set_ylim(*chart.y_range)
     if len(chart.series) > 1 or chart.shape == "stacked":
         axis.legend(fontsize=6, frameon=False, handlelength=1)
+
+
+def _heat(axis: Any, uris: Mapping[str, str], title: str, heat: Heat) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    axis.set_axis_on()
+    axis.imshow(heat.colours, interpolation="nearest", aspect="equal")
+    for names, place, turned in ((heat.rows, axis.yaxis, 0), (heat.columns, axis.xaxis, 90)):
+        shown = [i for i, name in enumerate(names) if name]
+        place.set_ticks(shown, [clean(names[i], 24) for i in shown], fontsize=4, rotation=turned)
+    light, dark = heat.ends
+    ramp = LinearSegmentedColormap.from_list("heat", heat.ramp / 255.0)
+    colours = ramp if light < dark else ramp.reversed()
+    bar = axis.figure.colorbar(ScalarMappable(Normalize(min(heat.ends), max(heat.ends)), colours), ax=axis, shrink=0.7)
+    bar.ax.tick_params(labelsize=4)
+    axis.set_title("\n".join([*textwrap.wrap(clean(title), 30), heat.beside]), fontsize=5)
 
 
 def _table(axis: Any, uris: Mapping[str, str], table: Table) -> None:

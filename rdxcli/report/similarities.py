@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rdxcli.report.html import png_uri, script_json
-from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table
 from rdxcli.report.text import clean
 
 CLEAR = 0.05
@@ -192,7 +192,7 @@ def _table(document: Mapping[str, Any]) -> tuple[str, Table]:
     rows, columns = document["rows"], document["columns"]
     series = document["parameters"]["timeline"] or str(document["parameters"]["layers"]).startswith(WALK)
     if document["of"] == "models" and not series:
-        names = [name_of(row) for row in rows]
+        names = [_place(document, "rows", place) for place in range(len(rows))]
         title = "difference scores between models; 0: the same neighbours, 1: none in common"
         heads = [Column("model"), *(Column(str(i + 1), name) for i, name in enumerate(names))]
         return title, Table("", heads, [[f"{i + 1} {name}", *values["score"][i]] for i, name in enumerate(names)])
@@ -290,7 +290,8 @@ def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
     ramp = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
     for measure, title in TITLES.items():
         colours, top = pixels(document, measure)
-        ends = ("1", f"{1 - top:.2g}") if measure == "score" else ("0", f"{top:.2g}")
+        scale = (1.0, 1.0 - top) if measure == "score" else (0.0, top)
+        ends = [f"{end:.2g}" for end in scale]
         markup = Markup(  # every text in it is escaped
             f'<figure class="heatmap" data-measure="{measure}">'
             f"<h3>{escape(title)}</h3>"
@@ -308,7 +309,15 @@ def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
             title,
             markup,
             Table(title, [Column("model" if document["of"] == "models" else "layer"), *map(Column, columns)], rows),
+            Heat(colours, sides["rows"], sides["columns"], RAMP, scale, _beside(document, measure)),
         )
+
+
+def _beside(document: Mapping[str, Any], measure: str) -> str:
+    chance = document["measures"][measure]["chance"]
+    if chance is None:
+        return "green: within two read-outs"
+    return f"chance {chance['mean']:.3f}, grey: below {chance['high']:.3f}"
 
 
 def _panel(document: Mapping[str, Any]) -> Drawing:
@@ -474,7 +483,8 @@ def _tree(document: Mapping[str, Any]) -> Section:
     text = "Models joined by their mean difference score, the most alike first."
     if runs:
         text += (
-            f" The dashed line is the largest score of two runs, {runs['high']:.3f}: joints to its right are no more."
+            f" The dashed line is the largest score of {document['reference']['pairs']} pairs of runs, "
+            f"{runs['high']:.3f} (the smallest is {runs['low']:.3f}): joints to its right are no more."
         )
     members = {leaf: [names[leaf]] for leaf in range(len(names))}
     rows = []
@@ -483,4 +493,22 @@ def _tree(document: Mapping[str, Any]) -> Section:
         members[len(order) + i] = [*members[first], *members[second]]
     columns = [Column("these"), Column("and these"), Column("score", "Mean difference score where they are joined")]
     title = "Which models are alike"
-    return Section(title, "tree", text=text, drawings=[Drawing("Tree", drawing, Table("Tree", columns, rows))])
+    return Section(
+        title,
+        "tree",
+        text=text,
+        drawings=[Drawing("Tree", drawing, Table("Tree", columns, rows))],
+        tables=_reference_table(document, names),
+    )
+
+
+def _reference_table(document: Mapping[str, Any], names: list[str]) -> list[Table]:
+    """Every pair of models beside the runs."""
+    if not document["reference"]:
+        return []
+    values, exceeded = document["measures"]["score"]["values"], document["reference"]["exceeded"]
+    said = {True: "more than every pair of runs", False: "not more than the runs"}
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    rows = [[names[i], names[j], values[i][j], said[exceeded[i][j]]] for i, j in pairs]
+    heads = [Column("model"), Column("other model"), MEASURES["score"], Column("beside the runs")]
+    return [Table("Models beside the runs", heads, rows)]

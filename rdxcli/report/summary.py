@@ -119,6 +119,30 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """A matrix as colours.
+
+    Parameters
+    ----------
+    colours : ndarray of shape (r, c, 3), uint8
+    rows, columns : sequence of str
+        Names along the sides; empty where there is no room.
+    ramp : ndarray of shape (m, 3)
+        Colours of the scale, from ``ends[0]`` to ``ends[1]``.
+    ends : (float, float)
+    beside : str
+        What the other colours mean.
+    """
+
+    colours: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+    ramp: np.ndarray
+    ends: tuple[float, float]
+    beside: str
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A picture of a kind that no other has, as markup of this package, with the same in a table.
 
@@ -129,11 +153,14 @@ class Drawing:
         Every foreign text in it is escaped.
     table : Table, optional
         What it shows, for readers and formats without pictures.
+    heat : Heat, optional
+        The same for figures.
     """
 
     title: str
     markup: Markup
     table: Table | None = None
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ def test_layers_of_two_files_of_arrays(files: Path, tmp_path: Path) -> None:
     assert shot.stat().st_size > 1000
     assert text.count('class="heatmap"') == 4
     assert 'id="pair-0"' in text
+    for form in ("png", "svg"):
+        drawn = rdx_here("visualize", document["artifact"], "--format", form, "--outputs", tmp_path)
+        assert Path(drawn.stdout.strip()).stat().st_size > 5000, drawn.stderr
 
 
 def test_a_walk_through_the_depth_of_one_model(files: Path, tmp_path: Path) -> None:
@@ -102,7 +105,9 @@ def test_checkpoints_and_runs(files: Path, tmp_path: Path) -> None:
     assert document["reference"]["exceeded"][0][1] == (value > high)
     assert sorted(document["tree"]["order"]) == [0, 1]
     done = rdx_here("visualize", document["artifact"], "--outputs", tmp_path)
-    assert "Which models are alike" in Path(done.stdout.strip()).read_text("utf-8")
+    text = Path(done.stdout.strip()).read_text("utf-8")
+    assert "Which models are alike" in text
+    assert "beside the runs" in text
 
 
 def test_layers_of_embedded_models_and_python(tmp_path: Path) -> None:
