@@ -57,6 +57,10 @@ def figure(summary: Summary, uris: Mapping[str, str], path: Path, form: str, wid
 
 def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
     """Rows of panels, each a function and its arguments; and what is left out, in words."""
+    drawings = [drawing for section in summary.sections for drawing in section.drawings]
+    heats = [(_heat, drawing.title, drawing.heat) for drawing in drawings if drawing.heat is not None]
+    if heats:  # a picture of its own
+        return [[*heats]], []
     groups: list[list[tuple[Any, ...]]] = []
     left_out = []
     for section in summary.sections:
@@ -72,7 +76,6 @@ def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
             group += [(_map, summary.maps, side, section.maps) for side in summary.maps.points]
             if section.matrix is not None:
                 group.append((_matrix, section.matrix, section.maps))
-        group += [(_heat, drawing.title, drawing.heat) for drawing in section.drawings if drawing.heat is not None]
         group += [(_chart, chart) for chart in section.charts if any(len(line) for line in chart.series.values())]
         if group:
             groups.append(group)
@@ -89,10 +92,15 @@ def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
     groups, left_out = _panels(summary)
     widest = max((len(group) for group in groups), default=1)
     wide = all(panel[0] is _table for group in groups for panel in group)
+    hot = [panel[2].colours.shape for group in groups for panel in group if panel[0] is _heat]
     across = 1 if wide else max(2, min(3 if width < WIDTHS["page"] else 5, widest))
+    across = across if not hot else 2 if width >= WIDTHS["page"] else 1
     rows = [-(-len(group) // across) for group in groups]
     edge = width / across
-    high = (0.14 * ROWS + 0.3 if wide else edge + 0.34) * max(1, sum(rows))
+    panel_high = 0.14 * ROWS + 0.3 if wide else edge + 0.34
+    if hot:
+        panel_high = 0.8 * edge * min(1.0, hot[0][0] / hot[0][1]) + 0.9
+    high = panel_high * max(1, sum(rows))
     title = clean(summary.title[:1].upper() + summary.title[1:], 160)
     head = [title, *([summary.chip] if summary.chip else []), *map(clean, summary.said[:4]), *left_out]
     lines = [part for line in head for part in textwrap.wrap(line, int(width * 17))]
@@ -204,13 +212,13 @@ def _heat(axis: Any, uris: Mapping[str, str], title: str, heat: Heat) -> None:
     axis.imshow(heat.colours, interpolation="nearest", aspect="equal")
     for names, place, turned in ((heat.rows, axis.yaxis, 0), (heat.columns, axis.xaxis, 90)):
         shown = [i for i, name in enumerate(names) if name]
-        place.set_ticks(shown, [clean(names[i], 24) for i in shown], fontsize=4, rotation=turned)
+        place.set_ticks(shown, [clean(names[i], 24) for i in shown], fontsize=5, rotation=turned)
     light, dark = heat.ends
     ramp = LinearSegmentedColormap.from_list("heat", heat.ramp / 255.0)
     colours = ramp if light < dark else ramp.reversed()
     bar = axis.figure.colorbar(ScalarMappable(Normalize(min(heat.ends), max(heat.ends)), colours), ax=axis, shrink=0.7)
-    bar.ax.tick_params(labelsize=4)
-    axis.set_title("\n".join([*textwrap.wrap(clean(title), 30), heat.beside]), fontsize=5)
+    bar.ax.tick_params(labelsize=5)
+    axis.set_title(f"{clean(title)}\n{heat.beside}")
 
 
 def _table(axis: Any, uris: Mapping[str, str], table: Table) -> None:
