@@ -134,8 +134,8 @@ def _side_by_side(methods: Sequence[Mapping[str, Any]]) -> Table:
         for name in names:
             unit = by_unit[number].get(name, {})
             q = unit.get("q_value")
-            doubt = " (not better than chance)" if q is not None and q > CLEAR else ""
-            cells += [unit.get("score"), f"{unit['text']}{doubt}" if unit.get("text") else None]
+            doubt = "not better than chance: " if q is not None and q > CLEAR else ""
+            cells += [unit.get("score"), f"{doubt}{unit['text']}" if unit.get("text") else None]
         rows.append(cells)
     return Table("", columns, rows)
 

@@ -145,11 +145,16 @@ def format_explanation(row: Explanation, *, separator: str = "∙", published: b
     if published:
         terms = [f"{weight:.2f}{separator}{name}" for name, weight in zip(row.concepts, row.weights, strict=True)]
         return " + ".join([*terms, f"{row.bias:.2f}"])
-    parts = [(weight, f"{separator}{name}") for name, weight in zip(row.concepts, row.weights, strict=True)]
+    parts = [(weight, separator + _factor(name)) for name, weight in zip(row.concepts, row.weights, strict=True)]
     if row.bias:
         parts.append((row.bias, ""))
     text = "".join(f" {'-' if value < 0 else '+'} {_amount(value)}{what}" for value, what in parts)
     return text[3:] if text.startswith(" + ") else "-" + text[3:]
+
+
+def _factor(name: str) -> str:
+    """A concept in a product: formulas in parentheses."""
+    return f"({name})" if " AND " in name or " OR " in name else name
 
 
 def _amount(value: float) -> str:

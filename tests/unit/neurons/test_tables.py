@@ -215,3 +215,9 @@ def test_explanations_as_people_write_sums() -> None:
     assert text((1.0,), 0.0) == "a"
     row = Explanation(0, ("a", "b"), (0.75, -0.42), -0.001)
     assert format_explanation(row) == "0.75∙a + -0.42∙b + -0.00"  # as published
+
+
+def test_formulas_in_products_stand_in_parentheses() -> None:
+    row = Explanation(0, ("a OR b", "c"), (1.5, -1.0), 0.25)
+    assert format_explanation(row, published=False) == "1.50∙(a OR b) - 1.00∙c + 0.25"
+    assert format_explanation(Explanation(0, ("a OR b",), (1.0,)), published=False) == "a OR b"
