@@ -206,7 +206,8 @@ def create(
             draft.artifact = _commit(draft, folder)
         except BaseException as error:
             trouble = disk_trouble(error, folder.parent) or _gone(error, draft.path)
-            if not (resume and has_work(draft.path)):
+            # what only lacks its name is placed by the next run
+            if not (resume and has_work(draft.path)) and not (draft.path / MANIFEST).is_file():
                 shutil.rmtree(draft.path, ignore_errors=True)
             if trouble is not None:
                 raise trouble from None
@@ -451,9 +452,16 @@ def _place(partial: Path, folder: Path, manifest: Manifest) -> Artifact:
     _drop(partial / _REQUEST)
     retired = folder.with_name(folder.name + _RETIRED)
     shutil.rmtree(retired, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, retired)
-    os.rename(partial, folder)
+    try:
+        if folder.exists():
+            os.rename(folder, retired)
+        os.rename(partial, folder)
+    except PermissionError as error:  # Windows renames no folder of which a file is open or mapped
+        _recover(folder)
+        raise ArtifactError(
+            f"{folder} cannot be replaced: {error.strerror or error}; another program may have its files open",
+            "close what reads it and run the same command again: the new one is finished and only lacks its place",
+        ) from None
     _flush(folder.parent)
     shutil.rmtree(retired, ignore_errors=True)
     return Artifact(folder, manifest)

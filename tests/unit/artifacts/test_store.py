@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ import sys
 import textwrap
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rdxcli.artifacts import (
     Artifact,
+    Draft,
     Request,
     check_reuse,
     complete,
@@ -397,3 +400,46 @@ def test_what_a_dead_process_was_writing_is_no_part_of_the_artifact(tmp_path: Pa
         (draft.path / "concepts.json").write_text("{}")
     assert sorted(draft.result.manifest.files) == ["concepts.json", "work"]
     assert not list((tmp_path / "run").glob("*.4711.tmp"))
+
+
+def test_as_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders cannot be opened, what may not write cannot be flushed, and a folder with an open file keeps its name."""
+    real_open, real_fsync, real_rename = os.open, os.fsync, os.rename
+    mapped: list[Path] = []
+
+    def opening(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if "dir_fd" not in options and os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", path)
+        return real_open(path, flags, *more, **options)
+
+    def flushing(descriptor: int) -> None:
+        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        if mode == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        real_fsync(descriptor)
+
+    def renaming(source: Any, target: Any) -> None:
+        if any(place.is_relative_to(Path(source)) for place in mapped):
+            raise PermissionError(13, "The process cannot access the file")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "rename", renaming)
+    place = tmp_path / "run"
+
+    def make(text: str, force: bool = False) -> Draft:
+        with create(place, REQUEST, force=force) as draft:
+            if not draft.reused:
+                (draft.path / "concepts.json").write_text(text)
+        return draft
+
+    make("1")
+    mapped.append(place / "concepts.json")
+    with pytest.raises(ArtifactError, match="another program may have its files open"):
+        make("2", force=True)
+    assert (Artifact.open(place).path / "concepts.json").read_text() == "1"
+    mapped.clear()
+    shutil.rmtree(place)
+    assert make("3").reused  # the one that was finished and had no place
+    assert (place / "concepts.json").read_text() == "2"

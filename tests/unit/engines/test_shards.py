@@ -109,3 +109,52 @@ def test_rows_of_text(tmp_path: Path) -> None:
 def test_no_temporary_file_stays(tmp_path: Path) -> None:
     filled(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["data swapped", "shards swapped", "of another run", "table cut", "table swapped", "marker edited", "sizes edited"],
+)
+def test_shards_that_are_not_what_they_say(tmp_path: Path, fault: str) -> None:
+    """Nothing of it reaches the array: a shard counts as unfinished, or its damage is found while it is joined."""
+    plan = ShardPlan(6, 2, 2)
+    stores = [ShardStore(tmp_path / str(i), [str(i) for i in range(6)], f"request {i}") for i in range(2)]
+    for number, store in enumerate(stores):
+        store.folder.mkdir()
+        for shard in range(3):
+            values = np.full((2, 3), 10 * number + shard, np.float32)
+            store.write(
+                shard, plan.rows(shard), ShardResult(values[:1], [Failure(2 * shard + 1, str(2 * shard + 1), "x")])
+            )
+    first, other = (store.folder for store in stores)
+
+    def swap(*kinds: str) -> None:
+        for kind in kinds:
+            one, two = (first / f"0000{i}.{kind}" for i in (0, 1))
+            content = one.read_bytes()
+            one.write_bytes(two.read_bytes())
+            two.write_bytes(content)
+
+    marker = first / "00001.done"
+    if fault == "data swapped":
+        swap("npy")
+    elif fault == "shards swapped":
+        swap("npy", "parquet", "done")
+    elif fault == "of another run":
+        for kind in ("npy", "parquet", "done"):
+            (first / f"00001.{kind}").write_bytes((other / f"00001.{kind}").read_bytes())
+    elif fault == "table cut":
+        (first / "00001.parquet").write_bytes((first / "00001.parquet").read_bytes()[:-5])
+    elif fault == "table swapped":
+        swap("parquet")
+    elif fault == "marker edited":
+        marker.write_text(marker.read_text().replace('"ok": 1', '"ok": 2'))
+    else:  # a file and its size in the marker, both changed by the same hand
+        (first / "00001.npy").write_bytes((first / "00001.npy").read_bytes() + b"x")
+        size = (first / "00001.npy").stat().st_size
+        document = json.loads(marker.read_text())
+        document["files"]["00001.npy"][0] = size
+        marker.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=r"is damaged|is not finished"):
+        assemble(stores[0], plan, tmp_path / "a.npy", tmp_path / "s.parquet")
+    assert not all(stores[0].done(shard, rows=plan.rows(shard)) for shard in range(3))
