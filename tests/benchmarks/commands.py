@@ -96,15 +96,10 @@ def cases(work: Path, n: int) -> Iterator[tuple[str, str, list[str]]]:
     to = ("--outputs", outputs)
     yield "extract", f"{n}", ["extract", "--model", "digits-cnn", "--limit", str(n), *DEVICE, *to]
     yield "compare", f"{n} x 32", ["compare", a, b, "--labels", files["labels.npy"], *DEVICE, *to]
-    yield "visualize", f"{n} x 32", ["visualize", *to]
+    yield "visualize", f"{n} x 32", ["visualize", "COMPARISON", *to]
     units = ("--activations", a, "--labels", files["labels.npy"])
     yield "explain le-label", f"{n} x 32 units", ["explain", "--method", "le-label", *units, *DEVICE, *to]
     yield "explain rdr", f"{n} x 32", ["explain", "--method", "rdr", "--activations", a, "--target", "5", *to]
-    yield (
-        "explain eddp",
-        f"{n} x 32",
-        ["explain", "--method", "eddp", "--activations", a, "--num-directions", "8", *DEVICE, *to],
-    )
     table = str(Path(outputs) / "arrays")
     yield "simulate", f"{n} x 32 units", ["simulate", "--explanations", table, *units, *DEVICE, *to]
     yield (
@@ -131,6 +126,8 @@ def made(arguments: Sequence[str], outputs: Path) -> list[str]:
     for argument in arguments:
         if argument == "ENCODINGS":
             argument = str(next(outputs.rglob("encodings.npz")).parent)
+        elif argument == "COMPARISON":
+            argument = str(next(outputs.rglob("concepts.json")).parent)
         elif argument.endswith("/arrays"):
             argument = str(next(path for path in outputs.rglob("explanations.csv") if "le-label" in str(path)))
         found.append(argument)
