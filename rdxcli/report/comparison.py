@@ -204,7 +204,8 @@ def _against(difference: Mapping[str, Any]) -> list[Against]:
                 low,
                 null["null_mean"],
                 high,
-                null.get("p_value"),
+                # twice, as in the sentences: two numbers are asked
+                None if null.get("p_value") is None else min(1.0, 2.0 * null["p_value"]),
                 reference,
                 name in difference.get("found_by", []),
                 most,
