@@ -26,11 +26,18 @@ def test_the_gate(limit: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "rdx").chmod(0o755)
     said = tmp_path / "said"
     given = {"A": "old.npy", "B": "new.npy", "LIMIT": limit, "OPTIONS": "--k 2 --bootstraps 2", "JUNIT": "my gates.xml"}
-    paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_OUTPUT": str(said)}
+    summary = tmp_path / "summary.md"
+    paths = {
+        "GITHUB_STEP_SUMMARY": str(summary),
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_OUTPUT": str(said),
+    }
     done = subprocess.run(
         ["bash", "-e", "-c", step["run"]], cwd=tmp_path, env={**os.environ, **paths, **given}, check=False, timeout=300
     )
     assert done.returncode == code
     folder = said.read_text("utf-8").strip().removeprefix("artifact=")
     assert (tmp_path / folder / "manifest.json").exists()
+    assert "old" in summary.read_text("utf-8")
+    assert "difference" in summary.read_text("utf-8").lower()
     assert f'failures="{int(code == 3)}"' in (tmp_path / "my gates.xml").read_text("utf-8")
