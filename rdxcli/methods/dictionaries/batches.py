@@ -5,7 +5,8 @@ Features may be memory-mapped; only the images of one batch are in memory at a t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class Batches:
     features: Array
     size: int
     seed: int
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.features)
@@ -62,8 +64,14 @@ class Batches:
     def batch(self, step: int) -> Tensor:
         """Positions (P, D), float32, of batch ``step``."""
         epoch, place = divmod(step, self.per_epoch)
-        order = generator(self.seed, "batches", epoch).permutation(len(self.features))
+        order = self._order(epoch)
         return self.read(np.sort(order[place * self.images : (place + 1) * self.images]))
+
+    def _order(self, epoch: int) -> Array:
+        """The order of the images in one epoch, kept until the next: drawing it takes as long as many steps."""
+        if self._kept.get("epoch") != epoch:
+            self._kept.update(epoch=epoch, order=generator(self.seed, "batches", epoch).permutation(len(self.features)))
+        return self._kept["order"]
 
     def sample(self, most: int = 65_536) -> Tensor:
         """Positions (P, D) of evenly spaced images, ``most`` at most."""

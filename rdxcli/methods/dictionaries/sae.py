@@ -25,6 +25,7 @@ Cost of a step: O(P I D). Memory: the batch, (P, I) activations, and four times 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -94,6 +95,8 @@ class SparseAutoencoder(Directions):
         Activation is ``encoder_ . (x - mean_) + encoder_bias_`` where a latent fires, else 0.
     curve_ : list of dict
         ``step``, ``loss`` (share of variance left over), ``l0``, ``dead`` during learning.
+    seconds_ : float
+        Seconds of process time that the steps of this call took.
     quality_ : dict
         ``explained_variance``, ``l0``, ``dead`` (share of latents that never fire), on evenly spaced samples.
 
@@ -170,6 +173,7 @@ class SparseAutoencoder(Directions):
         learner = _Learner(self, data)
         if state is not None:
             learner.restore(state)
+        started = time.process_time()
         with track("dictionary", self.steps, "steps") as advance:
             advance(learner.step)
             while learner.step < self.steps:
@@ -177,6 +181,7 @@ class SparseAutoencoder(Directions):
                 advance(1)
                 if keep is not None and learner.step % every == 0 and learner.step < self.steps:
                     keep(learner.state())
+        self.seconds_ = time.process_time() - started
         self.curve_ = learner.curve
         self._finish(learner, data)
         return self
@@ -419,7 +424,7 @@ class _Learner:
             objective = objective + self.weight * count
             # more latents than wanted: a heavier penalty
             self.weight *= float(np.exp(np.clip(0.02 * (float(count.detach()) / spec.k - 1), -0.02, 0.02)))
-        fired = (active.detach() > 0).any(0)
+        fired = active.detach().amax(0) > 0  # one pass
         self.idle = torch.where(fired, torch.zeros_like(self.idle), self.idle + 1)
         dead = self.idle > spec.dead_after
         if spec.auxiliary and bool(dead.any()):
