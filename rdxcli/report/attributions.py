@@ -73,12 +73,30 @@ def _said(document: Mapping[str, Any]) -> list[str]:
             numbers = (100 * row["accuracy"], 100 * row["agreement"], row["l0"], row["cosine"])
             line = "/".join(f"{number:.2f}" for number in numbers)
             lines.append(f"{row['method']} as published (A/F/S/C): ({line})")
-    for pair in document.get("paired") or []:
-        lines.append(
-            f"{pair['a']} against {pair['b']}: {pair['only_a']} and {pair['only_b']} images on which only one of "
-            f"them agrees with the teacher (p = {pair['p']:.2g})"
-        )
+    lines += map(_compared, document.get("paired") or [])
     return lines
+
+
+DIFFERENCES = {"agreement": "agreement", "i2t_r1": "best text %", "t2i_r1": "best image %", "cosine": "cosine"}
+
+
+def _compared(pair: Mapping[str, Any]) -> str:
+    """Two methods on the same images, in a line."""
+    said = []
+    if "p" in pair:
+        said.append(
+            f"{pair['only_a']} and {pair['only_b']} images on which only one of them agrees with the teacher "
+            f"(p = {pair['p']:.2g})"
+        )
+    found = pair.get("differences") or {}
+    parts = [
+        f"{title} {found[key][0]:+.3g} ({found[key][1]:+.3g} to {found[key][2]:+.3g})"
+        for key, title in DIFFERENCES.items()
+        if key in found
+    ]
+    if parts:
+        said.append(f"difference, with 95 % interval: {', '.join(parts)}")
+    return f"{pair['a']} against {pair['b']}: {'; '.join(said)}"
 
 
 def listed(entries: Sequence[Mapping[str, Any]], most: int = 5) -> str:

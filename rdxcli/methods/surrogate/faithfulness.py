@@ -32,6 +32,7 @@ from .trainer_data import check_embeddings, chunks
 GALLERY = 1000
 CURVE_IMAGES = 2000
 CONSTANT = "constant"
+BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def measure(
     pieces = chunks(np.arange(n), gallery) if texts is not None and n > 1 else []
     drawn = np.sort(generator(random_state, "faithfulness", "curves").permutation(n)[:curve_images])
     right: dict[str, np.ndarray] = {}
+    each: dict[str, dict[str, np.ndarray]] = {}  # by method: what every image, or caption, adds to a mean
     rows: list[dict[str, Any]] = []
     ranked: dict[str, Any] = {}
     lines: dict[str, Any] = {}
@@ -219,31 +221,64 @@ def measure(
     for name, student in students.items():
         row: dict[str, Any] = {"method": name, "n": n, "agreement": None, "cosine": _cosine(student.embeddings, target)}
         row["l0"] = float(student.l0.mean())
+        each[name] = {"cosine": _cosines(student.embeddings, target)}
         if classes is not None:
             found = classification(
                 student.embeddings, target, classes, labels=labels, student_classes=student.keys(np.asarray(classes))
             )
             row |= found
             right[name] = predict(student.embeddings, student.keys(np.asarray(classes))) == wanted
+            each[name]["agreement"] = right[name].astype(float)
         if pieces:
             ranked[name] = _retrieval(student, target, np.asarray(texts), pieces)
             row["i2t_r1"] = ranked[name]["faithfulness"]["i2t/r1"]
             row["t2i_r1"] = ranked[name]["faithfulness"]["t2i/r1"]
+            each[name] |= _hits(student, target, np.asarray(texts), pieces)
         lines[name] = _curves(student, target, classes, wanted, drawn, random_state)
         if lines[name]:
             areas = lines[name]["embedding"]["areas"]
             row["deletion_gain"], row["insertion_gain"] = areas["deletion_gain"], areas["insertion_gain"]
         rows.append(row)
+    for row in rows:
+        for key, values in each[row["method"]].items():
+            row.setdefault(f"{key}_interval", _interval(values, random_state))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     key = "agreement" if classes is not None else "i2t_r1" if pieces else "cosine"
     board = [{column: row.get(column) for column in columns} for row in sorted(rows, key=lambda row: -row[key])]
     size = max((len(piece) for piece in pieces), default=None)
-    return Faithfulness(board, ranked, {k: v for k, v in lines.items() if v}, _paired(right), size)
+    return Faithfulness(board, ranked, {k: v for k, v in lines.items() if v}, _paired(right, each, random_state), size)
 
 
 def _cosine(z: np.ndarray, target: np.ndarray) -> float:
+    return float(_cosines(z, target).mean())
+
+
+def _cosines(z: np.ndarray, target: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(z, axis=1) * np.linalg.norm(target, axis=1)
-    return float((np.einsum("nd,nd->n", z, target) / np.maximum(norms, 1e-12)).mean())
+    return np.asarray(np.einsum("nd,nd->n", z, target) / np.maximum(norms, 1e-12))
+
+
+def _hits(
+    student: Student, target: np.ndarray, texts: np.ndarray, pieces: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Whether the student's best text of each image is the teacher's, and its best image of each text: 0 or 100."""
+    keys = student.keys(texts)
+    there, back = np.zeros(len(target)), np.zeros(len(target))
+    for part in pieces:
+        mine, theirs = cosine_matrix(student.embeddings[part], keys[part]), cosine_matrix(target[part], texts[part])
+        there[part] = 100.0 * (mine.argmax(axis=1) == theirs.argmax(axis=1))
+        back[part] = 100.0 * (mine.argmax(axis=0) == theirs.argmax(axis=0))
+    return {"i2t_r1": there, "t2i_r1": back}
+
+
+def _interval(values: np.ndarray, seed: int) -> list[float]:
+    """95 % bootstrap interval of a mean over images (over captions for ``t2i_r1``); galleries stay as they are.
+
+    The same images are drawn for every method, so that differences of methods are those on the same images.
+    """
+    rng = generator(seed, "faithfulness", "bootstrap")
+    drawn = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(BOOTSTRAPS)]
+    return [float(bound) for bound in np.quantile(drawn, (0.025, 0.975))]
 
 
 def _retrieval(
@@ -291,11 +326,20 @@ def _curves(
     return out
 
 
-def _paired(right: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """McNemar's exact test of every pair: is one of them right more often than the other by chance?"""
+def _paired(
+    right: Mapping[str, np.ndarray], each: Mapping[str, Mapping[str, np.ndarray]], seed: int
+) -> list[dict[str, Any]]:
+    """McNemar's exact test of every pair, and how far they are apart on the same images, with bootstrap intervals."""
     out = []
-    for a, b in combinations(right, 2):
-        first, second = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
-        p = float(binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
-        out.append({"a": a, "b": b, "only_a": first, "only_b": second, "p": p})
+    for a, b in combinations(each, 2):
+        found: dict[str, Any] = {"a": a, "b": b}
+        if right:
+            first, second = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
+            p = float(binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
+            found |= {"only_a": first, "only_b": second, "p": p}
+        found["differences"] = {
+            key: [float(difference.mean()), *_interval(difference, seed)]
+            for key, difference in ((key, values - each[b][key]) for key, values in each[a].items())
+        }
+        out.append(found)
     return out

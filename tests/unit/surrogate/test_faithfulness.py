@@ -12,6 +12,7 @@ from rdxcli.methods.surrogate.encoding import from_matrix
 from rdxcli.methods.surrogate.extraction import Concept
 from rdxcli.methods.surrogate.faithfulness import (
     Student,
+    _interval,
     constant_student,
     measure,
     splice_student,
@@ -139,3 +140,30 @@ def test_unusable_input_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             measure(teacher=teacher, **given)  # type: ignore[arg-type]
+
+
+def test_differences_of_methods_have_intervals_on_the_same_images() -> None:
+    """Two students that are equally noisy do not differ, one that is noisier does; every figure has its interval."""
+    rng = np.random.default_rng(3)
+    teacher = rng.normal(size=(N, D))
+    texts = teacher + 0.3 * rng.normal(size=(N, D))
+    near, equal, far = (Student(teacher + noise * rng.normal(size=(N, D))) for noise in (0.6, 0.6, 3.0))
+    found = measure({"near": near, "equal": equal, "far": far}, teacher, classes=CLASSES, texts=texts)
+    pairs = {(pair["a"], pair["b"]): pair["differences"] for pair in found.paired}
+    for key in ("agreement", "cosine", "i2t_r1", "t2i_r1"):
+        mean, low, high = pairs["near", "far"][key]
+        assert 0 < low < mean < high
+        mean, low, high = pairs["near", "equal"][key]
+        assert low <= mean <= high
+        assert low < 0.15 * (100 if "r1" in key else 1)
+    rows = {row["method"]: row for row in found.scoreboard}
+    for key in ("cosine", "i2t_r1", "t2i_r1"):
+        low, high = rows["near"][f"{key}_interval"]
+        assert low <= rows["near"][key] <= high
+        assert pairs["near", "far"][key][0] == pytest.approx(rows["near"][key] - rows["far"][key])
+    covered = sum(
+        low <= 0 <= high
+        for seed in range(60)
+        for low, high in [_interval(np.random.default_rng(seed).normal(size=60), seed)]
+    )
+    assert covered >= 52  # 95 % of 60 is 57
