@@ -126,9 +126,13 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     dataset = document["samples"].get("dataset")
     base = base_rates(arrays.get("labels"))
     maps = _maps(document, arrays)
-    sections = [_predictions(document.get("predictions"))]
-    sections += [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
-    sections += [_patches(document, arrays), *_scoreboard(document, base), _scores(document["scores"])]
+    sections = [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
+    sections += [
+        _predictions(document.get("predictions")),
+        _patches(document, arrays),
+        *_scoreboard(document, base),
+        _scores(document["scores"]),
+    ]
     size = f"{a['layer'] or 'array'} ({a['d']} dimensions) against {b['layer'] or 'array'} ({b['d']} dimensions)"
     return Summary(
         kind="comparison",
@@ -230,13 +234,17 @@ def _predictions(found: Mapping[str, Any] | None) -> Section | None:
     columns.append(
         Column("p", f"{tested}: the group against all other images, corrected for the number of groups", better="lower")
     )
-    rows = [("all images", found), *found["groups"].items(), *((f"class {n}", c) for n, c in found["classes"].items())]
-    cells = []
-    for name, row in rows:
+
+    def cells(name: str, row: Mapping[str, Any]) -> list[Any]:
         rates = [(row[key]["value"], (row[key]["low"], row[key]["high"])) for key in names]
         p_value = min((test["p_corrected"] for test in row.get("tests", {}).values()), default=None)
-        cells.append([name, row["n"], *(cell for rate in rates for cell in rate), p_value])
-    return Section("Predictions", "predictions", tables=[Table(f"Predictions ({found['source']})", columns, cells)])
+        return [name, row["n"], *(cell for rate in rates for cell in rate), p_value]
+
+    groups = [cells("all images", found), *(cells(name, row) for name, row in found["groups"].items())]
+    tables = [Table(f"Predictions ({found['source']})", columns, groups)]
+    if classes := [cells(f"class {name}", row) for name, row in found["classes"].items()]:
+        tables.append(Table("Predictions by class", columns, classes, folded=True))
+    return Section("Predictions", "predictions", tables=tables)
 
 
 def prediction_lines(document: Mapping[str, Any]) -> list[str]:
@@ -259,8 +267,11 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
     shift = found.get("confidence_shift")
     if shift:
         how = "less" if shift["value"] < 0.0 else "more"
+        told = f"b is {how} sure of its predictions than a"
+        if shift["p_value"] > 0.05:
+            told = "b is as sure of its predictions as a, as far as can be told"
         lines.append(
-            f"b is {how} sure of its predictions than a: {found['confidence_b']:.1%} against "
+            f"{told}: {found['confidence_b']:.1%} against "
             f"{found['confidence_a']:.1%} (difference {shift['low']:+.1%} to {shift['high']:+.1%}, "
             f"p = {shift['p_value']:.2g})."
         )

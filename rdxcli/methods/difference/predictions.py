@@ -28,7 +28,8 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     share, z2 = count / total, NORMAL**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     margin = NORMAL / (1 + z2 / total) * float(np.sqrt(share * (1 - share) / total + z2 / (4 * total**2)))
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    # at the ends centre and margin are equal but for rounding
+    return (0.0 if count == 0 else centre - margin), (1.0 if count == total else centre + margin)
 
 
 def newcombe(first: int, of_first: int, second: int, of_second: int) -> tuple[float, float]:
