@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdxcli.artifacts.store import write_json
 from rdxcli.errors import InputError
@@ -186,6 +184,8 @@ def image_table(path: Path) -> list[Path]:
 
     Writes ``<name>/<row>.<ending>`` and ``<name>.csv`` with columns ``path,label``.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     folder = path.with_suffix("")
     folder.mkdir()

@@ -44,7 +44,7 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "sftp": ("paramiko", None),
 }
 SCHEMES = tuple(f"{scheme}://" for scheme in _PACKAGES)
-_ADDRESS = re.compile(rf"zip://.*?::.|(?:{'|'.join(_PACKAGES)})://.", re.I)
+_ADDRESS = re.compile(rf"zip://.*?::.|(?:{'|'.join(_PACKAGES)})://.", re.I | re.S)
 _VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "crc32c", "Content-MD5", "Digest", "blob_id", "CRC", "content_md5")
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "mtime", "updated", "created", "date_time")
 TRIES, PAUSE = 3, 0.5

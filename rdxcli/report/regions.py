@@ -98,11 +98,17 @@ def _values(region: Mapping[str, Any]) -> dict[str, Any]:
         "merged": len(region["merged_targets"]) if "merged_targets" in region else None,
         "labels": ", ".join(f"{name} {count}" for name, count in counts),
         "label": cause.get("label"),
-        "taken for": cause.get("prediction"),
+        "taken for": _taken_for(cause),
         "lift": cause.get("lift"),
         "drop": ablation.get("drop"),
         "p": ablation.get("p_value"),
     }
+
+
+def _taken_for(cause: Mapping[str, Any]) -> str | None:
+    """The wrong prediction, and how much of its region shares it where that is known."""
+    share = cause.get("prediction_share")
+    return cause.get("prediction") if share is None else f"{cause['prediction']} ({share:.0%} of its region)"
 
 
 def _item(region: Mapping[str, Any], values: Sequence[Any]) -> Item:

@@ -546,6 +546,6 @@ def test_time_and_memory_are_said_before_the_start(world: Path) -> None:
     assert not (world / "outputs").exists()
     done = rdx_here(*arguments(world))
     line = next(line for line in done.stderr.splitlines() if line.startswith("extracting "))
-    assert re.search(r"shards \d+; [\d.]+ \w+, about [\d.]+ MB of memory, about \d+ (s|min)$", line), line
+    assert re.search(r"shards \d+; [\d.]+ \w+, about [\d.]+ [MG]B of memory, about \d+ (s|min)$", line), line
     again = json.loads(rdx_here(*arguments(world, "--dry-run", "--json")).stdout)["jobs"][0]
     assert again["estimated_seconds"] is None  # there is nothing to do

@@ -230,7 +230,7 @@ CASES = [
     ((*SCORED, "find-units", "--param", "query=dog"), _document, ("conc.csv",)),
     (SEEN, _document, ("img.npz", "words.npz")),
     ((*LABELLED, "le-label", "--units", "0-3"), _document, ("labels.csv",)),
-    (MASKED, _document, ("maps.npz",)),
+    (MASKED, _nearly, ("maps.npz",)),
     ((*LABELLED, "rdr", "--target", "im003"), _document, ("labels.csv",)),
     ((*LABELLED, "rdr", "--target", "im003"), _regions, ("a.npz",)),
     ((*LABELLED, "pca", "--n-directions", "3"), _document, ("labels.csv",)),

@@ -160,7 +160,12 @@ def test_config_of_a_wrong_value_names_the_option(echo: typer.Typer, tmp_path: P
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("k: two", '`k`: got "two"'), ("sample: 0", "`sample`: got 0"), ("gamma: steep", '`gamma`: got "steep"')],
+    [
+        ("k: two", "--k two: expected"),
+        ("bootstraps: two", '`bootstraps`: got "two"'),
+        ("sample: 0", "`sample`: got 0"),
+        ("gamma: steep", '`gamma`: got "steep"'),
+    ],
 )
 def test_a_wrong_value_in_a_configuration_is_one_line(written: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(written)

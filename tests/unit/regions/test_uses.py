@@ -142,19 +142,25 @@ def test_drawn_members() -> None:
 
 
 def test_the_table_says_what_a_target_was_taken_for() -> None:
-    from rdxcli.services.explain.region_record import table
+    from rdxcli.report.regions import build
 
     entry = {
-        "target_id": "s1", "status": "bounded", "neurons": [1], "labels": {"cat": 3},
-        "scores": {"size": 3, "coverage": 0.1, "purity": 1.0, "selectivity": None},
+        "target_id": "s1", "status": "bounded", "neurons": [1], "labels": {"cat": 3}, "states": [1],
+        "scores": {"size": 3, "coverage": 0.1, "purity": 1.0, "selectivity": None}, "sample_ids": [],
     }  # fmt: skip
     cause = {"label": "airplane", "prediction": "bird", "prediction_share": 0.75, "lift": 2.5}
     unbounded = {**cause, "prediction_share": None, "lift": None}
-    stored = {"notes": [], "regions": [{**entry, "cause": cause}, {**entry, "cause": unbounded}]}
-    shown = table("causes", stored)
-    assert list(shown.columns)[-3:] == ["label", "taken for", "lift"]
-    assert [list(row)[-3:] for row in shown.rows] == [
-        ["airplane", "bird (75% of its region)", "2.5"],
-        ["airplane", "bird", "-"],
-    ]
-    assert "taken for" not in table("regions", {"notes": [], "regions": [entry]}).columns
+    document = {
+        "method": "rdr", "model": {"name": "m", "layer": "l"}, "samples": {"n": 30, "dataset": None}, "notes": [],
+        "regions": [{**entry, "cause": cause}, {**entry, "cause": unbounded}], "parameters": {},
+    }  # fmt: skip
+
+    def shown(found: dict) -> list[dict]:
+        section = build(found).sections[0]
+        names = [column.name for column in section.columns]
+        return [dict(zip(names, item.values, strict=True)) for item in section.items]
+
+    first, second = shown(document)
+    assert (first["label"], first["taken for"], first["lift"]) == ("airplane", "bird (75% of its region)", 2.5)
+    assert (second["label"], second["taken for"], second["lift"]) == ("airplane", "bird", None)
+    assert "taken for" not in shown({**document, "regions": [entry]})[0]
