@@ -126,7 +126,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     dataset = document["samples"].get("dataset")
     base = base_rates(arrays.get("labels"))
     maps = _maps(document, arrays)
-    sections = [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
+    sections: list[Section | None] = [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
     sections += [
         _predictions(document.get("predictions")),
         _patches(document, arrays),
