@@ -319,7 +319,7 @@ def declared_options(kind: type, left_out: Sequence[str] = ()) -> list[inspect.P
 
 def _declared(part: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     shown: Option = part.metadata["option"]
-    needed = shown.needed if shown.argument else part.default is REQUIRED and part.default_factory is REQUIRED
+    needed = part.default is REQUIRED and part.default_factory is REQUIRED
     multiple = shown.read in ("pairs", "parameters", "each") or (get_origin(hint) is Sequence and part.default == ())
     default = None if multiple or part.default in (REQUIRED, "") else part.default
     kind: Any = hint

@@ -41,8 +41,6 @@ class Option:
         (repeated; the command gets one instance of the options for each value).
     argument : bool
         An argument instead of an option.
-    needed : bool
-        An argument that must be given.
     parameter : str, optional
         The hyper-parameter that this option is a short way to give. It is no field of its own but goes among
         ``parameters``; given twice it is refused.
@@ -56,7 +54,6 @@ class Option:
     complete: str | None = None
     read: str | None = None
     argument: bool = False
-    needed: bool = True
     parameter: str | None = None
 
 
@@ -66,6 +63,17 @@ def option(help: str, *names: str, default: Any = None, factory: Callable[[], An
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def parameters_option(panel: str = "Method") -> Any:
+    """``--param NAME=VALUE``: hyper-parameters of the method."""
+    return option(
+        "NAME=VALUE of a parameter of the method; may be repeated.",
+        "--param",
+        factory=dict,
+        read="parameters",
+        panel=panel,
+    )
 
 
 @dataclass(frozen=True)

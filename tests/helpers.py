@@ -19,11 +19,26 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
 
 from rdxcli.records import Comparison, DifferenceConcept
 from rdxcli.schemas import kinds, schema
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def random_pictures(folder: Path, n: int) -> Path:
+    """``00.png``, ``01.png``, ... of 40 by 30 random pixels."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def captions_of(folder: Path) -> dict[str, list[str]]:
+    """The captions of an artifact of ``rdx caption`` by sample id."""
+    lines = (folder / "captions.jsonl").read_text("utf-8").splitlines()
+    return {row["sample_id"]: row["captions"] for row in map(json.loads, lines)}
 
 
 def rdx(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

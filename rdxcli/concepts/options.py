@@ -9,7 +9,7 @@ from typing import Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import UsageError, did_you_mean
-from rdxcli.options import WithShortcuts, option
+from rdxcli.options import WithShortcuts, option, parameters_option
 
 INPUTS = "Inputs of single methods"
 
@@ -60,13 +60,7 @@ class ConceptOptions(WithShortcuts):
         read="pairs",
         panel=INPUTS,
     )
-    parameters: Mapping[str, Any] = option(
-        "NAME=VALUE of a parameter of the method; may be repeated.",
-        "--param",
-        factory=dict,
-        read="parameters",
-        panel="Method",
-    )
+    parameters: Mapping[str, Any] = parameters_option()
     outputs: Path = Path("outputs")
     seed: int = 0
     device: str = "auto"

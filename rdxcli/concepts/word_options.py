@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.datasets.selection import SelectionOptions
-from rdxcli.options import WithShortcuts, option
+from rdxcli.options import WithShortcuts, option, parameters_option
 
 DRAWING, RUNNING = "How captions are drawn", "How to run"
 
@@ -174,13 +174,7 @@ class TrainOptions(WithShortcuts):
     tensorboard: bool | None = option(
         "Metrics for TensorBoard too (default: if installed).", "--tensorboard/--no-tensorboard"
     )
-    parameters: Mapping[str, Any] = option(
-        "NAME=VALUE of a parameter of the method; may be repeated.",
-        "--param",
-        factory=dict,
-        read="parameters",
-        panel="Method",
-    )
+    parameters: Mapping[str, Any] = parameters_option()
     outputs: Path = Path("outputs")
     run: str | None = None
     seed: int = 0

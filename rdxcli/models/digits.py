@@ -26,8 +26,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +34,7 @@ import numpy as np
 from filelock import FileLock
 
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.numerics.threads import torch_on_one_thread
 from rdxcli.places import cache_root
 from rdxcli.progress import log, track
 
@@ -181,7 +180,8 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
     total = min(recipe.stop or steps, steps)
     start = time.perf_counter()
     done = 0
-    with _one_thread(), track(f"train {name}", total, "steps") as advance:
+    # batches are so small that more threads only wait for each other
+    with torch_on_one_thread(), track(f"train {name}", total, "steps") as advance:
         while done < total:
             for rows in torch.randperm(len(x), generator=random).split(recipe.batch):
                 loss = functional.cross_entropy(net(x[rows]), y[rows])
@@ -227,19 +227,6 @@ def _initial(classes: int, random: torch.Generator) -> PooledCNN:
                 if module.bias is not None:
                     module.bias.uniform_(-bound, bound, generator=random)
     return net
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches are so small that more threads only wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def obtain(variant: str = "", seed: int = 0) -> Trained:

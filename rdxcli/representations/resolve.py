@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -104,19 +104,10 @@ def resolve_representation(
         record = _load_array(file, arrays, spatial, pool)
         return _selected(record if file == text else replace(record, name=text), selection)
 
-    options = ExtractOptions(
-        model=text,
+    options = on_the_way(
+        *(text, pool, dtype, selection, outputs, device, force),
         layers=(layer,) if layer else (),
-        pool=pool,
-        dtype=dtype,
         renew=renew,
-        run=of_precision(pool, dtype),
-        selection=selection,
-        outputs=outputs,
-        device=device,
-        # on the way to an analysis the tasks of an array may be different analyses
-        engine=None if engine_chosen().name != "auto" else "local",
-        force=force,
         untrained=untrained,
     )
     return _flat(_extracted(options, before)[0], spatial, pool)
@@ -138,23 +129,30 @@ def resolve_with_logits(
 
     Both are read in one pass. None where the model has no classifier.
     """
-    options = ExtractOptions(
-        model=text,
-        layers=(layer, "output"),
+    given = (text, pool, dtype, selection or SelectionOptions(), outputs, device, force)
+    options = on_the_way(*given, layers=(layer, "output"), renew=renew)
+    found = _extracted(options)
+    logits = found[-1]
+    return _flat(found[0], False, pool), logits if logits.source.get("classifier") and logits.values.ndim == 2 else None
+
+
+def on_the_way(
+    model: str, pool: str, dtype: str, selection: SelectionOptions, outputs: Path, device: str, force: bool, **more: Any
+) -> ExtractOptions:
+    """How an analysis extracts what it needs; ``more`` are further fields."""
+    return ExtractOptions(
+        model=model,
         pool=pool,
         dtype=dtype,
-        renew=renew,
         run=of_precision(pool, dtype),
-        selection=selection or SelectionOptions(),
+        selection=selection,
         outputs=outputs,
         device=device,
         # on the way to an analysis the tasks of an array may be different analyses
         engine=None if engine_chosen().name != "auto" else "local",
         force=force,
+        **more,
     )
-    found = _extracted(options)
-    logits = found[-1]
-    return _flat(found[0], False, pool), logits if logits.source.get("classifier") and logits.values.ndim == 2 else None
 
 
 def of_precision(pool: str, dtype: str) -> str | None:

@@ -12,13 +12,12 @@ from rdxcli.datasets.arrayfiles import array_keys, split_key
 from rdxcli.datasets.arrays import is_array
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.engines.ranks import Rank
-from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import UnknownNameError, UsageError, did_you_mean
 from rdxcli.progress import log
 from rdxcli.records import Representation
 from rdxcli.representations.extract import ExtractOptions, extract
 from rdxcli.representations.extraction import Job, prepare
-from rdxcli.representations.resolve import find_activations, of_precision, open_activations, resolve_representation
+from rdxcli.representations.resolve import find_activations, on_the_way, open_activations, resolve_representation
 
 EVERY = {"all": "*", "blocks": "block:*"}
 """Words for patterns of layers."""
@@ -63,17 +62,7 @@ def resolve_layers(
         path, keys = _keys(text, layers)
         read = [resolve_representation(f"{path}:{key}", pool=pool, selection=selection, arrays=arrays) for key in keys]
         return [replace(record, name=Path(path).stem, layer=key) for record, key in zip(read, keys, strict=True)]
-    options = ExtractOptions(
-        model=text,
-        pool=pool,
-        selection=selection,
-        outputs=outputs,
-        device=device,
-        engine=None if engine_chosen().name != "auto" else "local",
-        force=force,
-        dtype=dtype,
-        run=of_precision(pool, dtype),
-    )
+    options = on_the_way(text, pool, dtype, selection, outputs, device, force)
     job = _job(options, layers)
     made = [None if force else check_reuse(*place) for place in zip(job.folders, job.requests, strict=True)]
     found = [artifact for artifact in made if artifact is not None]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rdx_here, whole_page
+from helpers import captions_of, random_pictures, rdx_here, whole_page
 from PIL import Image
 from tiny_models import CHAT, THINGS, save_blip, save_blip2, save_chat, save_clip, save_git, save_siglip
 
@@ -49,11 +49,7 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(root / f"{i:02d}.png")
-    return root
+    return random_pictures(tmp_path_factory.mktemp("pictures"), N)
 
 
 def arguments(model: Path, pictures: Path, outputs: Path, *more: str) -> list[str]:
@@ -66,8 +62,7 @@ def arguments(model: Path, pictures: Path, outputs: Path, *more: str) -> list[st
 def captioned(*given: str | Path, **more: object) -> dict[str, list[str]]:
     done = rdx_here(*given, "-q")
     assert done.returncode == 0, done.stderr
-    lines = (Path(done.stdout.strip()) / "captions.jsonl").read_text("utf-8").splitlines()
-    return {row["sample_id"]: row["captions"] for row in map(json.loads, lines)}
+    return captions_of(Path(done.stdout.strip()))
 
 
 @pytest.mark.parametrize("kind", ["blip2", "blip"])

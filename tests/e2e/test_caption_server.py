@@ -7,11 +7,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from caption_server import Handler, Server, serving
-from helpers import rdx_here
-from PIL import Image
+from helpers import captions_of, random_pictures, rdx_here
 
 N, KEY = 6, "sk-only-in-the-environment"
 
@@ -24,11 +22,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(root / f"{i:02d}.png")
-    return root
+    return random_pictures(tmp_path_factory.mktemp("pictures"), N)
 
 
 def asked(server: Server, pictures: Path, outputs: Path, *more: str) -> list[str]:
@@ -36,11 +30,6 @@ def asked(server: Server, pictures: Path, outputs: Path, *more: str) -> list[str
         *("caption", "--dataset", f"images:{pictures}", "--model", "openai:tiny", "--base-url", server.url),
         *("--captions-per-image", "2", "--max-tokens", "6", "--outputs", str(outputs), *more),
     ]
-
-
-def captions_of(folder: Path) -> dict[str, list[str]]:
-    lines = (folder / "captions.jsonl").read_text("utf-8").splitlines()
-    return {row["sample_id"]: row["captions"] for row in map(json.loads, lines)}
 
 
 def test_captions_of_a_server(server: Server, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import captions_of, rdx_here
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -160,10 +160,6 @@ def _encoded(folder: Path) -> dict:
     return {"rows": found, "vocabulary": (folder / "vocabulary.csv").read_text("utf-8")}
 
 
-def _captions(folder: Path) -> dict:
-    return {row["sample_id"]: row["captions"] for row in map(json.loads, (folder / "captions.jsonl").open())}
-
-
 def _extracted(folder: Path) -> dict:
     import pyarrow.parquet as pq
 
@@ -219,7 +215,7 @@ CASES = [
     (SURROGATE, _nearly, ("enc.npz",)),
     ((*ENCODE, "caps.json"), _encoded, ("caps.json",)),
     ((*ENCODE, "caps.csv"), _encoded, ("caps.csv",)),
-    (CAPTION, _captions, ("caps.json",)),
+    (CAPTION, captions_of, ("caps.json",)),
     (EXTRACT, _extracted, ("list.csv",)),
     (LINEAR, _document, ("conc.csv",)),
     (LINEAR, _nearly, ("a.npz",)),

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import erfc
 
-from rdxcli.methods.difference.predictions import NORMAL, fisher, holm, hypergeometric, newcombe
+from rdxcli.methods.difference.predictions import NORMAL, fisher, hypergeometric, newcombe
+from rdxcli.numerics.multiple import holm
 
 SMALLEST = 3  # images of a category, or of a group, below which nothing is asked
 MOST_VALUES = 50  # categories of one property that are asked about, the most frequent ones
@@ -112,7 +113,7 @@ def enrich(
         for shared, p in ask(name, kind, values, masks, labels):
             found.append(shared)
             within.append(p)
-    corrected, corrected_within = holm([one.p_value for one in found]), holm(within)
+    corrected, corrected_within = (holm(np.array(all_p)).tolist() for all_p in ([one.p_value for one in found], within))
     done = [
         Shared(**{**asdict(one), "p_corrected": p, "within_labels": None if labels is None else q})
         for one, p, q in zip(found, corrected, corrected_within, strict=True)

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, stdtr, stdtrit
 
+from rdxcli.numerics.multiple import holm
+from rdxcli.numerics.shares import wilson_interval
+
 NORMAL = 1.959963984540054  # 97.5 % of the standard normal distribution
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share."""
+    """The 95 % interval of a share; everything where there are no trials."""
     if total == 0:
         return 0.0, 1.0
-    share, z2 = count / total, NORMAL**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    margin = NORMAL / (1 + z2 / total) * float(np.sqrt(share * (1 - share) / total + z2 / (4 * total**2)))
-    # at the ends centre and margin are equal but for rounding
-    return (0.0 if count == 0 else centre - margin), (1.0 if count == total else centre + margin)
+    low, high = wilson_interval(count, total, 0.95)
+    return float(low), float(high)
 
 
 def newcombe(first: int, of_first: int, second: int, of_second: int) -> tuple[float, float]:
@@ -77,17 +77,6 @@ def hypergeometric(k: np.ndarray, group: int, every: int, n: int) -> np.ndarray:
         return np.asarray(gammaln(total + 1) - gammaln(part + 1) - gammaln(total - part + 1))
 
     return np.asarray(np.exp(choose(every, k) + choose(n - every, group - k) - choose(n, np.array(group))))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = largest
-    return corrected.tolist()
 
 
 def compare_predictions(
@@ -201,6 +190,6 @@ def _groups(
             test = {"rest": rest, "difference": count / size - rest, "low": low, "high": high}
             tests.append({**test, "p_value": fisher(count, size, every, n)})
             out[name]["tests"][what] = tests[-1]
-    for test, corrected in zip(tests, holm([one["p_value"] for one in tests]), strict=True):
-        test["p_corrected"] = corrected
+    for test, corrected in zip(tests, holm(np.array([one["p_value"] for one in tests])), strict=True):
+        test["p_corrected"] = float(corrected)
     return out

@@ -687,32 +687,3 @@ def _published(
     p_of_all = np.ones_like(of_all)
     of_all[:, with_images], p_of_all[:, with_images] = values, p
     return of_all[:, classes], p_of_all[:, classes], p.size
-
-
-def compare_with_pattern_cavs(
-    sensitivities: Array, labels: Array, pattern_sensitivities: dict[int, Array], level: float = 0.05
-) -> float:
-    """``S3``: share of (label, class) pairs in which a label's Pattern-CAV is more influential than its directions.
-
-    Parameters
-    ----------
-    sensitivities : ndarray, shape (I, C)
-    labels : ndarray of int, shape (I,)
-        Label of each direction.
-    pattern_sensitivities : dict of int to ndarray, shape (C,)
-        Sensitivities to the Pattern-CAV of each label.
-    level : float
-
-    Returns
-    -------
-    float
-        Below 0.5 the directions are the more influential.
-    """
-    found = []
-    for label, pattern in pattern_sensitivities.items():
-        own = np.abs(sensitivities[np.asarray(labels) == label])
-        if len(own):
-            found.append((own >= np.abs(pattern)).mean(0) < level / len(own))
-    if not found:
-        raise ValueError("Got no label with directions and a Pattern-CAV, expected at least one")
-    return float(np.mean(found))

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from rdxcli.methods.neurons.scores import benjamini_hochberg
 from rdxcli.numerics.moments import read_columns
+from rdxcli.numerics.multiple import benjamini_hochberg
 from rdxcli.numerics.seeding import generator
 
 LEVEL = 0.05

@@ -22,8 +22,8 @@ import numpy as np
 
 from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.clip_dissect import top_images
-from rdxcli.methods.neurons.scores import benjamini_hochberg
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
+from rdxcli.numerics.multiple import benjamini_hochberg
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Count, Share
 

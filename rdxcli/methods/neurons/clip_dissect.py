@@ -23,8 +23,9 @@ from scipy import sparse
 
 from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.neurons.chance import Chance, against_best
+from rdxcli.methods.neurons.preparation import check_inputs
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
-from rdxcli.numerics.moments import blocks, check_rows, check_source, read, read_columns
+from rdxcli.numerics.moments import blocks, check_rows, read, read_columns
 from rdxcli.numerics.seeding import generator
 
 Similarity = Literal["soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed"]
@@ -144,19 +145,11 @@ class ClipDissect(Estimator):
         ValueError
             Shapes that do not fit, NaN, fewer than 2 images, impossible options.
         """
-        P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
-        if P.shape[0] != A.shape[0]:
-            raise ValueError(
-                f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
-            )
+        P, A, names, self.units_ = check_inputs(concepts, activations, concept_names, units)
         self._check()
         chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
         if len(chosen) < 2:
             raise ValueError(f"Got {len(chosen)} images, expected at least 2")
-        names = [f"concept {i}" for i in range(P.shape[1])] if concept_names is None else list(concept_names)
-        if len(names) != P.shape[1]:
-            raise ValueError(f"Got {P.shape[1]} concept columns and {len(names)} names")
-        self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
         self.notes_: list[str] = []
         values = read_columns(A, chosen, np.arange(A.shape[1]), "activations")
         live = np.ptp(values, axis=0) > 0
@@ -209,11 +202,7 @@ class ClipDissect(Estimator):
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The descriptions as a table ``layer, unit, description, similarity``."""
-        rows = tuple(
-            Explanation(row.unit, row.concepts, row.weights, 0.0, layer, row.scores, row.status)
-            for row in self.explanations_
-        )
-        return ExplanationTable("description", rows, 1, tuple(self.notes_))
+        return ExplanationTable.of_layer("description", self.explanations_, 1, self.notes_, layer)
 
     def _pointwise(
         self,

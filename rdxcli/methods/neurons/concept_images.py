@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import mannwhitneyu, norm, rankdata
 
-from rdxcli.methods.neurons.scores import benjamini_hochberg
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
+from rdxcli.numerics.multiple import benjamini_hochberg
 
 FEWEST = 3
 

@@ -24,9 +24,9 @@ from annotated_types import Ge
 
 from rdxcli.methods.neurons.chance import Shuffled
 from rdxcli.methods.neurons.judged import Judged
-from rdxcli.methods.neurons.preparation import check_split
+from rdxcli.methods.neurons.preparation import check_inputs, check_split
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
-from rdxcli.numerics.moments import blocks, check_rows, check_source, read, read_columns
+from rdxcli.numerics.moments import blocks, check_source, read, read_columns
 from rdxcli.numerics.seeding import generator
 
 PHRASE_WORDS = 3
@@ -199,20 +199,11 @@ class UnitDescriptions(Judged):
         ValueError
             Shapes that do not fit, NaN, parts that overlap.
         """
-        P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
-        if P.shape[0] != A.shape[0]:
-            raise ValueError(
-                f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
-            )
+        P, A, names, self.units_ = check_inputs(concepts, activations, concept_names, units)
         n, t = P.shape
-        names = [f"concept {i}" for i in range(t)] if concept_names is None else list(concept_names)
-        self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
         m = len(self.units_)
-        if len(names) != t or len(proposals) != m or len(shown) != m:
-            raise ValueError(
-                f"Got {len(names)} names for {t} texts, and proposals for {len(proposals)} and images for {len(shown)} "
-                f"of {m} units"
-            )
+        if len(proposals) != m or len(shown) != m:
+            raise ValueError(f"Got proposals for {len(proposals)} and images for {len(shown)} of {m} units")
         train_rows, val_rows, _ = check_split(train, val, None, n)
         rows = np.sort(np.concatenate([train_rows, val_rows]))
         both = Shuffled.of(A, np.arange(A.shape[1]), (train_rows, val_rows), self.n_shuffled, self.random_state)
@@ -256,11 +247,7 @@ class UnitDescriptions(Judged):
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The texts as a table ``layer, unit, description``, as MILAN's are."""
-        rows = tuple(
-            Explanation(row.unit, row.concepts, row.weights, 0.0, layer, row.scores, row.status)
-            for row in self.explanations_
-        )
-        return ExplanationTable("description", rows, 1, tuple(self.notes_))
+        return ExplanationTable.of_layer("description", self.explanations_, 1, self.notes_, layer)
 
     def _predicted(self, concepts: Any, rows: np.ndarray, shuffled: bool) -> np.ndarray:
         picked = self.shuffled_ if shuffled else self.best_

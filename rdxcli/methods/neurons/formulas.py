@@ -25,9 +25,9 @@ import numpy as np
 from rdxcli.methods.neurons.chance import Shuffled
 from rdxcli.methods.neurons.concepts import active_concepts
 from rdxcli.methods.neurons.judged import Judged
-from rdxcli.methods.neurons.preparation import check_split
+from rdxcli.methods.neurons.preparation import check_inputs, check_split
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
-from rdxcli.numerics.moments import check_rows, check_source, column_statistics, read_columns
+from rdxcli.numerics.moments import check_source, column_statistics, read_columns
 from rdxcli.parameters import Count, NonNegative
 from rdxcli.progress import track
 
@@ -167,17 +167,9 @@ class LogicalExplanation(Judged):
         ValueError
             Also concepts outside of 0 to 1, whose truth is not defined.
         """
-        P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
-        if P.shape[0] != A.shape[0]:
-            raise ValueError(
-                f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
-            )
+        P, A, self.names_, self.units_ = check_inputs(concepts, activations, concept_names, units)
         n, c = P.shape
-        self.names_ = [f"concept {i}" for i in range(c)] if concept_names is None else list(concept_names)
-        if len(self.names_) != c:
-            raise ValueError(f"Got {c} concept columns and {len(self.names_)} names")
         train_rows, val_rows, _ = check_split(train, val, None, n)
-        self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
         statistics = column_statistics(P, train_rows, name="concepts")
         if statistics.minimum.min() < 0 or statistics.maximum.max() > 1:
             raise ValueError("Got concept activations outside of 0 to 1, expected probabilities")
@@ -280,11 +272,7 @@ class LogicalExplanation(Judged):
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The formulas as concepts of a linear table; `simulate` works them out from their parts."""
-        rows = tuple(
-            Explanation(row.unit, row.concepts, row.weights, row.bias, layer, row.scores, row.status)
-            for row in self.explanations_
-        )
-        return ExplanationTable("linear", rows, 1, tuple(self.notes_))
+        return ExplanationTable.of_layer("linear", self.explanations_, 1, self.notes_, layer)
 
     def _predicted(self, concepts: Any, rows: np.ndarray, shuffled: bool) -> np.ndarray:
         """Truths; 0 where nothing was found."""

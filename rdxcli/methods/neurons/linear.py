@@ -32,7 +32,7 @@ from rdxcli.methods.neurons.choices import (
 from rdxcli.methods.neurons.concepts import active_concepts
 from rdxcli.methods.neurons.greedy import Adam, LeastSquares, Refit
 from rdxcli.methods.neurons.judged import Judged
-from rdxcli.methods.neurons.preparation import check_split, check_statistics
+from rdxcli.methods.neurons.preparation import check_inputs, check_split, check_statistics
 from rdxcli.methods.neurons.ranking import best_on_path, certificate, concept_scale, saga_weights, standardised
 from rdxcli.methods.neurons.saga import effective_lambda
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
@@ -244,17 +244,9 @@ class LinearExplanation(Judged):
             passes the activity filter.
         """
         self._check()
-        P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
-        if P.shape[0] != A.shape[0]:
-            raise ValueError(
-                f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
-            )
+        P, A, names, self.units_ = check_inputs(concepts, activations, concept_names, units)
         n, c = P.shape
-        names = [f"concept {i}" for i in range(c)] if concept_names is None else list(concept_names)
-        if len(names) != c:
-            raise ValueError(f"Got {c} concept columns and {len(names)} names")
         train_rows, val_rows, _ = check_split(train, val, None, n)
-        self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
         self.notes_: list[str] = []
         self.concept_names_ = names
         self._device = resolve_device(self.device)
@@ -490,11 +482,7 @@ class LinearExplanation(Judged):
     def table(self, layer: str = "") -> ExplanationTable:
         """The explanations as a table in the published layout."""
         slots = self.max_length if self.search == "greedy" else self.description_length
-        rows = tuple(
-            Explanation(row.unit, row.concepts, row.weights, row.bias, layer, row.scores, row.status)
-            for row in self.explanations_
-        )
-        return ExplanationTable("linear", rows, slots, tuple(self.notes_))
+        return ExplanationTable.of_layer("linear", self.explanations_, slots, self.notes_, layer)
 
     def predict(self, concepts: Any, rows: Any | None = None) -> np.ndarray:
         """Predicted activations, by column number (so equal names do not matter): (len(rows), m) float64.

@@ -292,11 +292,7 @@ class NetworkDissection(Estimator):
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The labels as a table ``layer, unit, description, iou``."""
-        rows = tuple(
-            Explanation(row.unit, row.concepts, row.weights, 0.0, layer, row.scores, row.status)
-            for row in self.explanations_
-        )
-        return ExplanationTable("description", rows, 1, tuple(self.notes_))
+        return ExplanationTable.of_layer("description", self.explanations_, 1, self.notes_, layer)
 
 
 class _Cells:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rdxcli.numerics.moments import check_rows
+from rdxcli.numerics.moments import check_rows, check_source
 
 Pool = Literal["avg", "max", "first", "none"]
 POOLS: tuple[Pool, ...] = ("avg", "max", "first", "none")
@@ -94,6 +94,33 @@ def random_split(n: int, seed: int = 0, fractions: tuple[float, float] = (0.7, 0
     if min(len(part) for part in parts) < 1:
         raise ValueError(f"Got {n} rows, too few for training, validation and test parts")
     return Split(*parts)
+
+
+def check_inputs(
+    concepts: Any, activations: Any, concept_names: Sequence[str] | None, units: Sequence[int] | np.ndarray | None
+) -> tuple[Any, Any, list[str], np.ndarray]:
+    """What every explainer of units is given: both row sources, a name for each concept, the units asked for.
+
+    Raises
+    ------
+    ValueError
+        No row sources, other numbers of rows or of names, units that are not there.
+    """
+    P, A = check_sources(concepts, activations)
+    names = [f"concept {i}" for i in range(P.shape[1])] if concept_names is None else list(concept_names)
+    if len(names) != P.shape[1]:
+        raise ValueError(f"Got {P.shape[1]} concept columns and {len(names)} names")
+    return P, A, names, check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
+
+
+def check_sources(concepts: Any, activations: Any) -> tuple[Any, Any]:
+    """Concepts and activations of the same images, as row sources."""
+    P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
+    if P.shape[0] != A.shape[0]:
+        raise ValueError(
+            f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
+        )
+    return P, A
 
 
 def check_split(train: Any, val: Any, test: Any | None, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import t as student
 
+from rdxcli.numerics.multiple import holm
 from rdxcli.numerics.seeding import generator
 
 BLOCK_ELEMENTS = 2**22
@@ -273,23 +274,3 @@ def compare_methods(
         )
     adjusted = holm(np.array([pair["p_value"] for pair in found], dtype=np.float64))
     return [PairedTest(**pair, p_adjusted=float(p)) for pair, p in zip(found, adjusted, strict=True)]  # type: ignore[arg-type]
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction: (m,) adjusted p-values in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    m = len(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * (m - np.arange(m)))
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's step-up correction: (m,) adjusted p-values in the order given."""
-    m = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.minimum.accumulate((p_values[order] * m / np.arange(1, m + 1))[::-1])[::-1]
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted

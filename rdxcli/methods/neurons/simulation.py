@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.methods.neurons.formulas import parse_formula
+from rdxcli.methods.neurons.preparation import check_sources
 from rdxcli.methods.neurons.scores import Interval, Summary, correlation_interval, pearson, summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
@@ -192,11 +193,7 @@ def correlation_scores(
     ValueError
         Different numbers of rows, unknown units or concepts, fewer than 2 rows.
     """
-    P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
-    if P.shape[0] != A.shape[0]:
-        raise ValueError(
-            f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
-        )
+    P, A = check_sources(concepts, activations)
     chosen = np.arange(A.shape[0]) if rows is None else check_rows(rows, A.shape[0], "rows")
     if len(chosen) < 2:
         raise ValueError(f"Got {len(chosen)} test rows, expected at least 2")

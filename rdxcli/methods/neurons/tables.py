@@ -99,6 +99,13 @@ class ExplanationTable:
     slots: int = 10
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of_layer(
+        cls, kind: Kind, rows: Iterable[Explanation], slots: int, notes: Iterable[str], layer: str
+    ) -> ExplanationTable:
+        """What an explainer found, as the units of a layer of this name."""
+        return cls(kind, tuple(replace(row, layer=layer) for row in rows), slots, tuple(notes))
+
     @property
     def units(self) -> np.ndarray:
         """(m,) int64."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .noise import wilson_interval
+from rdxcli.numerics.shares import wilson_interval
 
 RECALLS = (1, 5, 10, 50)
 

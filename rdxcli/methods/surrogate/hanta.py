@@ -11,9 +11,10 @@ import gzip
 import pickletools
 import struct
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from rdxcli import errors
 
 MODELS = {"en": "morphmodel_en.pgz", "de": "morphmodel_ger.pgz", "nl": "morphmodel_dutch.pgz"}
 """Languages that have a model, and its file in the package."""
@@ -24,7 +25,7 @@ _MARK = object()
 
 def installed() -> bool:
     """Whether HanTa and simplemma are there (``pip install 'rdx-vision[captions]'``)."""
-    return find_spec("HanTa") is not None and find_spec("simplemma") is not None
+    return errors.installed("HanTa") and errors.installed("simplemma")
 
 
 def version() -> str:

@@ -17,44 +17,8 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-
-def _signed_end(k: np.ndarray, m: np.ndarray, z: np.ndarray) -> np.ndarray:
-    square = z * z
-    root = np.sqrt(4.0 * k * ((m - k) / m) + square)
-    return (2.0 * k + square + z * root) / (2.0 * (m + square))
-
-
-def _check(k: np.ndarray, m: np.ndarray) -> None:
-    if k.size and (np.any(m <= 0) or np.any(k < 0) or np.any(k > m)):
-        raise ValueError("Got counts outside 0 <= k <= m or m < 1, expected k successes of m >= 1 trials")
-
-
-def wilson_interval(k: ArrayLike, m: ArrayLike, confidence: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the Wilson score interval.
-
-    Parameters
-    ----------
-    k, m : array_like of int, broadcastable
-        Successes and trials, 0 <= k <= m, m >= 1.
-    confidence : array_like of float in [0, 1)
-
-    Returns
-    -------
-    low, high : ndarray of float64
-
-    Raises
-    ------
-    ValueError
-        For impossible counts or confidences.
-    """
-    k, m, q = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (k, m, confidence)))
-    _check(k, m)
-    if np.any(q < 0) or np.any(q >= 1):
-        raise ValueError("Got a confidence outside [0, 1), expected a probability below 1")
-    z = ndtri(0.5 + 0.5 * q)
-    low = np.where(k == 0, 0.0, _signed_end(k, m, -z))
-    high = np.where(k == m, 1.0, _signed_end(k, m, z))
-    return low, high
+from rdxcli.numerics.shares import check_counts, signed_end
+from rdxcli.numerics.shares import wilson_interval as wilson_interval  # the training's noise is made of its ends
 
 
 def perturb(k: ArrayLike, m: ArrayLike, u: ArrayLike) -> np.ndarray:
@@ -71,9 +35,9 @@ def perturb(k: ArrayLike, m: ArrayLike, u: ArrayLike) -> np.ndarray:
     ndarray of float64
     """
     k, m, u = (np.asarray(x, dtype=np.float64) for x in (k, m, u))
-    _check(*np.broadcast_arrays(k, m))
+    check_counts(*np.broadcast_arrays(k, m))
     z = ndtri(u)
-    return np.where((k == m) & (z > 0), 1.0, _signed_end(k, m, z))
+    return np.where((k == m) & (z > 0), 1.0, signed_end(k, m, z))
 
 
 def reduced(k: ArrayLike, m: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

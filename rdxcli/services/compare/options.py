@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import UsageError
-from rdxcli.options import WithShortcuts, option
+from rdxcli.options import REQUIRED, WithShortcuts, option, parameters_option
 
 if TYPE_CHECKING:
     from rdxcli.records import Representation
@@ -177,14 +177,17 @@ class CompareOptions(WithShortcuts):
     """
 
     a: str | Representation = option(
-        "First model, array file or artifact.", type=str, argument=True, read="stdin", complete="models"
+        "First model, array file or artifact.",
+        default=REQUIRED,
+        type=str,
+        argument=True,
+        read="stdin",
+        complete="models",
     )
     b: str | Representation = option(
-        "Second one; may be left out with --layers.", type=str, argument=True, needed=False, complete="models"
+        "Second one; may be left out with --layers.", type=str, argument=True, complete="models"
     )
-    more: Sequence[str] = option(
-        "Further ones: a matrix of all of them.", default=(), argument=True, needed=False, complete="models"
-    )
+    more: Sequence[str] = option("Further ones: a matrix of all of them.", default=(), argument=True, complete="models")
     k: int | str | None = option(
         "Concepts per direction (default: 3); auto: as many as are stable and stronger than by chance.",
         "--k",
@@ -297,13 +300,7 @@ class CompareOptions(WithShortcuts):
         "Labels that a model is known to merge, for scores: 3,5 (the first) or b:3,5.", panel=METHOD
     )
     naming: NamingOptions = field(default_factory=NamingOptions)
-    parameters: Mapping[str, Any] = option(
-        "NAME=VALUE of a parameter of the method; may be repeated.",
-        "--param",
-        factory=dict,
-        read="parameters",
-        panel=METHOD,
-    )
+    parameters: Mapping[str, Any] = parameters_option()
     outputs: Path = Path("outputs")
     run: str | None = None
     seed: int = 0

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rdxcli.methods.difference.predictions import compare_predictions, fisher, holm, mcnemar, newcombe, wilson
+from rdxcli.methods.difference.predictions import compare_predictions, fisher, mcnemar, newcombe, wilson
+from rdxcli.numerics.multiple import holm
 
 
 def test_counts_by_hand():
@@ -48,8 +49,8 @@ def test_exact_tests(seed):
 
 
 def test_corrected_p_values():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
+    assert holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(np.array([])).tolist() == []
 
 
 def test_the_level_of_the_groups_and_the_coverage_of_the_intervals():

@@ -11,14 +11,13 @@ import pytest
 from scipy import stats
 
 from rdxcli.methods.neurons.scores import (
-    benjamini_hochberg,
     compare_methods,
     correlation_interval,
-    holm,
     pearson,
     sign_flip_p_value,
     summarise,
 )
+from rdxcli.numerics.multiple import benjamini_hochberg, holm
 
 
 def pair(n: int = 300, u: int = 4, r: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
