@@ -7,6 +7,9 @@ PROGRAM := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 TESTS ?= tests
 
+# uv installs without bytecode: it is written at the first import, or every process would compile torch anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast lint bench chaos lowest locked lock docs mlflow-server site coverage clean
 
 $(PROGRAM): pyproject.toml .ci/install
