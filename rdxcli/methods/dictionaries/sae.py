@@ -222,6 +222,13 @@ class SparseAutoencoder(Directions):
         # activation along the unit decoder row: |d| (w . (x - mean) + b), so that a step of one unit adds one unit
         self._store(D, W, threshold - b + W @ mean, margin, mean, gain=1 / np.maximum(length * size, 1e-300))
 
+    def activations(self, features: Array) -> Array:
+        """Activations along the unit decoder rows (n, I), 0 where a latent does not fire, of features (n, D)."""
+        x = np.asarray(features, np.float64) - self.mean_
+        found = x @ self.encoder_.T + self.encoder_bias_
+        fires = x @ self.decoding_.T + (self.decoding_ @ self.mean_ - self.bias_) > 0
+        return np.where(fires & (found > 0), found * np.linalg.norm(self.decoder_, axis=1), 0.0)
+
     def about(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return [{} for _ in self.bias_], {"dictionary": {**self.quality_, "curve": getattr(self, "curve_", [])}}
 
