@@ -22,6 +22,9 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# as many threads as there are workers would only wait for each other, and forks of a process that has none are safe
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # a shell that runs the tests in the background has its children ignore Ctrl-C, and theirs too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,6 +43,13 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("set RDX_SHARED to the folder with real images and weights")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_left() -> Iterator[None]:
+    yield
+    if "processes" in sys.modules:
+        sys.modules["processes"].stop_server()
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import rdx_here
 from PIL import Image
+from processes import Forked
 
 N = 40
 MODEL = """
@@ -24,8 +21,8 @@ import torch
 from torch import nn
 
 
-class Slow(nn.Module):
-    '''Stops for a moment at each batch, so that a test can kill it where it likes.'''
+class Held(nn.Module):
+    '''Stops where the outputs have so many files of a kind, until it is let go, so that a test can kill it where it likes.'''
 
     def __init__(self):
         super().__init__()
@@ -33,14 +30,18 @@ class Slow(nn.Module):
         self.head = nn.Linear(4, 6)
 
     def forward(self, x):
-        held = "HELD" in os.environ and list(pathlib.Path(os.environ["HELD"]).rglob("*.lease"))
-        time.sleep(600 if held else float(os.environ.get("SLOW", "0")))
+        world = pathlib.Path(__file__).parent
+        pattern, _, count = os.environ.get("HOLD", "").partition(":")
+        while pattern and len(list(world.joinpath("outputs").rglob(pattern))) >= int(count):
+            if world.joinpath("go").exists():
+                break
+            time.sleep(0.005)
         return self.head(torch.relu(self.stem(x)).mean((2, 3)))
 
 
 def build():
     torch.manual_seed(%d)
-    return Slow()
+    return Held()
 """
 
 
@@ -74,28 +75,12 @@ def artifacts(world: Path, outputs: str = "outputs") -> dict[str, bytes]:
     }
 
 
-def start(world: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rdxcli.cli.app", *arguments(world, *more)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(world: Path, *more: str, **variables: str) -> Forked:
+    return Forked(*arguments(world, *more), **variables)
 
 
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+def shards_done(folder: Path) -> int:
+    return len(list(folder.rglob("*.done")))
 
 
 LAYERS = ("--layer", "head", "--layer", "stem", "--pool", "max", "--shard-rows", "4")
@@ -106,25 +91,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(world: Path) -> None:
     """Killed with nothing, some and most shards done, and once more in the middle of joining them."""
     whole = rdx_here(*arguments(world, *LAYERS, "--outputs", str(world / "whole")))
     assert whole.returncode == 0, whole.stderr
-    for markers in (0, 3, 7):
-        process = start(world, *LAYERS, SLOW="0.1")
-        wait_for(
-            lambda markers=markers: (
-                (partials := list((world / "outputs").rglob("max.partial")))
-                and all(len(list(partial.glob("shards/*.done"))) >= markers for partial in partials)
-            ),
-            process,
-        )
-        kill(process)
+    for kind, count in (("max.partial", 2), ("*.done", 6), ("*.done", 14)):
+        process = start(world, *LAYERS, HOLD=f"{kind}:{count}")
+        process.until(lambda kind=kind, count=count: len(list((world / "outputs").rglob(kind))) >= count)
+        process.kill()
         assert not list((world / "outputs").rglob("manifest.json"))
     (partial, _) = sorted((world / "outputs").rglob("max.partial"))
     done = {path: path.stat().st_mtime_ns for path in partial.glob("shards/*.npy")}
     assert 7 <= len(list(partial.glob("shards/*.done"))) < 10
     (partial / "activations.npy").write_bytes(b"half of an array")
     (partial / "shards" / "00009.npy.4711.tmp").write_bytes(b"half of a shard")
-    process = start(world, *LAYERS, SLOW="0.1")
-    wait_for(lambda: len(list(partial.glob("shards/*.done"))) > 8, process)
+    process = start(world, *LAYERS, HOLD="*.done:18")
+    process.until(lambda: shards_done(partial) > 8)
     assert all(path.stat().st_mtime_ns == time for path, time in done.items() if path.with_suffix(".done").exists())
+    (world / "go").touch()
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "continuing the interrupted run" in err
@@ -135,10 +115,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(world: Path) -> None:
 
 
 def test_two_processes_make_one_artifact(world: Path) -> None:
-    first, second = (start(world, "--json", SLOW="0.05") for _ in range(2))
+    first, second = (start(world, "--json", HOLD="*.partial:1") for _ in range(2))
+    first.until(lambda: list((world / "outputs").rglob("*.partial")))
+    second.until(lambda: second.err.stat().st_size)
+    (world / "go").touch()
     documents = []
     for process in (first, second):
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         documents.append(json.loads(out))
     assert sorted(document["artifacts"][0]["reused"] for document in documents) == [False, True]
@@ -169,11 +152,12 @@ def test_a_rank_that_comes_late_finds_it_done(world: Path, monkeypatch: pytest.M
 def test_ranks_share_the_work_and_outlive_one_of_them(world: Path) -> None:
     whole = rdx_here(*arguments(world, *LAYERS, "--outputs", str(world / "whole")))
     assert whole.returncode == 0
-    ranks = [start(world, *LAYERS, SLOW="0.2", RANK=str(i), WORLD_SIZE="3") for i in range(3)]
-    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 4, ranks[0])
-    kill(ranks[1])
+    ranks = [start(world, *LAYERS, HOLD="*.done:4", RANK=str(i), WORLD_SIZE="3") for i in range(3)]
+    ranks[0].until(lambda: shards_done(world / "outputs") >= 4)
+    ranks[1].kill()
+    (world / "go").touch()
     for process in (ranks[0], ranks[2]):
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         assert len(out.splitlines()) == 2
     assert artifacts(world) == artifacts(world, "whole")
@@ -182,16 +166,16 @@ def test_ranks_share_the_work_and_outlive_one_of_them(world: Path) -> None:
 @pytest.mark.slow
 def test_a_share_that_is_done_says_so(world: Path) -> None:
     """One rank holds its last shard for long; the other ends at once, and nobody takes that for the artifact."""
-    slow = start(world, "--shard-rows", "20", HELD=str(world / "outputs"), RANK="0", WORLD_SIZE="2")
-    wait_for(lambda: list((world / "outputs").rglob("*.lease")), slow)
+    slow = start(world, "--shard-rows", "20", HOLD="*.lease:1", RANK="0", WORLD_SIZE="2")
+    slow.until(lambda: list((world / "outputs").rglob("*.lease")))
     rank = {"RANK": "1", "WORLD_SIZE": "2"}
     more = ("--shard-rows", "20", "-q", "--wait", "0")
     plain = start(world, *more, **rank)
-    out, err = plain.communicate(timeout=60)
+    out, err = plain.communicate()
     assert (plain.returncode, out) == (0, "")
     assert "share done, 1 shard left" in err
     strict = start(world, *more, "--strict", "--json", **rank)
-    out, err = strict.communicate(timeout=60)
+    out, err = strict.communicate()
     assert strict.returncode == 5, err
     assert json.loads(out) | {"schema_version": 1} == {
         "schema_version": 1,
@@ -201,21 +185,21 @@ def test_a_share_that_is_done_says_so(world: Path) -> None:
         "rank": 1,
         "ranks": 2,
     }
-    kill(slow)
+    slow.kill()
     alone = start(world, "--wait", "never")
     assert "--wait: got `never`" in alone.communicate()[1]
 
 
 def test_ranks_of_another_request_are_refused(world: Path) -> None:
     """What one rank has done is neither mixed with other work nor thrown away, while it works and after its death."""
-    first = start(world, "--shard-rows", "4", SLOW="1", RANK="0", WORLD_SIZE="2")
-    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 2, first)
+    first = start(world, "--shard-rows", "4", HOLD="*.done:2", RANK="0", WORLD_SIZE="2")
+    first.until(lambda: shards_done(world / "outputs") >= 2)
     other = start(world, "--shard-rows", "4", "--dtype", "bfloat16", RANK="1", WORLD_SIZE="2")
-    out, err = other.communicate(timeout=60)
+    out, err = other.communicate()
     assert (other.returncode, out) == (1, "")
     assert f"is being made from another request, by process {first.pid}" in err
     assert 'parameters.dtype: "float32" -> "bfloat16"' in err
-    kill(first)
+    first.kill()
     kept = {path: path.read_bytes() for path in (world / "outputs").rglob("shards/*.npy")}
     assert len(kept) >= 2
     late = rdx_here(*arguments(world, "--dtype", "bfloat16"))
@@ -233,9 +217,9 @@ def test_unfinished_work_that_was_damaged(world: Path, victim: str) -> None:
     """A shard is done again; what says how the shards belong together is refused."""
     whole = rdx_here(*arguments(world, "--shard-rows", "4", "--outputs", str(world / "whole")))
     assert whole.returncode == 0
-    process = start(world, "--shard-rows", "4", SLOW="0.1")
-    wait_for(lambda: len(list((world / "outputs").rglob("*.done"))) >= 3, process)
-    kill(process)
+    process = start(world, "--shard-rows", "4", HOLD="*.done:3")
+    process.until(lambda: shards_done(world / "outputs") >= 3)
+    process.kill()
     (path,) = (world / "outputs").rglob(victim)
     content = bytearray(path.read_bytes())
     content[-30] ^= 0x40
@@ -252,10 +236,10 @@ def test_unfinished_work_that_was_damaged(world: Path, victim: str) -> None:
 
 
 def test_an_interrupt_says_that_the_work_is_kept(world: Path) -> None:
-    process = start(world, *LAYERS, SLOW="0.1")
-    wait_for(lambda: list((world / "outputs").rglob("*.done")), process)
+    process = start(world, *LAYERS, HOLD="*.done:1")
+    process.until(lambda: shards_done(world / "outputs"))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert "continues where it stopped" in err
     assert "Traceback" not in err
@@ -372,9 +356,9 @@ class TestStaleness:
         assert len(list((world / "outputs").rglob("activations.npy"))) == 2
 
     def test_half_of_the_work_for_other_images_is_not_continued(self, world: Path) -> None:
-        process = start(world, "--shard-rows", "4", SLOW="0.1")
-        wait_for(lambda: list((world / "outputs").rglob("*.done")), process)
-        kill(process)
+        process = start(world, "--shard-rows", "4", HOLD="*.done:1")
+        process.until(lambda: shards_done(world / "outputs"))
+        process.kill()
         Image.new("RGB", (20, 20), (1, 2, 3)).save(world / "images" / "a" / "000.png")
         done = rdx_here(*arguments(world, "--shard-rows", "4"))
         assert done.returncode == 1
