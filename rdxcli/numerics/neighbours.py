@@ -246,9 +246,9 @@ def _first(block: np.ndarray, k: int) -> np.ndarray:
     """
     if k < block.shape[1]:
         limit = np.partition(block, k - 1, axis=1)[:, k - 1 : k]
-        inside, columns = np.nonzero(block <= limit)
+        inside = np.flatnonzero(block <= limit)
         if len(inside) == len(block) * k:  # no two columns tie for the last place
-            chosen = columns.reshape(-1, k)
+            chosen = (inside % block.shape[1]).reshape(-1, k)
             order = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1, kind="stable")
             return np.take_along_axis(chosen, order, axis=1)
     keys = _keys(block)

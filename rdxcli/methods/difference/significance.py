@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +42,7 @@ from rdxcli.methods.difference.resampling import Copies, Versions, same_features
 from rdxcli.methods.difference.stability import concept_stability
 from rdxcli.methods.difference.verdict import (
     Answer,
+    ConceptNull,
     DifferenceTest,
     Outcome,
     Question,
@@ -78,7 +80,8 @@ BATCH = 10  # null pairs between two looks at whether more are needed
 ENOUGH_ABOVE = 5  # null values above the observed one, of both numbers, after which the answer is no
 CLEAR = 8.0  # standard deviations of the null above all of it, after which the answer is yes
 CLEAR_AFTER = 49  # null pairs before that
-CONCEPT_DRAWS = 49  # null pairs in which concepts are drawn, too, which takes half of the time
+CHEAP_ROWS = 350  # images up to which twice as many null pairs are drawn for concepts
+SLACK = 1.005  # rounding of the largest eigenvalue
 
 GRAPH_SETTINGS = (
     "similarity", "difference", "gamma", "reference_n", "beta", "normalize", "symmetrize", "sigma", "compat", "dtype",
@@ -136,7 +139,15 @@ class _Measure:
     def __init__(self, estimator: RDX | None, k: int, random_state: int, device: str) -> None:
         self.standard = RDX(random_state=random_state, device=device)
         self.standard.notes_ = []
-        self.estimator = estimator
+        self.estimator = None if estimator is None else _fresh(estimator)
+        found = [
+            strengths(one.affinities, one.sizes, len(one.labels))[1:]
+            for one in getattr(estimator, "directions_", {}).values()
+        ]
+        self.concepts = np.concatenate(found) if found else None
+        self.own_graph = self.estimator is not None and any(
+            getattr(self.estimator, name) != getattr(self.standard, name) for name in GRAPH_SETTINGS
+        )
         self.k = k
         self.device = resolve_device(device)
         self._own = threading.local()
@@ -159,7 +170,7 @@ class _Measure:
     def strongest_concept(self, R0: np.ndarray, R1: np.ndarray, affinity: Affinity) -> float:
         """As the estimator draws concepts; ``affinity`` is that of the default graph."""
         assert self.estimator is not None
-        if any(getattr(self.estimator, name) != getattr(self.standard, name) for name in GRAPH_SETTINGS):
+        if self.own_graph:
             affinity = self.estimator._graph(R0, R1, None, None).affinity()
         found = [0.0]
         for direction in DIRECTIONS:
@@ -202,7 +213,8 @@ def difference_test(
     reference : two array-likes of n rows, optional
         A pair that sets the scale, for example one model under two seeds: is (R0, R1) more different than these?
     estimator : RDX, optional
-        It is run on the versions too, to know how strong its concepts get by chance (for `concept_stability`).
+        It is run on the versions too, to know how strong its concepts get by chance (for `concept_stability`). Where
+        it is fitted, on this pair, it is run only where that can matter to a concept that it found.
     paired : bool, optional
         Whether dimension j means the same in both, as in two edits of one network; default: see
         `rdxcli.methods.difference.resampling.same_features`. The verdict then says whether the model changed at all.
@@ -237,7 +249,9 @@ def difference_test(
 
     Null pairs are drawn until both numbers have been exceeded five times (no), until one lies 8 standard deviations
     above all of 50 or more (yes), or ``replicates`` times. Five of 99 already mean no, so the first rule changes no
-    answer; see docs/methods/significance.md for the second, and for what the nulls can and cannot tell.
+    answer; see docs/methods/significance.md for the second, and for what the nulls can and cannot tell. With a fitted
+    estimator more are drawn for the concepts that no null pair has matched yet, see
+    `rdxcli.methods.difference.verdict.ConceptNull`.
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=MINIMUM_ROWS)
     n = len(R0)
@@ -259,7 +273,7 @@ def difference_test(
         if len(pair[0]) != n:
             raise ValueError(f"Got {len(pair[0])} rows in the reference pair, expected {n}, the same images")
     k = max(1, min(neighbours, (n - 1) // 4))
-    measure = _Measure(None if estimator is None else _fresh(estimator), k, random_state, device)
+    measure = _Measure(estimator, k, random_state, device)
     notes = [f"the test uses {k} neighbours instead of {neighbours}: n = {n}"] if k < neighbours else []
     rng = generator(random_state, "significance", "rows")
     rows = np.sort(rng.permutation(n)[: min(n, MAX_SCORE_ROWS)])
@@ -278,7 +292,7 @@ def difference_test(
     agreement = shared(*lists) / k
     score, strength = float(1.0 - agreement.mean()), observed_strength(R0, R1)
     sampler = _Sampler(measure, (first, second), (score, strength), replicates, alpha, graph_rows, random_state)
-    versions = sampler.versions(noise, all_of_them=pair is not None)
+    versions, concepts = sampler.versions(noise, all_of_them=pair is not None)
     answers = [Answer(Question.READOUTS, Statistic(score, versions[0]), Statistic(strength, versions[1]), alpha)]
     if same_features(first, second) if paired is None else paired:
         runs = sampler.runs(rounding)
@@ -291,7 +305,7 @@ def difference_test(
     test = DifferenceTest(
         tuple(answers),
         (max(0.0, score - margin), min(1.0, score + margin)),
-        None if estimator is None else versions[2][:CONCEPT_DRAWS],
+        concepts,
         against,
         k,
         len(rows),
@@ -339,8 +353,8 @@ class _Sampler:
         # So few null values above the observed one would still be significant after all replicates.
         self.allowed = int(np.floor(alpha / 2.0 * (replicates + 1))) - 1
 
-    def versions(self, noise: float, all_of_them: bool) -> np.ndarray:
-        """Between two versions of one model: (3, m), the last row NaN without an estimator and past `CONCEPT_DRAWS`."""
+    def versions(self, noise: float, all_of_them: bool) -> tuple[np.ndarray, ConceptNull | None]:
+        """Between two versions of one model: scores and strengths (2, m), and of concepts with an estimator."""
         widths = tuple(R.shape[1] for R in self.pair)
         sources = [
             Versions(R, noise, generator(self.random_state, "significance", "basis", m))
@@ -350,50 +364,68 @@ class _Sampler:
         def draw(b: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             return sources[b % 2].draw(widths[0], rng), sources[b % 2].draw(widths[1], rng)
 
-        return self._draws("version", "versions of one model", draw, concepts=True, all_of_them=all_of_them)
+        concepts = None if self.measure.estimator is None else ConceptNull(self.measure.concepts)
+        return self._draws("version", "versions of one model", draw, concepts, all_of_them=all_of_them), concepts
 
     def runs(self, rounding: float) -> np.ndarray:
-        """Between two runs of one model: (3, m), the last row NaN."""
+        """Between two runs of one model: (2, m)."""
         sources = [Copies(R, rounding) for R in self.pair]
 
         def draw(b: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             return sources[b % 2].draw(rng), sources[b % 2].draw(rng)
 
-        return self._draws("run", "runs of one model", draw, concepts=False, all_of_them=False)
+        return self._draws("run", "runs of one model", draw, None, all_of_them=False)
 
     def _draws(
         self,
         stream: str,
         title: str,
         draw: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]],
+        concepts: ConceptNull | None,
         *,
-        concepts: bool,
         all_of_them: bool,
     ) -> np.ndarray:
         n, measure = len(self.pair[0]), self.measure
+        # Of the same graph the strongest group that there could be bounds every concept, so that most null pairs need
+        # no clustering to say that no concept of theirs is as strong as an observed one.
+        bounded = not measure.own_graph
+        most = self.replicates
+        if concepts is not None and bounded and self.graph_rows <= CHEAP_ROWS:
+            most = 2 * self.replicates + 1
 
-        def replicate(b: int) -> tuple[float, float, float]:
+        def replicate(b: int, scored: bool, limit: float) -> tuple[float, float, float]:
             rng = generator(self.random_state, "significance", stream, b)
             first, second = draw(b, rng)
-            score = measure.score(first, second, np.sort(rng.permutation(n)[:MAX_QUERIES]))
+            queries = np.sort(rng.permutation(n)[:MAX_QUERIES])
+            score = measure.score(first, second, queries) if scored else np.nan
             part = np.sort(rng.permutation(n)[: self.graph_rows])
             first, second = first[part], second[part]
             affinity = measure.affinity(first, second)
             strength = measure.strength(affinity, rng)
-            if measure.estimator is None or not concepts or b >= CONCEPT_DRAWS:
+            if concepts is None or (strength * SLACK < limit and b >= ConceptNull.KNOWN):
                 return score, strength, np.nan
             return score, strength, measure.strongest_concept(first, second, affinity)
 
         found: list[tuple[float, float, float]] = []
+        decided: int | None = None
         with track(title, self.replicates, "pairs") as advance:
-            while len(found) < self.replicates:
-                batch = range(len(found), min(self.replicates, len(found) + BATCH))
-                for values in map_in_threads(replicate, batch):
+            while len(found) < most:
+                limit = concepts.limit if concepts is not None and bounded else 0.0
+                scored = decided is None
+                batch = range(len(found), min(most, len(found) + BATCH))
+                if scored:
+                    batch = range(batch.start, min(batch.stop, self.replicates))
+                for values in map_in_threads(partial(replicate, scored=scored, limit=limit), batch):
                     found.append(values)
                     advance(1)
-                if not all_of_them and self._enough(np.array(found).T[:2]):
+                if concepts is not None:
+                    concepts.add([strongest for _, _, strongest in found[batch.start :]])
+                null = np.array(found).T[:2]
+                if scored and (len(found) >= self.replicates or (not all_of_them and self._enough(null))):
+                    decided = len(found)
+                if decided is not None and (concepts is None or concepts.clear):
                     break
-        return np.array(found).T
+        return np.array(found).T[:2, :decided]
 
     def _enough(self, null: np.ndarray) -> bool:
         if null.shape[1] < LEAST_DRAWS:

@@ -14,7 +14,7 @@ from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.sides import pair_sides
-from rdxcli.methods.difference.verdict import DifferenceTest, exceedance, strengths
+from rdxcli.methods.difference.verdict import DifferenceTest, strengths
 from rdxcli.methods.estimator import clone
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.threads import map_in_threads
@@ -94,7 +94,7 @@ def concept_stability(
                 advance(1)
     # A part of m of the n images varies less, or more, around all of them than these around all there could be.
     scale = np.sqrt(np.mean(sizes) / (n - np.mean(sizes))) if sizes and np.mean(sizes) < n else 1.0
-    null = None if test is None else test.concepts_null
+    null = None if test is None else test.concepts
     out: dict[str, dict[int, dict[str, Any]]] = {}
     for direction, result in estimator.directions_.items():
         found = strengths(result.affinities, result.sizes, n)
@@ -105,8 +105,8 @@ def concept_stability(
             margin = 1.96 * scale * float(np.std(drawn[direction][concept.label])) if values else None
             out[direction][concept.label] = {
                 "stability": float(np.mean(values)) if values else None,
-                "p_value": None if null is None else exceedance(strength, null),
-                "effect": None if null is None or null.std() == 0.0 else float((strength - null.mean()) / null.std()),
+                "p_value": None if null is None else null.p_value(strength),
+                "effect": None if null is None else null.effect(strength),
                 "strength": strength,
                 "interval": None if margin is None else (strength - margin, strength + margin),
             }

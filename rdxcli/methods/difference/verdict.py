@@ -281,6 +281,62 @@ class Detectable:
         return [{"dimensions": dimensions, "images": images} for dimensions, images in self.changes]
 
 
+class ConceptNull:
+    """How strong the strongest concept gets between two versions of one model, drawn as far as the concepts need it.
+
+    A concept's p-value is that of Besag and Clifford (1991): drawing stops for it when `ENOUGH` null values have
+    reached it, p = `ENOUGH` / draws; otherwise p = (1 + those that have) / (1 + draws). Values that can reach no
+    concept that is still drawn for need not be known.
+
+    Parameters
+    ----------
+    observed : float array or None
+        Strengths of the concepts, (mean affinity - 1) x share of the images; None where they are not known yet.
+
+    Attributes
+    ----------
+    values : list of float
+        The null; NaN where it is below every concept that was still drawn for.
+    """
+
+    ENOUGH = 5
+    KNOWN = 20
+    """So many of the first values are known in any case, for the effect."""
+
+    def __init__(self, observed: np.ndarray | None) -> None:
+        self.observed = observed
+        self.values: list[float] = []
+
+    def add(self, values: list[float]) -> None:
+        """Take the next null values, in the order of their draws."""
+        self.values += values
+
+    @property
+    def limit(self) -> float:
+        """The weakest concept that is still drawn for, infinity without any: values below it need not be known."""
+        if self.observed is None:
+            return 0.0
+        reached = (np.array(self.values)[:, None] >= self.observed).sum(axis=0)
+        return float(self.observed[reached < self.ENOUGH].min(initial=np.inf))
+
+    @property
+    def clear(self) -> bool:
+        """Whether no concept needs more."""
+        return self.observed is None or self.limit == np.inf
+
+    def p_value(self, strength: float) -> float:
+        """Probability that the strongest concept between two versions is at least as strong."""
+        reached = np.flatnonzero(np.array(self.values) >= strength)
+        if len(reached) >= self.ENOUGH:
+            return self.ENOUGH / float(reached[self.ENOUGH - 1] + 1)
+        return (1 + len(reached)) / (1 + len(self.values))
+
+    def effect(self, strength: float) -> float | None:
+        """How many standard deviations of the null the strength lies above its mean; None where it does not vary."""
+        known = np.array(self.values[: self.KNOWN])
+        return float((strength - known.mean()) / known.std()) if known.std() > 0.0 else None
+
+
 @dataclass(frozen=True)
 class DifferenceTest:
     """Outcome of `difference_test`.
@@ -292,9 +348,8 @@ class DifferenceTest:
         `Question.READOUTS`.
     score_interval : (float, float)
         95 % over images.
-    concepts_null : (replicates,) float64 or None
-        Strength of the strongest concept, (mean affinity - 1) x share of the images, that the estimator finds between
-        two versions; None when the test was made without an estimator.
+    concepts : ConceptNull or None
+        Of the strongest concept that the estimator finds between two versions; None without an estimator.
     reference : ReferenceTest or None
     neighbours, rows, graph_rows : int
         Neighbours per image, images used for the score and for the strength.
@@ -311,7 +366,7 @@ class DifferenceTest:
 
     answers: tuple[Answer, ...]
     score_interval: tuple[float, float]
-    concepts_null: np.ndarray | None
+    concepts: ConceptNull | None
     reference: ReferenceTest | None
     neighbours: int
     rows: int

@@ -18,7 +18,7 @@ from rdxcli.methods.difference.significance import (
     group_strength,
     neighbour_disagreement,
 )
-from rdxcli.methods.difference.verdict import MEASURES, Answer, Belonging, Question, Statistic
+from rdxcli.methods.difference.verdict import MEASURES, Answer, Belonging, ConceptNull, Question, Statistic
 
 REPLICATES = 39  # the fewest that reach 0.05 with two statistics
 
@@ -251,7 +251,7 @@ def test_planted_concepts_are_stable_and_significant_and_others_are_not():
     trust = concept_stability(rdx, *pair, test=test, bootstraps=10)
     assert set(trust) == {"01", "10"}
     planted, other = trust["01"][1], trust["10"][1]
-    assert planted["p_value"] == 1 / (REPLICATES + 1)
+    assert planted["p_value"] == 1 / (2 * REPLICATES + 2)  # few images: twice as many null pairs for concepts
     assert planted["stability"] > 0.9
     assert other["p_value"] > planted["p_value"]
     noise = np.random.default_rng(0).normal(size=(120, 16))
@@ -263,6 +263,32 @@ def test_planted_concepts_are_stable_and_significant_and_others_are_not():
         for one in concepts.values():
             assert one["p_value"] > 0.5
             assert 0.0 <= one["stability"] <= 1.0
+
+
+def test_null_pairs_without_clustering_change_no_p_value(monkeypatch):
+    """Where the strongest group that there could be is weaker than every concept, the concepts need not be drawn."""
+    pair = merged_pair(n=80)
+    rdx = RDX(2).fit(*pair)
+    tests = [difference_test(*pair, estimator=rdx, replicates=REPLICATES)]
+    monkeypatch.setattr("rdxcli.methods.difference.significance.SLACK", np.inf)
+    tests.append(difference_test(*pair, estimator=rdx, replicates=REPLICATES))
+    few, every = (test.concepts for test in tests)
+    assert np.isnan(few.values).any()
+    assert not np.isnan(every.values).any()
+    assert [few.p_value(one) for one in few.observed] == [every.p_value(one) for one in every.observed]
+
+
+def test_p_values_of_concepts_stop_where_they_are_clear():
+    null = ConceptNull(np.array([1.0, 4.0]))
+    null.add([2.0, 0.0, 3.0])
+    assert null.limit == 1.0
+    null.add([2.0, 0.5, 1.0, 1.5])
+    assert (null.limit, null.clear) == (4.0, False)  # five of seven reach the first
+    null.add([np.nan] * 3)
+    assert null.p_value(1.0) == 5 / 7
+    assert null.p_value(4.0) == 1 / 11
+    null.add([5.0] * 5)
+    assert null.clear
 
 
 def test_stability_follows_labels_and_mapped_representations():
