@@ -21,10 +21,12 @@ from rdxcli.concepts.sets import read_concept_set
 from rdxcli.concepts.vocabularies import list_of
 from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.datasets.arrays import check_values, load_representation
+from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
 from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
 from rdxcli.methods.surrogate.splice import unit
+from rdxcli.progress import log
 
 if TYPE_CHECKING:
     from rdxcli.models.vision_language import VisionLanguageModel
@@ -284,7 +286,11 @@ def caption_embeddings(
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(ids):
         rows.setdefault(sample, []).append(row)
-    blocks = [rows.get(sample, []) for sample in images]
+    held = list(rows)
+    places, note = find(images, held)
+    blocks = [rows[held[place]] if place >= 0 else [] for place in places]
+    if note:
+        log.info("%s", taken_as_one(note, "the images", file.path.name))
     if not any(blocks):
         raise InputError(
             f"none of the {n} images has a caption embedding in {file.path.name}",

@@ -16,6 +16,7 @@ from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, dataset_name, score, want
 from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.selection import Choice
+from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
@@ -192,12 +193,16 @@ def _rows(
                 f"{what} has {n} rows, {representation.name} has {representation.n}, and there are no ids to match them"
             )
         return None, []
-    where = {str(sample): row for row, sample in enumerate(ids)}
-    wanted = [str(sample) for sample in representation.sample_ids]
-    missing = [sample for sample in wanted if sample not in where]
-    if missing:
-        raise InputError(f"{what} lacks {len(missing)} of {len(wanted)} samples, for example `{missing[0]}`")
-    return np.array([where[sample] for sample in wanted]), []
+    wanted, known = list(map(str, representation.sample_ids)), list(map(str, ids))
+    places, note = find(wanted, known)
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
+        lacking, other = apart(wanted[missing[0]], known[0])
+        raise InputError(
+            f"{what} lacks {len(missing)} of {len(wanted)} samples, for example `{lacking}`",
+            f"its ids look like `{other}`",
+        )
+    return places, [taken_as_one(note, representation.name, what)] if note else []
 
 
 def _from_embeddings(options: ConceptOptions, representation: Representation) -> Concepts:

@@ -16,6 +16,7 @@ from rdxcli.concepts.encodings import details_of
 from rdxcli.concepts.image_text import image_embeddings, text_embeddings
 from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.datasets.arrays import load_representation
+from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.progress import log
 
@@ -81,8 +82,9 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
         )
     ids = list(encoded) if images.sample_ids is None else [str(sample) for sample in images.sample_ids]
     texts, offsets = caption_embeddings(options.text_embeddings, options.text_offsets, ids, images.n, "--text-offsets")
-    known = set(encoded)
-    keep = [i for i, sample in enumerate(ids) if sample in known and offsets[i] < offsets[i + 1]]
+    found, note = find(ids, encoded)
+    places = found.tolist()
+    keep = [i for i, place in enumerate(places) if place >= 0 and offsets[i] < offsets[i + 1]]
     if not keep:
         raise InputError(
             f"no image of {images.name} has both an encoding and a caption embedding",
@@ -90,12 +92,14 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
         )
     if len(keep) < len(ids):
         log.warning("%d of %d images have no encoding or no caption embedding", len(ids) - len(keep), len(ids))
-    keep.sort(key=ids.__getitem__)  # the order of the files has no influence
+    if note:
+        log.info("%s", taken_as_one(note, images.name, "the encodings"))
+    keep.sort(key=lambda i: encoded[places[i]])  # the order of the files has no influence
     texts, offsets = take_captions(texts, offsets, keep)
     origin = [options.image_embeddings, options.text_embeddings]
     return Teacher(
         array_dataset(slug(images.name)),
-        [ids[i] for i in keep],
+        [encoded[places[i]] for i in keep],
         np.array(images.values[keep]),
         texts,
         offsets,
@@ -119,8 +123,11 @@ def _from_model(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
     _, captions = load_captions(told, options.selection, options.outputs)
     teacher = load_vision_language(spec, options.device)
     images = image_embeddings(teacher, dataset, options.outputs)
-    known = set(encoded)
-    keep = [i for i, sample in enumerate(images.sample_ids) if sample in known and captions.get(sample)]
+    told_of = list(captions)
+    places = find(images.sample_ids, encoded)[0].tolist()
+    spoken, note = find(images.sample_ids, told_of)
+    said_of = spoken.tolist()
+    keep = [i for i in range(len(places)) if places[i] >= 0 and said_of[i] >= 0 and captions[told_of[said_of[i]]]]
     if not keep:
         raise InputError(
             f"no image of {dataset.name} has both an encoding and a caption",
@@ -128,10 +135,13 @@ def _from_model(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
         )
     if len(keep) < len(dataset):
         log.warning("%d of %d images have no encoding, caption or embedding", len(dataset) - len(keep), len(dataset))
-    keep.sort(key=images.sample_ids.__getitem__)
-    ids = [images.sample_ids[i] for i in keep]
-    texts = [text for sample in ids for text in captions[sample]]
-    offsets = np.cumsum([0, *(len(captions[sample]) for sample in ids)])
+    if note:
+        log.info("%s", taken_as_one(note, dataset.name, "the captions"))
+    keep.sort(key=lambda i: encoded[places[i]])
+    ids = [encoded[places[i]] for i in keep]
+    lists = [captions[told_of[said_of[i]]] for i in keep]
+    texts = [text for one in lists for text in one]
+    offsets = np.cumsum([0, *map(len, lists)])
     said = text_embeddings(teacher, texts, options.outputs, name=f"captions-{dataset.name}")
     origin = [images.folder.as_posix(), said.folder.as_posix()]
     classes = _classes(options.class_embeddings)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import scipy.io
 
 from rdxcli.datasets.seen import (
+    FILE,
     ID_NAMES,
     LABEL_NAMES,
     Seen,
@@ -213,8 +214,8 @@ def _chosen(file: ArrayFile, choice: Choice, concepts: bool) -> ArrayFile:
         file.path.name + (f":{file.key}" if file.key else ""),
         len(values) if values.ndim else 1,
         values.shape[1] if values.ndim > 1 else 1,
-        ids="the file" if file.sample_ids is not None else None,
-        labels="the file" if file.labels is not None else None,
+        ids=FILE if file.sample_ids is not None else None,
+        labels=FILE if file.labels is not None else None,
         notes=notes,
     )
     return ArrayFile(file.path, file.key, values, file.sample_ids, file.labels, file.columns, seen)

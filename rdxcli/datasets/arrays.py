@@ -18,6 +18,7 @@ from rdxcli.datasets.seen import ID_NAMES, LABEL_NAMES
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import (
     TABLES,
+    names_an_index,
     path_label_lines,
     pick_column,
     read_columns,
@@ -26,7 +27,7 @@ from rdxcli.datasets.tables import (
     require_file,
     table_kind,
 )
-from rdxcli.datasets.words import apart, composed, find
+from rdxcli.datasets.words import apart, composed, find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
@@ -270,15 +271,27 @@ def _labels(path: Path, ids: Sequence[str] | None, n: int, name: str, choice: Ch
     if ids is not None and id_column is not None and label_column is not None and id_column != label_column:
         known = columns[id_column]
         check_ids(known, len(known), path.name)
-        places, other_form = find(list(ids), known)
+        places, note = find(list(ids), known)
         missing = [sample for sample, place in zip(ids, places, strict=True) if place < 0]
         if missing:
             shown = apart(missing[0], *known[:1])[0]
             raise InputError(f"{path}: no label for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
-        if other_form:
-            log.info("%s: %d ids are written in another Unicode form than those of %s", path.name, other_form, name)
+        if note:
+            log.info("%s", taken_as_one(note, name, path.name))
         return [columns[label_column][place] for place in places]
     values = read_values(path, LABEL_NAMES, "labels", label_column if choice.labels in columns else None)
+    numbers = next((texts for column, texts in columns.items() if names_an_index(column)), [])
+    if numbers and all(map(str.isdecimal, numbers)):
+        # whose rows are these? Ids tell; without them another order is a guess
+        check_ids(numbers, len(numbers), path.name)
+        places, _ = find(list(ids or []), numbers)
+        if ids is not None and (places >= 0).all():
+            return [values[place] for place in places]
+        if sorted(numbers, key=int) != numbers:
+            raise InputError(
+                f"{path}: its rows are numbered {', '.join(numbers[:3])} ...: are they in the order of {name}?",
+                "leave the column of numbers out if they are; if not, sort the rows by it",
+            )
     if len(values) != n:
         raise InputError(f"{path}: got {len(values)} labels for the {n} rows of {name}")
     return values

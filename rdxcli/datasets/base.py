@@ -19,7 +19,7 @@ import numpy as np
 from rdxcli.datasets.addresses import Place, address, whole
 from rdxcli.datasets.images import ImageSource
 from rdxcli.datasets.tables import read_lines, require_file
-from rdxcli.datasets.words import composed, names_in
+from rdxcli.datasets.words import composed, find, names_in
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -138,10 +138,9 @@ class Dataset:
     def locate(self, ids: Sequence[str]) -> np.ndarray:
         """Index of each of ``ids`` in this data set, -1 where it has none; int64 of shape (len(ids),).
 
-        An id that is no sample id is compared with the paths without their ending, then with the bare file names; a
-        name that several samples share fits none of them. Unicode forms of one name are one.
+        Names are compared as `rdxcli.datasets.words.find` does, with and without folders and endings.
         """
-        return locate(ids, self.sample_ids)
+        return find(ids, self.sample_ids)[0]
 
     def take(self, indices: np.ndarray | Sequence[int], selection: Mapping[str, Any], suffix: str) -> Dataset:
         """The samples ``indices``, in that order, as a data set named ``<name><suffix>``."""
@@ -347,35 +346,6 @@ def draw(ids: Sequence[str], count: int, seed: int) -> np.ndarray:
     return np.sort(np.array(order[:count], dtype=np.int64))
 
 
-def locate(ids: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """Index in ``known`` of each of ``ids``, -1 where it has none; int64 of shape (len(ids),).
-
-    An id that is not known is compared with the known ones without their ending, then with their bare file names; a
-    name that several share fits none of them. Unicode forms of one name are one.
-    """
-    exact: dict[str, int] = {}
-    forms: dict[str, int] = {}
-    for i, sample in enumerate(known):
-        exact.setdefault(sample, i)
-        form = composed(sample)
-        forms[form] = -1 if form in forms else i
-    shorter: list[dict[str, int]] = []
-    for shorten in (_without_ending, _base_name, lambda s: _without_ending(_base_name(s))):
-        table: dict[str, int] = {}
-        for i, sample in enumerate(known):
-            short = composed(shorten(sample))
-            table[short] = -1 if short in table else i
-        shorter.append(table)
-    found = np.full(len(ids), -1, np.int64)
-    for row, sample in enumerate(ids):
-        for table in (exact, forms, *shorter):
-            name = sample if table is exact else composed(sample)
-            if table.get(name, -1) >= 0:
-                found[row] = table[name]
-                break
-    return found
-
-
 def natural_ids(count: int) -> list[str]:
     """Row numbers as ids, padded with zeros so that they sort: ``0000``, ``0001`` ..."""
     width = max(4, len(str(max(count - 1, 0))))
@@ -393,15 +363,6 @@ def folder_name(path: Path | str, prefix: str = "") -> str:
 
 def short_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:6]
-
-
-def _without_ending(sample: str) -> str:
-    stem, dot, ending = sample.rpartition(".")
-    return stem if dot and "/" not in ending else sample
-
-
-def _base_name(sample: str) -> str:
-    return sample.rpartition("/")[2]
 
 
 def _first_repeated(values: Sequence[str]) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rdxcli.datasets.base import locate
 from rdxcli.datasets.seen import ID_NAMES
 from rdxcli.datasets.tables import Table, numbers, pick_column, read_table, unknown_column
-from rdxcli.datasets.words import apart
+from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError
 
 FEW = 12  # whole numbers of at most so many values are codes of categories
@@ -63,13 +62,15 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
     places = np.arange(n)
     if ids is not None and column is not None:
         known = table.texts(column)
-        places = _places(known, list(map(str, ids)))
+        places, note = find(list(map(str, ids)), known)
         found = int((places >= 0).sum())
         if not found:
             first, second = apart(known[0], str(ids[0]))
             raise InputError(f"--metadata {path.name}: no sample is in it: ids look like `{first}` and `{second}`")
         if found < n:
             notes.append(f"{path.name} says nothing about {n - found} of {n} samples")
+        if note:
+            notes.append(taken_as_one(note, path.name, "the samples"))
     elif table.rows != n:
         lack = f"no column of ids ({', '.join(list(table.columns)[:8])})" if column is None else "ids, the samples none"
         raise InputError(
@@ -80,18 +81,6 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
         notes.append(f"{path.name}: no ids to match, its rows are taken to be in the order of the samples")
     columns = {name: _column(table, name, places) for name in table.columns if name != column and name.strip()}
     return Metadata(path.name, columns, notes)
-
-
-def _places(known: Sequence[str], ids: Sequence[str]) -> np.ndarray:
-    """Row of the table of each sample, -1 for none; of two rows of one id the first."""
-    forward = locate(ids, known)
-    backward = locate(known, ids)
-    if (backward >= 0).sum() <= (forward >= 0).sum():
-        return forward
-    places = np.full(len(ids), -1)
-    rows = np.flatnonzero(backward >= 0)[::-1]
-    places[backward[rows]] = rows
-    return places
 
 
 def _column(table: Table, name: str, places: np.ndarray) -> np.ndarray:

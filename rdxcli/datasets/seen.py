@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, numbers, pick_column, squashed, unknown_column
+from rdxcli.datasets.tables import Table, names_an_index, numbers, pick_column, squashed, unknown_column
 from rdxcli.errors import InputError
 
 ID_NAMES = (
@@ -31,10 +31,8 @@ LABEL_NAMES = (
     *("class_label", "class_idx", "category_id", "category_name", "label_name", "label_id", "label_idx", "y_true"),
     *("fine_label", "ground_truth", "gt", "gt_label", "true_label", "classname", "species", "coarse_label", "cls"),
 )
-_INDEX_NAMES = {
-    *("", "index", "idx", "rownames", "rowname", "rownumber", "rownum", "rowid", "row", "rows", "nr", "no", "#"),
-    *("level0", "unnamed0", "unnamed:0", "...1", "number", "position", "lineno", "order", "i", "frameidx"),
-}
+FILE = "the file"  # where ids and labels come from that are no column
+COUNTS, COUNTS_FROM_1 = "counts the rows", "counts the rows from 1"
 _EXTRA_NAMES = {
     *("split", "splits", "fold", "folds", "subset", "partition", "set", "istrain", "istest", "isval", "train", "test"),
     *("score", "scores", "confidence", "conf", "prob", "probability", "probabilities", "loss", "weight", "weights"),
@@ -79,17 +77,20 @@ class Seen:
     @property
     def remarkable(self) -> bool:
         """Whether something was decided that a reader should know."""
-        return bool(self.left_out or self.ids or self.labels or self.notes or self.features)
+        return bool(self.left_out or self.ids is not None or self.labels or self.notes or self.features)
 
     def line(self) -> str:
         """One line for people."""
-        count = len(self.features) or self.columns
+        # one list column holds all of them
+        count = self.columns if len(self.features) == 1 else len(self.features) or self.columns
         shown = f" ({_shown(self.features)})" if self.features else ""
         parts = [f"{self.rows} rows, {count} feature{'s' if count != 1 else ''}{shown}"]
         parts += [
-            f"{what} from {_quoted(column)}" for what, column in (("ids", self.ids), ("labels", self.labels)) if column
+            f"{what} from {_quoted(column)}"
+            for what, column in (("ids", self.ids), ("labels", self.labels))
+            if column is not None
         ]
-        if not self.ids:
+        if self.ids is None:
             parts.append("no ids")
         if self.left_out:
             out = [f"{_quoted(name)} ({why})" for name, why in list(self.left_out.items())[:6]]
@@ -102,7 +103,7 @@ class Seen:
         return {
             "rows": self.rows,
             "features": _shown(self.features) if self.features else self.columns,
-            "n_features": len(self.features) or self.columns,
+            "n_features": self.columns if len(self.features) == 1 else len(self.features) or self.columns,
             "ids": self.ids,
             "labels": self.labels,
             "left_out": dict(self.left_out),
@@ -190,11 +191,11 @@ def _decide(
         part = _part_of(name, bool(families), concepts)
         if name in member and part != "index" and not _counts(column):
             continue
-        if name in table.index:
-            left_out[name] = "the index of pandas"
+        if _counts(column) and len(parsed) > 1:
+            left_out[name] = COUNTS if column[0] == 0 else COUNTS_FROM_1
             roles[name] = "index"
-        elif _counts(column) and len(parsed) > 1:
-            left_out[name] = "counts the rows"
+        elif name in table.index:
+            left_out[name] = "the index of pandas"
             roles[name] = "index"
         elif part in ("index", "id") and whole[name]:
             left_out[name] = "numbers the rows" if part == "index" else "ids"
@@ -208,14 +209,7 @@ def _decide(
         raise _doubt(table, list(parsed), "their names say bookkeeping, and there are no others")
     if not accept:
         _check_doubts(table, parsed, whole, member, features, concepts)
-    chosen = _finish(table, features, {name: parsed[name] for name in features}, None, explicit, left_out)
-    if chosen.ids is None:
-        # an index that is not the order of the rows says which rows they are
-        index = [n for n, part in roles.items() if part == "index" and not _counts(parsed[n]) and _distinct(parsed[n])]
-        if len(index) == 1:
-            left_out = {name: why for name, why in chosen.left_out.items() if name != index[0]}
-            return Taken(chosen.features, chosen.values, None, index[0], chosen.labels, left_out)
-    return chosen
+    return _finish(table, features, {name: parsed[name] for name in features}, None, explicit, left_out)
 
 
 def _check_doubts(
@@ -257,6 +251,30 @@ def _check_doubts(
         raise _doubt(table, [n for n in features if member.get(n) in odd], "their names say bookkeeping")
 
 
+def _why(table: Table, name: str) -> str:
+    """Why a column that nobody asked for is no feature."""
+    index = name in table.index or _part_of(name, True, False) == "index"
+    column = _numbers(table, name) if index and not _is_list(table, name) else None
+    if column is not None and _counts(column):
+        return COUNTS if column[0] == 0 else COUNTS_FROM_1
+    return "the index of pandas" if name in table.index else _kind(table, name)
+
+
+def row_numbers(table: Table, name: str) -> np.ndarray | None:
+    """The numbers of an index that tells the rows apart and is not their order; None for every other column."""
+    if name not in table.index and _part_of(name, True, False) != "index":
+        return None
+    column = None if _is_list(table, name) else _numbers(table, name)
+    known = column is not None and _is_whole(column) and _distinct(column) and not _counts(column)
+    return column if known else None
+
+
+def counted_from(seen: Mapping[str, Any] | None) -> int | None:
+    """The first number of a column that counts the rows, by what `Seen.describe` tells; None without one."""
+    reasons = set((seen or {}).get("left_out", {}).values())
+    return 0 if COUNTS in reasons else 1 if COUNTS_FROM_1 in reasons else None
+
+
 def _doubt(table: Table, names: Sequence[str], why: str) -> InputError:
     asked = f"are the columns {_shown(names)} features" if len(names) > 1 else f"is the column `{names[0]}` a feature"
     return InputError(
@@ -294,9 +312,13 @@ def _finish(
     if labels is None:
         known = {name: None for name in free if name != ids and not _is_list(table, name)}
         labels = pick_column(known, LABEL_NAMES)
+    if ids is None:
+        # an index that is not the order of the rows says which rows they are
+        index = [name for name in free if name != labels and row_numbers(table, name) is not None]
+        ids = index[0] if len(index) == 1 else None
     for name in rest:
         if name not in (ids, labels):
-            left_out.setdefault(name, "the index of pandas" if name in table.index else _kind(table, name))
+            left_out.setdefault(name, _why(table, name))
     return Taken(features, values, lists, ids, labels, {n: w for n, w in left_out.items() if n not in (ids, labels)})
 
 
@@ -362,14 +384,7 @@ def _families(parsed: Mapping[str, Any]) -> dict[str, list[str]]:
 def _part_of(name: str, families: bool, concepts: bool) -> str | None:
     """What a column is by its name alone."""
     plain = squashed(name)
-    if re.fullmatch(r"(unnamed:?|__indexlevel|level)\d+_*", plain) or plain in _INDEX_NAMES - {
-        "i",
-        "no",
-        "order",
-        "number",
-    }:
-        return "index"
-    if plain in _INDEX_NAMES and not concepts:
+    if names_an_index(name) or (plain in {"i", "no", "order", "number"} and not concepts):
         return "index"
     if plain in {squashed(n) for n in ID_NAMES}:
         return "id"
@@ -440,7 +455,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f"`{name}`" if name else "the one without a name"
+    return name if name == FILE else f"`{name}`" if name else "the column without a name"
 
 
 def check_columns(values: np.ndarray, name: str, concepts: bool = False) -> None:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from rdxcli.datasets.addresses import address, local_copy
 from rdxcli.datasets.words import text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
+from rdxcli.progress import log
 
 Columns = dict[str, list[str]]
 
@@ -172,6 +173,18 @@ def squashed(name: str) -> str:
     return re.sub(r"[\s_.\-]+", "", name).lower()
 
 
+_INDEX_NAMES = {
+    *("", "index", "idx", "rownames", "rowname", "rownumber", "rownum", "rowid", "row", "rows", "nr", "#"),
+    *("unnamed:0", "...1", "position", "lineno", "frameidx"),
+}
+
+
+def names_an_index(name: str) -> bool:
+    """Whether a column is called as programs call the numbers of rows; pandas leaves the name out."""
+    plain = squashed(name)
+    return plain in _INDEX_NAMES or re.fullmatch(r"(unnamed:?|indexlevel|level)\d+", plain) is not None
+
+
 def read_values(path: Path | str, names: Sequence[str], what: str, column: str | None = None) -> list[str]:
     """A column of text values: labels, sample ids, names.
 
@@ -214,6 +227,10 @@ def read_values(path: Path | str, names: Sequence[str], what: str, column: str |
         (chosen,) = table.columns
         if kind in {".csv", ".tsv"} and not any("header" in note for note in table.notes):
             return [chosen, *table.texts(chosen)]
+    rest = [name for name in table.columns if not names_an_index(name) and name not in table.index]
+    if chosen is None and len(rest) == 1:
+        (chosen,) = rest
+        log.info("%s: %s from `%s`, the only column besides the numbers of the rows", file.name, what, chosen)
     if chosen is None:
         raise InputError(
             f"{file}: no column of {what}; columns are: {', '.join(table.columns)}", f"name it `{names[0]}`"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rdxcli.progress import log
+
+_ENDING = re.compile(r"(?<=[^/])\.[A-Za-z][A-Za-z0-9]{0,5}$")  # of a file; not the 5 of v1.5
 
 UNLABELLED = "(none)"
 """Label of a sample that has none while others have one."""
@@ -79,41 +82,96 @@ def apart(*values: str) -> list[str]:
     return [ascii(v)[1:-1] if p in alike else v for v, p in zip(values, printed, strict=True)]
 
 
-def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, int]:
-    """Where each of ``wanted`` is in ``known``.
+def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Where each of ``wanted`` is in ``known``: the one way in which rows are joined by their ids.
 
-    A name that is not there as it stands is looked for in its composed Unicode form (macOS stores file names
-    decomposed), where that is not ambiguous.
+    An id that is not there as it stands is looked for in its composed Unicode form (macOS stores file names decomposed;
+    Windows separates folders by a backslash), then with and without leading folders and the ending of a file:
+    ``/data/dog/1.jpg``, ``dog/1.jpg`` and ``dog/1`` are one where the one is a part of the other. An id that could be
+    several is none of them, and a row that has been found by its own name is not given away.
 
     Parameters
     ----------
     wanted, known : sequence of str
-        ``known`` without repetition.
+        Of an id that ``known`` repeats, the first row is meant.
 
     Returns
     -------
     places : ndarray of shape (len(wanted),), int64
         -1 where it is not.
-    composed : int
-        How many were found in another Unicode form.
+    note : str
+        How many were found by another form, as "3 ids differ in their folder"; empty when none was.
     """
-    exact = {name: place for place, name in enumerate(known)}
-    places = np.fromiter((exact.get(name, -1) for name in wanted), np.int64, len(wanted))
-    if (places >= 0).all() or (all(map(str.isascii, wanted)) and all(map(str.isascii, known))):
-        return places, 0
-    forms: dict[str, int] = {}
+    exact: dict[str, int] = {}
     for place, name in enumerate(known):
-        form = composed(name)
-        forms[form] = -1 if form in forms else place
-    taken = set(places[places >= 0].tolist())
-    count = 0
+        exact.setdefault(name, place)
+    places = np.fromiter((exact.get(name, -1) for name in wanted), np.int64, len(wanted))
+    if (places >= 0).all():
+        return places, ""
+    taken = {known[place] for place in places[places >= 0].tolist()}
+    whole, parts = _forms({name: place for name, place in exact.items() if name not in taken})
+    claims: dict[int, set[str]] = {}
+    found: dict[str, tuple[int, str]] = {}
+    for name in {wanted[row] for row in np.flatnonzero(places < 0).tolist()}:
+        spelled = _spelled(name)
+        place = whole.get(spelled, parts.get(spelled, -1))
+        if place < 0 and spelled not in whole and spelled not in parts:
+            place = next((whole[part] for part in _parts(spelled) if whole.get(part, -1) >= 0), -1)
+        if place >= 0:
+            claims.setdefault(place, set()).add(name)
+            found[name] = place, _difference(spelled, _spelled(known[place]))
+    counts: dict[str, int] = {}
     for row in np.flatnonzero(places < 0).tolist():
-        place = forms.get(composed(wanted[row]), -1)
-        if place >= 0 and place not in taken:
+        place, how = found.get(wanted[row], (-1, ""))
+        if place >= 0 and len(claims[place]) == 1:
             places[row] = place
-            taken.add(place)
-            count += 1
-    return places, count
+            counts[how] = counts.get(how, 0) + 1
+    said = [
+        f"{count} ids differ in their {how}" if count > 1 else f"1 id differs in its {how}"
+        for how, count in counts.items()
+    ]
+    return places, " and ".join(said)
+
+
+def taken_as_one(note: str, a: str, b: str) -> str:
+    """The sentence for a note of `find`."""
+    return f"{note} between {a} and {b}: taken as one"
+
+
+def _forms(known: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Places by the whole name and by each part of it, both as they are compared; -1 where several names are alike."""
+    whole: dict[str, int] = {}
+    parts: dict[str, int] = {}
+    for name, place in known.items():
+        spelled = _spelled(name)
+        whole[spelled] = -1 if spelled in whole else place
+        for part in _parts(spelled):
+            parts[part] = -1 if part in parts else place
+    return whole, parts
+
+
+def _spelled(name: str) -> str:
+    return composed(name).replace("\\", "/").removeprefix("./")
+
+
+def _parts(name: str) -> list[str]:
+    """A path without its ending, and both without one and more of its leading folders; the longest first."""
+    stem = _ENDING.sub("", name)
+    parts = [stem] if stem != name else []
+    while "/" in name:
+        name = name.partition("/")[2]
+        stem = stem.partition("/")[2]
+        parts += [name, stem] if stem != name else [name]
+    return [part for part in parts if part]
+
+
+def _difference(a: str, b: str) -> str:
+    """What tells two forms of one id apart."""
+    if a == b:
+        return "spelling"
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    folder, ending = not longer.startswith(shorter), not longer.endswith(shorter)
+    return " and ".join(word for word, differs in (("folder", folder), ("ending", ending)) if differs)
 
 
 def names_in(text: str, known: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rdxcli.datasets.base import draw, fitting, named_classes
-from rdxcli.datasets.words import apart, find, names_in
+from rdxcli.datasets.seen import counted_from
+from rdxcli.datasets.words import apart, find, names_in, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.records import Representation
 
@@ -69,10 +70,11 @@ def join(a: Representation, b: Representation) -> Joined:
         An id occurs twice on one side; no or one common sample; different numbers of rows and no ids.
     """
     notes: list[str] = []
+    a, b = _numbered(a, b), _numbered(b, a)
     if a.sample_ids is None or b.sample_ids is None:
         return _by_position(a, b, notes)
     ids_a, ids_b = _unique(a), _unique(b)
-    places, other_form = find(ids_a, ids_b)
+    places, note = find(ids_a, ids_b)
     rows_a = np.flatnonzero(places >= 0)
     rows_b = places[rows_a]
     missing_in_b = [ids_a[row] for row in np.flatnonzero(places < 0)]
@@ -84,10 +86,8 @@ def join(a: Representation, b: Representation) -> Joined:
             f"{a.name} and {b.name} have {len(rows_a)} samples in common: ids look like `{first}` and `{second}`",
             "give both sides the same ids with --sample-ids, or arrays without ids in the same order",
         )
-    if other_form:
-        notes.append(
-            f"{other_form} ids are written in another Unicode form in {a.name} than in {b.name}, and are taken as one"
-        )
+    if note:
+        notes.append(taken_as_one(note, a.name, b.name))
     for side, other, missing in ((a, b, missing_in_b), (b, a, missing_in_a)):
         if missing:
             shown = ", ".join(apart(*missing[:_EXAMPLES])) + (" ..." if len(missing) > _EXAMPLES else "")
@@ -99,6 +99,15 @@ def join(a: Representation, b: Representation) -> Joined:
             f"{a.name} was read on {a.dataset}, {b.name} on {b.dataset}: samples are matched by their ids alone"
         )
     return _joined(take(a, rows_a), take(b, rows_b), "id", missing_in_a, missing_in_b, notes)
+
+
+def _numbered(side: Representation, other: Representation) -> Representation:
+    """Ids for a table that counts its rows, where the ids of the other are such numbers in another order."""
+    first = counted_from(side.source.get("seen"))
+    if side.sample_ids is not None or other.sample_ids is None or first is None:
+        return side
+    own = np.arange(first, first + side.n).astype(str)
+    return replace(side, sample_ids=own) if set(map(str, other.sample_ids)) <= set(own.tolist()) else side
 
 
 def join_all(records: Sequence[Representation]) -> tuple[list[Representation], list[str]]:

@@ -19,7 +19,7 @@ from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.datasets.addresses import localised
 from rdxcli.datasets.arrays import check_values, is_array, load_concepts, load_representation
 from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
-from rdxcli.datasets.words import apart, find
+from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.download.store import content_folder
 from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
@@ -339,7 +339,7 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
     wanted = selection.open() if selection.narrows else whole
     ids = list(whole.sample_ids) if record.sample_ids is None else list(map(str, record.sample_ids))
     record = replace(record, sample_ids=np.array(ids))
-    places, other_form = find(ids, wanted.sample_ids)
+    places, note = find(ids, wanted.sample_ids)
     found = places.tolist()
     rows = np.flatnonzero(places >= 0)
     if len(rows) < 2:
@@ -348,8 +348,8 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
             f"{len(rows)} of the {record.n} samples of {record.name} are in {wanted.name}: ids look like "
             f"`{first}` and `{second}`"
         )
-    if other_form:
-        log.info("%s: %d ids are written in another Unicode form than in %s", record.name, other_form, wanted.name)
+    if note:
+        log.info("%s", taken_as_one(note, record.name, wanted.name))
     if selection.narrows:
         record, found = take(record, rows), [found[row] for row in rows]
     if record.labels is None and wanted.labels is not None and min(found) >= 0:

@@ -12,7 +12,9 @@ import numpy as np
 from rdxcli.artifacts import fingerprint_array
 from rdxcli.concepts.labels import full_class_list
 from rdxcli.datasets.arrayfiles import ID_NAMES, read_array
+from rdxcli.datasets.arrays import check_ids
 from rdxcli.datasets.tables import pick_column, read_columns, read_values
+from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.progress import log
@@ -173,11 +175,16 @@ def _by_id(path: Path, side: Representation, option: str) -> list[str] | None:
     ids, values = pick_column(columns, ID_NAMES), pick_column(columns, NAMES)
     if ids is None or values is None or ids == values or side.sample_ids is None:
         return None
-    place = dict(zip(map(str, columns[ids]), map(str, columns[values]), strict=True))
-    missing = [str(sample) for sample in side.sample_ids if str(sample) not in place]
-    if missing:
-        raise InputError(f"{option}: {path.name} lacks {len(missing)} ids of {side.name}, for example `{missing[0]}`")
-    return [place[str(sample)] for sample in side.sample_ids]
+    wanted, known = list(map(str, side.sample_ids)), list(map(str, columns[ids]))
+    check_ids(known, len(known), path.name)
+    places, note = find(wanted, known)
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
+        lacking = apart(wanted[missing[0]], *known[:1])[0]
+        raise InputError(f"{option}: {path.name} lacks {len(missing)} ids of {side.name}, for example `{lacking}`")
+    if note:
+        log.info("%s", taken_as_one(note, side.name, path.name))
+    return [str(columns[values][place]) for place in places]
 
 
 def _classes(scores: np.ndarray, side: Representation) -> list[str]:

@@ -19,6 +19,7 @@ from rdxcli.artifacts import Draft, resolve_artifact
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.concepts.encodings import details_of
 from rdxcli.concepts.surrogates import identities
+from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.attribution import describe, image_scores
 from rdxcli.methods.surrogate.encoding import Encodings
@@ -197,8 +198,11 @@ def _joined(options: ExplainOptions, wanted: str | None, given: Inputs, encoding
         if len(ids) != len(given.images):
             raise InputError(f"got {len(ids)} encodings for {len(given.images)} images without ids")
         given.ids = ids
-    known = set(ids)
-    rows = [i for i, sample in enumerate(given.ids) if sample in known]
+    places, note = find(given.ids, ids)
+    given.ids = [ids[place] if place >= 0 else sample for sample, place in zip(given.ids, places, strict=True)]
+    rows = np.flatnonzero(places >= 0).tolist()
+    if note:
+        given.notes.append(taken_as_one(note, given.name, "the encodings"))
     if not rows:
         raise InputError(
             f"none of the {len(ids)} encoded images has an embedding in {given.name}",

@@ -15,8 +15,9 @@ from rdxcli.concepts.gather import gather, read_splits, split_of
 from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import open_scorer, wanted, with_downloads
 from rdxcli.concepts.word_options import CaptionOptions
-from rdxcli.datasets.base import Dataset, locate, short_digest
+from rdxcli.datasets.base import Dataset, short_digest
 from rdxcli.datasets.views import Box, View, views_of
+from rdxcli.datasets.words import find
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.descriptions import UnitDescriptions, shared_phrases
 from rdxcli.models.registry import resolve
@@ -157,7 +158,7 @@ class DescribeAnalysis(UnitAnalysis):
             _, found = load_captions(self.options.files[FILE], self.options.selection, self.options.outputs)
             keys = list(found)
             rows = sorted({int(row) for own in shown for row in own})
-            near = locate([ids[row] for row in rows], keys)
+            near = find([ids[row] for row in rows], keys)[0]
             of_row = {row: list(found[keys[k]]) if k >= 0 else [] for row, k in zip(rows, near, strict=True)}
             missing = sum(not texts for texts in of_row.values())
             notes = [f"{missing} of {len(rows)} images have no caption"] if missing else []

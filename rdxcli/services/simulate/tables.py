@@ -12,6 +12,7 @@ import numpy as np
 from rdxcli.artifacts import Artifact, find_artifacts, fingerprint_json, resolve_artifact
 from rdxcli.artifacts.layout import model_slug, slug
 from rdxcli.artifacts.manifest import MANIFEST
+from rdxcli.datasets.words import find
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.simulation import find_concepts
@@ -67,8 +68,7 @@ class Explained:
             parts = {name: archive[name] for name in archive.files}
         if "sample_ids" not in parts or source.sample_ids is None:
             return Split(parts["train"], parts["val"], parts["test"])
-        place = {str(sample): row for row, sample in enumerate(source.sample_ids)}
-        theirs = np.array([place.get(str(sample), -1) for sample in parts["sample_ids"]])
+        theirs, _ = find(list(map(str, parts["sample_ids"])), list(map(str, source.sample_ids)))
         moved = (theirs[parts[name]] for name in ("train", "val", "test"))
         return Split(*(np.sort(rows[rows >= 0]) for rows in moved))
 

@@ -237,7 +237,8 @@ class TestFiles:
             dataset = open_dataset(f"folder:{tmp_path / form}")
             assert dataset.class_names == ["café"]
             assert len(dataset.select(classes=unicodedata.normalize("NFD", "café"))) == 1
-            assert dataset.locate(["café/é.png", unicodedata.normalize("NFD", "é.png"), "é"]).tolist() == [0, 0, 0]
+            for name in ("café/é.png", unicodedata.normalize("NFD", "é.png"), "é"):
+                assert dataset.locate([name]).tolist() == [0]
 
 
 class TestLists:

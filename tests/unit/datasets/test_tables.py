@@ -249,14 +249,36 @@ class TestText:
 
     def test_forms_of_one_name(self) -> None:
         composed, decomposed = "café.png", unicodedata.normalize("NFD", "café.png")
-        places, other = find([decomposed, "x", composed], [composed, "x"])
-        assert (places.tolist(), other) == ([-1, 1, 0], 0)
-        places, other = find([decomposed, "x"], ["x", composed])
-        assert (places.tolist(), other) == ([1, 0], 1)
+        places, note = find([decomposed, "x", composed], [composed, "x"])
+        assert (places.tolist(), note) == ([-1, 1, 0], "")
+        places, note = find([decomposed, "x"], ["x", composed])
+        assert (places.tolist(), note) == ([1, 0], "1 id differs in its spelling")
         assert apart(composed, decomposed) == ["caf\\xe9.png", "cafe\\u0301.png"]
         assert apart("a", "b") == ["a", "b"]
         assert apart("a", "a ") == ["a", "a "]
         assert escaped("caf\udce9.png") == "caf\\xe9.png"
+
+    @pytest.mark.parametrize(
+        ("wanted", "known", "places", "how"),
+        [
+            (["a/1.jpg", "a/2.jpg"], ["/data/a/2.jpg", "/data/a/1.jpg"], [1, 0], "folder"),
+            (["/data/a/2.jpg", "/data/a/1.jpg"], ["a/1.jpg", "a/2.jpg"], [1, 0], "folder"),
+            (["1", "2"], ["2.png", "1.jpg"], [1, 0], "ending"),
+            (["a/1", "a/2"], ["x/a/2.png", "x/a/1.png"], [1, 0], "folder and ending"),
+            ([r"a\1.jpg", "./a/2.jpg"], ["a/2.jpg", "a/1.jpg"], [1, 0], "spelling"),
+            (["b/1.jpg", "c/2.jpg"], ["a/1.jpg", "a/2.jpg"], [-1, -1], ""),  # other images of the same names
+            (["1.jpg"], ["a/1.jpg", "b/1.jpg"], [-1], ""),
+            (["a/1.jpg", "b/1.jpg"], ["1.jpg"], [-1, -1], ""),
+            (["1.png", "1.jpg"], ["1", "1.jpg"], [0, 1], "ending"),  # a row found by its own name is not given away
+            (["v1", "v2"], ["v1.5", "v2.5"], [-1, -1], ""),
+            (["1.jpg", "1.jpg"], ["a/1.jpg"], [0, 0], "folder"),
+        ],
+    )
+    def test_folders_and_endings(self, wanted: list[str], known: list[str], places: list[int], how: str) -> None:
+        found, note = find(wanted, known)
+        assert found.tolist() == places
+        assert note.endswith(how)
+        assert bool(note) == bool(how)
 
     def test_lists_of_names(self) -> None:
         known = ["cat, domestic", "dog", "cat", "café"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.images import ArrayImages
 from rdxcli.errors import InputError, UnknownNameError, UsageError
@@ -123,3 +126,42 @@ def test_classes_of_arrays_go_by_name_or_place() -> None:
         select_rows(record, classes=["#3"])
     with pytest.raises(UsageError, match="unknown class of r"):
         select_rows(record, classes=["12"])
+
+
+@pytest.mark.parametrize("writer", ["csv", "parquet"])
+def test_the_index_of_a_shuffled_frame_says_which_row_is_which(tmp_path: Path, writer: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame(rng.normal(size=(30, 3)), columns=["f0", "f1", "f2"])
+    order = rng.permutation(30)[:25]
+    files = {"whole": frame, "part": frame.iloc[order]}
+    for name, table in files.items():
+        getattr(table, f"to_{writer}")(tmp_path / f"{name}.{writer}")
+    frame.to_csv(tmp_path / "whole.csv")
+    part = load_representation(str(tmp_path / f"part.{writer}"))
+    whole = load_representation(str(tmp_path / "whole.csv"))
+    for a, b in ((whole, part), (part, whole)):
+        joined = join(a, b)
+        assert joined.by == "id"
+        assert joined.a.n == 25
+        np.testing.assert_allclose(joined.a.values, joined.b.values)
+
+
+def test_numbered_labels_are_joined_by_their_numbers_or_refused(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    values, classes, order = rng.normal(size=(12, 3)), np.arange(12) % 3, rng.permutation(12)
+    np.save(tmp_path / "a.npy", values)
+    for name, rows in (("straight", np.arange(12)), ("shuffled", order)):
+        pandas.Series(classes).iloc[rows].to_csv(tmp_path / f"{name}.csv")  # columns: nothing, and 0
+        pandas.DataFrame({"label": classes}).iloc[rows].to_csv(tmp_path / f"{name}-named.csv")
+    for kind in ("", "-named"):
+        record = load_representation(str(tmp_path / "a.npy"), labels=tmp_path / f"straight{kind}.csv")
+        assert record.labels is not None
+        assert record.labels.tolist() == [str(label) for label in classes]
+        with pytest.raises(InputError, match="its rows are numbered"):
+            load_representation(str(tmp_path / "a.npy"), labels=tmp_path / f"shuffled{kind}.csv")
+        pandas.DataFrame(values, columns=["f0", "f1", "f2"]).iloc[order].to_csv(tmp_path / "moved.csv")
+        record = load_representation(str(tmp_path / "moved.csv"), labels=tmp_path / f"straight{kind}.csv")
+        assert record.labels is not None
+        assert record.labels.tolist() == [str(classes[row]) for row in order]
