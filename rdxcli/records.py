@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,6 +147,20 @@ class Result:
                 **self.content(),
             }
         )
+
+
+class Verdict(StrEnum):
+    """What the test of a comparison says."""
+
+    FOUND = "difference found"
+    NONE = "no difference found"
+    UNDECIDED = "undecided"
+    NOT_TESTED = "not tested"
+
+    @classmethod
+    def of(cls, words: str | None) -> Verdict:
+        """The verdict of a document; every word that is none of them means that nothing was tested."""
+        return cls(words) if words in list(cls) else cls.NOT_TESTED
 
 
 @dataclass(frozen=True)

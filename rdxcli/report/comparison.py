@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from rdxcli.records import Verdict
 from rdxcli.report.html import script_json
 from rdxcli.report.properties import clear, property_lines, said
 from rdxcli.report.summary import (
@@ -25,7 +26,6 @@ from rdxcli.report.summary import (
     Section,
     Summary,
     Table,
-    Verdict,
     one_of,
 )
 from rdxcli.report.text import clean
@@ -301,7 +301,7 @@ _CAUTION = {
     Verdict.FOUND: "",
     Verdict.NONE: "No difference was found, so these groups describe noise.",
     Verdict.UNDECIDED: "No difference was found, so these groups describe noise.",
-    Verdict.UNTESTED: "Nothing was tested: groups like these are also found where two models do not differ.",
+    Verdict.NOT_TESTED: "Nothing was tested: groups like these are also found where two models do not differ.",
 }
 
 

@@ -8,30 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
 
+from rdxcli.records import Verdict
 from rdxcli.report.text import LONGEST, clean
 
 PRINTED = 40
 """Rows of a table in the terminal."""
-
-
-class Verdict(StrEnum):
-    """What a test says."""
-
-    FOUND = "difference found"
-    NONE = "no difference found"
-    UNDECIDED = "undecided"
-    UNTESTED = "not tested"
-
-    @classmethod
-    def of(cls, words: str | None) -> Verdict:
-        """The verdict of a document; every word that is none of them means that nothing was tested."""
-        return cls(words) if words in list(cls) else cls.UNTESTED
 
 
 @dataclass(frozen=True)

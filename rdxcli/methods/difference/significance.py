@@ -44,7 +44,6 @@ from rdxcli.methods.difference.verdict import (
     Answer,
     ConceptNull,
     DifferenceTest,
-    Outcome,
     Question,
     ReferenceTest,
     Statistic,
@@ -58,6 +57,7 @@ from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
+from rdxcli.records import Verdict
 
 __all__ = [
     "DifferenceTest",
@@ -314,10 +314,10 @@ def difference_test(
         scale=scale(first, k, queries, random_state, measure.device),
         notes=notes,
     )
-    if test.outcome is Outcome.FOUND:
+    if test.outcome is Verdict.FOUND:
         changed = kind_of_change(first, second, k, queries, measure.device)
         return replace(test, kind=changed)
-    if test.outcome is Outcome.NONE:
+    if test.outcome is Verdict.NONE:
         planted = detectable(first, second, k, queries, test.score, alpha, random_state, measure.device)
         return replace(test, detectable=planted)
     return test

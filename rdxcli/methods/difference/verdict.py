@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-
-class Outcome(StrEnum):
-    """The verdict on a pair of models."""
-
-    FOUND = "difference found"
-    NONE = "no difference found"
-    UNDECIDED = "undecided"
-    NOT_TESTED = "not tested"
+from rdxcli.records import Verdict
 
 
 class Question(StrEnum):
@@ -403,11 +396,11 @@ class DifferenceTest:
         return self.deciding.alpha
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Verdict:
         """Found, none, or undecided: where the rows may not belong together, nothing can be said of the models."""
         if self.doubtful:
-            return Outcome.UNDECIDED
-        return Outcome.FOUND if self.deciding.yes else Outcome.NONE
+            return Verdict.UNDECIDED
+        return Verdict.FOUND if self.deciding.yes else Verdict.NONE
 
     @property
     def doubtful(self) -> bool:
@@ -417,7 +410,7 @@ class DifferenceTest:
     @property
     def different(self) -> bool:
         """Whether the verdict is "difference found"."""
-        return self.outcome is Outcome.FOUND
+        return self.outcome is Verdict.FOUND
 
     @property
     def verdict(self) -> str:

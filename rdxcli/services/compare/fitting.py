@@ -9,10 +9,11 @@ from rdxcli.errors import UsageError, did_you_mean
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.selection import choose_k
 from rdxcli.methods.difference.significance import difference_test
-from rdxcli.methods.difference.verdict import DifferenceTest, Outcome
+from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.methods.registry import get, names
 from rdxcli.parameters import declared
 from rdxcli.progress import time_limit, track
+from rdxcli.records import Verdict
 from rdxcli.representations.joining import Joined
 from rdxcli.services.base import estimator_parameters
 from rdxcli.services.compare.guidance import Supervision
@@ -117,7 +118,7 @@ def difference_of(
 ) -> tuple[DifferenceTest | None, dict[str, Any]]:
     """The test and the ``difference`` entry of the document; methods other than RDX are tested with RDX's defaults."""
     if not options.test:
-        return None, {"score": None, "verdict": str(Outcome.NOT_TESTED)}
+        return None, {"score": None, "verdict": str(Verdict.NOT_TESTED)}
     pair = (reference.a.values, reference.b.values) if reference else None
     test = difference_test(
         joined.a.values,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdxcli.errors import UsageError, near_matches
-from rdxcli.methods.difference.verdict import Outcome
+from rdxcli.records import Verdict
 
 VERDICT, REFERENCE = "verdict", "reference"
 PREDICTED = ("flips", "negative-flips")
@@ -96,8 +96,8 @@ class Gate:
         """
         difference = document["difference"]
         if self.name == VERDICT:
-            verdict = Outcome(difference["verdict"])
-            return None if verdict is Outcome.NONE else f"the verdict is: {verdict} ({difference.get('question')})"
+            verdict = Verdict(difference["verdict"])
+            return None if verdict is Verdict.NONE else f"the verdict is: {verdict} ({difference.get('question')})"
         if self.name == REFERENCE:
             pair = difference["reference"]
             return f"the pair is {pair['verdict']} (p = {pair['p_value']:.3g})" if pair["exceeded"] else None

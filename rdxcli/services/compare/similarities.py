@@ -26,10 +26,9 @@ from rdxcli.methods.difference.matrices import (
 )
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.significance import concept_stability, difference_test
-from rdxcli.methods.difference.verdict import Outcome
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.progress import human_bytes, log, track
-from rdxcli.records import ComparedPair, Representation, Similarities
+from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
 from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
 from rdxcli.representations.several import plan_layers, resolve_layers
@@ -360,7 +359,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
             )
         joined = Joined(replace(a, labels=self.first.labels, sample_ids=self.first.sample_ids), b, "id", [], [], [])
         concepts, labels = concepts_of(estimator, joined, stability)
-        difference = {"score": None, "verdict": str(Outcome.NOT_TESTED)} if test is None else test.to_dict()
+        difference = {"score": None, "verdict": str(Verdict.NOT_TESTED)} if test is None else test.to_dict()
         return ComparedPair(row, column, why, difference, concepts, list(estimator.notes_)), labels
 
     def _followed(self, pairs: Sequence[ComparedPair], arrays: Mapping[str, np.ndarray]) -> list[Any]:
@@ -375,7 +374,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
             )
             for place, pair in enumerate(pairs)
             for concept in pair.concepts
-            if concept.p_value is None or (concept.p_value <= ALPHA and pair.difference["verdict"] == Outcome.FOUND)
+            if concept.p_value is None or (concept.p_value <= ALPHA and pair.difference["verdict"] == Verdict.FOUND)
         ]
         return follow([record.values for record in self.rows], groups)
 

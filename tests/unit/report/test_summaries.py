@@ -21,13 +21,14 @@ from helpers import made_up_comparison
 from report_documents import MAKERS
 
 from rdxcli.cli.console import Sink
+from rdxcli.records import Verdict
 from rdxcli.report import exports
 from rdxcli.report.figures import figure
 from rdxcli.report.kinds import BUILDERS, summarize
 from rdxcli.report.markdown import markdown, plain, text
 from rdxcli.report.page import page
 from rdxcli.report.several import several
-from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, Verdict, written
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, written
 from rdxcli.report.text import clean
 
 
