@@ -47,8 +47,8 @@ def compare(
     each other one.
     """
     from rdxcli.report.markdown import markdown
+    from rdxcli.report.trackers import tracker
     from rdxcli.services.compare import compare as service
-    from rdxcli.services.tracking import tracker
 
     if form not in (None, "md"):
         raise UsageError(f"unknown format `{form}`", "choose md, or use `rdx visualize` for the others")
@@ -60,7 +60,7 @@ def compare(
     session.show(outcome, markdown(outcome.summary) if form == "md" else None)
     if junit is not None:
         junit.write_text(service.as_junit(outcome, options), "utf-8")
-    log_to(outcome.artifact, outcome.document)
+    log_to(outcome.artifact.path, outcome.document)
     service.check_gates(outcome, options)
     if outcome.document["samples"].get("failed"):
         session.exit(SAMPLES_FAILED)

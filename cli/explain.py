@@ -18,8 +18,8 @@ from .options import LogOption, Session, command
 )
 def explain(session: Session, options: ExplainOptions, log: LogOption = None) -> None:
     """Say what a unit, a direction, a region or an embedding responds to, and how far that can be trusted."""
+    from rdxcli.report.trackers import tracker
     from rdxcli.services.explain import dispatch as service
-    from rdxcli.services.tracking import tracker
 
     log_to = tracker(log)
     if session.dry_run:
@@ -27,4 +27,4 @@ def explain(session: Session, options: ExplainOptions, log: LogOption = None) ->
         return
     outcome = service.explain(options)
     session.show(outcome)
-    log_to(outcome.artifact, outcome.document)
+    log_to(outcome.artifact.path, outcome.document)

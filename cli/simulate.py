@@ -16,8 +16,8 @@ from .options import LogOption, Session, command
 )
 def simulate(session: Session, options: SimulateOptions, log: LogOption = None) -> None:
     """Score explanations of units by how well they predict the units' activations on held-out images."""
+    from rdxcli.report.trackers import tracker
     from rdxcli.services.simulate import simulate as service
-    from rdxcli.services.tracking import tracker
 
     log_to = tracker(log)
     if session.dry_run:
@@ -26,4 +26,4 @@ def simulate(session: Session, options: SimulateOptions, log: LogOption = None) 
     outcome = service.run(options)
     session.sink.summary(outcome)
     session.sink.result(str(outcome.artifact.path), outcome.document)
-    log_to(outcome.artifact, outcome.document)
+    log_to(outcome.artifact.path, outcome.document)

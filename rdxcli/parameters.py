@@ -244,3 +244,46 @@ def _entries(docstring: str) -> dict[str, str]:
             for name in names:
                 found[name] = f"{found[name]} {line.strip()}".strip()
     return found
+
+
+def result_parameters(estimator: Any) -> dict[str, Any]:
+    """The hyper-parameters of an estimator that change its result: all but where it runs."""
+    return {name: value for name, value in estimator.get_params().items() if name != "device"}
+
+
+def estimator_parameters(
+    method: str,
+    kind: Callable[..., Any],
+    given: Mapping[str, Any],
+    own: Mapping[str, Parameter] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hyper-parameters for the estimator and for the analysis, checked by their declarations.
+
+    Parameters
+    ----------
+    method : str
+    kind : class
+        The estimator, whose constructor declares its parameters.
+    given : mapping
+        As people wrote them.
+    own : mapping of str to Parameter, optional
+        Those of the analysis.
+    fixed : mapping, optional
+        Defaults of the registered method that differ from the estimator's.
+
+    Returns
+    -------
+    estimator : dict
+        Only what was given or is fixed.
+    analysis : dict
+        Complete with defaults.
+
+    Raises
+    ------
+    UsageError
+    """
+    theirs, mine = declared(kind), dict(own or {})
+    values = checked(method, {**theirs, **mine}, given)
+    estimator = {**(fixed or {}), **{name: value for name, value in values.items() if name not in mine}}
+    return estimator, {name: values.get(name, parameter.default) for name, parameter in mine.items()}

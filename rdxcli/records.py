@@ -7,7 +7,7 @@ and what ``--json`` prints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,19 @@ class Representation:
     def d(self) -> int:
         """Number of dimensions, channels or units."""
         return int(self.values.shape[1])
+
+    def ids(self) -> list[str]:
+        """Ids of all samples; empty when they have none."""
+        return [] if self.sample_ids is None else [str(sample) for sample in self.sample_ids]
+
+    def names_of(self, rows: Iterable[int]) -> list[str]:
+        """Ids of some samples, or their row numbers."""
+        ids = self.sample_ids
+        return [str(row) if ids is None else str(ids[row]) for row in rows]
+
+    def labels_of(self, rows: Iterable[int]) -> list[str] | None:
+        """Labels of some samples, if there are any."""
+        return None if self.labels is None else [str(self.labels[row]) for row in rows]
 
     def describe(self) -> dict[str, Any]:
         """``{name, layer, n, d}`` for a result document."""

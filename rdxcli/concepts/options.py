@@ -1,29 +1,26 @@
-"""Where concepts come from: the options that every gate of this room reads."""
+"""Where concepts, and names for groups, come from: the options that the gates of this room read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import UsageError, did_you_mean
-from rdxcli.options import WithShortcuts, option, parameters_option
+from rdxcli.options import option
+from rdxcli.representations.options import INPUTS, LayerOptions
 
-INPUTS = "Inputs of single methods"
+NAMES = "Names for concepts"
+FILES = ("image_embeddings", "text_embeddings")
+"""Of `NamingOptions`, in place of a model."""
 
 
 @dataclass(frozen=True)
-class ConceptOptions(WithShortcuts):
-    """Where concepts come from.
+class ConceptOptions(LayerOptions):
+    """Where concepts come from, for the layer that is read; the model's data set names the default concept set.
 
     Parameters
     ----------
-    method : str
-        Name in the registry of methods, family ``explain``.
-    model : str, optional
-        Model whose units are explained; its default data set names the default concept set.
     concepts : str, optional
         File of an (n, c) concept matrix.
     concept_names : Path, optional
@@ -36,18 +33,8 @@ class ConceptOptions(WithShortcuts):
         ``.npz`` with ``train``, ``val``, ``test`` row numbers.
     files : mapping
         Further inputs by name (``superclasses``, ``masks`` ...).
-    selection : SelectionOptions
-        Which samples.
-    arrays : ArrayOptions
-        What belongs to the rows of arrays.
-    parameters : mapping
-        Hyper-parameters of the method.
     """
 
-    method: str = option("See `rdx list methods`.", default="", complete="methods:explain")
-    model: str | None = option("Model.", complete="models")
-    selection: SelectionOptions = field(default_factory=SelectionOptions)
-    arrays: ArrayOptions = field(default_factory=ArrayOptions)
     concepts: str | None = option("File of an (n, concepts) matrix.", panel=INPUTS)
     concept_names: Path | None = option("Its column names, one a line.", panel=INPUTS)
     concept_set: str | None = option("Concept words: a text file or a published set.", panel=INPUTS)
@@ -60,10 +47,6 @@ class ConceptOptions(WithShortcuts):
         read="pairs",
         panel=INPUTS,
     )
-    parameters: Mapping[str, Any] = parameters_option()
-    outputs: Path = Path("outputs")
-    seed: int = 0
-    device: str = "auto"
 
 
 def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> None:
@@ -78,3 +61,86 @@ def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> 
             reads = f"it reads {', '.join(known)}" if known else "it reads none"
             hint = did_you_mean(name, known, reads)
             raise UsageError(f"--file {name}=...: `{method}` reads no such file", hint)
+
+
+@dataclass(frozen=True)
+class NamingOptions:
+    """Where names come from.
+
+    Parameters
+    ----------
+    model : str, optional
+        Vision-language model.
+    concept_set : str, optional
+        Text file or published set; the published set of the data set when not given.
+    captions : str, optional
+        File or artifact; the captions of the data set when not given.
+    describe : str, optional
+        Captioner that proposes sentences for each group, see `rdxcli.concepts.describing`.
+    base_url : str, optional
+        Of a server that captions.
+    files : mapping of str to str
+        ``image_embeddings`` and ``text_embeddings``, instead of a model.
+    """
+
+    model: str | None = option(
+        "Vision-language model that finds the words which fit a concept's images more than the rest.",
+        "--name-concepts",
+        panel=NAMES,
+    )
+    concept_set: str | None = option(
+        "Words to choose from: a text file or a published set (default: the data set's).", panel=NAMES
+    )
+    captions: str | None = option(
+        "Captions to choose from: a file or an artifact (default: the data set's, when it has any).", panel=NAMES
+    )
+    describe: str | None = option(
+        "Captioner of `rdx caption` (also openai:NAME) that proposes sentences for each group; --name-concepts MODEL "
+        "tests them on held-out images, and those that hold are shown.",
+        panel=NAMES,
+    )
+    base_url: str | None = option("Address of the server of --describe openai:NAME.", panel=NAMES)
+    files: Mapping[str, str] = option(
+        "image_embeddings=PATH and text_embeddings=PATH instead of a model; both are needed.",
+        "--file",
+        factory=dict,
+        read="pairs",
+        panel=NAMES,
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether names are asked for.
+
+        Raises
+        ------
+        UsageError
+            Options that contradict each other or mean nothing.
+        """
+        if self.describe is not None and self.model is None:
+            raise UsageError(
+                "--describe: which model shall test the sentences?", "give --name-concepts MODEL, a CLIP or SigLIP"
+            )
+        if self.base_url is not None and self.describe is None:
+            raise UsageError("--base-url is of a server that describes", "give --describe openai:NAME")
+        unknown = sorted(set(self.files) - set(FILES))
+        if unknown:
+            raise UsageError(f"unknown --file {unknown[0]}", f"`rdx compare` reads {' and '.join(FILES)}")
+        if self.files and self.model is not None:
+            raise UsageError("--name-concepts has nothing to do: embeddings are given", "leave one of them out")
+        if self.files and self.captions is not None:
+            raise UsageError("--captions needs a model that embeds them", "--name-concepts MODEL instead of --file")
+        if self.files:
+            for name in FILES:
+                if name not in self.files:
+                    raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
+            if self.concept_set is None:
+                raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
+            return True
+        if self.model is None and (self.concept_set or self.captions):
+            raise UsageError(
+                f"{'--concept-set' if self.concept_set else '--captions'} needs something that compares words with "
+                "images",
+                "give --name-concepts MODEL, or --file image_embeddings=FILE --file text_embeddings=FILE",
+            )
+        return self.model is not None

@@ -1,15 +1,61 @@
-"""What to extract and how, as the command line, configurations and Python say it. Importing this is cheap."""
+"""What to read of a model or array, as the command line, configurations and Python say it. Importing this is cheap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rdxcli.datasets.selection import SelectionOptions
-from rdxcli.options import REQUIRED, option
+from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
+from rdxcli.options import REQUIRED, WithShortcuts, option, parameters_option
+
+if TYPE_CHECKING:
+    from rdxcli.records import Representation
 
 RUN = "How to run"
+INPUTS = "Inputs of single methods"
+
+
+@dataclass(frozen=True)
+class LayerOptions(WithShortcuts):
+    """One layer of one model, or an array in its place, and the method that reads it.
+
+    Parameters
+    ----------
+    method : str
+        Name in the registry of methods.
+    model : str, optional
+    layer, pool : str
+        The representation, when it comes from a model.
+    activations : str, optional
+        Array file, ``extract`` artifact or record in place of a model.
+    units : str, optional
+        ``0-63,70``; None means all.
+    selection : SelectionOptions
+        Which samples.
+    arrays : ArrayOptions
+        What belongs to the rows of arrays.
+    parameters : mapping
+        Hyper-parameters of the method.
+    """
+
+    method: str = option("See `rdx list methods`.", default="", complete="methods:explain")
+    model: str | None = option("Model.", complete="models")
+    layer: str | None = option("Layer (default: the penultimate one).", complete="layers")
+    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
+    activations: str | Representation | None = option(
+        "Array file or extract artifact in place of a model.", type=str, read="stdin"
+    )
+    units: str | None = option("Units, like 0-63,70.", panel=INPUTS)
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    arrays: ArrayOptions = field(default_factory=ArrayOptions)
+    parameters: Mapping[str, Any] = parameters_option()
+    outputs: Path = Path("outputs")
+    seed: int = 0
+    device: str = "auto"
+    run: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)

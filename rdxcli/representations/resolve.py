@@ -24,6 +24,7 @@ from rdxcli.download.store import content_folder
 from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 from rdxcli.models.grammar import EXPLICIT
+from rdxcli.models.registry import resolve
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.extract import extract
@@ -163,6 +164,17 @@ def of_precision(pool: str, dtype: str) -> str | None:
 def is_model(text: str | Representation, outputs: Path, root: Path | None = None) -> bool:
     """Whether ``text`` names a model: neither an artifact nor a file of arrays."""
     return isinstance(text, str) and find_activations(text, outputs) is None and not names_array(text, root)
+
+
+def dataset_of(side: str | Representation, outputs: Path, root: Path | None = None) -> str | None:
+    """The data set of a model, artifact or record, as far as it is known before anything is read."""
+    if isinstance(side, Representation):
+        return side.dataset
+    artifact = find_activations(side, outputs)
+    if artifact is not None:
+        found = artifact.manifest.details.get("dataset", {}).get("spec")
+        return str(found) if found else None
+    return None if names_array(side, root) else resolve(side).default_dataset
 
 
 def names_array(text: str, root: Path | None = None) -> bool:

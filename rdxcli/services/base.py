@@ -17,9 +17,8 @@ reads something cannot leave it out of the request.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,19 +26,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from rdxcli.artifacts import (
-    Artifact,
-    Draft,
-    Request,
-    create,
-    fingerprint_array,
-    fingerprint_file,
-    fingerprint_json,
-    write_json,
-)
+from rdxcli.artifacts import Artifact, Draft, Request, create, write_json
+from rdxcli.artifacts.identity import identity, named_files
 from rdxcli.artifacts.store import DOCUMENTS
-from rdxcli.errors import UsageError
-from rdxcli.parameters import Parameter, checked, declared
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation, Result
 from rdxcli.report.kinds import summarize
@@ -184,157 +173,3 @@ def described(name: str, record: Any) -> str | None:
     if isinstance(record, np.ndarray):
         return f"{name}: {record.shape[0]:,}" if record.ndim else None
     return None
-
-
-def identity(record: Any) -> Any:
-    """What a record is, as plain data with a fingerprint of its content, for a request.
-
-    Records are `Representation`, `ConceptMatrix`, arrays (dense or CSR), artifacts, plain data, mappings and sequences
-    of records, and objects with a method ``identity()``.
-
-    Raises
-    ------
-    TypeError
-        The object has no identity: a defect of the analysis, which must not read it.
-    """
-    if record is None or isinstance(record, str | int | float | bool):
-        return record
-    if hasattr(record, "identity"):
-        return record.identity()
-    if isinstance(record, Representation):
-        return {
-            **record.source,
-            "labels": identity(record.labels),
-            "sample_ids": identity(record.sample_ids),
-            "images": record.dataset,
-        }
-    if isinstance(record, ConceptMatrix):
-        return {
-            "values": identity(record.values),
-            "names": fingerprint_json(list(record.names)),
-            "sample_ids": identity(record.sample_ids),
-        }
-    if isinstance(record, Artifact):
-        return record.manifest.fingerprint
-    if isinstance(record, np.ndarray):
-        return fingerprint_array(record)
-    if hasattr(record, "indptr"):
-        return fingerprint_json([fingerprint_array(part) for part in (record.data, record.indices, record.indptr)])
-    if isinstance(record, Path):
-        return fingerprint_file(record)
-    if isinstance(record, Mapping):
-        parts = {str(name): identity(item) for name, item in record.items()}
-        return parts if len(parts) <= 32 else fingerprint_json(parts)
-    if isinstance(record, list | tuple):
-        if all(isinstance(item, str | int | float | bool) for item in record) and len(record) > 32:
-            return fingerprint_json(list(record))
-        return [identity(item) for item in record]
-    raise TypeError(f"a {type(record).__name__} has no identity that a request could hold")
-
-
-def named_files(options: Any) -> dict[str, str]:
-    """Fingerprints of the content of every regular file that an option names, by the name of the option.
-
-    Parameters
-    ----------
-    options : dataclass
-        Fields that are text, paths, mappings, or dataclasses of these.
-    """
-    found: dict[str, str] = {}
-
-    def visit(name: str, value: Any) -> None:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            for part in dataclasses.fields(value):
-                if not isinstance(getattr(value, part.name), Representation):
-                    visit(f"{name}.{part.name}" if name else part.name, getattr(value, part.name))
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                visit(f"{name}.{key}", item)
-        elif isinstance(value, str | Path) and name.rpartition(".")[2] not in _NOT_READ:
-            path = Path(str(value).partition(".npz:")[0] + ".npz" if ".npz:" in str(value) else str(value)).expanduser()
-            if len(str(path)) < 4096 and path.is_file():
-                found[name] = fingerprint_file(path)
-
-    visit("", options)
-    return found
-
-
-_NOT_READ = ("activations", "a", "b", "model", "outputs", "run", "method", "device", "root", "layers")
-"""Options that name no file, or one that becomes a record with a fingerprint of its own."""
-
-
-def result_parameters(estimator: Any) -> dict[str, Any]:
-    """The hyper-parameters of an estimator that change its result: all but where it runs."""
-    return {name: value for name, value in estimator.get_params().items() if name != "device"}
-
-
-def estimator_parameters(
-    method: str,
-    kind: Callable[..., Any],
-    given: Mapping[str, Any],
-    own: Mapping[str, Parameter] | None = None,
-    fixed: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hyper-parameters for the estimator and for the analysis, checked by their declarations.
-
-    Parameters
-    ----------
-    method : str
-    kind : class
-        The estimator, whose constructor declares its parameters.
-    given : mapping
-        As people wrote them.
-    own : mapping of str to Parameter, optional
-        Those of the analysis.
-    fixed : mapping, optional
-        Defaults of the registered method that differ from the estimator's.
-
-    Returns
-    -------
-    estimator : dict
-        Only what was given or is fixed.
-    analysis : dict
-        Complete with defaults.
-
-    Raises
-    ------
-    UsageError
-    """
-    theirs, mine = declared(kind), dict(own or {})
-    values = checked(method, {**theirs, **mine}, given)
-    estimator = {**(fixed or {}), **{name: value for name, value in values.items() if name not in mine}}
-    return estimator, {name: values.get(name, parameter.default) for name, parameter in mine.items()}
-
-
-def check_units(text: str | None, option: str = "--units") -> None:
-    """Refuse malformed unit numbers before it is known how many units there are.
-
-    Raises
-    ------
-    UsageError
-    """
-    for part in (text or "all").split(","):
-        first, dash, last = part.strip().partition("-")
-        if part.strip() != "all" and (not first.isdigit() or (dash and not last.isdigit())):
-            raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")
-
-
-def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:
-    """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None and ``all``.
-
-    Raises
-    ------
-    UsageError
-        Malformed text, or a unit that does not exist.
-    """
-    if text is None or "all" in map(str.strip, text.split(",")):
-        return list(range(count))
-    check_units(text, option)
-    chosen: dict[int, None] = {}
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        low, high = int(first), int(last) if dash else int(first)
-        if high < low or high >= count:
-            raise UsageError(f"{option}: `{part.strip()}` is outside of 0 to {count - 1}")
-        chosen.update(dict.fromkeys(range(low, high + 1)))
-    return list(chosen)

@@ -18,9 +18,10 @@ from rdxcli.concepts.teacher import read_teacher
 from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.errors import ArtifactError, DependencyError, RdxError, UsageError
 from rdxcli.models.devices import pick_device
+from rdxcli.parameters import estimator_parameters, result_parameters
 from rdxcli.progress import log, track
 from rdxcli.records import Surrogate
-from rdxcli.services.base import Analysis, estimator_parameters, result_parameters
+from rdxcli.services.base import Analysis
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 COMMAND = "train-surrogate"

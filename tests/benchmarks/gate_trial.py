@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from rdxcli.cli.app import main as command_line
 from rdxcli.models.architectures import CifarResNet
-from rdxcli.services.compare.gate import parse_gates
+from rdxcli.report.gates import parse_gates
 
 SHARED = Path(os.environ["RDX_SHARED"])
 FILES = {20: "weights/cifar10_resnet20.th", 56: "weights/cifar10_resnet56.safetensors"}

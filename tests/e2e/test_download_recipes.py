@@ -22,8 +22,8 @@ from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.download import catalogue
 from rdxcli.download.store import checkpoint_file, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.representations.pairs import without
 from rdxcli.representations.resolve import resolve_representation
-from rdxcli.services.compare.sides import without
 from rdxcli.services.download import DownloadOptions, check, download, listing, plan
 
 REAL = catalogue.RECIPES

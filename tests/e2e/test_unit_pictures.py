@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
-from rdxcli.services.explain.unit_pictures import over_square, shown_pictures
+from rdxcli.representations.unit_pictures import over_square, shown_pictures
 
 
 def test_masks_of_a_model_are_its_maps(tmp_path: Path) -> None:

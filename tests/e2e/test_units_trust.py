@@ -437,7 +437,7 @@ def columns(matrix: object) -> dict[str, list[float]]:
 
 def test_numbers_in_superclasses_count_the_full_class_list(tmp_path: Path) -> None:
     path = tmp_path / "super.json"
-    options = ConceptOptions("le-label", files={"superclasses": str(path)})
+    options = ConceptOptions(method="le-label", files={"superclasses": str(path)})
     path.write_text('{"zero_or_one": [0, 1], "odd": [1, "3", 5]}')
     found = columns(label_matrix(options, record(["3", "5", "3"], "digits")))
     assert found["zero or one"] == [0, 0, 0]
@@ -453,11 +453,11 @@ def test_numbers_in_superclasses_count_the_full_class_list(tmp_path: Path) -> No
 
 
 def test_empty_labels_are_no_class() -> None:
-    found = label_matrix(ConceptOptions("le-label"), record(["a", "", "b", " "]))
+    found = label_matrix(ConceptOptions(method="le-label"), record(["a", "", "b", " "]))
     assert columns(found) == {"a": [1, 0, 0, 0], "b": [0, 0, 1, 0]}
     assert found.notes == ["2 samples have an empty label and belong to no class"]
     with pytest.raises(InputError, match="all labels"):
-        label_matrix(ConceptOptions("le-label"), record(["", ""]))
+        label_matrix(ConceptOptions(method="le-label"), record(["", ""]))
 
 
 def published(monkeypatch: pytest.MonkeyPatch, folder: Path | None, classes: list[str]) -> None:
@@ -475,14 +475,14 @@ def test_published_names_and_superclasses_are_the_default(tmp_path: Path, monkey
     (sets / "cifar100_superclass_to_ids.json").write_text('{"living_thing": [1, 2]}')
     published(monkeypatch, tmp_path, ["apple", "aquarium_fish", "baby"])
     samples = record(["baby", "apple"], "cifar100")
-    found = label_matrix(ConceptOptions("le-label"), samples)
+    found = label_matrix(ConceptOptions(method="le-label"), samples)
     assert columns(found) == {"red apple": [0, 1], "fish": [0, 0], "baby": [1, 0], "living thing": [1, 0]}
     assert "3 published class names and 1 superclasses of cifar100" in found.notes[0]
-    own = label_matrix(ConceptOptions("le-label", parameters={"published": False}), samples)
+    own = label_matrix(ConceptOptions(method="le-label", parameters={"published": False}), samples)
     assert list(own.names) == ["apple", "aquarium_fish", "baby"]
     assert own.identity() != found.identity()
     published(monkeypatch, None, ["apple", "aquarium_fish", "baby"])
-    missing = label_matrix(ConceptOptions("le-label"), samples)
+    missing = label_matrix(ConceptOptions(method="le-label"), samples)
     assert list(missing.names) == ["apple", "aquarium_fish", "baby"]
     assert "rdx download linear-explanations" in missing.notes[0]
 
@@ -494,7 +494,7 @@ def test_label_concepts_of_the_paper(shared: Path, monkeypatch: pytest.MonkeyPat
     for name, classes, concepts in (("cifar100", 100, 119), ("imagenet", 1000, 1400), ("places365", 365, 365)):
         listed = [f"k{i}" for i in range(classes)]
         published(monkeypatch, folder, listed)
-        found = label_matrix(ConceptOptions("le-label"), record(listed, name))
+        found = label_matrix(ConceptOptions(method="le-label"), record(listed, name))
         assert found.values.shape == (classes, concepts)
 
 

@@ -12,30 +12,39 @@ import numpy as np
 from rdxcli.artifacts import Draft, write_json
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.artifacts.store import check_reuse
+from rdxcli.concepts.naming import Namer, open_naming
+from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.errors import ArtifactError, GateError, UsageError
 from rdxcli.methods.difference.evaluation import Evaluation
+from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
 from rdxcli.methods.difference.planted import planted_difference
 from rdxcli.methods.difference.yardsticks import YARDSTICKS
 from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
+from rdxcli.parameters import result_parameters
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import Comparison, Representation
+from rdxcli.report.gates import parse_gates
 from rdxcli.report.junit import Case, junit
 from rdxcli.representations.joining import Joined
-from rdxcli.representations.resolve import array_file, columns_taken, find_activations, names_array, open_activations
-from rdxcli.services.base import Analysis, Outcome, result_parameters
-from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k, takes_guidance
-from rdxcli.services.compare.gate import parse_gates
-from rdxcli.services.compare.guidance import GUIDANCES, supervise
-from rdxcli.services.compare.naming import open_naming
+from rdxcli.representations.pairs import without
+from rdxcli.representations.resolve import (
+    array_file,
+    columns_taken,
+    dataset_of,
+    find_activations,
+    names_array,
+    open_activations,
+)
+from rdxcli.services.base import Analysis, Outcome
+from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
 from rdxcli.services.compare.options import AUTO, CompareOptions
 from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
-from rdxcli.services.compare.predicted import Predictions, predictions_document
 from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
-from rdxcli.services.compare.sides import read_pair, read_reference, without
+from rdxcli.services.compare.sides import read_pair, read_reference
 from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
 LIBRARIES = 700 * 2**20
@@ -94,7 +103,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options
-        self.namer = open_naming(options)
+        self.namer = self._namer()
         self.joined, self.predictions = read_pair(options)
         if self.predictions is None and self.joined.a.labels is None:
             for gate in parse_gates(options.fail_on, options.fail_above):
@@ -115,6 +124,16 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "properties": self.known,
             "naming": self.embedded.source if self.embedded is not None else self.namer,
         }
+
+    def _namer(self) -> Namer | None:
+        options = self.options
+        if not options.naming.wanted:
+            return None
+        dataset = options.selection.dataset
+        if dataset is None and options.naming.model is not None:
+            known = (dataset_of(side, options.outputs, options.selection.root) for side in (options.a, options.b))
+            dataset = next(filter(None, known), "" if options.arrays.images is not None else None)
+        return open_naming(options.naming, dataset, options.selection, options.outputs, options.device, options.seed)
 
     def folder(self) -> Path:
         options, a, b = self.options, self.joined.a, self.joined.b
@@ -150,7 +169,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         planted = planted_difference(options.planted, (a.name, b.name), a.labels)
         evaluation = Evaluation(a.values, b.values, a.labels, planted, options.seed)
         embedded = self.embedded or (self.namer.embed(joined) if self.namer is not None else None)
-        supervision = supervise(joined, options.guidance, options.align, options.seed)
+        supervision = supervise(a, b, options.guidance, options.align, options.seed)
         chosen = settle_k(self.estimators, joined, options.seed, options.device) if options.automatic else None
         if is_scoreboard(options.method):
             record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision)

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rdxcli.errors import UsageError, did_you_mean
+from rdxcli.methods.difference.guidance import Supervision, takes_guidance
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.selection import choose_k
 from rdxcli.methods.difference.significance import difference_test
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.methods.registry import get, names
-from rdxcli.parameters import declared
+from rdxcli.parameters import declared, estimator_parameters
 from rdxcli.progress import time_limit, track
 from rdxcli.records import Verdict
 from rdxcli.representations.joining import Joined
-from rdxcli.services.base import estimator_parameters
-from rdxcli.services.compare.guidance import Supervision
 from rdxcli.services.compare.options import AUTO, CompareOptions
 
 
@@ -66,11 +65,6 @@ def settle_k(estimators: Mapping[str, Any], joined: Joined, seed: int, device: s
     for estimator in estimators.values():
         estimator.set_params(n_clusters=chosen.k)
     return chosen.sentence()
-
-
-def takes_guidance(estimator: Any) -> bool:
-    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
-    return hasattr(estimator, "difference_rows")
 
 
 def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:

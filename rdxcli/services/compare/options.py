@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdxcli.concepts.options import NamingOptions
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import UsageError
 from rdxcli.options import REQUIRED, WithShortcuts, option, parameters_option
@@ -18,95 +19,9 @@ if TYPE_CHECKING:
 GATE = "Gate"
 MANY = "Many layers or models"
 METHOD = "Method"
-NAMES = "Names for concepts"
 
 AUTO = "auto"
 """The number of concepts that is chosen by the data."""
-
-FILES = ("image_embeddings", "text_embeddings")
-
-
-@dataclass(frozen=True)
-class NamingOptions:
-    """Where names come from.
-
-    Parameters
-    ----------
-    model : str, optional
-        Vision-language model.
-    concept_set : str, optional
-        Text file or published set; the published set of the data set when not given.
-    captions : str, optional
-        File or artifact; the captions of the data set when not given.
-    describe : str, optional
-        Captioner that proposes sentences for each group, see `rdxcli.concepts.describing`.
-    base_url : str, optional
-        Of a server that captions.
-    files : mapping of str to str
-        ``image_embeddings`` and ``text_embeddings``, instead of a model.
-    """
-
-    model: str | None = option(
-        "Vision-language model that finds the words which fit a concept's images more than the rest.",
-        "--name-concepts",
-        panel=NAMES,
-    )
-    concept_set: str | None = option(
-        "Words to choose from: a text file or a published set (default: the data set's).", panel=NAMES
-    )
-    captions: str | None = option(
-        "Captions to choose from: a file or an artifact (default: the data set's, when it has any).", panel=NAMES
-    )
-    describe: str | None = option(
-        "Captioner of `rdx caption` (also openai:NAME) that proposes sentences for each group; --name-concepts MODEL "
-        "tests them on held-out images, and those that hold are shown.",
-        panel=NAMES,
-    )
-    base_url: str | None = option("Address of the server of --describe openai:NAME.", panel=NAMES)
-    files: Mapping[str, str] = option(
-        "image_embeddings=PATH and text_embeddings=PATH instead of a model; both are needed.",
-        "--file",
-        factory=dict,
-        read="pairs",
-        panel=NAMES,
-    )
-
-    @property
-    def wanted(self) -> bool:
-        """Whether names are asked for.
-
-        Raises
-        ------
-        UsageError
-            Options that contradict each other or mean nothing.
-        """
-        if self.describe is not None and self.model is None:
-            raise UsageError(
-                "--describe: which model shall test the sentences?", "give --name-concepts MODEL, a CLIP or SigLIP"
-            )
-        if self.base_url is not None and self.describe is None:
-            raise UsageError("--base-url is of a server that describes", "give --describe openai:NAME")
-        unknown = sorted(set(self.files) - set(FILES))
-        if unknown:
-            raise UsageError(f"unknown --file {unknown[0]}", f"`rdx compare` reads {' and '.join(FILES)}")
-        if self.files and self.model is not None:
-            raise UsageError("--name-concepts has nothing to do: embeddings are given", "leave one of them out")
-        if self.files and self.captions is not None:
-            raise UsageError("--captions needs a model that embeds them", "--name-concepts MODEL instead of --file")
-        if self.files:
-            for name in FILES:
-                if name not in self.files:
-                    raise UsageError(f"--file {name}=FILE is missing", "image and text embeddings are needed together")
-            if self.concept_set is None:
-                raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")
-            return True
-        if self.model is None and (self.concept_set or self.captions):
-            raise UsageError(
-                f"{'--concept-set' if self.concept_set else '--captions'} needs something that compares words with "
-                "images",
-                "give --name-concepts MODEL, or --file image_embeddings=FILE --file text_embeddings=FILE",
-            )
-        return self.model is not None
 
 
 @dataclass(frozen=True)
@@ -148,7 +63,7 @@ class CompareOptions(WithShortcuts):
     yardstick : {"jitter", "halves", "seeds"}, optional
         A reference pair made of the first model, see `rdxcli.methods.difference.yardsticks`.
     predictions_a, predictions_b : str, optional
-        Files of predictions, see `rdxcli.services.compare.predicted.read_predictions`.
+        Files of predictions, see `rdxcli.concepts.predictions.read_predictions`.
     metadata : Path, optional
         A table about the images, see `rdxcli.datasets.metadata.read_metadata`.
     properties : bool
@@ -167,7 +82,7 @@ class CompareOptions(WithShortcuts):
     planted : str, optional
         Classes that a model is known to merge, see `rdxcli.methods.difference.planted.planted_difference`.
     fail_on : sequence of str
-        Conditions under which the command fails, see `rdxcli.services.compare.gate.parse_gates`.
+        Conditions under which the command fails, see `rdxcli.report.gates.parse_gates`.
     fail_above : float, optional
         The same for the difference score.
     on_change : {"fail", "new", "replace"}, optional

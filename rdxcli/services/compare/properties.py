@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.concepts.predictions import Predictions, groups_of
 from rdxcli.datasets.appearance import PROPERTIES, measure
 from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.metadata import Metadata, read_metadata
@@ -22,7 +23,6 @@ from rdxcli.progress import log
 from rdxcli.records import Comparison
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.predicted import Predictions, groups_of
 
 MOST_MEASURED = 2000
 """Pictures that are measured; of more, so many are drawn with the seed."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from rdxcli.errors import InputError, RdxError
 from rdxcli.methods.difference.evaluation import Evaluation
+from rdxcli.methods.difference.guidance import Supervision
 from rdxcli.progress import log
 from rdxcli.records import Comparison, plain
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.fitting import difference_of, fit
-from rdxcli.services.compare.guidance import Supervision
 from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.record import make_record
 

@@ -25,18 +25,20 @@ from rdxcli.methods.difference.matrices import (
     tree,
 )
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.record import concepts_of
 from rdxcli.methods.difference.significance import concept_stability, difference_test
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
+from rdxcli.parameters import result_parameters
 from rdxcli.progress import human_bytes, log, track
 from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
 from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
+from rdxcli.representations.pairs import told_apart
 from rdxcli.representations.several import plan_layers, resolve_layers
-from rdxcli.services.base import Analysis, result_parameters
+from rdxcli.services.base import Analysis
 from rdxcli.services.compare.fitting import is_scoreboard, make_estimator
 from rdxcli.services.compare.options import CompareOptions
-from rdxcli.services.compare.record import concepts_of
-from rdxcli.services.compare.sides import arrays_of, read_side, told_apart
+from rdxcli.services.compare.sides import arrays_of, read_side
 
 MEANT = (
     *("a", "b", "more", "layers", "timeline", "pairs", "reference_runs", "k", "gamma", "beta", "approximate"),
@@ -358,7 +360,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
                 random_state=options.seed,
             )
         joined = Joined(replace(a, labels=self.first.labels, sample_ids=self.first.sample_ids), b, "id", [], [], [])
-        concepts, labels = concepts_of(estimator, joined, stability)
+        concepts, labels = concepts_of(estimator, joined.a, stability)
         difference = {"score": None, "verdict": str(Verdict.NOT_TESTED)} if test is None else test.to_dict()
         return ComparedPair(row, column, why, difference, concepts, list(estimator.notes_)), labels
 

@@ -29,9 +29,8 @@ from rdxcli.parameters import Count, Parameter, Positive, Share
 from rdxcli.progress import log
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
-from rdxcli.services.explain.base import ExplainOptions
-from rdxcli.services.explain.placing import placer
-from rdxcli.services.explain.samples import labels_of, names_of
+from rdxcli.representations.placing import placer
+from rdxcli.services.explain.options import ExplainOptions
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
@@ -196,8 +195,8 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
                 **({} if again is None else {"stability": float(again["each"][i])}),
                 **make_up(members),
                 "samples": rows,
-                "sample_ids": names_of(source, rows),
-                "sample_labels": labels_of(source, rows),
+                "sample_ids": source.names_of(rows),
+                "sample_labels": source.labels_of(rows),
                 "concept_maps": [place(int(row), maps[row, i]) for row in rows] if maps.ndim == 4 else None,
                 **({} if influence_of is None else {"influence": influence_of[i]}),
                 **({} if masks is None else {"mask_label": masks[i]}),

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from rdxcli.artifacts import Artifact, Draft, write_json
 from rdxcli.concepts import given_images
+from rdxcli.concepts.labels import named_classes
+from rdxcli.concepts.predictions import target_rows
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
@@ -23,17 +25,17 @@ from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.directions.tcav import FEWEST
 from rdxcli.methods.registry import get
 from rdxcli.models import load
-from rdxcli.parameters import Parameter, by_name
+from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.progress import log, track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.crops import crop_features
-from rdxcli.services.base import estimator_parameters
+from rdxcli.representations.heads import head_of, read_with_output
+from rdxcli.representations.layer import representation
 from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
-from rdxcli.services.explain.heads import head_of, read_with_output
-from rdxcli.services.explain.samples import names_of, target_rows
+from rdxcli.services.explain.base import ExplainAnalysis
+from rdxcli.services.explain.options import ExplainOptions
 from rdxcli.services.explain.stored import check_layer, same_place, stored_artifact
 
 SYNTHETIC = "synthetic:"
@@ -130,7 +132,7 @@ class DirectionAnalysis(ExplainAnalysis):
                 outputs=options.outputs,
                 device=options.device,
             )
-        self.rows = None if options.target is None else target_rows(options, source)
+        self.rows = None if options.target is None else target_rows(options, options.target, source)
         self.names = record.open_names(options, source)
         self.classes = self.case.outputs(options)
         return {
@@ -218,7 +220,7 @@ class DirectionAnalysis(ExplainAnalysis):
         if self.options.model is None or source.dataset is None or source.layer is None:
             raise UsageError("crops are of images and need a model", "use --method ice, which takes the features")
         dataset = self.options.selection.open(source.dataset)
-        places = dataset.locate(names_of(source, rows))
+        places = dataset.locate(source.names_of(rows))
         model = load(self.options.model, device=self.options.device)
         return {"rows": rows, "crops": crop_features(model, source.layer, dataset, places.tolist(), share)}
 
@@ -329,7 +331,7 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     if _is_synthetic(options):
         return _synthetic(options, use_head)
     if use_head:
-        read_with_output(options, _pool(options))
+        read_with_output(options, _pool(options), lambda count: named_classes(options, count))
     source = representation(options, spatial=True, pool=_pool(options))
     head = None
     if use_head and options.model is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from rdxcli.errors import UsageError
 from rdxcli.methods.registry import get
 from rdxcli.services.base import Outcome
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions
 
 ANALYSES: dict[str, str] = {
     "units": "rdxcli.services.explain.neurons",

@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rdxcli.artifacts import Draft
+from rdxcli.concepts.explanations import TABLE
 from rdxcli.concepts.masks import Masks, open_masks
 from rdxcli.concepts.options import check_files
 from rdxcli.errors import UsageError
 from rdxcli.methods.neurons.network_dissection import NetworkDissection
 from rdxcli.methods.neurons.tables import format_table
-from rdxcli.parameters import Parameter
+from rdxcli.parameters import Parameter, estimator_parameters
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import check_units, estimator_parameters, parse_units
-from rdxcli.services.explain.base import ExplainAnalysis, planned, representation
-from rdxcli.services.explain.neurons import NOT_RESULT, TABLE, result, unit_entries, with_chance
-from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.representations.units import check_units, parse_units
+from rdxcli.services.explain.base import ExplainAnalysis
+from rdxcli.services.explain.neurons import NOT_RESULT, result, unit_entries, with_chance
 
 BATCH = 32
 OTHER_MASKS = "of the same maps laid over the masks of other images"

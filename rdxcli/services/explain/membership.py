@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rdxcli.artifacts import Artifact, Draft
+from rdxcli.concepts.predictions import predictions_of
 from rdxcli.errors import ArtifactError, InputError, UsageError
+from rdxcli.methods.regions import record
 from rdxcli.methods.regions.applied import apply_rule
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.selection import Rule
 from rdxcli.methods.regions.targets import Labels
 from rdxcli.records import Regions, Representation
-from rdxcli.services.explain import region_record as record
-from rdxcli.services.explain.base import ExplainAnalysis, representation
-from rdxcli.services.explain.samples import names_of, predictions_of
+from rdxcli.representations.layer import representation
+from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.stored import check_layer, same_place, stored_artifact
 
 KEPT = ("target_id", "neurons", "states", "mismatches", "positions", "position_map", "concept", "merged_targets")
@@ -139,8 +139,7 @@ def _found(analysis: MembershipAnalysis, view: record.View) -> Regions:
         notes.append(f"{everybody} rules hold for every sample here and say nothing about them")
     path = analysis.applied.path.as_posix()
     applied = {"artifact": path, "n": stored["samples"]["n"], "model": stored["model"]}
-    empty = record.regions(analysis, view, [], notes, applied=applied)
-    return replace(empty, regions=entries)
+    return analysis.answer(Regions, notes, regions=entries, applied=applied)
 
 
 def _write_table(path: Path, regions: Sequence[Mapping[str, Any]], source: Representation) -> None:
@@ -150,7 +149,7 @@ def _write_table(path: Path, regions: Sequence[Mapping[str, Any]], source: Repre
         writer.writerow(["region", "target", "sample_id", "distance"])
         for region in regions:
             rows = [int(row) for row in region["members"]]
-            for sample, distance in zip(names_of(source, rows), region["member_distances"], strict=True):
+            for sample, distance in zip(source.names_of(rows), region["member_distances"], strict=True):
                 writer.writerow([region["region"], region["target_id"], sample, int(distance)])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rdxcli.artifacts import Draft
 from rdxcli.artifacts.blocks import BlockStore
+from rdxcli.concepts.explanations import SPLITS, TABLE, store_split
 from rdxcli.concepts.gather import counted, gather, needs_concepts, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
@@ -35,12 +35,14 @@ from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, 
 from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import BLOCK_BYTES, read_columns
-from rdxcli.parameters import Parameter, by_name
+from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.progress import human_bytes
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import check_units, estimator_parameters, parse_units
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
-from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
+from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
+from rdxcli.representations.units import check_units, parse_units
+from rdxcli.services.explain.base import ExplainAnalysis
+from rdxcli.services.explain.options import ExplainOptions
 
 SPLIT = ("le-label", "le-siglip", "logical", "describe")
 """Methods that are fitted on a training part and judged on a test part."""
@@ -48,8 +50,6 @@ SPLIT = ("le-label", "le-siglip", "logical", "describe")
 BY_LABEL = ("le-label", "logical")
 """Methods for which labels are concepts where nothing else is named."""
 
-TABLE = "explanations.csv"
-SPLITS = "splits.npz"
 BLOCKS = "blocks"
 CHANCE_STATUS = "not better than chance"
 CHART_CONCEPTS = 4
@@ -188,14 +188,6 @@ NOT_RESULT = ("device", "block_rows", "random_state")
 """Parameters that do not change the result, or stand in the request already."""
 
 
-def store_split(path: Path, source: Representation, split: Split) -> None:
-    """The rows of each part, and the ids of all rows where there are any: what a simulation tests on."""
-    parts = dict(vars(split))
-    if source.sample_ids is not None:
-        parts["sample_ids"] = np.array([str(one) for one in source.sample_ids])
-    np.savez_compressed(path, **parts)
-
-
 def with_chance(
     table: ExplanationTable, chance: Chance | None, drawn: str = "found by the same search for shuffled units"
 ) -> tuple[ExplanationTable, list[str]]:
@@ -243,17 +235,8 @@ def result(
     analysis: ExplainAnalysis, table: ExplanationTable, entries: list[dict[str, Any]], notes: Sequence[str]
 ) -> NeuronExplanations:
     """The record of a table of explanations."""
-    source = analysis.source
-    return NeuronExplanations(
-        method=analysis.options.method,
-        parameters=analysis.settings,
-        seed=analysis.options.seed,
-        notes=[*notes, *(note for note in table.notes if note not in notes)],
-        model=source.describe(),
-        units=entries,
-        summary=table_statistics(table),
-        samples={"dataset": source.dataset, "n": source.n},
-    )
+    every = [*notes, *(note for note in table.notes if note not in notes)]
+    return analysis.answer(NeuronExplanations, every, units=entries, summary=table_statistics(table))
 
 
 def add_charts(entries: list[dict[str, Any]], source: Representation, concepts: Concepts) -> None:

@@ -4,41 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rdxcli.concepts.options import INPUTS, ConceptOptions
 from rdxcli.options import option
 
-if TYPE_CHECKING:
-    from rdxcli.records import Representation
-
 
 @dataclass(frozen=True)
-class LayerOptions(ConceptOptions):
-    """One layer of one model, or an array in its place, besides where concepts come from.
-
-    Parameters
-    ----------
-    layer, pool : str
-        The representation, when it comes from a model.
-    activations : str, optional
-        Array file, ``extract`` artifact or record in place of a model.
-    units : str, optional
-        ``0-63,70``; None means all.
-    """
-
-    layer: str | None = option("Layer (default: the penultimate one).", complete="layers")
-    pool: str = option("auto, avg, max, first, cls, mean or none.", default="auto")
-    activations: str | Representation | None = option(
-        "Array file or extract artifact in place of a model.", type=str, read="stdin"
-    )
-    units: str | None = option("Units, like 0-63,70.", panel=INPUTS)
-    run: str | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class ExplainOptions(LayerOptions):
+class ExplainOptions(ConceptOptions):
     """What to explain and with what.
 
     Parameters

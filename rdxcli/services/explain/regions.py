@@ -9,21 +9,23 @@ from typing import Any, Literal
 import numpy as np
 
 from rdxcli.artifacts import Draft
+from rdxcli.concepts.predictions import model_predictions, predictions_of
 from rdxcli.datasets.tables import read_values
 from rdxcli.errors import InputError, UsageError
+from rdxcli.methods.regions import record
 from rdxcli.methods.regions.ablation import VALUES, ablate
 from rdxcli.methods.regions.rdr import RDR
 from rdxcli.methods.regions.uses import compare_regions, find_causes, find_subclasses
 from rdxcli.methods.registry import get
-from rdxcli.parameters import Parameter, by_name
+from rdxcli.parameters import Parameter, by_name, estimator_parameters, result_parameters
 from rdxcli.progress import track
 from rdxcli.records import Regions, Representation, plain
+from rdxcli.representations.heads import head_of
 from rdxcli.representations.joining import join
-from rdxcli.services.base import estimator_parameters, result_parameters
-from rdxcli.services.explain import region_record as record
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
-from rdxcli.services.explain.heads import head_of
-from rdxcli.services.explain.samples import model_predictions, needs_predictions, predictions_of, targets_of
+from rdxcli.representations.layer import representation
+from rdxcli.representations.samples import needs_predictions, targets_of
+from rdxcli.services.explain.base import ExplainAnalysis
+from rdxcli.services.explain.options import ExplainOptions
 
 USES = Literal["regions", "concepts", "subclasses", "causes"]
 
@@ -89,7 +91,7 @@ class RegionAnalysis(ExplainAnalysis):
         comparison = plain(_compare(rdr, view, against)) if against else None
         np.savez_compressed(draft.path / "configurations.npz", **rdr.configurations_.arrays())  # type: ignore[arg-type]
         draft.manifest.rows = source.n
-        return record.regions(self, view, entries, rdr.notes_, comparison=comparison)
+        return self.answer(Regions, rdr.notes_, regions=view.regions(entries), comparison=comparison)
 
     def cost(self) -> Mapping[str, Any]:
         return {"memory": "n m / 8 bytes for n samples of m neurons, besides the activations"}

@@ -9,14 +9,15 @@ import numpy as np
 
 from rdxcli.artifacts import Draft
 from rdxcli.errors import UsageError
+from rdxcli.methods.regions import record
 from rdxcli.methods.regions.representative import RepresentativeInterpretation
+from rdxcli.parameters import estimator_parameters, result_parameters
 from rdxcli.records import Regions, plain
-from rdxcli.services.base import estimator_parameters, result_parameters
-from rdxcli.services.explain import region_record as record
-from rdxcli.services.explain.base import ExplainAnalysis, representation
-from rdxcli.services.explain.heads import head_of
+from rdxcli.representations.heads import head_of
+from rdxcli.representations.layer import representation
+from rdxcli.representations.samples import targets_of
+from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.regions import pool_of
-from rdxcli.services.explain.samples import targets_of
 
 
 class RepresentativeAnalysis(ExplainAnalysis):
@@ -67,7 +68,7 @@ class RepresentativeAnalysis(ExplainAnalysis):
             }
             entries.append(plain(entry))
         draft.manifest.rows = source.n
-        return record.regions(self, record.View(source), entries, notes)
+        return self.answer(Regions, notes, regions=record.View(source).regions(entries))
 
 
 ANALYSIS = RepresentativeAnalysis

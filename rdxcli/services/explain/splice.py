@@ -16,7 +16,7 @@ from rdxcli.methods.surrogate.splice import SpLiCE, unit
 from rdxcli.parameters import Count, NonNegative, Parameter, Positive, by_name, completed
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions
 
 OWN = by_name(
     Parameter("l1", NonNegative, 0.25, "Weight of the penalty: larger means fewer words."),

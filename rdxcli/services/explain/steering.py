@@ -22,9 +22,8 @@ from rdxcli.parameters import Parameter
 from rdxcli.progress import track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
+from rdxcli.representations.placing import placer
 from rdxcli.services.explain.direction_record import View
-from rdxcli.services.explain.placing import placer
-from rdxcli.services.explain.samples import ids_of, labels_of, names_of
 
 PARAMETERS = (
     Parameter("steer_where", Literal["all", "present", "absent"], "all", "Places that are moved."),
@@ -234,7 +233,7 @@ def _write(
         direction=np.array([summary["direction"] for summary in summaries]),
         amount=np.array([summary["amount"] for summary in summaries]),
         row=rows,
-        sample_ids=np.array(names_of(source, rows) if ids_of(source) else rows.astype(str)),
+        sample_ids=np.array(source.names_of(rows) if source.ids() else rows.astype(str)),
     )
 
 
@@ -254,10 +253,10 @@ def _images(
         contributions, logits = explain_predictions(directions, head, chosen, strength, clamp)
         said = logits.argmax(axis=1)
         gained = contributions[np.arange(len(rows)), :, said]
-    labels = labels_of(source, rows)
+    labels = source.labels_of(rows)
     put = placer(view.options, source)
     found = []
-    for place, sample in enumerate(names_of(source, rows)):
+    for place, sample in enumerate(source.names_of(rows)):
         weight = strongest[place] if gained is None else np.abs(gained[place])
         order = [int(i) for i in np.argsort(-weight, kind="stable") if active[place, i]][:CONCEPTS]
         found.append(

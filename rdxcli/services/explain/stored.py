@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.artifacts import Artifact, resolve_artifact
 from rdxcli.errors import InputError, UsageError
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions
 
 if TYPE_CHECKING:
     from rdxcli.records import Representation

@@ -30,7 +30,7 @@ from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.records import Attributions, plain
 from rdxcli.services.base import Analysis
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions
 
 OWN = by_name(
     Parameter("top", Count, 10, "Concepts listed per image."),

@@ -32,7 +32,7 @@ from rdxcli.progress import log
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain import splice, surrogate
-from rdxcli.services.explain.base import ExplainOptions
+from rdxcli.services.explain.options import ExplainOptions
 
 OWN = {
     **splice.OWN,

@@ -22,14 +22,14 @@ from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.descriptions import UnitDescriptions, shared_phrases
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Count, NonNegative, Parameter, by_name
+from rdxcli.parameters import Count, NonNegative, Parameter, by_name, estimator_parameters
 from rdxcli.progress import log
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import check_units, estimator_parameters, parse_units
+from rdxcli.representations.layer import representation
+from rdxcli.representations.unit_pictures import maps_over_square
+from rdxcli.representations.units import check_units, parse_units
 from rdxcli.services.caption import CAPTIONS, HUMAN, CaptionAnalysis
-from rdxcli.services.explain.base import representation
 from rdxcli.services.explain.neurons import NOT_RESULT, TEMPLATE, UnitAnalysis
-from rdxcli.services.explain.unit_pictures import maps_over_square
 
 FILE = "captions"
 HALF = 0.25  # of the side of the centred square: half of the side of what is cut out around the strongest position

@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import EMBEDDINGS, PARAMETERS, wanted
 from rdxcli.concepts.sets import read_concept_set
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.registry import get
 from rdxcli.parameters import declared
 from rdxcli.progress import log
+from rdxcli.representations.layer import representation
 from rdxcli.services.base import Outcome
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, representation
+from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.dissection import DissectionAnalysis
 from rdxcli.services.explain.neurons import UnitAnalysis
-from rdxcli.services.explain.options import LayerOptions
+from rdxcli.services.explain.options import ExplainOptions
 from rdxcli.services.explain.unit_captions import CAPTIONING, DescribeAnalysis
 from rdxcli.services.simulate.options import SimulateOptions
 from rdxcli.services.simulate.simulate import FILES, SimulateAnalysis
@@ -91,7 +93,7 @@ class UnitScoreboard:
             raise InputError("none of the explainers could be run", "; ".join(left_out))
         files = {name: path for name, path in self.options.files.items() if name in FILES}
         own = {name: value for name, value in self.options.parameters.items() if name in (*PARAMETERS, "published")}
-        shared = {part.name: getattr(self.options, part.name) for part in dataclasses.fields(LayerOptions)}
+        shared = {part.name: getattr(self.options, part.name) for part in dataclasses.fields(ConceptOptions)}
         shared |= {"method": "", "files": files, "parameters": own, "run": self.options.run or "all-explainers"}
         scored = SimulateAnalysis(SimulateOptions(**shared, explanations=tuple(tables))).run()
         return replace(scored, lines=[*scored.lines, *left_out])

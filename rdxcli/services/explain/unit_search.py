@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rdxcli.artifacts import Draft, fingerprint_array
+from rdxcli.concepts.explanations import TABLE
 from rdxcli.concepts.gather import gather
 from rdxcli.concepts.image_text import embeddings_of
 from rdxcli.concepts.labels import Concepts
@@ -20,12 +21,13 @@ from rdxcli.methods.neurons.concepts import Similarities
 from rdxcli.methods.neurons.search import UnitSearch
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_table
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Parameter, by_name
+from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.services.base import estimator_parameters
-from rdxcli.services.explain.base import ExplainAnalysis, ExplainOptions, planned, representation
-from rdxcli.services.explain.neurons import CHANCE_STATUS, TABLE, result, unit_entries
-from rdxcli.services.explain.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.services.explain.base import ExplainAnalysis
+from rdxcli.services.explain.neurons import CHANCE_STATUS, result, unit_entries
+from rdxcli.services.explain.options import ExplainOptions
 
 OWN = by_name(
     Parameter("query", str | None, None, "Word or class that units are searched for."),

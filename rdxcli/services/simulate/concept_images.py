@@ -15,7 +15,7 @@ from rdxcli.methods.neurons.concept_images import table_scores
 from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.records import Representation
-from rdxcli.services.explain.base import representation
+from rdxcli.representations.layer import representation
 from rdxcli.services.simulate.options import SimulateOptions
 
 FILE = "concept_images"

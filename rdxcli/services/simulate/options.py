@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rdxcli.concepts.options import ConceptOptions
 from rdxcli.options import option
-from rdxcli.services.explain.options import LayerOptions
 
 
 @dataclass(frozen=True)
-class SimulateOptions(LayerOptions):
+class SimulateOptions(ConceptOptions):
     """What to score, besides the layer and the simulator's concepts.
 
     Parameters

@@ -12,6 +12,7 @@ import numpy as np
 
 from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import array_dataset, simulations_folder, slug
+from rdxcli.concepts.explanations import Explained, check_texts, common_split, gather_tables, known_to
 from rdxcli.concepts.gather import gather, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
@@ -28,13 +29,13 @@ from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Parameter, checked
 from rdxcli.progress import track
 from rdxcli.records import Representation, Simulation
-from rdxcli.services.base import Analysis, Outcome, check_units, parse_units
-from rdxcli.services.explain.base import planned, representation
+from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.units import check_units, parse_units
+from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.explain.neurons import CALIBRATION, PUBLISHED, TEMPLATE
 from rdxcli.services.simulate import concept_images
 from rdxcli.services.simulate.ablation import PARAMETERS, VARIANTS, request_inputs, score_tables
 from rdxcli.services.simulate.options import SimulateOptions
-from rdxcli.services.simulate.tables import Explained, check_texts, common_split, gather_tables, known_to
 
 PARTS = ("test", "val", "train", "all")
 SCORINGS = ("correlation", "ablation", "images")

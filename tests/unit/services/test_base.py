@@ -12,9 +12,11 @@ import pytest
 from scipy.sparse import csr_array
 
 from rdxcli.artifacts import Draft
+from rdxcli.artifacts.identity import identity, named_files
 from rdxcli.errors import ArtifactError, UsageError
+from rdxcli.parameters import estimator_parameters
 from rdxcli.records import ConceptMatrix, Regions, Representation
-from rdxcli.services.base import Analysis, estimator_parameters, identity, named_files
+from rdxcli.services.base import Analysis
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The document of regions, and the table people see."""
+"""What a document says of regions: targets and members by id and label, and where the units sit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.methods.regions.uses import RegionComparison
-from rdxcli.records import Regions, Representation
-from rdxcli.services.explain.base import ExplainAnalysis
-from rdxcli.services.explain.samples import labels_of, names_of
+from rdxcli.records import Representation
 
 SHOWN = 16  # members of a region that are listed by id, nearest first
 SIDE = 8  # the same in a comparison
@@ -37,19 +35,23 @@ class View:
     def shown(self, rows: Sequence[int]) -> dict[str, Any]:
         """Ids, labels and predictions of some samples."""
         found: dict[str, Any] = {
-            "sample_ids": names_of(self.source, rows),
-            "sample_labels": labels_of(self.source, rows),
+            "sample_ids": self.source.names_of(rows),
+            "sample_labels": self.source.labels_of(rows),
         }
         if self.predictions is not None:
             found["sample_predictions"] = [str(self.predictions[row]) for row in rows]
         return found
+
+    def regions(self, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Entries with ids and labels of what a report shows."""
+        return [self.region(entry) for entry in entries]
 
     def region(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """The entry of a region with ids and labels of the target and the nearest members, and where the units sit."""
         rows = with_target_first(entry["target"], entry["members"])[:SHOWN]
         return {
             **entry,
-            "target_id": names_of(self.source, [int(entry["target"])])[0],
+            "target_id": self.source.names_of([int(entry["target"])])[0],
             **self.shown(rows),
             "position_map": position_map(entry, self.places),
         }
@@ -92,21 +94,5 @@ def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
                     **view.shown(rows),
                 }
             )
-        found.append({"target": int(target), "target_id": names_of(view.source, [int(target)])[0], "regions": regions})
+        found.append({"target": int(target), "target_id": view.source.names_of([int(target)])[0], "regions": regions})
     return found
-
-
-def regions(
-    analysis: ExplainAnalysis, view: View, entries: Sequence[Mapping[str, Any]], notes: Sequence[str], **extra: Any
-) -> Regions:
-    """The record of regions of an analysis, with ids and labels of what a report shows."""
-    return Regions(
-        method=analysis.options.method,
-        parameters=analysis.settings,
-        seed=analysis.options.seed,
-        notes=list(notes),
-        model=view.source.describe(),
-        regions=[view.region(entry) for entry in entries],
-        samples={"dataset": view.source.dataset, "n": view.source.n},
-        **extra,
-    )

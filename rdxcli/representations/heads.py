@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rdxcli.concepts.labels import named_classes
 from rdxcli.errors import UsageError
 from rdxcli.models import load
-from rdxcli.services.explain.base import ExplainOptions, representation
+from rdxcli.models.rest import RestOfNetwork
+from rdxcli.models.taps import OUTPUT
+from rdxcli.records import Representation
+from rdxcli.representations.extract import extract
+from rdxcli.representations.layer import representation
+from rdxcli.representations.options import ExtractOptions, LayerOptions
+from rdxcli.representations.resolve import find_activations
 
-if TYPE_CHECKING:
-    from rdxcli.records import Representation
 
-
-def read_with_output(options: ExplainOptions, pool: str) -> None:
-    """Extract the layer and the network's output in one pass; names of classes are checked before it.
+def read_with_output(options: LayerOptions, pool: str, check: Callable[[int], object]) -> None:
+    """Extract the layer and the network's output in one pass; ``check`` refuses a number of outputs before it.
 
     Raises
     ------
     RdxError
         Anything that is not there, or a file of names for another number of outputs.
     """
-    from rdxcli.models.taps import OUTPUT
-    from rdxcli.representations.extract import ExtractOptions, extract
-    from rdxcli.representations.resolve import find_activations
-
     if options.model is None or options.layer == OUTPUT or find_activations(options.model, options.outputs):
         return
     extract(
@@ -40,15 +39,11 @@ def read_with_output(options: ExplainOptions, pool: str) -> None:
             device=options.device,
             engine="local",
         ),
-        before=lambda shapes: None if len(shapes[-1]) != 1 else _check_names(options, shapes[-1][0]),
+        before=lambda shapes: None if len(shapes[-1]) != 1 else check(shapes[-1][0]),
     )
 
 
-def _check_names(options: ExplainOptions, count: int) -> None:
-    named_classes(options, count)
-
-
-def head_of(options: ExplainOptions, source: Representation) -> Any:
+def head_of(options: LayerOptions, source: Representation) -> Any:
     """The rest of the model behind the layer, from arrays or tensors to logits, checked on some samples.
 
     Raises
@@ -59,8 +54,6 @@ def head_of(options: ExplainOptions, source: Representation) -> Any:
         The layer does not determine the prediction.
     """
     import torch
-
-    from rdxcli.models.rest import RestOfNetwork
 
     if options.model is None or source.layer is None:
         raise UsageError("this needs the model behind the layer", "give --model and --layer")

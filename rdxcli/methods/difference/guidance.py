@@ -9,7 +9,7 @@ import numpy as np
 
 from rdxcli.errors import UsageError
 from rdxcli.progress import log
-from rdxcli.representations.joining import Joined
+from rdxcli.records import Representation
 
 GUIDANCES = ("none", "labels", "classifier", "outcome")
 
@@ -33,7 +33,12 @@ class Supervision:
         return bool(self.fit_options)
 
 
-def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervision:
+def takes_guidance(estimator: Any) -> bool:
+    """Whether the method compares the two models with each other, so that labels and maps mean something to it."""
+    return hasattr(estimator, "difference_rows")
+
+
+def supervise(a: Representation, b: Representation, guidance: str, align: bool, seed: int) -> Supervision:
     """Prepare ``--guidance`` and ``--align``.
 
     ``labels`` gives both models the classes of the data set. ``classifier`` gives each model the out-of-fold
@@ -49,7 +54,7 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
     """
     if guidance not in GUIDANCES:
         raise UsageError(f"unknown guidance `{guidance}`", f"choose one of {', '.join(GUIDANCES)}")
-    a, b, labels = joined.a.values, joined.b.values, joined.a.labels
+    labels = a.labels
     options: dict[str, Any] = {}
     details: dict[str, Any] = {}
     if guidance != "none" and labels is None:
@@ -57,9 +62,9 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
             f"--guidance {guidance} needs labels", "give them with --labels FILE, or use a data set that has them"
         )
     if align:
-        from rdxcli.methods.difference.alignment import align as learn
+        from rdxcli.methods.difference.alignment import align as align_maps  # with torch
 
-        maps = learn(a, b, random_state=seed)
+        maps = align_maps(a.values, b.values, random_state=seed)
         options |= {"mapped0": maps.mapped0, "mapped1": maps.mapped1}
         details["alignment"] = maps.describe()
         log.info("aligned: %s", ", ".join(f"{name} {value:.3f}" for name, value in details["alignment"].items()))
@@ -70,7 +75,7 @@ def supervise(joined: Joined, guidance: str, align: bool, seed: int) -> Supervis
 
         assert labels is not None
         mapped = (options["mapped0"], options["mapped1"]) if align else None
-        probe = classification_probe(a, b, labels, mapped=mapped, random_state=seed)
+        probe = classification_probe(a.values, b.values, labels, mapped=mapped, random_state=seed)
         groups = [_groups(row, probe.classes, labels, guidance) for row in probe.predictions]
         names = ("labels0", "labels1", "mapped_labels0", "mapped_labels1")
         options |= dict(zip(names, groups, strict=False))

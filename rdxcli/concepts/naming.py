@@ -1,4 +1,4 @@
-"""Names for the concepts of a comparison: words of a concept set, and captions, that fit a concept's images."""
+"""Names for groups of images: words of a concept set, and captions, that fit a group's images and not the others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from rdxcli.artifacts import fingerprint_json
 from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.gather import read_embeddings
 from rdxcli.concepts.image_text import embeddings_of, text_embeddings
+from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
+from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
-from rdxcli.models.registry import resolve
 from rdxcli.numerics.seeding import generator
 from rdxcli.records import Representation
-from rdxcli.services.compare.options import FILES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Comparison, DifferenceConcept
     from rdxcli.representations.joining import Joined
-    from rdxcli.services.compare.options import CompareOptions
 
 Describe = Callable[[Mapping[str, np.ndarray]], tuple[dict[str, list[Any]], list[str]]]
 
@@ -54,7 +54,10 @@ class Namer:
         Proposes sentences for the groups.
     """
 
-    options: CompareOptions
+    options: NamingOptions
+    selection: SelectionOptions
+    outputs: Path
+    seed: int
     model: VisionLanguageModel | None
     texts: Mapping[str, list[str]]
     label: str
@@ -82,9 +85,9 @@ class Namer:
         if self.model is None:
             return self._from_files(joined)
 
-        outputs = self.options.outputs
+        outputs = self.outputs
         of = replace(joined.a, dataset=joined.a.dataset or joined.b.dataset)
-        images, fingerprint = embeddings_of(of, self.model, self.options.selection, outputs)
+        images, fingerprint = embeddings_of(of, self.model, self.selection, outputs)
         names = {WORDS: self.label, CAPTIONS: "captions"}
         texts = {
             family: text_embeddings(self.model, candidates, outputs, name=names[family]).values
@@ -99,14 +102,12 @@ class Namer:
         """What describes groups of the rows of ``of``."""
         if self.describer is None:
             return None
-        dataset, ids = self.options.selection.open(of.dataset), of.sample_ids
+        dataset, ids = self.selection.open(of.dataset), of.sample_ids
         places = np.arange(of.n) if ids is None else dataset.locate([str(sample) for sample in ids])
-        return partial(self.describer.describe, images, dataset, places, seed=self.options.seed)
+        return partial(self.describer.describe, images, dataset, places, seed=self.seed)
 
     def _from_files(self, joined: Joined) -> Embedded:
-        from rdxcli.concepts.gather import read_embeddings
-
-        given, root = self.options.naming, self.options.selection.root
+        given, root = self.options, self.selection.root
         images, texts = (given.files[name] for name in FILES)
         found = read_embeddings(images, texts, given.concept_set, joined.a, root)
         return Embedded(found.images, {WORDS: found.texts}, {WORDS: found.words}, found.source, found.notes)
@@ -175,62 +176,68 @@ class Embedded:
         )
 
 
-def open_naming(options: CompareOptions) -> Namer | None:
-    """Read the candidates and load the model; None when no names are asked for.
+def open_naming(
+    given: NamingOptions, dataset: str | None, selection: SelectionOptions, outputs: Path, device: str, seed: int
+) -> Namer:
+    """Read the candidates and load the model, for options that ask for names.
+
+    Parameters
+    ----------
+    given : NamingOptions
+    dataset : str, optional
+        That the images are of, as far as it is known; "" where there are images of no data set.
+    selection : SelectionOptions
+    outputs : Path
+    device : str
+    seed : int
 
     Raises
     ------
     RdxError
         Unknown names, missing words or weights, options that contradict each other.
     """
-    given = options.naming
-    if not given.wanted:
-        return None
     if given.model is None:
-        _lines(given.concept_set, options)
+        read_concept_set(str(given.concept_set), selection.root)
         for name in FILES:
             if not Path(given.files[name].partition(":")[0]).expanduser().exists():
                 raise MissingDataError(f"--file {name}: no such file: {given.files[name]}")
-        return Namer(options, None, {}, str(given.concept_set), [])
+        return Namer(given, selection, outputs, seed, None, {}, str(given.concept_set), [])
     from rdxcli.models.caption_server import check_captioner, open_captioner
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(given.model)
-    if _dataset_name(options) is None and options.arrays.images is None:
+    if dataset is None:
         raise UsageError(
             "--name-concepts: which images? the two sides are arrays",
             "give --images FOLDER or --dataset NAME; or --file image_embeddings=FILE --file text_embeddings=FILE",
         )
     if given.describe is not None:
         check_captioner(given.describe, given.base_url)
-    texts, label, notes = _candidates(options)
-    model, describer = load_vision_language(spec, device=options.device), None
+    texts, label, notes = _candidates(given, dataset or None, selection, outputs, seed)
+    model, describer = load_vision_language(spec, device=device), None
     if given.describe is not None:
         from rdxcli.concepts.describing import Describer  # with scipy.stats
 
-        describer = Describer(open_captioner(given.describe, options.device, base_url=given.base_url), model)
-    return Namer(options, model, texts, label, notes, describer)
+        describer = Describer(open_captioner(given.describe, device, base_url=given.base_url), model)
+    return Namer(given, selection, outputs, seed, model, texts, label, notes, describer)
 
 
-def _lines(concept_set: str | None, options: CompareOptions) -> list[str]:
-    return read_concept_set(str(concept_set), options.selection.root)
-
-
-def _candidates(options: CompareOptions) -> tuple[dict[str, list[str]], str, list[str]]:
+def _candidates(
+    given: NamingOptions, dataset: str | None, selection: SelectionOptions, outputs: Path, seed: int
+) -> tuple[dict[str, list[str]], str, list[str]]:
     """Words and captions to choose from, the name of the set, and remarks."""
     from rdxcli.methods.neurons.concepts import clean_concepts
 
-    dataset = _dataset_name(options)
-    captions, notes = _captions(options, dataset)
+    captions, notes = _captions(given, replace(selection, dataset=dataset), outputs, seed)
     texts: dict[str, list[str]] = {}
     label = "captions"
     try:
-        concept_set = options.naming.concept_set or default_set(dataset)
+        concept_set = given.concept_set or default_set(dataset)
     except UsageError:
-        if not captions and options.naming.describe is None:
+        if not captions and given.describe is None:
             raise
     else:
-        cleaned = clean_concepts(_lines(concept_set, options))
+        cleaned = clean_concepts(read_concept_set(concept_set, selection.root))
         texts[WORDS], label = list(cleaned.names), Path(concept_set).stem
         notes = [*cleaned.notes, *notes]
     if captions:
@@ -238,43 +245,23 @@ def _candidates(options: CompareOptions) -> tuple[dict[str, list[str]], str, lis
     return texts, label, notes
 
 
-def _captions(options: CompareOptions, dataset: str | None) -> tuple[list[str], list[str]]:
+def _captions(
+    given: NamingOptions, selection: SelectionOptions, outputs: Path, seed: int
+) -> tuple[list[str], list[str]]:
     """Distinct captions, at most `MOST_CAPTIONS`, and what to say about them."""
-    selection = replace(options.selection, dataset=dataset)
-    if options.naming.captions is not None:
-        _, found = load_captions(options.naming.captions, selection, options.outputs)
+    if given.captions is not None:
+        _, found = load_captions(given.captions, selection, outputs)
     else:
-        if dataset is None or selection.open().captions is None:
+        if selection.dataset is None or selection.open().captions is None:
             return [], []
-        _, found = load_captions(None, selection, options.outputs)
+        _, found = load_captions(None, selection, outputs)
     distinct = sorted({caption.strip() for captions in found.values() for caption in captions} - {""})
     if len(distinct) <= MOST_CAPTIONS:
         return distinct, []
-    rows = generator(options.seed, "naming", "captions").choice(len(distinct), MOST_CAPTIONS, replace=False)
+    rows = generator(seed, "naming", "captions").choice(len(distinct), MOST_CAPTIONS, replace=False)
     return [distinct[row] for row in sorted(rows)], [
         f"names: {MOST_CAPTIONS:,} of {len(distinct):,} captions were drawn as candidates"
     ]
-
-
-def _dataset_name(options: CompareOptions) -> str | None:
-    """The data set of the comparison, as far as it is known before anything is read."""
-    from rdxcli.representations.resolve import find_activations, names_array
-
-    if options.selection.dataset is not None:
-        return options.selection.dataset
-    for text in (options.a, options.b):
-        if isinstance(text, Representation):
-            if text.dataset:
-                return text.dataset
-            continue
-        artifact = find_activations(text, options.outputs)
-        if artifact is not None:
-            found = artifact.manifest.details.get("dataset", {}).get("spec")
-        else:
-            found = None if names_array(text, options.selection.root) else resolve(text).default_dataset
-        if found:
-            return str(found)
-    return None
 
 
 def key_of(concept: DifferenceConcept) -> str:

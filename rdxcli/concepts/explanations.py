@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import Artifact, find_artifacts, fingerprint_json, resolve_artifact
+from rdxcli.artifacts.identity import identity
 from rdxcli.artifacts.layout import model_slug, slug
 from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.datasets.words import find
@@ -19,9 +20,9 @@ from rdxcli.methods.neurons.simulation import find_concepts
 from rdxcli.methods.neurons.tables import ExplanationTable, parse_table
 from rdxcli.progress import log
 from rdxcli.records import Representation
-from rdxcli.services.base import identity
-from rdxcli.services.explain.neurons import SPLITS, TABLE
 
+TABLE = "explanations.csv"
+SPLITS = "splits.npz"
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 
 MADE_FROM: Mapping[str, str] = {
@@ -37,6 +38,14 @@ MADE_FROM: Mapping[str, str] = {
     "selection": "selection of rows",
 }
 """Parts of the identity of a representation that an explanation must share with what it is scored on, in words."""
+
+
+def store_split(path: Path, source: Representation, split: Split) -> None:
+    """The rows of each part, and the ids of all rows where there are any: what a simulation tests on."""
+    parts = dict(vars(split))
+    if source.sample_ids is not None:
+        parts["sample_ids"] = np.array([str(one) for one in source.sample_ids])
+    np.savez_compressed(path, **parts)
 
 
 @dataclass(frozen=True)

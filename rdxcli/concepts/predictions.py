@@ -1,4 +1,4 @@
-"""Predictions beside representations: of the models' own heads, from files, or made by a linear probe."""
+"""Predictions beside representations, of models' own heads or from files; samples that are chosen by them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from rdxcli.artifacts import fingerprint_array
-from rdxcli.concepts.labels import full_class_list
+from rdxcli.concepts.labels import class_names, full_class_list
+from rdxcli.concepts.options import ConceptOptions
 from rdxcli.datasets.arrayfiles import ID_NAMES, read_array
 from rdxcli.datasets.arrays import check_ids
 from rdxcli.datasets.tables import pick_column, read_columns, read_values
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
+from rdxcli.methods.regions.targets import Labels, choose_targets
 from rdxcli.progress import log
 from rdxcli.records import DifferenceConcept, Representation
 from rdxcli.representations.joining import join
+from rdxcli.representations.layer import representation
+from rdxcli.representations.samples import needs_predictions, targets_of
 
 NAMES = ("prediction", "predicted", "predictions", "top1", "label", "class")
 ARRAYS = (".npz", ".safetensors")
@@ -220,3 +224,55 @@ def groups_of(concepts: Sequence[DifferenceConcept], arrays: Any) -> dict[str, n
         f"{concept.closer_in}{concept.index}": arrays[f"labels_{concept.closer_in}"] == concept.index
         for concept in concepts
     }
+
+
+def predictions_of(options: ConceptOptions, source: Representation) -> np.ndarray | None:
+    """Predicted class names from ``--file predictions=FILE``; None without it.
+
+    Raises
+    ------
+    InputError
+        Not one for each sample.
+    """
+    if "predictions" not in options.files:
+        return None
+    values = read_values(options.files["predictions"], ("prediction", "predicted"), "predictions")
+    if len(values) != source.n:
+        raise InputError(f"got {len(values)} predictions for {source.n} samples")
+    return np.array([str(value) for value in values])
+
+
+def model_predictions(options: ConceptOptions, source: Representation) -> np.ndarray:
+    """Predicted class names: given ones, else the largest output of the model.
+
+    Raises
+    ------
+    UsageError
+        There is neither, or the labels of the samples are not among the names of the outputs.
+    """
+    given = predictions_of(options, source)
+    if given is not None:
+        return given
+    if options.model is None:
+        raise UsageError("this needs the model's predictions", "give them with --file predictions=FILE")
+    logits = representation(replace(options, layer="output", pool=str(source.source.get("pool") or "auto")))
+    if logits.ids() != source.ids():
+        raise InputError("the model's output and its layer were read on different samples")
+    classes = class_names(source, logits.d, options)
+    if source.labels is not None:
+        unknown = sorted({str(label) for label in source.labels} - set(classes))
+        if unknown:
+            raise UsageError(
+                f"the class `{unknown[0]}` is none of the model's {logits.d} outputs, so that nothing can be said "
+                "about errors",
+                "give --file classes=FILE, one class name a line in the order of the outputs",
+            )
+    log.info("predictions: arg-max of %s over %d classes", options.model, logits.d)
+    return np.array(classes)[np.asarray(logits.values).argmax(axis=1)]
+
+
+def target_rows(options: ConceptOptions, target: str, source: Representation) -> np.ndarray:
+    """Rows of ``--target``, words resolved with labels and, where needed, predictions."""
+    found: Any = targets_of(target, source)
+    predictions = model_predictions(options, source) if needs_predictions(target) else None
+    return choose_targets(found, Labels.from_arrays(source.n, source.labels, predictions), source.n, options.seed)

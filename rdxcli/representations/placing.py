@@ -6,7 +6,7 @@ A model sees a part of the image (256 pixels resized, 224 cut out, say), so that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +15,12 @@ from rdxcli.errors import RdxError
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.progress import log
+from rdxcli.records import Representation
 from rdxcli.report.squares import over_square
-from rdxcli.services.explain.base import ExplainOptions
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.records import Representation
+from rdxcli.representations.options import LayerOptions
 
 
-def placer(options: ExplainOptions, source: Representation) -> Callable[[int, np.ndarray], list[list[float]]]:
+def placer(options: LayerOptions, source: Representation) -> Callable[[int, np.ndarray], list[list[float]]]:
     """A function from a row and its map (h, w) to the map over the centred square of that row's image.
 
     At most 14 x 14 cells, rounded for a document; 0 where the model saw nothing. Where the images or the model's
@@ -42,7 +38,7 @@ def placer(options: ExplainOptions, source: Representation) -> Callable[[int, np
 class _Boxes:
     """The part of each image that the model sees, and the size of the image; each is looked up once."""
 
-    def __init__(self, options: ExplainOptions, source: Representation) -> None:
+    def __init__(self, options: LayerOptions, source: Representation) -> None:
         self.known: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.dataset: Any = None
         name = options.model or source.source.get("model")

@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rdxcli.artifacts import Artifact
 from rdxcli.errors import DependencyError, RdxError, UnknownNameError, installed
 
 PROJECT = "rdx"
@@ -44,16 +43,16 @@ class Run:
     folder: Path = field(repr=False)
 
 
-def run_of(artifact: Artifact, document: Mapping[str, Any]) -> Run:
-    """The run of an artifact."""
+def run_of(folder: Path, document: Mapping[str, Any]) -> Run:
+    """The run of the artifact in a folder."""
     said = {name: document[name] for name in ("kind", "method", "n", "k", "seed") if document.get(name) is not None}
     said |= {side: document[side].get("name") for side in ("a", "b") if isinstance(document.get(side), Mapping)}
     said |= {f"parameters.{name}": value for name, value in dict(document.get("parameters") or {}).items()}
     numbers = dict(_numbers({name: document[name] for name in SECTIONS if name in document}))
     for method in document.get("methods", []):
         numbers |= dict(_numbers({part: method[part] for part in SECTIONS if part in method}, f"{method['method']}."))
-    name = document.get("artifact", artifact.path.as_posix())
-    return Run(str(name), {key: str(value) for key, value in said.items()}, numbers, artifact.path)
+    name = document.get("artifact", folder.as_posix())
+    return Run(str(name), {key: str(value) for key, value in said.items()}, numbers, folder)
 
 
 def _numbers(part: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, float]]:
@@ -101,7 +100,7 @@ TRACKERS: Mapping[str, Callable[[str, Run], None]] = {"mlflow": _mlflow, "wandb"
 """By the word before the colon of ``--log``; what follows it is theirs: an address, or a project."""
 
 
-def tracker(target: str | None) -> Callable[[Artifact, Mapping[str, Any]], None]:
+def tracker(target: str | None) -> Callable[[Path, Mapping[str, Any]], None]:
     """What logs a finished artifact to ``mlflow:http://host:5000`` or ``wandb:PROJECT``; asked for before the work.
 
     Raises
@@ -112,16 +111,16 @@ def tracker(target: str | None) -> Callable[[Artifact, Mapping[str, Any]], None]
         Its package is not installed.
     """
     if target is None:
-        return lambda artifact, document: None
+        return lambda folder, document: None
     name, _, rest = target.partition(":")
     if name not in TRACKERS:
         raise UnknownNameError("tracker", name, TRACKERS)
     if not installed(name):
         raise DependencyError(name, name)
 
-    def log(artifact: Artifact, document: Mapping[str, Any]) -> None:
+    def log(folder: Path, document: Mapping[str, Any]) -> None:
         try:
-            TRACKERS[name](rest, run_of(artifact, document))
+            TRACKERS[name](rest, run_of(folder, document))
         except Exception as error:  # they raise their own kinds, which must not hide a finished result
             text = " ".join(str(error).split())[:300]
             hint = "the result itself is stored; the same command logs it again"

@@ -7,7 +7,7 @@ square of an image, so a mask is a grid over that square, 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log, track
+from rdxcli.records import Representation
 from rdxcli.report.squares import over_square
-from rdxcli.services.explain.base import ExplainOptions, representation
-
-if TYPE_CHECKING:
-    from rdxcli.records import Representation
+from rdxcli.representations.layer import representation
+from rdxcli.representations.options import LayerOptions
 
 SHOWN_UNITS = 1024  # units whose strongest images are listed
 SHOWN_IMAGES = 8
@@ -73,7 +72,7 @@ def shown_pictures(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def add_masks(
     entries: list[dict[str, Any]],
-    options: ExplainOptions,
+    options: LayerOptions,
     source: Representation,
     thresholds: Mapping[int, float] | None = None,
 ) -> None:
@@ -123,7 +122,7 @@ def add_masks(
 
 
 def maps_over_square(
-    options: ExplainOptions, source: Representation, peak: bool, wanted: Mapping[str, Sequence[int]]
+    options: LayerOptions, source: Representation, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
     """Maps of the wanted units of each sample, over the centred square of its image; {} where there are none."""
     name = options.model or source.source.get("model")
@@ -142,7 +141,7 @@ def maps_over_square(
 
 
 def _maps_of_model(
-    options: ExplainOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
+    options: LayerOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
     import torch
 

@@ -1,0 +1,39 @@
+"""Units of a layer as people name them: ``0-63,70``."""
+
+from __future__ import annotations
+
+from rdxcli.errors import UsageError
+
+
+def check_units(text: str | None, option: str = "--units") -> None:
+    """Refuse malformed unit numbers before it is known how many units there are.
+
+    Raises
+    ------
+    UsageError
+    """
+    for part in (text or "all").split(","):
+        first, dash, last = part.strip().partition("-")
+        if part.strip() != "all" and (not first.isdigit() or (dash and not last.isdigit())):
+            raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")
+
+
+def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:
+    """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None and ``all``.
+
+    Raises
+    ------
+    UsageError
+        Malformed text, or a unit that does not exist.
+    """
+    if text is None or "all" in map(str.strip, text.split(",")):
+        return list(range(count))
+    check_units(text, option)
+    chosen: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low or high >= count:
+            raise UsageError(f"{option}: `{part.strip()}` is outside of 0 to {count - 1}")
+        chosen.update(dict.fromkeys(range(low, high + 1)))
+    return list(chosen)
