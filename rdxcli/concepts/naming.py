@@ -12,7 +12,6 @@ import numpy as np
 
 from rdxcli.artifacts import fingerprint_json
 from rdxcli.concepts.captions import load_captions
-from rdxcli.concepts.gather import read_embeddings
 from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
@@ -107,6 +106,8 @@ class Namer:
         return partial(self.describer.describe, images, dataset, places, seed=self.seed)
 
     def _from_files(self, joined: Joined) -> Embedded:
+        from rdxcli.concepts.gather import read_embeddings  # with torch
+
         given, root = self.options, self.selection.root
         images, texts = (given.files[name] for name in FILES)
         found = read_embeddings(images, texts, given.concept_set, joined.a, root)
