@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.errors import RdxError
+from rdxcli.errors import RdxError, UsageError
 from rdxcli.progress import Advance, human_bytes, set_tracker
 from rdxcli.report.text import clean
 
@@ -85,6 +85,29 @@ class Sink:
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RdxError(f"cannot write to the standard output: {error.strerror or error}") from None
+
+    def raw(self, content: bytes) -> None:
+        """Bytes on the standard output, as they are.
+
+        Raises
+        ------
+        UsageError
+            It is a terminal, and they are no text.
+        """
+        if sys.stdout.isatty() and b"\0" in content:
+            raise UsageError("this is no text for a terminal", "pipe it, or give --to FILE")
+        try:
+            sys.stdout.flush()
+            binary = getattr(sys.stdout, "buffer", None)
+            if binary is None:  # a stream of text, in place of the real one
+                sys.stdout.write(content.decode("utf-8"))
+            else:
+                binary.write(content)
+                binary.flush()
         except BrokenPipeError:
             raise
         except OSError as error:

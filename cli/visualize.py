@@ -16,7 +16,7 @@ from .options import SAMPLES_FAILED, Session, command
         "rdx compare digits-cnn-m35 digits-cnn -q | rdx visualize - --open",
         "rdx visualize --all --open",
         "rdx visualize digits/comparisons/digits-cnn-m35--digits-cnn/rdx --format pdf --width column",
-        "rdx visualize --format md",
+        "rdx visualize --format md --to -",
     ],
     without=("seed", "device", "run", "dry_run", "wait"),
 )
@@ -38,8 +38,14 @@ def visualize(
         ),
     ] = None,
     width: Annotated[str, typer.Option("--width", help="Of a figure: column (3.3 inches) or page (6.9).")] = "page",
-    to: Annotated[Path | None, typer.Option("--to", help="Write the report here.", dir_okay=False)] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Write the report here; - is the standard output.", dir_okay=False)
+    ] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="Of Parquet: the values of every sample too.")] = False,
+    layout: Annotated[
+        str,
+        typer.Option("--map", help="axes, or umap: of comparisons also where UMAP places the images (kept)."),
+    ] = "axes",
     everything: Annotated[
         bool, typer.Option("--all", help="All artifacts: missing reports are made, and a page links them.")
     ] = False,
@@ -60,11 +66,20 @@ def visualize(
         if open_it:
             typer.launch(path.resolve().as_uri())
         return
-    form = service.target(to, form, session.force)
+    piped = to is not None and str(to) == "-"
+    if piped and session.sink.as_json:
+        raise UsageError("--to - and --json both want the standard output", "leave one of them out")
+    form = service.target(None if piped else to, form, session.force)
     names = [name for given in artifacts or [] for name in (_lines() if given == "-" else [given])]
     chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]
     chosen = chosen or [service.choose(None, session.outputs)]
-    report = service.render(chosen, session.outputs, form, to, width, vectors)
+    if piped:
+        content, unread = service.content(chosen, session.outputs, form, width, vectors, layout)
+        session.sink.raw(content)
+        if unread:
+            session.exit(SAMPLES_FAILED)
+        return
+    report = service.render(chosen, session.outputs, form, to, width, vectors, layout)
     paths = [str(one.path) for one in report.artifacts]
     document = {
         "report": str(report.path),

@@ -20,7 +20,15 @@ from pathlib import Path
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        *("torch", "torchvision", "sklearn.cluster", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "rich.table"),
+        *(
+            "torch",
+            "torchvision",
+            "sklearn.cluster",
+            "scipy.stats",
+            "pyarrow.parquet",
+            "matplotlib.figure",
+            "rich.table",
+        ),
         *("rdxcli.cli.app", "rdxcli.representations.extract", "rdxcli.services.compare.compare"),
         *("rdxcli.services.explain.neurons", "rdxcli.services.encode_concepts", "rdxcli.services.train_surrogate"),
     ]
@@ -121,9 +129,7 @@ def stop_server() -> None:
     forkserver._forkserver._stop()
 
 
-def _run(
-    arguments: list[str], cwd: str, environment: dict[str, str], files: tuple[str, str, str], before: str
-) -> None:
+def _run(arguments: list[str], cwd: str, environment: dict[str, str], files: tuple[str, str, str], before: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.progress import human_count
 from rdxcli.report.exports import read_samples
-from rdxcli.report.summary import Chart, Column, Section, Summary, Table, one_of
+from rdxcli.report.summary import Chart, Column, Section, Summary, Table
 
 LOOKED_AT = 2000
 """Rows that the statistics are taken from, evenly spaced."""
@@ -32,14 +33,14 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     shape, failed = details.get("shape", []), details.get("failed", 0)
     sections, notes = [], []
     if failed:
-        notes.append(f"{one_of(failed, 'image')} could not be read and are left out")
+        notes.append(f"{human_count(failed, 'image')} could not be read and are left out")
     if folder is not None and (folder / "activations.npy").is_file():
         values = np.load(folder / "activations.npy", mmap_mode="r", allow_pickle=False)
         shape = list(values.shape)
         section, dead = _dimensions(values)
         sections.append(section)
         if dead:
-            notes.append(f"{one_of(dead, 'dimension')} of {values.shape[1]:,} never change")
+            notes.append(f"{human_count(dead, 'dimension')} of {values.shape[1]:,} never change")
         sections += _labels(folder, len(values))
     size = " x ".join(f"{size:,}" for size in shape)
     facts = [f"{size} values ({details.get('dtype', 'numbers')})", f"pooling {parameters.get('pool', '-')}"]
@@ -48,7 +49,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         kind="activations",
         method=str(parameters.get("pool", "")),
         kicker="Activations",
-        title=f"what {model} makes of {one_of(shape[0] if shape else 0, 'image')} ({layer})",
+        title=f"what {model} makes of {human_count(shape[0] if shape else 0, 'image')} ({layer})",
         facts=", ".join(facts),
         sections=sections,
         notes=notes,

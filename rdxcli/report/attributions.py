@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table
+from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 
 BOARD = {
     "method": Column("method"),
@@ -46,8 +46,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         kind="attributions",
         method=document["method"],
         kicker="Embeddings in words",
-        title=f"{document['n']:,} images, agreement with the teacher" if judged else "concepts of the images",
-        facts=f"{document['n']:,} images{f' of {dataset}' if dataset else ''}, method {document['method']}",
+        title=f"{images_of(document['n'], None)}, agreement with the teacher" if judged else "concepts of the images",
+        facts=f"{images_of(document['n'], dataset)}, method {document['method']}",
         sections=sections,
         said=lines,
         notes=document["notes"],

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rdxcli.report.summary import Column, Item, Picture, Section, Summary, Table, one_of
+from rdxcli.progress import human_count
+from rdxcli.report.summary import Column, Item, Picture, Section, Summary, Table
 
 WORDS = 40
 """Words in the table of words."""
@@ -47,10 +48,10 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         kind="captions",
         method=document["method"],
         kicker="Captions",
-        title=f"{document['captions']:,} captions of {one_of(document['images'], 'image')}",
-        facts=f"{one_of(document['images'], 'image')}{where}, by {document['captioner']}",
+        title=f"{document['captions']:,} captions of {human_count(document['images'], 'image')}",
+        facts=f"{human_count(document['images'], 'image')}{where}, by {document['captioner']}",
         sections=sections,
-        notes=[*document["notes"], *([f"{one_of(len(failed), 'image')} could not be captioned"] if failed else [])],
+        notes=[*document["notes"], *[f"{human_count(len(failed), 'image')} could not be captioned"][: len(failed)]],
         dataset=dataset,
     )
 

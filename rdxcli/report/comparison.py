@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from rdxcli.progress import human_count
 from rdxcli.records import Verdict
 from rdxcli.report.html import script_json
 from rdxcli.report.properties import clear, property_lines, said
@@ -26,7 +27,7 @@ from rdxcli.report.summary import (
     Section,
     Summary,
     Table,
-    one_of,
+    images_of,
 )
 from rdxcli.report.text import clean
 
@@ -139,7 +140,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         method=document["method"],
         kicker="Comparison of two representations",
         title=f"what {a['name']} (a) and {b['name']} (b) see differently",
-        facts=f"{document['n']:,} images{f' of {dataset}' if dataset else ''}, {size}, method {document['method']}",
+        facts=f"{images_of(document['n'], dataset)}, {size}, method {document['method']}",
         sections=[section for section in sections if section is not None],
         verdict=verdict,
         question=difference.get("question") or "",
@@ -398,7 +399,7 @@ def _all_different(concept: Mapping[str, Any]) -> bool:
 
 def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float], most: int = 3) -> str:
     """What a concept says, beside what is true of all images."""
-    said = f"{holder} holds {one_of(concept['size'], 'image')} together"
+    said = f"{holder} holds {human_count(concept['size'], 'image')} together"
     if _all_different(concept):
         return f"{said}, each of a label of its own."
     parts = [

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, one_of
+from rdxcli.progress import human_count
+from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 
 COLUMNS = (
     Column("images", "Images in which the detector responds"),
@@ -64,10 +65,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     """The summary of a ``directions`` document."""
     model, found, scores = document["model"], document["directions"], document["scores"]
     layer = model["layer"] or "array"
-    facts = f"{document['samples']['n']:,} samples"
-    if document["samples"]["dataset"]:
-        facts += f" of {document['samples']['dataset']}"
-    facts += f", layer {layer}, {len(found)} directions, method {document['method']}"
+    facts = images_of(document["samples"]["n"], document["samples"]["dataset"], "sample")
+    facts += f", layer {layer}, {human_count(len(found), 'direction')}, method {document['method']}"
     # the strongest effects on a prediction first
     items = sorted(map(_item, sorted(found, key=_strength)), key=lambda item: item.doubtful)
     mapped = any(picture.heat is not None for item in items for picture in item.pictures)
@@ -175,7 +174,7 @@ def _quality(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"{found['directions']} directions move a class more than "
+            f"{human_count(found['directions'], 'direction')} move a class more than "
             f"{_OF_CHANCE.get(found.get('null'), 'random filters')} do"
             if found.get("null") != "published"
             else f"{found['directions']} with significant sensitivity"
@@ -228,7 +227,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
         bars = [Bar(name, share, f"{share:.0%}", chance.get(name)) for name, share in list(entry["labels"].items())[:6]]
     words, mask, state = entry.get("words", []), entry.get("mask_label") or {}, entry.get("health")
     # the strongest twelve alone may mislead
-    said = f"All {one_of(entry['images'], 'image')}: {_shares(entry, 4)}" if entry["labels"] else ""
+    said = f"All {human_count(entry['images'], 'image')}: {_shares(entry, 4)}" if entry["labels"] else ""
     if words:
         said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
     title = f"Direction {entry['index']}"
@@ -291,7 +290,8 @@ def _steering(steering: Mapping[str, Any], names: Mapping[int, str]) -> Section:
     where = {"all": "at every place", "present": "where it is detected", "absent": "where it is not detected"}
     text = (
         f"What if a concept were stronger or weaker {where[steering['where']]}? Mean change of the logits of "
-        f"{steering['images']} images (bars). Amounts are steps along the encoding direction in feature units."
+        f"{human_count(steering['images'], 'image')} (bars). Amounts are steps along the encoding direction in feature "
+        "units."
     )
     items = []
     for step in steering["steps"]:

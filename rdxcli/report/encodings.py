@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.summary import Column, Section, Summary, Table
 
 COLUMNS = (
@@ -25,8 +26,10 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     kept = [row for row in rows if row["status"] == KEPT] or document["most_frequent"]
     cut = [row for row in rows if row["status"] != KEPT] or document["cut"]
     n, without = document["n"], document["images_without_concepts"]
-    title = f"{document['concepts']:,} concepts in {n:,} images, {document['concepts_per_image']:.1f} per image"
-    facts = f"{n:,} images, {document['concepts']:,} concepts; {without:,} images have none of them"
+    images = human_count(n, "image")
+    concepts = human_count(document["concepts"], "concept")
+    title = f"{concepts} in {images}, {document['concepts_per_image']:.1f} per image"
+    facts = f"{images}, {concepts}; {human_count(without, 'image')} without any of them"
     sections = [
         Section(
             "Vocabulary",

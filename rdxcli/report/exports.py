@@ -31,8 +31,14 @@ SAMPLE_COLUMNS = {
     "neighbours_b": "The same in b",
     "vector_a": "Values in a (--vectors)",
     "vector_b": "Values in b (--vectors)",
+    "umap_x_a": "First coordinate of the UMAP of a (--map umap)",
+    "umap_y_a": "Second coordinate of the UMAP of a (--map umap)",
+    "umap_x_b": "First coordinate of the UMAP of b (--map umap)",
+    "umap_y_b": "Second coordinate of the UMAP of b (--map umap)",
     "x": "First of the two main axes",
     "y": "Second of the two main axes",
+    "umap_x": "First coordinate of the UMAP (--map umap)",
+    "umap_y": "Second coordinate of the UMAP (--map umap)",
     "vector": "Values (--vectors)",
     "member_of": "Ids of the things that show this sample, for example units or regions",
 }
@@ -128,6 +134,9 @@ def samples(
         ids, labels = list(map(str, maps.ids)), maps.labels
         for side, found in maps.points.items():
             columns |= {f"x_{side}": found[:, 0], f"y_{side}": found[:, 1]}
+        for name, sides in maps.layouts.items():
+            for side, found in sides.items():
+                columns |= {f"{name.lower()}_{axis}_{side}": found[:, place] for place, axis in enumerate("xy")}
         for side, group in maps.groups.items():
             columns[f"concept_{side}"] = [f"{side}{number}" if number else None for number in group.tolist()]
         if maps.shown is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rdxcli.progress import human_count
 from rdxcli.report.charts import histogram, stack
 from rdxcli.report.html import HEAT
 from rdxcli.report.page import group_colours, matrix_pixels, unit_square
@@ -73,7 +74,8 @@ def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
             if len(items) < len(section.items):
                 left_out.append(f"{len(items)} of {len(section.items)} {section.title.lower()} are drawn")
         if section.maps and summary.maps is not None:
-            group += [(_map, summary.maps, side, section.maps) for side in summary.maps.points]
+            placed = summary.maps.placed.items()
+            group += [(_map, summary.maps, name, side, section.maps) for name, sides in placed for side in sides]
             if section.matrix is not None:
                 group.append((_matrix, section.matrix, section.maps))
         group += [(_chart, chart) for chart in section.charts if any(len(line) for line in chart.series.values())]
@@ -81,7 +83,7 @@ def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
             groups.append(group)
     if not groups:
         groups = [[(_table, table)] for table in list(summary.printed())[:1] or []]
-        left_out += [f"{min(len(g[0][1].rows), ROWS)} rows of the table are drawn" for g in groups]
+        left_out += [f"{human_count(min(len(g[0][1].rows), ROWS), 'row')} of the table are drawn" for g in groups]
     return groups, left_out
 
 
@@ -151,9 +153,9 @@ def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> N
     axis.text(0.5, 0.5, "\n".join(textwrap.wrap(clean(item.text or item.status, 160), 30)), ha="center", va="center")
 
 
-def _map(axis: Any, uris: Mapping[str, str], maps: Maps, side: str, key: str) -> None:
+def _map(axis: Any, uris: Mapping[str, str], maps: Maps, layout: str, side: str, key: str) -> None:
     """Dots of one map, and a legend that says which colour is which concept."""
-    points, groups = unit_square(maps.points[side]), maps.groups[key]
+    points, groups = unit_square(maps.placed[layout][side]), maps.groups[key]
     for group, colour in enumerate(group_colours(groups)):
         own = groups == group
         if own.any():
@@ -162,7 +164,7 @@ def _map(axis: Any, uris: Mapping[str, str], maps: Maps, side: str, key: str) ->
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, fontsize=6, frameon=False, markerscale=3,
                 handletextpad=0.1, columnspacing=0.6)  # fmt: skip
     axis.set_aspect("equal", adjustable="datalim")
-    axis.set_title(f"map of {side}, groups of {key}")
+    axis.set_title(f"{layout} of {side}, groups of {key}")
 
 
 def _matrix(axis: Any, uris: Mapping[str, str], values: np.ndarray, key: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from rdxcli import __version__
@@ -43,6 +43,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters["written"] = written
+    environment.filters["prose"] = prose
     environment.filters["id"] = id  # of an object: items are told apart by identity
     environment.filters["script_json"] = script_json
     environment.filters["packed"] = packed
@@ -54,6 +55,15 @@ def _environment() -> Environment:
 def _shown(value: Any) -> Any:
     """Foreign text made visible; what this package wrote itself (markup) as it is."""
     return clean(value, LONGEST) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def prose(text: str) -> Markup:
+    """Sentences: what stands between backticks is set as code, all else is text."""
+    shown = clean(text, LONGEST)
+    if shown.count("`") % 2:
+        return escape(shown)
+    parts = enumerate(shown.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in parts)
 
 
 def script_json(value: Any) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.charts import histogram
 from rdxcli.report.summary import Chart, Column, Item, Section, Summary, Table, against_table, written
 
@@ -21,6 +22,16 @@ _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 def text(value: Any, column: Column | None = None) -> str:
     """Foreign text that stays text: nothing in it is markup, a mention or a link."""
     return plain(value, column).translate(_MARKS)
+
+
+def prose(value: str) -> str:
+    """Sentences: what stands between backticks stays code, all else is `text`."""
+    parts = written(value, None, SENTENCE).split("`")
+    if len(parts) % 2 == 0:
+        return text(value)
+    return "".join(
+        f"`{part}`" if i % 2 and part.strip() else text(part) if part else "" for i, part in enumerate(parts)
+    )
 
 
 def plain(value: Any, column: Column | None = None) -> str:
@@ -41,8 +52,8 @@ def markdown(summary: Summary, most: int = MOST) -> str:
     if summary.verdict is not None:
         lines += [f"**{text(summary.chip)}**", ""]
     lines += [f"{text(summary.kicker)}: {text(summary.facts)}", ""]
-    lines += [f"{text(line)}  " for line in summary.said] + [""] * bool(summary.said)
-    lines += [f"> {text(note)}  " for note in summary.notes] + [""] * bool(summary.notes)
+    lines += [f"{prose(line)}  " for line in summary.said] + [""] * bool(summary.said)
+    lines += [f"> {prose(note)}  " for note in summary.notes] + [""] * bool(summary.notes)
     if summary.against:
         lines += [*_table(against_table(summary.against)), ""]
     end = _provenance(summary)
@@ -56,7 +67,8 @@ def markdown(summary: Summary, most: int = MOST) -> str:
         left -= size
         lines += part
     if left_out:
-        lines += [f"{left_out} parts are left out: they are in the page and in the tables (`--format html`, `csv`)."]
+        count = human_count(left_out, "part")
+        lines += [f"Left out here: {count}; the page and the tables hold all (`--format html`, `csv`)."]
     return "\n".join([*lines, *end]) + "\n"
 
 
@@ -69,7 +81,7 @@ def _provenance(summary: Summary) -> list[str]:
 
 def _section(section: Section) -> Iterator[list[str]]:
     """The parts of a section, each of which can be left out."""
-    head = [f"#### {text(section.title)}", ""] + ([text(section.text), ""] if section.text else [])
+    head = [f"#### {text(section.title)}", ""] + ([prose(section.text), ""] if section.text else [])
     if section.items:
         yield [*head, *_table(section.table), ""]
         head = []
@@ -79,7 +91,7 @@ def _section(section: Section) -> Iterator[list[str]]:
                 yield [f"<details><summary>{plain(item.title)}</summary>", "", *said, "", "</details>", ""]
     for table in section.tables:
         title = [f"**{text(table.title)}**", ""] if table.title else []
-        said = [text(table.text), ""] if table.text else []
+        said = [prose(table.text), ""] if table.text else []
         yield [*head, *title, *said, *_table(table), ""]
         head = []
     for chart in section.charts:
@@ -88,7 +100,7 @@ def _section(section: Section) -> Iterator[list[str]]:
     for drawing in section.drawings:
         if drawing.table is not None:
             title = [f"**{text(drawing.title)}**", ""]
-            said = [text(drawing.table.text), ""] if drawing.table.text else []
+            said = [prose(drawing.table.text), ""] if drawing.table.text else []
             yield [*head, *title, *said, *_table(drawing.table), ""]
             head = []
     if section.left_out:
@@ -97,7 +109,7 @@ def _section(section: Section) -> Iterator[list[str]]:
 
 def _item(section: Section, item: Item) -> list[str]:
     """What a table has no room for."""
-    lines = [f"{text(line)}  " for line in (item.status, item.text, *item.beside) if line]
+    lines = [f"{prose(line)}  " for line in (item.status, item.text, *item.beside) if line]
     if item.bars:
         parts = [
             text(f"{bar.label} {bar.text}" + ("" if bar.chance is None else f" (by chance {bar.chance:.0%})"))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table
+from rdxcli.progress import human_count
+from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 
 INTERVALS = {"test correlation": ("test low", "test high"), "sim correlation": ("sim low", "sim high")}
 """Scores that have one, and its ends."""
@@ -42,9 +43,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     scores = [name for name in (*FIRST, *sorted(has - set(FIRST) - set(ENDS))) if name in has]
     pictured = [unit for unit in units if "strongest" in unit]
     judged = [unit for unit in units if "interpretable" in unit]
-    facts = [f"{document['samples']['n']:,} images"]
-    facts[0] += f" of {document['samples']['dataset']}" if document["samples"]["dataset"] else ""
-    facts += [f"layer {layer}", f"{len(units):,} units", f"method {document['method']}"]
+    facts = [images_of(document["samples"]["n"], document["samples"]["dataset"]), f"layer {layer}"]
+    facts += [human_count(len(units), "unit"), f"method {document['method']}"]
     if len(pictured) < len(units):
         facts.append(f"images of {len(pictured)} of them are stored")
     if judged:

@@ -151,7 +151,10 @@ def map_data(maps: Maps, images: Images) -> dict[str, Any]:
     data: dict[str, Any] = {
         "n": n,
         "ids": pack("\n".join(clean(sample) for sample in maps.ids.tolist())),
-        "maps": {side: pack(np.rint(unit_square(points) * 65535)) for side, points in maps.points.items()},
+        "layouts": {
+            name: {side: pack(np.rint(unit_square(points) * 65535)) for side, points in sides.items()}
+            for name, sides in maps.placed.items()
+        },
         "groups": {key: pack(np.clip(group, 0, len(colours[key]) - 1)) for key, group in maps.groups.items()},
         "colours": colours,
         "names": [clean(name) for name in names.tolist()],

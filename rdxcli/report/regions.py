@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdxcli.report.summary import Bar, Column, Item, Picture, Section, Summary, Table
+from rdxcli.progress import human_count
+from rdxcli.report.summary import Bar, Column, Item, Picture, Section, Summary, Table, images_of
 
 COMPARED = 12
 """Targets whose regions are shown side by side."""
@@ -36,12 +37,10 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     """The summary of a ``regions`` document."""
     model, regions, applied = document["model"], document["regions"], document.get("applied")
     layer = model["layer"] or "array"
-    facts = f"{document['samples']['n']:,} images"
-    if document["samples"]["dataset"]:
-        facts += f" of {document['samples']['dataset']}"
-    facts += f", layer {layer}, {len(regions):,} region{'s' * (len(regions) != 1)}"
+    facts = images_of(document["samples"]["n"], document["samples"]["dataset"])
+    facts += f", layer {layer}, {human_count(len(regions), 'region')}"
     if applied:
-        facts += f"; found in {applied['n']} images with {applied['model']['name']} and applied to these"
+        facts += f"; found in {human_count(applied['n'], 'image')} with {applied['model']['name']} and applied to these"
     text = _MEMBERSHIP if applied else _BASELINE if document["method"] == "representative" else _TEXT
     values = [_values(region) for region in regions]
     used = [name for name in REGION if any(one[name] not in (None, "") for one in values)]
@@ -59,7 +58,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
             Section(
                 "Regions",
                 "regions",
-                sorted(items, key=lambda item: item.doubtful),
+                [item for _, item in sorted(zip(map(_interest, regions), items, strict=True), key=lambda one: one[0])],
                 "target",
                 [REGION[name] for name in used],
                 text,
@@ -80,6 +79,16 @@ _TEXT = (
 )
 _MEMBERSHIP = "Images that have the states of a stored region; those most like its target, over all units, come first."
 _BASELINE = "Images on the target's side of a few pieces of the decision boundary."
+
+
+def _interest(region: Mapping[str, Any]) -> tuple[float, ...]:
+    """What to show first: rules with members; then wrong predictions, those shared by most of the region first; then
+    units whose ablation does most."""
+    cause, scores = region.get("cause") or {}, region["scores"]
+    labels, said = region.get("sample_labels") or [], region.get("sample_predictions") or []
+    wrong = bool(cause) or (bool(labels and said) and region.get("stored") is None and labels[0] != said[0])
+    effect = (scores.get("ablation") or {}).get("drop") or 0.0
+    return region["status"] != "bounded", not wrong, -(cause.get("lift") or 0.0), -effect
 
 
 def _values(region: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.summary import Column, Item, Section, Summary, Table
 
 MATCH = (
@@ -60,7 +61,7 @@ def several(summaries: Mapping[str, Summary]) -> Summary:
         method=", ".join(dict.fromkeys(one.method for one in summaries.values())),
         kicker="Several artifacts",
         title=" and ".join(summaries),
-        facts=f"{len(summaries)} artifacts",
+        facts=f"{human_count(len(summaries), 'artifact')}",
         sections=sections,
         said=[f"{name}: {one.chip}" for name, one in summaries.items() if one.verdict],
         notes=[f"{name}: {note}" for name, one in summaries.items() for note in one.notes],

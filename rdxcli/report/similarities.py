@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from rdxcli.progress import human_count
 from rdxcli.report.html import png_uri, script_json
-from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
 from rdxcli.report.text import clean
 
 CLEAR = 0.05
@@ -102,8 +103,8 @@ def _reference_lines(document: Mapping[str, Any]) -> Iterator[str]:
         return
     scores = reference["measures"]["score"]
     yield (
-        f"{reference['pairs']} pairs of {len(reference['runs'])} runs have difference scores of {scores['low']:.3f} to "
-        f"{scores['high']:.3f}"
+        f"{human_count(reference['pairs'], 'pair')} of {human_count(len(reference['runs']), 'run')} have "
+        f"difference scores of {scores['low']:.3f} to {scores['high']:.3f}"
     )
     values = document["measures"]["score"]["values"]
     for i in range(len(values)):
@@ -130,7 +131,7 @@ def _made_of(concept: Mapping[str, Any], most: int = 3) -> str:
 
 def _followed_line(document: Mapping[str, Any], place: int, one: Mapping[str, Any]) -> str:
     concept = concept_of(document, one)
-    return f"concept {place + 1}: {one['size']} images{_made_of(concept)}: {_story(document, one)}"
+    return f"concept {place + 1}: {human_count(one['size'], 'image')}{_made_of(concept)}: {_story(document, one)}"
 
 
 def _story(document: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -169,8 +170,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         method=document["method"],
         kicker=kicker,
         title=title,
-        facts=f"{len(rows)} x {len(columns)}; {document['n']:,} images{f' of {dataset}' if dataset else ''}; "
-        f"{document['pool']}",
+        facts=f"{len(rows)} x {len(columns)}; {images_of(document['n'], dataset)}; {document['pool']}",
         sections=sections,
         said=_said(document),
         notes=document["notes"],
@@ -241,7 +241,7 @@ def _strongest(pair: Mapping[str, Any], side: str) -> str:
     for concept in pair["concepts"]:
         if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
             made_of = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:2])
-            return f"{concept['size']} images" + (f": {made_of}" if made_of else "")
+            return f"{human_count(concept['size'], 'image')}" + (f": {made_of}" if made_of else "")
     return ""
 
 
@@ -483,7 +483,7 @@ def _tree(document: Mapping[str, Any]) -> Section:
     text = "Models joined by their mean difference score, the most alike first."
     if runs:
         text += (
-            f" The dashed line is the largest score of {document['reference']['pairs']} pairs of runs, "
+            f" The dashed line is the largest score of {human_count(document['reference']['pairs'], 'pair')} of runs, "
             f"{runs['high']:.3f} (the smallest is {runs['low']:.3f}): joints to its right are no more."
         )
     members = {leaf: [names[leaf]] for leaf in range(len(names))}

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.summary import Chart, Column, Section, Summary, Table
 
 TITLES = {
@@ -42,7 +43,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         method=document["method"],
         kicker="Simulation",
         title=f"how well explanations predict the units of {model['name']}",
-        facts=f"layer {model['layer'] or 'array'}, {model['n']:,} images, rows: {document['parameters']['part']}",
+        facts=f"layer {model['layer'] or 'array'}, {human_count(model['n'], 'image')}, rows: "
+        f"{document['parameters']['part']}",
         sections=sections,
         said=_said(document),
         notes=document["notes"],
@@ -54,7 +56,7 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     ends = (document.get("ablation") or {}).get("controls")
     lines = [
         f"{pair['first']} against {pair['second']}: {pair['difference']:+.3f} ({pair['low']:+.3f} to "
-        f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {pair['units']} units"
+        f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {human_count(pair['units'], 'unit')}"
         for pair in document["pairs"]
     ]
     if ends:
@@ -178,7 +180,7 @@ def _charts(document: Mapping[str, Any]) -> list[Chart]:
     if importance and shares:
         mean = [sum(column) / len(column) for column in zip(*shares, strict=True)]
         points = list(zip(importance["cutoffs"], mean, strict=True))
-        title = f"Share of a unit's effect by its most activating images, mean of {len(shares)} units"
+        title = f"Share of a unit's effect by its most activating images, mean of {human_count(len(shares), 'unit')}"
         charts.append(
             Chart(title, "curves", {"share of the effect": points}, "share of the images", "share", (0.0, 1.0))
         )

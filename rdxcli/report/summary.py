@@ -13,8 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from markupsafe import Markup
 
+from rdxcli.progress import human_count
 from rdxcli.records import Verdict
 from rdxcli.report.text import LONGEST, clean
+
+MAIN_AXES = "main axes"
+"""What the first layout of a map is called."""
 
 PRINTED = 40
 """Rows of a table in the terminal."""
@@ -335,6 +339,7 @@ class Maps:
     ----------
     ids : ndarray of shape (n,), str
     points : mapping of side to (n, 2) float
+        Along the two main axes.
     groups : mapping of side to (n,) int
         0 for rows of no group.
     labels : ndarray of shape (n,), str, optional
@@ -343,6 +348,8 @@ class Maps:
     neighbours : mapping of side to (m, k) int
         Rows, the nearest first.
     names : mapping of side to str
+    layouts : mapping of name to mapping of side to (n, 2) float
+        Other places of the same rows, for example by UMAP.
     """
 
     ids: np.ndarray
@@ -352,6 +359,12 @@ class Maps:
     shown: np.ndarray | None = None
     neighbours: Mapping[str, np.ndarray] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def placed(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """All places of the rows by name, the main axes first."""
+        return {MAIN_AXES: self.points, **self.layouts}
 
 
 @dataclass(frozen=True)
@@ -470,6 +483,11 @@ def against_table(against: Sequence[Against]) -> Table:
     return Table("Against chance", columns, rows)
 
 
+def images_of(count: int, dataset: str | None, noun: str = "image") -> str:
+    """``300 images of photos``; without a name of the data set the count alone."""
+    return human_count(count, noun) + (f" of {dataset}" if dataset else "")
+
+
 def written(value: Any, column: Column | None = None, longest: int = LONGEST) -> str:
     """A value as people read it: three significant digits, per cent for shares, ``-`` for what is missing."""
     if value is None or value == "":
@@ -483,8 +501,3 @@ def written(value: Any, column: Column | None = None, longest: int = LONGEST) ->
     if isinstance(value, float):
         return f"{value:.3g}"
     return clean(value, longest)
-
-
-def one_of(count: int, noun: str) -> str:
-    """A count with its noun: ``1 image``, ``2 images``."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.summary import Chart, Column, Section, Summary, Table
 
 SCORES = {
@@ -47,14 +48,15 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         Column("meaning", brief=False),
         Column("better", brief=False),
     ]
-    size = f"{document['concepts']:,} concepts to {document['dimensions']:,} dimensions"
+    size = f"{human_count(document['concepts'], 'concept')} to {human_count(document['dimensions'], 'dimension')}"
     charts = [_chart(title, history, lines) for title, lines in CURVES.items()]
     return Summary(
         kind="surrogate",
         method=document["method"],
         kicker="Concept surrogate",
         title=f"{size}, best of {document['epochs']} epochs: {document['best_epoch']}",
-        facts=f"{document['n']:,} images, {size}; best of {document['epochs']} epochs: {document['best_epoch']}",
+        facts=f"{human_count(document['n'], 'image')}, {size}; best of {human_count(document['epochs'], 'epoch')}: "
+        f"{document['best_epoch']}",
         sections=[
             Section("Scores", "scores", tables=[Table("", columns, rows)], printed=True),
             Section("Training", "training", charts=[chart for chart in charts if chart.series]),

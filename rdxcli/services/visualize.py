@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.numerics.axes import principal_axes
+from rdxcli.numerics.umap_axes import require_umap
 from rdxcli.progress import log, track
 from rdxcli.report import exports
 from rdxcli.report.figures import WIDTHS, figure
@@ -32,9 +34,14 @@ from rdxcli.report.page import Images, page, sprites
 from rdxcli.report.several import several
 from rdxcli.report.summary import Maps, Summary
 from rdxcli.report.thumbnails import data_uri, square
+from rdxcli.representations.maps import umap_map
+from rdxcli.representations.stored import stored_values
 
 FIGURES = ("png", "pdf", "svg")
 FORMATS = ("html", "md", "csv", "json", "parquet", *FIGURES)
+MAPS = ("axes", "umap")
+"""What --map may be: the main axes, which every report has, and UMAP beside them."""
+
 ENDINGS = {"htm": "html", "markdown": "md"}
 
 LARGEST = 10_000_000
@@ -109,6 +116,8 @@ def render(
     to: Path | None = None,
     width: str = "page",
     vectors: bool = False,
+    layout: str = MAPS[0],
+    whole: bool = False,
 ) -> Report:
     """Write the report of an artifact, or one of several artifacts.
 
@@ -124,6 +133,10 @@ def render(
         Of figures: 3.3 or 6.9 inches.
     vectors : bool
         Of Parquet: the values of every sample too.
+    layout : {"axes", "umap"}
+        Of comparisons: the main axes, or also where UMAP places the images.
+    whole : bool
+        A large page too keeps its pictures inside.
 
     Raises
     ------
@@ -134,11 +147,16 @@ def render(
         raise UsageError(f"unknown format `{form}`", f"choose one of {', '.join(FORMATS)}")
     if width not in WIDTHS:
         raise UsageError(f"unknown width `{width}`", f"choose one of {', '.join(WIDTHS)}")
+    if layout not in MAPS:
+        raise UsageError(f"unknown map `{layout}`", f"choose one of {', '.join(MAPS)}")
     if vectors and form != "parquet":
         raise UsageError("--vectors is for --format parquet", "leave it out")
     chosen = [artifacts] if isinstance(artifacts, Artifact) else list(artifacts)
     if len(chosen) == 1:
         summary = summary_of(chosen[0])
+        summary = _with_umap(summary, chosen[0], outputs) if layout == "umap" else summary
+    elif layout == "umap":
+        raise UsageError("--map umap is for one comparison", "leave it out, or show one artifact")
     else:
         summary = several({_short(one, outputs): summary_of(one) for one in chosen})
     path = to or report_path(chosen, outputs, form)
@@ -146,7 +164,7 @@ def render(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            unread, beside = _write(summary, chosen, outputs, form, temporary, path, WIDTHS[width], vectors)
+            unread, beside = _write(summary, chosen, outputs, form, temporary, path, WIDTHS[width], vectors, whole)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -155,6 +173,30 @@ def render(
             f"cannot write {path}: {error.strerror or error}", "choose another place with --to"
         ) from None
     return Report(chosen, path, unread, beside)
+
+
+def content(
+    artifacts: Sequence[Artifact],
+    outputs: Path,
+    form: str = "html",
+    width: str = "page",
+    vectors: bool = False,
+    layout: str = MAPS[0],
+) -> tuple[bytes, Sequence[str]]:
+    """The report as `render` writes it, in one piece: a page keeps its pictures, of tables there is the first alone.
+
+    Returns
+    -------
+    content : bytes
+    unread : sequence of str
+        Images that should be on it and could not be read.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"report.{form}"
+        report = render(artifacts, outputs, form, path, width, vectors, layout, whole=True)
+        if report.beside:
+            log.warning("the first of %d tables; --to FILE.csv writes all", len(report.beside) + 1)
+        return path.read_bytes(), report.unread
 
 
 def _write(
@@ -166,6 +208,7 @@ def _write(
     path: Path,
     width: float,
     vectors: bool,
+    whole: bool,
 ) -> tuple[Sequence[str], Sequence[Path]]:
     """Write ``temporary``, which becomes ``path``; images that could not be read, and files beside it."""
     if form == "md":
@@ -180,7 +223,7 @@ def _write(
         images, unread = read_images(summary, small=form == "html")
         summary = replace(summary, notes=[*summary.notes, *_said(unread, len(images.uris) + len(unread))])
         if form == "html":
-            return unread, _write_page(summary, images, temporary, path)
+            return unread, _write_page(summary, images, temporary, path, whole)
         figure(summary, images.uris, temporary, form, width)
         return unread, ()
     return (), ()
@@ -194,11 +237,11 @@ def _said(unread: Sequence[str], wanted: int) -> list[str]:
     return [f"{len(unread)} of {wanted} images could not be read, moved or damaged: {some}"]
 
 
-def _write_page(summary: Summary, images: Images, temporary: Path, path: Path) -> list[Path]:
+def _write_page(summary: Summary, images: Images, temporary: Path, path: Path, whole: bool = False) -> list[Path]:
     """The page; the pictures of one that would be too large go to ``NAME.data`` beside it."""
     text = page(summary, images)
     folder = path.with_name(f"{path.stem}.data")
-    if len(text) <= LARGEST:
+    if whole or len(text) <= LARGEST:
         temporary.write_text(text, "utf-8")
         return []
     shutil.rmtree(folder, ignore_errors=True)
@@ -256,17 +299,27 @@ def _write_samples(
 
 def _vectors(artifact: Artifact, side: str, maps: Maps, outputs: Path) -> np.ndarray:
     """The values that one side of a comparison was made from, in the order of its samples."""
-    source = artifact.manifest.request.inputs.get(side) or {}
-    wanted = source.get("activations")
-    for one in find_artifacts(outputs):
-        if one.kind == "activations" and one.manifest.fingerprint == wanted:
-            values = np.load(one.path / "activations.npy", mmap_mode="r", allow_pickle=False)
-            ids, _ = exports.read_samples(one.path, len(values))
-            place = {sample: row for row, sample in enumerate(ids)}
-            return values[[place[str(sample)] for sample in maps.ids]]
-    raise ArtifactError(
-        f"the values of {side} are not in {outputs}", "give --outputs of the comparison, or leave --vectors out"
-    )
+    width, source = int(artifact.document()[side]["d"]), artifact.manifest.request.inputs.get(side) or {}
+    return stored_values(source, maps.ids.tolist(), width, outputs, f"{maps.names[side]} ({side})")
+
+
+def _with_umap(summary: Summary, artifact: Artifact, outputs: Path) -> Summary:
+    """The summary of a comparison with where UMAP places the rows of both sides."""
+    maps = summary.maps
+    if maps is None:
+        raise UsageError(f"{artifact.path} holds {artifact.kind}, which has no maps", "--map is for comparisons")
+    require_umap()
+    try:
+        dataset = artifact.path.resolve().relative_to(outputs.resolve()).parts
+    except ValueError:
+        dataset = (artifact.path.parent.name,)
+    place = "/".join(dataset[: 2 if dataset[0] == "arrays" else 1])
+    ids = list(map(str, maps.ids))
+    points = {
+        side: umap_map(_vectors(artifact, side, maps, outputs), ids, outputs, place, maps.names[side])
+        for side in maps.points
+    }
+    return replace(summary, maps=replace(maps, layouts={"UMAP": points}))
 
 
 def _open(spec: str | None) -> Dataset | None:

@@ -9,7 +9,13 @@
   const each = async (packed) => Object.fromEntries(await Promise.all(Object.entries(packed).map(async ([k, v]) => [k, await numbers(v)])));
 
   const n = data.n;
-  const [maps, groups, labels, text] = await Promise.all([each(data.maps), each(data.groups), numbers(data.labels), unpack(data.ids)]);
+  const names = Object.keys(data.layouts);
+  const [placed, groups, labels, text] = await Promise.all([Promise.all(names.map((name) => each(data.layouts[name]))), each(data.groups), numbers(data.labels), unpack(data.ids)]);
+  const layouts = Object.fromEntries(names.map((name, place) => [name, placed[place]]));
+  /** Where the rows are now: the layout, and (x, y) of each row by side. */
+  let layout = address.values.get("map") ?? names[names.length - 1];
+  if (!layouts[layout]) [layout] = names;
+  let maps = layouts[layout];
   const ids = new TextDecoder().decode(text).split("\n");
   const base = new Float64Array(data.names.length);
   for (let i = 0; i < n; i += 1) base[labels[i]] += 1 / n;
@@ -142,9 +148,9 @@
     }
     return within;
   }
-  /** The rows in the rectangle of two corners, or in an outline. @param {string} side @param {number[][]} path */
-  function marked(side, path, free) {
-    const points = maps[side], xs = path.map((p) => p[0]), ys = path.map((p) => p[1]);
+  /** The rows in the rectangle of two corners, or in an outline. @param {Uint16Array} points @param {number[][]} path */
+  function marked(points, path, free) {
+    const xs = path.map((p) => p[0]), ys = path.map((p) => p[1]);
     const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     const marks = new Uint8Array(n);
     for (let i = 0; i < n; i += 1) {
@@ -165,7 +171,7 @@
     tip.style.top = `${y + 12 + tip.offsetHeight > innerHeight ? Math.max(4, y - tip.offsetHeight - 12) : y + 12}px`;
   }
   for (const canvas of canvases) {
-    const side = canvas.dataset.map, points = maps[side];
+    const side = canvas.dataset.map;
     /** @param {PointerEvent} event @returns {number[]} in the units of the map */
     const where = (event) => {
       const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
@@ -178,7 +184,7 @@
       if (path && path.length < 2) select(null);
       else if (path) {
         const step = Math.ceil(corners().length / 60), kept = corners().filter((_, i) => i % step === 0 || !free);
-        select(marked(side, corners(), free), [free ? "outline" : "box", side, ...kept.flat().map(Math.round)].join(":"));
+        select(marked(maps[side], corners(), free), [free ? "outline" : "box", side, ...kept.flat().map(Math.round), ...(names.length > 1 ? [layout] : [])].join(":"));
       }
       path = null;
     });
@@ -187,9 +193,10 @@
       if (path) {
         path.push([x, y]);
         free = event.shiftKey;
-        select(marked(side, corners(), free), "");
+        select(marked(maps[side], corners(), free), "");
         return;
       }
+      const points = maps[side];
       let best = -1, nearest = (12 / across(canvas)) ** 2;
       for (let i = 0; i < n; i += 1) {
         const distance = (points[2 * i] - x) ** 2 + (points[2 * i + 1] - y) ** 2;
@@ -209,11 +216,26 @@
     else if (!event.target.closest?.("canvas")) { say(-1); if (hovered >= 0) { hovered = -1; redraw(); } }
   });
 
+  /** Put the rows where a layout has them. @param {string} name */
+  function place(name) {
+    layout = name;
+    maps = layouts[name];
+    for (const button of switches) button.setAttribute("aria-pressed", String(button.dataset.layout === name));
+    for (const said of document.querySelectorAll(".layout")) said.textContent = name;
+    redraw();
+  }
+  const switches = [...document.querySelectorAll("[data-layout]")];
+  for (const button of switches) {
+    button.addEventListener("click", () => { place(button.dataset.layout); address.set("map", layout); });
+  }
+  place(layout);
+
   const [how, side, ...rest] = (address.values.get("sel") ?? "").split(":");
-  const flat = rest.map(Number), path = flat.flatMap((value, i) => (i % 2 ? [[flat[i - 1], value]] : []));
+  // an outline belongs to the layout that it was drawn in
+  const drawn = layouts[rest.at(-1)] ?? maps, flat = rest.map(Number).filter((value) => !Number.isNaN(value));
+  const path = flat.flatMap((value, i) => (i % 2 ? [[flat[i - 1], value]] : []));
   if (how === "group" && groups[side]) select(group(side, flat[0]), [how, side, ...rest].join(":"));
-  else if (maps[side] && path.length > 1) select(marked(side, path, how === "outline"), [how, side, ...rest].join(":"));
-  else redraw();
+  else if (maps[side] && path.length > 1) select(marked(drawn[side], path, how === "outline"), [how, side, ...rest].join(":"));
   root.dataset.mapsDrawn = String(canvases.length);
   root.dataset.rows = String(n);
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         parts = folder / kind
         parts.mkdir()
         summary = summarize(make(parts), parts, "rdx something --seed 3")
+        if summary.maps is not None:
+            turned = {side: found[:, ::-1] for side, found in summary.maps.points.items()}
+            summary = replace(summary, maps=replace(summary.maps, layouts={"UMAP": turned}))
         ids = summary.shown_ids()
         picture = Image.new("RGB", (40, 30), "teal")
         sheets, places = sprites({row: square(picture, 48) for row in range(30)} if summary.maps else {}, 48)
@@ -158,6 +162,33 @@ def test_a_selection_in_one_map_shows_in_the_other(chromium: Any, pages: Mapping
     tab.locator("button.choose").first.click()
     assert "9 of 60 images" in tab.locator("#selection").inner_text()
     assert tab.locator("#selection .sprite").count() == 9
+    assert said == []
+    tab.close()
+    again.close()
+
+
+def test_maps_have_two_layouts(chromium: Any, pages: Mapping[str, Path]) -> None:
+    tab, said = _open(chromium, pages["comparison"])
+    drawn = "() => document.querySelector('canvas').toDataURL()"
+    tab.wait_for_selector("html[data-maps-drawn]")
+    assert "UMAP" in tab.locator(".map figcaption").first.inner_text()
+    first = tab.evaluate(drawn)
+    canvas = tab.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    tab.mouse.move(box["x"] + 1, box["y"] + 1)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    tab.mouse.up()
+    selected = "() => Number(document.documentElement.dataset.selected)"
+    count = tab.evaluate(selected)
+    tab.get_by_role("button", name="main axes").first.click()
+    assert tab.evaluate(drawn) != first
+    assert tab.evaluate(selected) == count  # the same images, at other places
+    again, _ = _open(chromium, pages["comparison"], anchor=tab.evaluate("() => location.hash"))
+    again.wait_for_selector("html[data-maps-drawn]")
+    assert again.evaluate(drawn) == tab.evaluate(drawn)
+    assert again.evaluate(selected) == count
     assert said == []
     tab.close()
     again.close()

@@ -151,7 +151,8 @@ def test_every_row_is_in_the_map_and_the_page_is_small(tmp_path: Path) -> None:
     def unpacked(packed: str) -> bytes:
         return gzip.decompress(base64.b64decode(packed))
 
-    assert len(unpacked(data["maps"]["a"])) == len(unpacked(data["maps"]["b"])) == 4 * n
+    maps = data["layouts"]["main axes"]
+    assert len(unpacked(maps["a"])) == len(unpacked(maps["b"])) == 4 * n
     assert (np.frombuffer(unpacked(data["groups"]["a"]), "<u2") == labels).all()
     assert unpacked(data["ids"]).decode().split("\n") == arrays["sample_ids"].tolist()
 

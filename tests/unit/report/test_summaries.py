@@ -25,7 +25,7 @@ from rdxcli.records import Verdict
 from rdxcli.report import exports
 from rdxcli.report.figures import figure
 from rdxcli.report.kinds import BUILDERS, summarize
-from rdxcli.report.markdown import markdown, plain, text
+from rdxcli.report.markdown import markdown, plain, prose, text
 from rdxcli.report.page import page
 from rdxcli.report.several import several
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, written
@@ -108,7 +108,8 @@ def _packed(source: str) -> list[Any]:
 def _unpacked(source: str) -> str:
     """The text of a page with what it packs."""
     cells = "\n".join(map(str, _packed(source)))
-    return html.unescape(source + cells.replace("\\'", "'").replace("\\n", " "))
+    whole = source + cells.replace("\\'", "'").replace("\\n", " ")
+    return html.unescape(whole.replace("<code>", "`").replace("</code>", "`"))
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -118,7 +119,7 @@ def test_every_field_is_in_the_page_and_in_the_markdown(kind: str, summaries: Ma
     wanted = {one for one in _said(summary) if one}
     assert len(wanted) > 20
     assert [one for one in wanted if clean(one, 4000) not in shown] == []
-    assert [one for one in wanted if text(one) not in commented and plain(one) not in commented] == []
+    assert [one for one in wanted if not any(way(one) in commented for way in (text, plain, prose))] == []
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -160,7 +161,7 @@ def test_one_row_a_sample(summaries: Mapping[str, Summary], tmp_path: Path) -> N
     # of a kind without maps: which things show a sample
     exports.samples(summaries["regions"], tmp_path / "y.parquet", lambda ids: [None] * len(ids))
     shown = {row["id"]: row["member_of"] for row in pq.read_table(tmp_path / "y.parquet").to_pylist()}
-    assert shown["s01"] == ["target s00", "target s02", "target s03"]
+    assert set(shown["s01"]) == {"target s00", "target s02", "target s03"}
 
 
 def test_foreign_text_stays_text() -> None:
@@ -179,7 +180,8 @@ def test_foreign_text_stays_text() -> None:
         assert "onerror=" not in re.sub(r"onerror=&#34;|onerror=\\?&quot;", "", shown)
         read = re.sub("<summary>.*?</summary>", "", commented)  # in which no Markdown is read
         assert not any(part in commented for part in ("<img", "http://", " @you"))
-        assert not any(part in read for part in ("[a](", " `x`"))
+        assert "[a](" not in read
+        assert all("\\`x\\`" in line for line in read.splitlines() if line.startswith("|") and "@" in line)
     assert exports.written_csv(Table("", [Column("x")], [["=HYPERLINK(1)"], ["-1+2"], [None], [-1.5]])) == (
         "x\n'=HYPERLINK(1)\n'-1+2\n\"\"\n-1.5\n"
     )
@@ -189,7 +191,7 @@ def test_long_markdown_is_cut_and_counted() -> None:
     items = [Item(i, f"unit {i}", [0.5], "said " * 30) for i in range(1000)]
     found = markdown(Summary("x", "m", "k", "t", "f", [Section("Units", "units", items, "unit", [Column("score")])]))
     assert len(found) < 62_000
-    left_out = int(re.search(r"(\d+) parts are left out", found).group(1))  # type: ignore[union-attr]
+    left_out = int(re.search(r"Left out here: (\d+) parts", found).group(1))  # type: ignore[union-attr]
     assert found.count("<summary>unit") + left_out >= 1000
 
 

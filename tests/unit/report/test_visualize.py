@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import made_up_comparison, rdx_here
 from PIL import Image
@@ -69,6 +70,63 @@ def test_the_ending_says_the_format_and_fonts_are_outlines(tmp_path: Path) -> No
             assert ">a1: n = 9, p = 0.01" in raw.decode("utf-8")  # text stays text
         else:
             assert Image.open(to).width == pytest.approx(3.3 * 300, abs=2)
+
+
+def test_a_report_goes_to_the_standard_output(tmp_path: Path) -> None:
+    made = stored(tmp_path / "out" / "x" / "comparisons" / "a--b" / "rdx").path
+    out = ("--outputs", tmp_path / "out", "--to", "-")
+    for form, begin in (("md", "### "), ("csv", "concept,"), ("json", "{"), ("html", "<!doctype html>")):
+        done = rdx_here("visualize", made, "--format", form, *out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(begin)
+    assert "the first of 5 tables" in rdx_here("visualize", made, "--format", "csv", *out).stderr
+    assert not list(tmp_path.rglob("reports"))
+    assert rdx_here("visualize", made, "--json", *out).returncode == 2
+
+
+def test_umap_is_for_comparisons_whose_values_are_there(tmp_path: Path) -> None:
+    made = stored(tmp_path / "out" / "x" / "comparisons" / "a--b" / "rdx").path
+    for more, word in (
+        (("--map", "umap"), "compare files"),
+        (("--map", "tsne"), "axes, umap"),
+        (("--map", "umap", made), "one comparison"),
+    ):
+        done = rdx_here("visualize", stored(tmp_path / "out" / "x" / "comparisons" / "c--d" / "rdx").path, *more,
+                        "--outputs", tmp_path / "out")  # fmt: skip
+        assert done.returncode in (1, 2)
+        assert word in done.stderr
+    explained = stored(tmp_path / "out" / "x" / "captions" / "c", "captions").path
+    done = rdx_here("visualize", explained, "--map", "umap", "--outputs", tmp_path / "out")
+    assert done.returncode != 0
+
+
+@pytest.mark.slow
+def test_umap_of_files_is_made_once(tmp_path: Path) -> None:
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.concatenate([rng.normal(size=(20, 4)), rng.normal(9, 1, size=(20, 4))]))
+    given = ("compare", "a.npy", "b.npy", "--no-test", "--bootstraps", 0, "--outputs", "out", "-q")
+    made = rdx_here(*given, cwd=tmp_path).stdout.strip()
+    page = ("visualize", made, "--map", "umap", "--outputs", "out")
+    first = rdx_here(*page, "--to", "x.parquet", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "40 rows of 4 take about" in first.stderr
+    table = pq.read_table(tmp_path / "x.parquet")
+    across = np.array(table["umap_x_a"])
+    groups = [
+        np.stack([np.array(table[f"umap_{axis}_a"])[part] for axis in "xy"]) for part in (slice(20), slice(20, 40))
+    ]
+    apart = np.linalg.norm(groups[0].mean(1) - groups[1].mean(1))
+    assert apart > 2 * max(group.std() for group in groups)
+    again = rdx_here(*page, "--to", "y.parquet", cwd=tmp_path)
+    assert "take about" not in again.stderr
+    np.testing.assert_array_equal(across, np.array(pq.read_table(tmp_path / "y.parquet")["umap_x_a"]))
+    np.save(tmp_path / "a.npy", rng.normal(size=(40, 4)))
+    changed = rdx_here(*page, "--to", "z.parquet", cwd=tmp_path)
+    assert changed.returncode == 1
+    assert "does not hold the values" in changed.stderr
+    assert not (tmp_path / "z.parquet").exists()
 
 
 def test_several_are_one_page(tmp_path: Path) -> None:

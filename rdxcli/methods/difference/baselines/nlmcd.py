@@ -19,6 +19,7 @@ from rdxcli.errors import DependencyError, installed
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.numerics.umap_axes import umap_axes
 
 
 class NLMCD(Baseline):
@@ -109,20 +110,8 @@ class NLMCD(Baseline):
             self._store(direction, labels, samples)
 
     def _embed(self, R: np.ndarray, model: int) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the library warns at import and about running on one thread
-            from umap import UMAP
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reducer = UMAP(
-                n_components=self.components,
-                n_neighbors=self.neighbours,
-                min_dist=self.min_dist,
-                metric="euclidean",
-                random_state=integer_seed(self.random_state, "nlmcd", "umap", model),
-                n_jobs=1,
-            )
-            return np.asarray(reducer.fit_transform(R), dtype=np.float64)
+        seed = integer_seed(self.random_state, "nlmcd", "umap", model)
+        return umap_axes(R, seed, self.components, self.neighbours, self.min_dist)
 
 
 @dataclass(frozen=True)
