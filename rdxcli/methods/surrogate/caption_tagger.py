@@ -7,8 +7,11 @@ English word's tags were moved by what the British newspapers and novels it was 
 2. a base form is a finite verb only behind something plural ("two men stand"; not in "a fruit stand"), an infinitive
    only behind ``to``, a modal or a verb of perception;
 3. behind ``a``, ``every``, ``this`` the head of the noun phrase is singular, so that "a plane lands" has a verb;
-4. a form in ``ing`` behind a noun and before no noun is a participle ("a fish swimming in a pond");
-5. a caption without a word that can only be a verb probably has one among those that can be.
+4. a form in ``ing`` behind a noun and before no noun is a participle ("a fish swimming in a pond"), and so it is, a
+   little less surely, behind the subject ("a girl holding poles") and behind a colour that is worn ("in green");
+5. a caption without a word that can only be a verb probably has one among those that can be;
+6. a clause has one finite verb, which agrees with its subject: behind one, or a plural, ``bars`` and ``uniforms`` are
+   nouns, and behind "a man and a woman" ``stand`` is a verb.
 
 German and Dutch captions are tagged by HanTa's models as they are. Tags are of the Penn set.
 """
@@ -33,6 +36,7 @@ _SEEN = 1.5  # more of `_ADDED` for a word of which the model knows all its uses
 _PARTICIPLE = 2.5
 _LIGHT = frozenset(["be", "have", "do"])
 _NEEDS_VERB = {"VVZ": 2.0, "VVB": 1.5}
+_COORDINATED, _SECOND, _OBJECT, _WELL = 3.5, 3.0, 1.0, 3.0
 
 _PENN = {
     **{"NN0": "NN", "NN1": "NN", "NN2": "NNS", "NP0": "NNP", "AJ0": "JJ", "AJC": "JJR", "AJS": "JJS"},
@@ -53,7 +57,7 @@ _PLURAL_WITHOUT_S = frozenset(
 )  # fmt: skip
 _SINGULAR = frozenset(
     [
-        "a", "an", "another", "every", "each", "this", "that"
+        "a", "an", "another", "every", "each", "this", "that", "one"
     ]
 )  # fmt: skip
 _NOT_SINGULAR = frozenset(
@@ -61,6 +65,15 @@ _NOT_SINGULAR = frozenset(
         "few", "lot", "and", "or", "-"
     ]
 )  # fmt: skip
+_SUBORDINATORS = frozenset(
+    [
+        "while", "whilst", "as", "when", "where", "who", "which", "that", "but", "or", "because", "if", "then", "what",
+        "how", "why", "whose", ";", ":"
+    ]
+)  # fmt: skip
+_CONJUNCTIONS = frozenset(["and", "&", ",", "-", "--"])
+_NOT_FINITE = frozenset(["be", "been", "being", "having", "doing", "done"])
+_LIGHT_TAGS = ("VB", "VH", "VD", "VM")
 _TRIGGERS = frozenset(
     [
         "to", "can", "could", "will", "would", "should", "may", "might", "must", "do", "does", "did", "let",
@@ -68,6 +81,7 @@ _TRIGGERS = frozenset(
         "not"
     ]
 )  # fmt: skip
+_ADVERBS = {("upside", "down"), ("on", "top")}
 _PREPOSITIONS = {("in", "front", "of"), ("on", "top", "of"), ("in", "case", "of"), ("by", "means", "of")}
 
 
@@ -117,8 +131,8 @@ class CaptionTagger:
             if lower[i - 1 : i + 2] in _PREPOSITIONS:
                 tags[i] = "IN"
         for i in range(len(words) - 1):
-            if lower[i : i + 2] == ("upside", "down"):
-                tags[i] = "RB"
+            if lower[i : i + 2] in _ADVERBS:
+                tags[i : i + 2] = "RB", "RB"
         return tags
 
     def _read(self, word: str, cased: bool) -> tuple[tuple[int, float], ...]:
@@ -199,34 +213,73 @@ class CaptionTagger:
         return next(iter(self._name))
 
     def _agree(self, words: Sequence[str], emissions: list[dict[int, float]]) -> None:
-        """Rules 2 to 5 of the module: what stands to the left decides whether a word can be a verb."""
+        """Rules 2 to 6 of the module: what stands to the left decides whether a word can be a verb."""
         name, code, own = self._name, self._code, self._model.LP_wtag
+        lowered = [word.lower() for word in words]
+        finite = [self._is_finite(word, here) for word, here in zip(lowered, emissions, strict=True)]
+        clauses = _clauses(lowered, finite)
+        complete = {clause for clause, found in zip(clauses, finite, strict=True) if found}
         certain = any(here and all(name[tag] in _FINITE or name[tag][:2] == "VB" for tag in here) for here in emissions)
+        state = _Clause()
         plural = subject = singular = trigger = False
-        before = ""
-        for i, (word, here) in enumerate(zip(words, emissions, strict=True)):
-            lower = word.lower()
+        before = ("", "")
+        for i, (lower, here) in enumerate(zip(lowered, emissions, strict=True)):
+            if i and clauses[i] != clauses[i - 1]:
+                state = _Clause()
             following = words[i + 1] if i + 1 < len(words) else ""
-            nouns_follow = i + 1 < len(words) and any(_part(name[tag]) in ("n", "m") for tag in emissions[i + 1])
+            nouns_follow = i + 1 < len(words) and self._may_be(emissions[i + 1], "nm")
+            in_colour = before[1] == "AJ0" and state.colour
             if code["VVB"] in here and i > 0:
-                here[code["VVB"]] += (0.0 if certain else _NEEDS_VERB["VVB"]) if plural else -_NO_PLURAL
+                needed = 0.0 if certain else _NEEDS_VERB["VVB"]
+                if state.coordinated and clauses[i] not in complete and self._may_be(here, "v"):
+                    needed = _COORDINATED
+                here[code["VVB"]] += (needed if plural else -_NO_PLURAL) - _SECOND * state.finite
             if code["VVI"] in here and not trigger:
                 here[code["VVI"]] -= _NO_TRIGGER
             if code["NN2"] in here and singular and not nouns_follow and following not in ("'s", "'"):
                 here[code["NN2"]] -= _NOT_PLURAL
-            if code["VVG"] in here and _part(before) in ("n", "m") and not nouns_follow:
-                here[code["VVG"]] += _PARTICIPLE
+            if code["VVG"] in here:
+                behind_noun = _part(before[1]) in ("n", "m") or before[1] == "CJS" or in_colour
+                if behind_noun and not nouns_follow:
+                    here[code["VVG"]] += _PARTICIPLE
+                elif behind_noun and state.opening:
+                    here[code["VVG"]] += _OBJECT
+                if before[1][:2] == "VB" and not nouns_follow and code["NN1"] in here:
+                    here[code["NN1"]] -= _PARTICIPLE  # a man is typing
             likeliest = name[max(here, key=lambda tag: here[tag] + own.get(tag, -15.0))] if here else ""
-            before = likeliest
             if lower in _SINGULAR:
                 singular = True
             elif lower in _NOT_SINGULAR or likeliest == "VVG" or not _in_phrase([name[tag] for tag in here]):
                 singular = False
             trigger = trigger or lower in _TRIGGERS
             if code["VVZ"] in here:
-                here[code["VVZ"]] += (0.0 if certain else _NEEDS_VERB["VVZ"]) if subject else -_NO_SUBJECT
+                needed = 0.0 if certain else _NEEDS_VERB["VVZ"]
+                verb = here[code["VVZ"]] + own.get(code["VVZ"], -15.0)
+                noun = here.get(code["NN2"], -math.inf) + own.get(code["NN2"], -15.0)
+                if in_colour and verb > noun - 0.5 and clauses[i] not in complete:
+                    needed = _COORDINATED
+                here[code["VVZ"]] += needed if subject and not state.plural else -_NO_SUBJECT
+                here[code["VVZ"]] -= _SECOND * state.finite
+            before = before[1], likeliest
+            state.read(lower, likeliest, finite[i], nouns_follow, code["NN1"] in here)
             plural = plural or code["NN2"] in here or lower in _PLURAL_WITHOUT_S
+            plural = plural or (likeliest == "CRD" and lower != "one")
             subject = subject or likeliest in _SUBJECTS or code["NN1"] in here
+
+    def _is_finite(self, word: str, here: dict[int, float]) -> bool:
+        """Whether a word can only be a finite verb or an auxiliary."""
+        names = [self._name[tag] for tag in here]
+        return (
+            bool(names)
+            and word not in _NOT_FINITE
+            and all(tag in ("VVZ", "VVB") or tag[:2] in _LIGHT_TAGS for tag in names)
+        )
+
+    def _may_be(self, here: dict[int, float], parts: str) -> bool:
+        """Whether a word is one of the parts of speech, or can well be one."""
+        score = {tag: value + self._model.LP_wtag.get(tag, -15.0) for tag, value in here.items()}
+        least = max(score.values(), default=0.0) - _WELL
+        return any(value >= least and (_part(self._name[tag]) or " ") in parts for tag, value in score.items())
 
 
 def _in_phrase(tags: Sequence[str]) -> bool:
@@ -237,3 +290,39 @@ def _in_phrase(tags: Sequence[str]) -> bool:
 def _part(tag: str) -> str | None:
     """Noun, name, adjective or full verb of an English tag of HanTa; None for all others."""
     return {"NP": "m", "NN": "n", "AJ": "a", "VV": "v"}.get(tag[:2])
+
+
+def _clauses(words: Sequence[str], finite: Sequence[bool]) -> list[int]:
+    """The clause of every word, by its number; ``and`` and commas end one that has its finite verb."""
+    out: list[int] = []
+    clause, has_verb = 0, False
+    for word, verb in zip(words, finite, strict=True):
+        if word in _SUBORDINATORS or (has_verb and word in _CONJUNCTIONS):
+            clause, has_verb = clause + 1, False
+        has_verb = has_verb or verb
+        out.append(clause)
+    return out
+
+
+class _Clause:
+    """What has been read of a clause: the number of its subject, and whether it has its finite verb."""
+
+    def __init__(self) -> None:
+        self.opening = True  # neither verb nor preposition so far: the words belong to the subject
+        self.plural = self.finite = self.coordinated = self.colour = False
+        self._noun = self._joined = self._worn = False
+
+    def read(self, word: str, tag: str, finite: bool, nouns_follow: bool, is_noun: bool) -> None:
+        """Go on behind a word with its likeliest tag; ``is_noun``: it can be a noun in the singular."""
+        part = _part(tag)
+        self.colour = self._worn and tag == "AJ0" and is_noun  # in black
+        self._worn = word in ("in", "wearing", "wears") or (self._worn and word == "all")
+        if part in ("n", "m"):
+            self.coordinated = self.coordinated or (self._joined and self.opening)
+            if self.opening and not nouns_follow:
+                self.plural = self.coordinated or tag == "NN2"
+            self._noun = True
+        elif part == "v" or tag in ("PRP", "PRF") or finite:
+            self.opening = False
+        self._joined = self._noun and (word in ("and", "&") or (self._joined and part not in ("n", "m")))
+        self.finite = self.finite or finite

@@ -202,8 +202,8 @@ class ConceptExtractor:
         while start < len(words) - 1:
             for length in range(min(LONGEST, len(words) - start), 1, -1):
                 last = start + length - 1
-                if codes[last] not in ("n", "m") or any(code is None for code in codes[start:last]):
-                    continue
+                if codes[last] not in ("n", "m", "a") or any(code is None for code in codes[start:last]):
+                    continue  # an adjective too: `tank top`
                 first = tuple(word.lower() for word in words[start:last])
                 ends = dict.fromkeys([(lemmas[last] or "").lower(), words[last].lower()])
                 compound = next((end for end in ends if self.lexicon.compound((*first, end))), None)

@@ -246,16 +246,25 @@ class PackagedLexicon:
         return bool(self._forms(word)) or word in self._tags
 
     def _choose(self, lemmas: tuple[str, ...], pos: str) -> str:
-        """Of several lemmas (``leaves``: leave, leaf) the first whose most frequent tag is of this part of speech."""
+        """Of several lemmas (``leaves``: leave, leaf) the first whose most frequent tag is of this part of speech.
+
+        One of which no tag is known counts as well (``reeds``: reed).
+        """
         if len(lemmas) == 1:
             return lemmas[0]
         letter = {"n": "N", "a": "J", "v": "V"}[pos]
-        return next((lemma for lemma in lemmas if self._tags.get(lemma, "").startswith(letter)), lemmas[0])
+        return next((lemma for lemma in lemmas if self._tags.get(lemma, letter).startswith(letter)), lemmas[0])
 
     def _cut(self, word: str, pos: str) -> str:
         """Lemma of a word that the dictionary lacks: a suffix form that is known, else the word as it is."""
         if pos == "n" and not word.endswith(("ss", "us", "is")):
             known = max((form for form in suffix_forms(word, "n") if self._known(form)), key=len, default=None)
+            if known is None and word.endswith("s"):
+                # `placemats`: a known word and the plural of another, written together
+                parts = ((word[:at], word[at:]) for at in range(3, len(word) - 3))
+                ends = ((first, self._forms(last).get("n", ())) for first, last in parts if self._known(first))
+                known = next((first + end for first, found in ends for end in found if word != first + end), None)
+                return known or word
             if known is not None:
                 # Through the dictionary once more, for `womens`.
                 return self._choose(self._forms(known).get("n", (known,)), "n")
