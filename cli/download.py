@@ -63,10 +63,10 @@ def download(
     What is finished is recognised; what is damaged is fetched again. Sets that need a request say where to ask; --from
     then uses your copy.
     """
-    from rdxcli.services import download as service
-
     if list_them:
-        listing = service.listing(root)
+        from rdxcli.listing import downloads
+
+        listing = downloads(root)
         if session.sink.as_json:
             session.sink.result(None, listing.document())
         else:
@@ -77,6 +77,8 @@ def download(
     if check:
         _check(session, names or [], root)
         return
+    from rdxcli.services import download as service
+
     options = service.DownloadOptions(
         names=names or [],
         root=root,

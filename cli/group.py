@@ -93,7 +93,7 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
         if method := _method(ctx.meta.get("given", [])):
-            from rdxcli.services.listing import parameters
+            from rdxcli.listing import parameters
 
             from .console import Sink
 

@@ -39,7 +39,7 @@ def list_(
     untrained: Annotated[bool, typer.Option("--untrained", help="For `layers`: random weights will do.")] = False,
 ) -> None:
     """List models, data sets, methods, the layers of a model, or the artifacts in the outputs directory."""
-    from rdxcli.services import listing as service
+    from rdxcli import listing as service
 
     if what not in KINDS:
         raise UnknownNameError("list", what, KINDS)
@@ -75,12 +75,13 @@ def doctor(
 
     With --verify the outputs directory is checked instead: exit code 1 when an artifact is damaged.
     """
-    from rdxcli.services import listing as service
+    from rdxcli.artifacts.verifying import verify as read_all
+    from rdxcli.doctor import doctor as state
 
     if verify:
-        _verify(session, service.verify(session.outputs))
+        _verify(session, read_all(session.outputs))
         return
-    report = service.doctor(session.outputs)
+    report = state(session.outputs)
     if session.sink.as_json:
         session.sink.result(None, report)
         return

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdxcli.datasets.published import NAMES, read
-from rdxcli.datasets.registry import open_dataset
-from rdxcli.download.catalogue import Recipe, catalogue, find, names
+from rdxcli.datasets.copies import content_of, use_in_place
+from rdxcli.download import checking
+from rdxcli.download.catalogue import Recipe, find, names
 from rdxcli.download.expected import Policy
-from rdxcli.download.planning import Settings, link, make_plan
-from rdxcli.download.store import Home, damaged, data_root, free_bytes, missing_layout
-from rdxcli.errors import MissingDataError, RdxError, UnknownNameError, UsageError
-from rdxcli.models.registry import resolve
-from rdxcli.progress import human_bytes, log, track
+from rdxcli.download.hub import cached, warm
+from rdxcli.download.install import install
+from rdxcli.download.planning import Plan, Settings, make_plan
+from rdxcli.download.store import data_root, free_bytes
+from rdxcli.errors import RdxError, UnknownNameError, UsageError
+from rdxcli.models.kept import recipe_of
+from rdxcli.progress import human_bytes, log
 from rdxcli.records import SCHEMA_VERSION
-from rdxcli.services.listing import Listing
-
-if TYPE_CHECKING:
-    from rdxcli.download.catalogue import Recipe
-    from rdxcli.download.planning import Plan, Settings
 
 Ask = Callable[[str], bool]
 """Puts a question to a person; False for no. Absent where nobody can answer."""
@@ -126,8 +122,6 @@ def download(options: DownloadOptions, ask: Ask | None = None) -> Downloaded:
 
 def plan(options: DownloadOptions) -> dict[str, Any]:
     """What `download` would do, judged without the network: one entry per name."""
-    from rdxcli.download.hub import cached
-
     settings, recipes = _resolve(options)
     entries: dict[str, Any] = {"root": str(settings.root), "free": human_bytes(free_bytes(settings.root))}
     for recipe in recipes:
@@ -152,86 +146,9 @@ def plan(options: DownloadOptions) -> dict[str, Any]:
     return entries
 
 
-def listing(root: Path | None = None) -> Listing:
-    """Every recipe: size, whether it is on this machine, licence."""
-    from rdxcli.download.hub import cached
-
-    place = data_root(root)
-    rows: list[tuple[Any, ...]] = []
-    for recipe in catalogue().values():
-        here = cached(recipe) is not None if recipe.hub else Home(place, recipe).ready()
-        known = sum(item.bytes or 0 for item in recipe.chosen())
-        size = None if not known else human_bytes(known) + ("" if recipe.bytes is not None else " or more")
-        kind = "gated" if recipe.gate else recipe.kind
-        rows.append((recipe.name, kind, size, here, recipe.licence, _verified(recipe), recipe.title))
-    order = {kind: i for i, kind in enumerate(("dataset", "gated", "checkpoint", "concepts", "hub"))}
-    rows.sort(key=lambda row: (order[row[1]], row[0]))
-    return Listing("downloads", ("name", "kind", "size", "here", "licence", "verified", "title"), rows)
-
-
-def _verified(recipe: Recipe) -> str:
-    """Whether a hash of what is fetched was known before: of all files, of some, of none; of weights by their hub."""
-    if recipe.hub:
-        return "by its hub"
-    items = recipe.chosen()
-    known = sum(item.expected.certain for item in items)
-    return "-" if not items else "yes" if known == len(items) else f"{known} of {len(items)} files" if known else "no"
-
-
 def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
-    """Read every file of what is on this machine and compare it with what was fetched.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Empty for everything that is there.
-    root : Path, optional
-
-    Returns
-    -------
-    dict
-        ``{root, intact, checked: [{name, folder, status, problems}]}``; status ``intact``, ``damaged``, ``missing`` or
-        ``unverified`` (a person's own copy, whose layout alone can be checked).
-    """
-    from rdxcli.download import hub
-
-    place = data_root(root)
-    chosen = [_find(name) for name in names]
-    if not names:
-        chosen = [
-            recipe
-            for recipe in catalogue().values()
-            if (hub.cached(recipe) is not None if recipe.hub else Home(place, recipe).path.exists())
-        ]
-    checked = []
-    for recipe in chosen:
-        home = Home(place, recipe)
-        folder = hub.cached(recipe) if recipe.hub else home.content()
-        problems: list[str] = []
-        status = "unverified"
-        if folder is None:
-            status, problems = "missing", [f"rdx download {recipe.name} fetches it"]
-        elif not recipe.hub:
-            receipt = home.receipt()
-            problems = [f"there is no {pattern}" for pattern in missing_layout(recipe, folder)]
-            if receipt is not None and not receipt.folder:
-                size = sum(int(facts.get("bytes", 0)) for facts in receipt.items.values())
-                with track(f"check {recipe.name}", size, "B") as advance:
-                    for item in receipt.items:
-                        problems += damaged(folder, item, deep=True, advance=advance)
-                status = "damaged" if problems else "intact"
-            elif problems:
-                status = "damaged"
-        checked.append({"name": recipe.name, "folder": folder, "status": status, "problems": problems})
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "download-check",
-        "root": str(place),
-        "intact": all(entry["status"] in {"intact", "unverified"} for entry in checked),
-        "checked": [
-            {**entry, "folder": str(entry["folder"]) if entry["folder"] is not None else None} for entry in checked
-        ],
-    }
+    """Read every file of what is on this machine, see `rdxcli.download.checking.check`; of all of it without names."""
+    return checking.check([_find(name) for name in names], root)
 
 
 def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
@@ -256,166 +173,49 @@ def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
 
 
 def _find(name: str) -> Recipe:
-    recipe = find(name) or _of_model(name)
+    recipe = find(name) or recipe_of(name)
     if recipe is None:
         raise UnknownNameError("download", name, names(), "rdx download --list")
     return recipe
 
 
-def _of_model(name: str) -> Recipe | None:
-    """A recipe for a model that has none but whose weights a library keeps: ``timm:resnet18``, ``hf:OWNER/NAME``."""
-    try:
-        spec = resolve(name)
-    except UsageError:
-        return None
-    scheme, _, target = spec.source.partition(":")
-    source = {"timm": _timm, "open_clip": _open_clip, "hf": _transformers, "torchvision": _torchvision}.get(scheme)
-    repo = source(target) if source is not None else None
-    if repo is None:
-        return None
-
-    content = {
-        "name": "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-._"),
-        "title": spec.description or name,
-        "kind": "hub",
-        "papers": ["none"],
-        "homepage": "see the library",
-        "licence": spec.licence or "see the model's card",
-        "hub": [{"library": {"hf": "transformers"}.get(scheme, scheme), "repo": repo}],
-    }
-    try:
-        return Recipe.model_validate(content)
-    except ValueError:
-        return None
-
-
-def _timm(target: str) -> str | None:
-    if target.startswith("hf-hub:"):
-        return target.removeprefix("hf-hub:")
-    import timm
-
-    try:
-        config = timm.get_pretrained_cfg(target)
-    except RuntimeError:
-        return None
-    return config.hf_hub_id if config is not None else None
-
-
-def _open_clip(target: str) -> str | None:
-    import open_clip
-
-    arch, _, tag = target.partition("/")
-    if arch.startswith("hf-hub:"):
-        return target.removeprefix("hf-hub:")
-    repo = open_clip.get_pretrained_cfg(arch, tag).get("hf_hub", "")
-    return repo.rstrip("/") or None
-
-
-def _transformers(target: str) -> str | None:
-    return None if Path(target).expanduser().exists() else target
-
-
-def _torchvision(target: str) -> str | None:
-    from torchvision.models import get_model_weights
-
-    name, _, tag = target.partition("@")
-    try:
-        weights = get_model_weights(name)
-        return str(weights[tag or "DEFAULT"].url)
-    except (ValueError, KeyError):
-        return None
-
-
 def _one(recipe: Recipe, settings: Settings, options: DownloadOptions, ask: Ask | None) -> dict[str, Any]:
+    """Fetch, warm or link what a recipe names; its entry of the document."""
+    started = time.monotonic()
     if recipe.hub:
-        return _hub(recipe, settings, options)
+        if options.folder is not None:
+            message = f"--from: {recipe.name} lies in the cache of its library"
+            raise UsageError(message, "give the folder as `hf:FOLDER`")
+        warmed = warm(recipe, settings)
+        return _entry(
+            recipe, warmed.status, warmed.folder, warmed.fetched_bytes, warmed.seconds, sources=warmed.sources
+        )
     if options.folder is not None:
-        return _link(recipe, settings, options.folder)
-    from rdxcli.download.install import install
-
-    done = install(recipe, settings, lambda made: _confirm(made, options, ask))
-    _say(recipe, done.status, done.folder)
-    receipt = done.receipt
-    certain = {item.name for item in recipe.items if item.expected.certain}
-    entry: dict[str, Any] = {
-        "name": recipe.name,
-        "kind": recipe.kind,
-        "status": done.status,
-        "folder": str(done.folder),
-        "licence": recipe.licence,
-        "fetched_bytes": done.fetched_bytes,
-        "seconds": round(done.seconds, 3),
-        "items": [
-            {"name": name, "verified": name in certain, **facts}
-            for name, facts in (receipt.items if receipt else {}).items()
-        ],
-    }
-    if recipe.kind == "dataset":
-        entry["content"] = _content(recipe, settings.root)
-    return entry
+        place = use_in_place(recipe, settings.root, options.folder)
+        entry = _entry(recipe, "linked", place, 0, time.monotonic() - started, items=[])
+    else:
+        done = install(recipe, settings, lambda made: _confirm(made, options, ask))
+        certain = {item.name for item in recipe.items if item.expected.certain}
+        known = done.receipt.items if done.receipt else {}
+        items = [{"name": name, "verified": name in certain, **facts} for name, facts in known.items()]
+        entry = _entry(recipe, done.status, done.folder, done.fetched_bytes, done.seconds, items=items)
+    return {**entry, "content": content_of(recipe, settings.root)} if recipe.kind == "dataset" else entry
 
 
-def _hub(recipe: Recipe, settings: Settings, options: DownloadOptions) -> dict[str, Any]:
-    from rdxcli.download.hub import warm
-
-    if options.folder is not None:
-        raise UsageError(f"--from: {recipe.name} lies in the cache of its library", "give the folder as `hf:FOLDER`")
-    done = warm(recipe, settings)
-    _say(recipe, done.status, done.folder)
+def _entry(
+    recipe: Recipe, status: str, folder: Path, fetched_bytes: int, seconds: float, **more: Any
+) -> dict[str, Any]:
+    _say(recipe, status, folder)
     return {
         "name": recipe.name,
         "kind": recipe.kind,
-        "status": done.status,
-        "folder": str(done.folder),
+        "status": status,
+        "folder": str(folder),
         "licence": recipe.licence,
-        "fetched_bytes": done.fetched_bytes,
-        "seconds": round(done.seconds, 3),
-        "sources": done.sources,
+        "fetched_bytes": fetched_bytes,
+        "seconds": round(seconds, 3),
+        **more,
     }
-
-
-def _link(recipe: Recipe, settings: Settings, folder: Path) -> dict[str, Any]:
-    """Check a folder that a person has, index it, and use it in place."""
-    from rdxcli.datasets.imagenet import INDEX, write_index
-
-    started = time.monotonic()
-    given = folder.expanduser()
-    if not given.is_dir():
-        raise MissingDataError(f"no such folder: {folder}")
-    missing = missing_layout(recipe, given)
-    if not missing and recipe.name in NAMES:
-        # before it is linked: what cannot be read must not count as there
-        read(recipe, given)
-    place = link(recipe, settings.root, given)
-    if recipe.reader == "imagenet":
-        write_index(place, Home(settings.root, recipe).path / ".rdx" / INDEX)
-    _say(recipe, "linked", place)
-    entry: dict[str, Any] = {
-        "name": recipe.name,
-        "kind": recipe.kind,
-        "status": "linked",
-        "folder": str(place),
-        "licence": recipe.licence,
-        "fetched_bytes": 0,
-        "seconds": round(time.monotonic() - started, 3),
-        "items": [],
-    }
-    if recipe.kind == "dataset":
-        entry["content"] = _content(recipe, settings.root)
-    return entry
-
-
-def _content(recipe: Recipe, root: Path) -> dict[str, Any]:
-    """Open the data set as every other command will, and compare it with what was published."""
-    dataset = open_dataset(recipe.name, root=root)
-    counts = Counter(dataset.splits or [])
-    for split, published in recipe.splits.items():
-        if split in counts and counts[split] != published:
-            log.warning("%s: split %s has %d images, %d were published", recipe.name, split, counts[split], published)
-    classes = len(dataset.class_names) if dataset.class_names is not None else None
-    parts = ", ".join(f"{split} {count}" for split, count in counts.items())
-    log.info("%s: %d images%s", recipe.name, len(dataset), f" ({parts})" if parts else "")
-    return {"images": len(dataset), "classes": classes, "splits": dict(counts)}
 
 
 def _confirm(made: Plan, options: DownloadOptions, ask: Ask | None) -> None:
@@ -452,6 +252,3 @@ def _say(recipe: Recipe, status: str, folder: Path) -> None:
         "linked": f"{recipe.name} is read from {folder}",
     }
     log.info("%s", words[status])
-
-
-__all__ = ["DownloadOptions", "Downloaded", "check", "download", "listing", "plan"]

@@ -20,7 +20,8 @@ from download_server import Site, serve
 from helpers import rdx
 from miniatures import tarred
 
-from rdxcli.services.download import DownloadOptions, download, listing
+from rdxcli.listing import downloads as listing
+from rdxcli.services.download import DownloadOptions, download
 
 
 def made(count: int, size: int) -> dict[str, bytes]:

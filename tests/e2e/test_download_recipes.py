@@ -22,9 +22,10 @@ from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.download import catalogue
 from rdxcli.download.store import checkpoint_file, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.listing import downloads as listing
 from rdxcli.representations.pairs import without
 from rdxcli.representations.resolve import resolve_representation
-from rdxcli.services.download import DownloadOptions, check, download, listing, plan
+from rdxcli.services.download import DownloadOptions, check, download, plan
 
 REAL = catalogue.RECIPES
 

@@ -35,6 +35,7 @@ ALLOWED = {
     "download": {"numerics", "artifacts"},
     "numerics": set(),
 }
+DOORS = {"api", "doctor", "listing"}  # root modules that open on all rooms: only `cli` comes in by them
 ROOM_FOLDERS = {
     "cli": ROOT / "cli",
     "download": ROOT / "download",
@@ -76,6 +77,9 @@ def test_imports_go_down(room: str, path: Path) -> None:
         if at_top and (room in {"cli", "services"} or path.name == "__init__.py" or path.name == "registry.py"):
             assert module.split(".")[0] not in HEAVY, f"{path} imports {module} when it is loaded"
         parts = module.split(".")
+        assert room == "cli" or parts[:1] != ["rdxcli"] or parts[1:2] not in [[door] for door in DOORS], (
+            f"{path}: {module}"
+        )
         if parts[0] != "rdxcli" or len(parts) < 2 or parts[1] not in ALLOWED or parts[1] == room:
             continue
         assert parts[1] in ALLOWED[room], f"{path}: {room} must not import {module}"

@@ -15,6 +15,7 @@ from rdxcli.artifacts.store import check_reuse
 from rdxcli.concepts.naming import Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.arrays import load_representation
+from rdxcli.datasets.known import read_known
 from rdxcli.errors import ArtifactError, GateError, UsageError
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
@@ -41,7 +42,7 @@ from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
 from rdxcli.services.compare.options import AUTO, CompareOptions
 from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
-from rdxcli.services.compare.properties import check_metadata, read_known, shared_properties, write_images
+from rdxcli.services.compare.properties import check_metadata, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.sides import read_pair, read_reference
@@ -112,7 +113,16 @@ class CompareAnalysis(Analysis[CompareOptions]):
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)
         self.readers = open_patches(options, self.joined)
-        self.known = read_known(options, self.joined)
+        ids = self.joined.a.ids() or None
+        self.known = read_known(
+            ids,
+            self.joined.a.n,
+            table=options.metadata,
+            id_column=options.arrays.id_column,
+            spec=(self.joined.a.dataset or self.joined.b.dataset) if options.properties else None,
+            root=options.selection.root,
+            seed=options.seed,
+        )
         # Files are read now; a model embeds in `compute`, from texts and images that are read now.
         self.embedded = self.namer.embed(self.joined) if self.namer is not None and self.namer.model is None else None
         return {

@@ -1,106 +1,25 @@
-"""What is known of the images that are compared: measured pictures, a table of metadata, splits and predictions."""
+"""What the images of a group share: tests of everything that is known of them, and a table of all images."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rdxcli.concepts.predictions import Predictions, groups_of
-from rdxcli.datasets.appearance import PROPERTIES, measure
-from rdxcli.datasets.base import Dataset
-from rdxcli.datasets.metadata import Metadata, read_metadata
-from rdxcli.datasets.registry import open_dataset
-from rdxcli.errors import RdxError, UsageError
+from rdxcli.datasets.appearance import PROPERTIES
+from rdxcli.datasets.known import Known
+from rdxcli.errors import UsageError
 from rdxcli.methods.difference.change import shared
 from rdxcli.methods.difference.enrichment import Shared, enrich
-from rdxcli.numerics.seeding import generator
-from rdxcli.progress import log
 from rdxcli.records import Comparison
-from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.options import CompareOptions
-
-MOST_MEASURED = 2000
-"""Pictures that are measured; of more, so many are drawn with the seed."""
 
 CLEAR = 0.05
 """Corrected p-value from which on something is shown."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """Properties that are read before the work, and pictures that are measured in it.
-
-    Attributes
-    ----------
-    pictures : Dataset or None
-        Those of ``rows``, in their order.
-    rows : (m,) int array
-        Of the joined images.
-    metadata : Metadata or None
-    """
-
-    pictures: Dataset | None
-    rows: np.ndarray
-    metadata: Metadata | None
-    notes: list[str] = field(default_factory=list)
-
-    def identity(self) -> dict[str, Any]:
-        """The content of the pictures, for a request; the table is named by an option."""
-        return {"pictures": None if self.pictures is None else self.pictures.fingerprint()}
-
-    def columns(self, n: int) -> dict[str, np.ndarray]:
-        """All properties of n images; unknown ones are NaN, NaT or ""."""
-        out: dict[str, np.ndarray] = dict(self.metadata.columns) if self.metadata is not None else {}
-        if self.pictures is None:
-            return out
-        for name, values in measure(self.pictures, range(len(self.pictures))).items():
-            whole = np.full(n, np.nan)
-            whole[self.rows] = values
-            out.setdefault(name, whole)
-        if self.pictures.splits is not None:
-            splits = np.full(n, "", dtype=object)
-            splits[self.rows] = list(self.pictures.splits)
-            out.setdefault("split", splits.astype(np.str_))
-        return out
-
-
-def read_known(options: CompareOptions, joined: Joined) -> Known:
-    """The table of ``--metadata`` and the pictures of the data set, joined by id.
-
-    Raises
-    ------
-    InputError
-        A table that does not fit.
-    """
-    ids, n = joined.a.sample_ids, joined.a.n
-    metadata = None
-    if options.metadata is not None:
-        known = None if ids is None else list(map(str, ids))
-        metadata = read_metadata(Path(options.metadata), known, n, options.arrays.id_column)
-        for note in metadata.notes:
-            log.warning("%s", note)
-    notes = list(metadata.notes) if metadata is not None else []
-    spec = joined.a.dataset or joined.b.dataset
-    nothing = np.zeros(0, dtype=np.int64)
-    if not options.properties or spec is None or ids is None:
-        return Known(None, nothing, metadata, notes)
-    try:
-        dataset = open_dataset(spec, root=options.selection.root)
-    except RdxError as error:
-        log.info("pictures are not measured: %s", error.message)
-        return Known(None, nothing, metadata, notes)
-    places = dataset.locate(list(map(str, ids)))
-    rows = np.flatnonzero(places >= 0)
-    if len(rows) > MOST_MEASURED:
-        chosen = generator(options.seed, "properties", "pictures").permutation(len(rows))[:MOST_MEASURED]
-        rows = rows[np.sort(chosen)]
-        notes.append(f"{MOST_MEASURED:,} of {n:,} pictures were measured")
-    return Known(dataset.take(places[rows], {}, "") if len(rows) else None, rows, metadata, notes)
 
 
 def check_metadata(options: CompareOptions) -> None:

@@ -229,10 +229,10 @@ def test_where_torch_keeps_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_models_without_a_recipe(cache: Path, tmp_path: Path) -> None:
-    from rdxcli.services.download import _of_model
+    from rdxcli.models.kept import recipe_of
 
     def repo(name: str) -> str:
-        recipe = _of_model(name)
+        recipe = recipe_of(name)
         assert isinstance(recipe, Recipe)
         return recipe.hub[0].repo
 
@@ -242,7 +242,7 @@ def test_models_without_a_recipe(cache: Path, tmp_path: Path) -> None:
     assert repo("open_clip:ViT-B-32/laion2b_s34b_b79k") == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     assert repo("torchvision:resnet18@IMAGENET1K_V1").endswith("resnet18-f37072fd.pth")
     for name in ("digits-cnn", "no-such-model", "timm:no_such_network", f"hf:{tmp_path}", "torchvision:nothing"):
-        assert _of_model(name) is None
+        assert recipe_of(name) is None
 
 
 def test_through_the_service(cache: Path, tmp_path: Path) -> None:
