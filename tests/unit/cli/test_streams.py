@@ -101,7 +101,7 @@ def test_sigterm_is_an_interruption() -> None:
         import os, signal, sys, time
         sys.argv = ["rdx", "list", "methods"]
         from rdxcli.cli import app, listing
-        from rdxcli.services import listing as service
+        from rdxcli import listing as service
         def wait():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
