@@ -410,7 +410,7 @@ class Directions(Result):
     model : mapping
         ``{name, layer, n, d}`` of the representation.
     directions : sequence of mapping
-        ``{index, share, images, labels, samples, sample_ids, concept_maps, influence, mask_label}``.
+        ``{index, share, images, labels, samples, sample_ids, concept_maps, clarity, influence, mask_label}``.
     scores : mapping
         Health of the detectors; agreement with the truth for synthetic data.
     samples : mapping

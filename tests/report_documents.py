@@ -162,7 +162,7 @@ def _directions(folder: Path) -> dict[str, Any]:
             "sample_labels": ["cat", "dog"],
             "concept_maps": [HEAT, HEAT],
         },
-        **{"influence": influence, "health": "sound", "stability": 0.9},
+        **{"influence": influence, "clarity": 3.4, "clarity_chance": 2.5, "health": "sound", "stability": 0.9},
         "mask_label": {**mask, "precision": 0.5, "recall": 0.45, "f1": 0.47},
         "words": [{"word": "furry", "correlation": 0.4, "p_value": 0.02}],
     }

@@ -27,7 +27,9 @@ COLUMNS = (
         "Its name with what chance reaches, else the labels of its images with their shares of all",
         on_card=False,
     ),
-    Column("gives to the logits of", "Classes that it moves more than random filters do", on_card=False),
+    Column("clarity", "How far its signal differs where it is detected, in units of its spread", better="higher"),
+    Column("clarity by chance", "That of random filters that fire as often", brief=False),
+    Column("gives to the logits of", "Classes that it moves clearly, see the text", on_card=False),
     Column("IoU", "Overlap with the concept mask on held-out images", better="higher", brief=False),
     Column("by chance", "IoU of random filters that fire as often", brief=False),
     Column("p", "Random filters and maps of other images with an IoU as large", better="lower", brief=False),
@@ -112,8 +114,9 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
 _TEXT = "Images in which the detector of a direction responds most"
 _WHERE = "; the colour over an image shows where."
 _EFFECT = (
-    "what the logits lose when the concept is taken away where it is; only those marked * are more than chance (random "
-    "filters, or random images in the place of the concept's)."
+    "what the logits lose when the concept is taken away where it is; those marked * are more than chance: the "
+    "detector is clearer than nearly all random filters, and moves the class no less than these do (for given images: "
+    "more than random images in the place of the concept's)."
 )
 _LABELS = "labels of the images in which the detector responds."
 _IMAGES = (
@@ -174,8 +177,8 @@ def _quality(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"{human_count(found['directions'], 'direction')} move a class more than "
-            f"{_OF_CHANCE.get(found.get('null'), 'random filters')} do"
+            f"{human_count(found['directions'], 'direction')} move a class "
+            f"{_OF_CHANCE.get(found.get('null'), 'more clearly than random filters')} do"
             if found.get("null") != "published"
             else f"{found['directions']} with significant sensitivity"
         )
@@ -248,6 +251,8 @@ def _item(entry: Mapping[str, Any]) -> Item:
             state,
             entry.get("stability"),
             _labelled(entry),
+            entry.get("clarity"),
+            entry.get("clarity_chance"),
             _moved(entry),
             *(mask.get(name) for name in ("iou", "random_iou", "p_value", "precision", "recall")),
             *(given.get(name) for name in ("accuracy", "accuracy_chance", "recall")),
@@ -260,7 +265,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
     )
 
 
-_OF_CHANCE = {"images": "random images in their place"}
+_OF_CHANCE = {"images": "more than random images in their place"}
 
 STATES = {
     "idle": "idle: its detector hardly ever responds",

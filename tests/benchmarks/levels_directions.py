@@ -3,9 +3,11 @@ chance. Prints the tables of docs/methods/directions.md.
 
 Sets without influence of their own: random filters that fire on 1 / I of the positions or on shares from 1 % to 30 %,
 sets of k-means in randomly rotated features, and filters fitted to permuted cluster labels. Planted: the true signals
-of synthetic cases with many distractors. Found: what k-means and UIBE find.
+of synthetic cases, a mark that a network learned, and concepts that the network ignores, which must not be found.
+Found: what k-means and UIBE find.
 
-    python tests/benchmarks/levels_directions.py [--data FOLDER] [--part significance|planted|found|masks] [--seeds 3]
+    python tests/benchmarks/levels_directions.py [--data FOLDER] [--seeds 3] [--first 0]
+        [--part significance|planted|found|shown|masks]
 
 ``--data`` holds the CIFAR-10 and MobileNetV2 files; without it only the embedded digits and made-up data are used.
 """
@@ -13,6 +15,7 @@ of synthetic cases with many distractors. Found: what k-means and UIBE find.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from drawn_shapes import poisoned
+
 from rdxcli.concepts.masks import read_mask
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.methods.directions.alignment import Head, PooledLinearHead
 from rdxcli.methods.directions.base import Directions, closed_form_signals
 from rdxcli.methods.directions.baselines import KMeansDirections
 from rdxcli.methods.directions.features import as_maps, positions
-from rdxcli.methods.directions.influence import claims, influence, random_filters
+from rdxcli.methods.directions.influence import Influence, claims, influence, random_filters
 from rdxcli.methods.directions.labelling import OUTSIDE, label_by_masks, mask_chance
+from rdxcli.methods.directions.signals import cav
 from rdxcli.methods.directions.synthetic import SyntheticCase, generate, named
 from rdxcli.methods.directions.tcav import TCAV
 from rdxcli.methods.directions.uibe import UIBE
@@ -129,14 +137,14 @@ KINDS: dict[str, Callable[[np.ndarray, int, int], Directions]] = {
 }
 
 
-def significance(loaders: Loaders, seeds: int) -> None:
+def significance(loaders: Loaders, seeds: range) -> None:
     """Share of sets of ten with any significant pair, and of directions with p below 0.05."""
     print("| data | sets of ten | sets with a claim | directions with p < 0.05 |\n|---|---|---|---|", flush=True)
     for name, load_data in loaders.items():
         X, head = load_data()
         for kind, draw in KINDS.items():
             called, small, total = 0, [], 0
-            for seed in range(seeds):
+            for seed in seeds:
                 found = influence(draw(X, seed, SET * SETS), head, X, random_state=seed)
                 for start in range(0, SET * SETS, SET):
                     p = found.p_value[start : start + SET]
@@ -168,23 +176,48 @@ MANY: dict[str, Any] = {
 }
 
 
-def power(seeds: int) -> None:
-    """Planted directions that are found, by the number of distractors."""
-    print("| distractors | directions found | largest p |\n|---|---|---|", flush=True)
+SMALL = ("paper_table", "normal_distractor", "hard_shared_distractor", "noisy", "four_concepts", "gap")
+HARDER = ("correlated", "tight", "many", "wide")
+
+
+def drawn_case(name: str, seed: int, **changes: Any) -> SyntheticCase:
+    """A case drawn anew; `paper_table` has fixed directions and draws values alone."""
+    return generate(named(name, seed=1000 * seed + 7, **changes))
+
+
+def ignored(case: SyntheticCase) -> Head:
+    """A head that makes nothing of the first concept: its weights are turned away from its signal vector."""
+    weight, s = case.head.weight.double().numpy(), case.S[:, 0]
+    return PooledLinearHead(weight - np.outer(s, s @ weight), case.head.bias.double().numpy())
+
+
+def mark(seed: int) -> tuple[Directions, np.ndarray, Head]:
+    """The direction of a mark that a small network learned to take for a class: a classifier of marked places."""
+    poisoned_case = poisoned(seed)
+    X, marked = as_maps(poisoned_case.features), poisoned_case.crosses.reshape(-1, 1).astype(bool)
+    filters = cav(positions(X).double().numpy(), marked, 0.01)[0]
+    return with_signals(X, filters / np.linalg.norm(filters), marked.mean(0)), X.numpy(), poisoned_case.head
+
+
+def power(seeds: range) -> None:
+    """Planted directions that are found, and those that a network ignores."""
+    print("| planted | directions found | largest p |\n|---|---|---|", flush=True)
+
+    def row(name: str, results: list[Influence], only: slice = slice(None)) -> None:
+        hits = sum(int(one.significant.any(1)[only].sum()) for one in results)
+        p = np.concatenate([one.p_value.min(1)[only] for one in results])
+        print(f"| {name} | {hits} of {len(p)} | {p.max():.3f} |", flush=True)
+
+    for name in (*SMALL, *HARDER):
+        cases = [drawn_case(name, seed) for seed in seeds]
+        row(f"`{name}`", [influence(planted(case), case.head, case.X) for case in cases])
     for count in (2, 8, 16, 30):
-        hits, total, largest = 0, 0, 0.0
-        for seed in range(seeds):
-            case = generate(named("noisy", **MANY, n_distractors=count, seed=9000 + seed))
-            found = influence(planted(case), case.head, case.X, random_state=seed)
-            hits += int(found.significant.any(1).sum())
-            total += len(found.effect)
-            largest = max(largest, float(found.p_value.min(1).max()))
-        print(f"| {count} of {MANY['dim']} channels | {hits} of {total} | {largest:.3f} |", flush=True)
-    for name in ("paper_table", "normal_distractor", "hard_shared_distractor", "noisy", "four_concepts"):
-        case = generate(named(name))
-        found = influence(planted(case), case.head, case.X)
-        smallest = ", ".join(f"{p:.3f}" for p in np.sort(found.p_value.min(1)))
-        print(f"| `{name}` | {int(found.significant.any(1).sum())} of {len(found.effect)} | {smallest} |", flush=True)
+        cases = [drawn_case("noisy", seed, **MANY, n_distractors=count) for seed in seeds]
+        row(f"4 concepts, {count} distractors, 64 channels", [influence(planted(c), c.head, c.X) for c in cases])
+    cases = [drawn_case(name, seed) for name in ("four_concepts", "gap", "tight") for seed in seeds]
+    row("a concept that the network ignores", [influence(planted(c), ignored(c), c.X) for c in cases], slice(1))
+    marks = [mark(seed) for seed in seeds]
+    row("a mark that a network learned", [influence(found, head, X) for found, X, head in marks])
 
 
 def found(loaders: Loaders) -> None:
@@ -200,7 +233,7 @@ def found(loaders: Loaders) -> None:
             print(f"| {name} | {method} | {what['directions']} of {SET} | {what['pairs']} |", flush=True)
 
 
-def masks(folder: Path, seeds: int) -> None:
+def masks(folder: Path, seeds: range) -> None:
     """Street scenes: what is called interpretable among random filters, with masks of other images, and found."""
     frames = folder / "camvid40"
     mobile = f"file:{folder / 'weights' / 'mobilenet_v2_imagenet1k.safetensors'}?arch=torchvision:mobilenet_v2"
@@ -231,8 +264,8 @@ def masks(folder: Path, seeds: int) -> None:
         ("kmeans", False, lambda seed: kmeans),
         ("random filters", True, lambda seed: random_filters(X, np.full(16, 1 / 16), random_state=300 + seed)),
     ):
-        count = 5 * seeds if name == "random filters" else 1
-        rows = np.array([row(name, draw(seed), own, seed) for seed in range(count)])
+        count = 5 * len(seeds) if name == "random filters" else 1
+        rows = np.array([row(name, draw(seed), own, seed) for seed in range(5 * seeds.start, 5 * seeds.start + count)])
         some = f" (some in {int(rows[:, 5].sum())} of {count} sets)" if count > 1 else ""
         mean = rows.mean(0)
         ious = " | ".join(f"{value:.2f}" for value in mean[2:5])
@@ -240,7 +273,7 @@ def masks(folder: Path, seeds: int) -> None:
         print(f"| {name} | {whose} | {mean[0]:.1f} of 16 | {mean[1]:.1f}{some} | {ious} |", flush=True)
 
 
-def shown(loaders: Loaders, seeds: int) -> None:
+def shown(loaders: Loaders, seeds: range) -> None:
     """Concepts that are shown (TCAV): sets of random images, and images that the network takes for one class."""
     print("| data | random sets of five with a claim | with p < 0.05 | classes found |\n|---|---|---|---|", flush=True)
     for name, load_data in loaders.items():
@@ -248,7 +281,7 @@ def shown(loaders: Loaders, seeds: int) -> None:
         with torch.no_grad():
             said = head(as_maps(X)).argmax(1).numpy()
         small, called, hits, total = [], 0, 0, 0
-        for seed in range(10 * seeds):
+        for seed in range(10 * seeds.start, 10 * seeds.stop):
             order = np.random.default_rng(30_000 + seed).permutation(len(X))
             count = min(30, len(X) // 12)
             sets = {str(j): X[order[j * count : (j + 1) * count]] for j in range(5)}
@@ -263,7 +296,7 @@ def shown(loaders: Loaders, seeds: int) -> None:
                 found = influence(tcav, head, X)
                 hits += bool(found.significant[0, found.classes == k].any())
                 total += 1
-        print(f"| {name} | {called} of {10 * seeds} | {np.mean(small):.3f} | {hits} of {total} |", flush=True)
+        print(f"| {name} | {called} of {10 * len(seeds)} | {np.mean(small):.3f} | {hits} of {total} |", flush=True)
 
 
 PARTS = ("significance", "planted", "found", "shown", "masks")
@@ -275,20 +308,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--only", default="", help="data whose names contain this")
     given = parser.parse_args()
-    parts = given.part or PARTS
+    parts, seeds = given.part or PARTS, range(given.first, given.first + given.seeds)
     loaders = {name: loader for name, loader in data(given.data).items() if given.only in name}
     if "significance" in parts:
-        significance(loaders, given.seeds)
+        significance(loaders, seeds)
     if "planted" in parts:
-        power(given.seeds)
+        power(seeds)
     if "found" in parts:
         found(loaders)
     if "shown" in parts:
-        shown(loaders, given.seeds)
+        shown(loaders, seeds)
     if "masks" in parts and given.data is not None:
-        masks(given.data, given.seeds)
+        masks(given.data, seeds)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ too many directions for one pass of the network each.
 Three nulls say what is more than chance:
 
 * ``"filters"``: random filters with isotropic weights, thresholds that fire as often as the detectors under test, and
-  signal vectors, strengths and influence estimated the same way. A direction counts when its largest influence on a
-  class (each class in units of the null's root mean square) is larger than nearly all of theirs.
+  signal vectors, strengths and influence estimated the same way. They move the logits too, since they read mixtures of
+  what matters; what they are not is concepts. The test statistic is the *clarity* of a detector (`steering.clarity`:
+  how far its signal differs between where it fires and where it does not, in units of its spread inside either),
+  times ``min(1, influence / usual)``, with the largest influence on a class that three of four random filters have
+  (each class in units of the null's root mean square). So a direction counts that is clearer than nearly all random
+  filters and moves a class no less than these do; a clear one that the network ignores does not, nor does an arbitrary
+  cut.
 * ``"covariance"``: the same with filters drawn from the covariance of the features. They read the directions of large
-  variance, which usually move the logits most: harder to beat.
+  variance, which usually move the logits most.
 * ``"images"``, for directions of images that a person gave (`tcav.TCAV`): random sets of images in the place of the
   concept's. Their encoding directions, taken away at the same places by the same strength (without keeping features at
   or above 0, which would favour the one that is there).
@@ -36,7 +41,7 @@ the direction added at every position. In [-1, 1]; says how consistent an influe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +55,7 @@ from .alignment import Head, PooledLinearHead, pooled_linear
 from .base import Array, Directions, closed_form_signals
 from .features import as_maps, positions
 from .signals import MIN_POSITIVES, closed_form
-from .steering import moved, own_strength, takes_negative
+from .steering import clarity, moved, own_strength, takes_negative
 
 NULLS = ("filters", "covariance", "images", "published")
 HOW = ("auto", "intervention", "derivative")
@@ -68,6 +73,10 @@ RANDOM_SETS_NETWORK = 99
 """Random sets of images that stand in for those of a concept, behind a network."""
 _NULL_POSITIONS = 16_384
 _CHUNK = 64
+_EQUAL = 0.1
+"""Range of log shares within which detectors fire equally often."""
+_ALIKE = 31
+"""Random filters that fire most nearly as often, whose median clarity is shown."""
 
 
 def _logits(head: Head, X: Tensor, batch: int) -> Tensor:
@@ -409,6 +418,9 @@ class Influence:
         In feature units.
     images : ndarray of int, shape (I,)
         Images behind each effect.
+    clarity, clarity_chance : ndarray, shape (I,)
+        `steering.clarity` of the detectors, and the median of random filters that fire about as often; NaN where there
+        are none.
     how : "intervention" or "derivative"
     null : str
     n_null : int
@@ -423,6 +435,8 @@ class Influence:
     sensitivity: Array | None
     strength: Array
     images: Array
+    clarity: Array
+    clarity_chance: Array
     how: str
     null: str
     n_null: int
@@ -518,6 +532,7 @@ def influence(
         )
     tested = np.flatnonzero(~idle & np.isfinite(found.values).all(1))
     p = np.ones_like(found.values)
+    clear, clear_chance = clarity(directions, X), np.full(len(idle), np.nan)
     if null == "published":
         n_permutations = n_null or 100
         values, p, of_pairs = _published(
@@ -529,6 +544,8 @@ def influence(
             p_value=p,
             significant=p < level / of_pairs,
             sensitivity=values,
+            clarity=clear,
+            clarity_chance=clear_chance,
             null=null,
             n_null=n_permutations,
             notes=notes,
@@ -542,8 +559,8 @@ def influence(
     if len(tested) and null != "images":
         shares = counts / len(active)
         own_scale = not np.allclose(directions.gain_, (directions.decoding_ * directions.encoding_).sum(1))
-        p[tested] = _against_filters(
-            found, tested, shares, head, X, null == "covariance", own_scale, n_null, random_state, batch
+        p[tested], clear_chance[tested] = _against_filters(
+            found, clear, tested, shares, head, X, null == "covariance", own_scale, n_null, random_state, batch
         )
     needed = int(np.ceil(len(p) / ((n_null + 1) * level)))
     of_chance = "random sets" if null == "images" else "random filters"
@@ -560,6 +577,8 @@ def influence(
         None,
         found.strength,
         found.images,
+        clear,
+        clear_chance,
         found.how,
         null,
         n_null,
@@ -606,6 +625,7 @@ def _against_stand_ins(
 
 def _against_filters(
     found: Effects,
+    clear: Array,
     tested: Array,
     shares: Array,
     head: Head,
@@ -615,15 +635,16 @@ def _against_filters(
     n_null: int,
     seed: int,
     batch: int,
-) -> Array:
-    """p values (len(tested), C) against random filters, corrected over the classes by the maximum."""
+) -> tuple[Array, Array]:
+    """p values (len(tested), C) against random filters, corrected over the classes by the maximum; their clarity."""
     per_map = X.shape[2] * X.shape[3]
     x = X[_evenly(np.arange(len(X)), max(128, _NULL_POSITIONS // per_map))]
     own = np.clip(shares[tested], MIN_POSITIVES / (len(x) * per_map), 1 - MIN_POSITIVES / (len(x) * per_map))
     drawn = own[np.arange(n_null) % len(own)]
-    values, strengths = [], []
+    values, strengths, clarities = [], [], []
     for start in range(0, n_null, _CHUNK):
         filters = random_filters(x, drawn[start : start + _CHUNK], covariance, seed, start)
+        clarities.append(clarity(filters, x))
         if per_unit:
             like = found.strength[tested][np.arange(start, start + len(filters.bias_)) % len(tested)]
             filters.gain_ = filters.gain_ * own_strength(filters, x) / like
@@ -637,18 +658,34 @@ def _against_filters(
         mine = mine / np.abs(found.strength[tested])[:, None]
     scale = np.maximum(np.sqrt((random**2).mean(0)), np.finfo(float).tiny)
     random, mine = (random / scale).max(1), mine / scale
-    random, mine = _at_equal_shares(np.log(drawn), random, np.log(own), mine)
+    at, near = np.log(drawn), np.log(own)
+    usual = _usual(at, random)
+    chance = np.concatenate(clarities)
+    random = chance * np.minimum(1.0, random / usual(at))
+    mine = clear[tested][:, None] * np.minimum(1.0, mine / usual(near)[:, None])
+    random, mine = _at_equal_shares(at, random, near, mine)
     ordered = np.sort(random)
-    return (1 + n_null - np.searchsorted(ordered, mine, side="left")) / (n_null + 1)
+    p = (1 + n_null - np.searchsorted(ordered, mine, side="left")) / (n_null + 1)
+    return p, np.array([np.median(chance[np.argsort(np.abs(at - one), kind="stable")[:_ALIKE]]) for one in near])
+
+
+def _usual(drawn: Array, values: Array) -> Callable[[Array], Array]:
+    """What three of four random filters (R,) exceed, at log shares: one value, or a power of the share."""
+    if np.ptp(drawn) <= _EQUAL or not (values > 0).all():
+        lowest = max(float(np.quantile(values, 0.25)), np.finfo(float).tiny)
+        return lambda at: np.full(len(at), lowest)
+    line = np.polyfit(drawn, np.log(values), 1)
+    line[1] += np.quantile(np.log(values) - np.polyval(line, drawn), 0.25)
+    return lambda at: np.exp(np.polyval(line, at))
 
 
 def _at_equal_shares(drawn: Array, random: Array, own: Array, mine: Array) -> tuple[Array, Array]:
-    """Influence of random filters (R,) and of directions (I, C) in a form that does not depend on how often they fire.
+    """Statistics of random filters (R,) and of directions (I, C) in a form that does not depend on how often they fire.
 
-    Rare detectors move more where they fire, and differ more among themselves: the logarithm of influence is taken
-    relative to its mean and spread among random filters, both linear in the logarithm of the share.
+    Rare detectors are clearer, and differ more among themselves: the logarithm is taken relative to its mean and spread
+    among random filters, both linear in the logarithm of the share.
     """
-    if np.ptp(drawn) <= 0.1 or not (random > 0).all():
+    if np.ptp(drawn) <= _EQUAL or not (random > 0).all():
         return random, mine
     level = np.polyfit(drawn, np.log(random), 1)
     rest = np.log(random) - np.polyval(level, drawn)

@@ -1,8 +1,8 @@
 """The record of directions: what each one responds to, is called, and moves; and the table people see.
 
 Every number stands beside what chance would give: explained variance beside that of as many random directions,
-stability and influence beside random filters of the same features, IoU beside random filters and maps of other images,
-shares of labels beside their shares among all samples.
+stability, clarity and influence beside random filters of the same features, IoU beside random filters and maps of
+other images, shares of labels beside their shares among all samples.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rdxcli.methods.directions.health import health, variance
 from rdxcli.methods.directions.influence import HOW, NULLS, influence
 from rdxcli.methods.directions.labelling import INTERPRETABLE, OUTSIDE, label_by_masks, label_by_words, mask_chance
 from rdxcli.methods.directions.recovery import recovery
+from rdxcli.methods.directions.steering import clarity
 from rdxcli.parameters import Count, Parameter, Positive, Share
 from rdxcli.progress import log
 from rdxcli.records import Directions as Record
@@ -175,7 +176,7 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
     if hasattr(directions, "merit_"):
         scores["merit"] = float(directions.merit_)
     notes += state.notes(again)
-    influence_of = _influence(view, directions, features, notes, scores)
+    influence_of, clear = _influence(view, directions, features, notes, scores)
     masks = None if names.masks is None else _mask_labels(view, names.masks, directions, features, notes, scores)
     maps = directions.concept_maps(features)
     words = None if names.words is None else _word_labels(names.words, maps, view.options.seed)
@@ -199,6 +200,7 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
                 "sample_labels": source.labels_of(rows),
                 "concept_maps": [place(int(row), maps[row, i]) for row in rows] if maps.ndim == 4 else None,
                 **({} if influence_of is None else {"influence": influence_of[i]}),
+                **clear[i],
                 **({} if masks is None else {"mask_label": masks[i]}),
                 **({} if words is None else {"words": words[i]}),
             }
@@ -247,11 +249,11 @@ def _influence(
     features: np.ndarray,
     notes: list[str],
     scores: dict[str, Any],
-) -> list[list[dict[str, Any]]] | None:
-    """Per direction the classes it moves most: effect in logits, p-value, significance."""
+) -> tuple[list[list[dict[str, Any]]] | None, list[dict[str, float]]]:
+    """Per direction the classes it moves most: effect in logits, p-value, significance; and its clarity with chance."""
     own, classes = view.own, view.classes
     if view.case.head is None or classes is None:
-        return None
+        return None, [{"clarity": float(value)} for value in clarity(directions, features)]
     found = influence(
         directions,
         view.case.head,
@@ -285,7 +287,11 @@ def _influence(
                 for c in order
             ]
         )
-    return entries
+    clear = [
+        {"clarity": float(own), **({"clarity_chance": float(chance)} if np.isfinite(chance) else {})}
+        for own, chance in zip(found.clarity, found.clarity_chance, strict=True)
+    ]
+    return entries, clear
 
 
 def _mask_labels(

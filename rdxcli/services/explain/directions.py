@@ -65,7 +65,7 @@ class DirectionAnalysis(ExplainAnalysis):
     """Directions of one layer: found, or stored ones applied; what they respond to, are called and move."""
 
     kind = "directions"
-    version = "3"
+    version = "4"
     resumes = True
     parameters = OWN
 

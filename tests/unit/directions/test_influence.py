@@ -21,7 +21,7 @@ from rdxcli.methods.directions.influence import (
     null_directions,
     random_filters,
 )
-from rdxcli.methods.directions.steering import explain_predictions, own_strength, steer
+from rdxcli.methods.directions.steering import clarity, explain_predictions, own_strength, steer
 from rdxcli.methods.directions.synthetic import SyntheticCase, generate, named
 
 
@@ -133,11 +133,46 @@ def test_a_linear_end_is_recognised_and_nothing_else_is(case: SyntheticCase) -> 
         assert pooled_linear(other, X) is other
 
 
-def test_planted_influence_is_found(crowded: SyntheticCase) -> None:
-    found = influence(planted(crowded), crowded.head, crowded.X)
+@pytest.mark.parametrize(("name", "seed"), [("noisy", 3), ("gap", 5)])
+def test_planted_influence_is_found(name: str, seed: int) -> None:
+    """Also where three concepts and two distractors are all there is: random filters move the logits as much there."""
+    case = generate(named(name, images_per_class=80, seed=seed))
+    found = influence(planted(case), case.head, case.X, n_null=299)
     assert found.significant.any(1).all()
-    covariance = influence(planted(crowded), crowded.head, crowded.X, null="covariance")
+    assert (found.clarity > found.clarity_chance).all()
+    # what the network makes nothing of is clear all the same, and moves nothing
+    weight, s = case.head.weight.double().numpy(), case.S[:, 0]
+    blind = PooledLinearHead(weight - np.outer(s, s @ weight), np.zeros(weight.shape[1]))
+    missed = influence(planted(case), blind, case.X, n_null=299)
+    assert not missed.significant[0].any()
+    assert missed.p_value[0].min() > 0.3
+    assert missed.significant[1:].any()
+
+
+def test_planted_influence_is_found_among_filters_of_large_variance(crowded: SyntheticCase) -> None:
+    covariance = influence(planted(crowded), crowded.head, crowded.X, null="covariance", n_null=299)
     assert covariance.significant.any(1).all()
+
+
+def test_clusters_of_noise_are_not_found() -> None:
+    """K-means follows the axes of largest variance, which move the logits of a random head most."""
+    rng = np.random.default_rng(11)
+    X = (rng.standard_normal((1200, 24)) * np.linspace(3, 0.1, 24)).astype(np.float32)
+    head = PooledLinearHead(rng.standard_normal((24, 8)), np.zeros(8))
+    found = influence(KMeansDirections(8).fit(X), head, X, n_null=299)
+    assert not found.significant.any()
+
+
+def test_clarity_by_hand(case: SyntheticCase) -> None:
+    directions = planted(case)
+    z = np.einsum("ndhw,d->nhw", case.X.astype(np.float64), directions.decoding_[1]) / directions.gain_[1]
+    fires = directions.detect(case.X)[:, 1]
+    inside = np.concatenate([z[fires] - z[fires].mean(), z[~fires] - z[~fires].mean()])
+    assert clarity(directions, case.X)[1] == pytest.approx(
+        (z[fires].mean() - z[~fires].mean()) / inside.std(), rel=1e-4
+    )
+    directions.bias_ = directions.bias_ + np.array([1e6, 0, -1e6])
+    np.testing.assert_array_equal(clarity(directions, case.X)[[0, 2]], 0)
 
 
 @pytest.mark.parametrize("which", ["synthetic", "gaussian"])
@@ -150,7 +185,7 @@ def test_random_filters_are_significant_as_often_as_stated(which: str, crowded: 
         X = (rng.standard_normal((1500, 32)) * np.linspace(3, 0.1, 32)).astype(np.float32)
         head = PooledLinearHead(rng.standard_normal((32, 8)), np.zeros(8))
     random = random_filters(X, np.full(200, 0.1), random_state=77)
-    p = influence(random, head, X, n_null=499).p_value
+    p = influence(random, head, X, n_null=299).p_value
     called = sum(bool(claims(p[start : start + 10], 0.05).any()) for start in range(0, 200, 10))
     assert called <= 4  # binomial(20, 0.05) has more in one case of 400
     assert (p.min(1) < 0.05).mean() < 0.11
@@ -159,7 +194,7 @@ def test_random_filters_are_significant_as_often_as_stated(which: str, crowded: 
 
 def test_rare_detectors_are_compared_with_rare_ones(crowded: SyntheticCase) -> None:
     shares = np.geomspace(0.01, 0.3, 10)[np.arange(200) % 10]
-    p = influence(random_filters(crowded.X, shares, random_state=5), crowded.head, crowded.X, n_null=499).p_value.min(1)
+    p = influence(random_filters(crowded.X, shares, random_state=5), crowded.head, crowded.X, n_null=299).p_value.min(1)
     rare = p[shares < 0.05]
     assert (rare < 0.05).mean() < 0.15
     assert abs(np.median(rare) - np.median(p[shares > 0.1])) < 0.3
