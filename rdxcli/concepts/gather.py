@@ -15,6 +15,7 @@ from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import EMBEDDINGS, Scorer, dataset_name, score, wanted
 from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.arrays import load_representation
+from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
@@ -178,22 +179,32 @@ def _from_file(options: ConceptOptions, representation: Representation) -> Conce
             f"{options.concept_names or options.concepts}: the concept of column {blank[0]} has an empty name",
             "every concept needs a name, one a line",
         )
-    rows, notes = _rows(matrix.sample_ids, matrix.values.shape[0], representation, str(options.concepts))
+    rows, notes = _rows(
+        matrix.sample_ids, matrix.values.shape[0], matrix.source.get("seen"), representation, str(options.concepts)
+    )
     values = matrix.values if rows is None else matrix.values[rows]
     return Concepts(values, list(matrix.names), dict(matrix.source), notes)
 
 
 def _rows(
-    ids: np.ndarray | None, n: int, representation: Representation, what: str
+    ids: np.ndarray | None, n: int, seen: Any, representation: Representation, what: str
 ) -> tuple[np.ndarray | None, list[str]]:
     """Rows of another file that belong to the rows of the representation; None when they are in order already."""
-    if ids is None or representation.sample_ids is None:
+    known = None if ids is None else list(map(str, ids))
+    wanted = None if representation.sample_ids is None else list(map(str, representation.sample_ids))
+    if known is None and wanted is not None:
+        known = counted_ids(seen, n, wanted)
+    elif wanted is None and known is not None:
+        wanted = counted_ids(representation.source.get("seen"), representation.n, known)
+    if known is None or wanted is None:
         if n != representation.n:
             raise InputError(
                 f"{what} has {n} rows, {representation.name} has {representation.n}, and there are no ids to match them"
             )
-        return None, []
-    wanted, known = list(map(str, representation.sample_ids)), list(map(str, ids))
+        if known is None and wanted is None:
+            return None, []
+        unknown, other = (what, representation.name) if known is None else (representation.name, what)
+        return None, [f"{unknown} has no sample ids: its rows are taken to be in the order of {other}"]
     places, note = find(wanted, known)
     missing = np.flatnonzero(places < 0)
     if len(missing):
@@ -248,7 +259,7 @@ def read_embeddings(
         raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
     else:
         said = texts.values[[words.index(name) for name in cleaned.names]]
-    rows, notes = _rows(images.sample_ids, images.n, representation, images.name)
+    rows, notes = _rows(images.sample_ids, images.n, images.source.get("seen"), representation, images.name)
     source = {
         "images": fingerprint_array(images.values),
         "texts": fingerprint_array(texts.values),

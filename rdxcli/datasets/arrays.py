@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from logging import DEBUG, INFO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from rdxcli.datasets.addresses import address
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array, split_key
 from rdxcli.datasets.foreign import is_foreign, read_foreign
 from rdxcli.datasets.registry import open_dataset
-from rdxcli.datasets.seen import ID_NAMES, LABEL_NAMES
+from rdxcli.datasets.seen import ID_NAMES, LABEL_NAMES, Seen
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import (
     TABLES,
@@ -151,14 +151,15 @@ def load_concepts(
     sparse = _sparse(text)
     ids: list[str] | None = None
     columns: list[str] | None = None
+    seen: Seen | None = None
     values: np.ndarray | csr_array
     if sparse is not None:
         values, label = sparse, Path(text).stem
     else:
         file = read_array(text, choice, concepts=True)
-        label = file.path.stem
-        if file.seen is not None:
-            log.log(INFO if file.seen.remarkable else DEBUG, "%s", file.seen.line())
+        label, seen = file.path.stem, file.seen
+        if seen is not None:
+            log.log(INFO if seen.remarkable else DEBUG, "%s", seen.line())
         values, ids, columns = check_values(file.values, label, minimum=1), file.sample_ids, file.columns
     if sample_ids is not None:
         ids = read_values(sample_ids, ID_NAMES, "sample ids")
@@ -173,9 +174,10 @@ def load_concepts(
     if len(columns) != values.shape[1]:
         raise InputError(f"{label}: got {values.shape[1]} columns but {len(columns)} concept names")
     path = (split_key(text) or (text, None))[0]
-    return ConceptMatrix(
-        values, columns, np.array(ids) if ids is not None else None, {"array": str(Path(path).expanduser().resolve())}
-    )
+    source: dict[str, Any] = {"array": str(Path(path).expanduser().resolve())}
+    if seen is not None:
+        source["seen"] = seen.describe()
+    return ConceptMatrix(values, columns, np.array(ids) if ids is not None else None, source)
 
 
 def check_values(

@@ -269,10 +269,20 @@ def row_numbers(table: Table, name: str) -> np.ndarray | None:
     return column if known else None
 
 
-def counted_from(seen: Mapping[str, Any] | None) -> int | None:
-    """The first number of a column that counts the rows, by what `Seen.describe` tells; None without one."""
+def counted_ids(seen: Mapping[str, Any] | None, n: int, others: Sequence[str]) -> list[str] | None:
+    """Numbers as ids of the n rows of a table that counts them, where the ids of another table are such numbers.
+
+    Parameters
+    ----------
+    seen : mapping, optional
+        What `Seen.describe` told of the table.
+    n : int
+    others : sequence of str
+    """
     reasons = set((seen or {}).get("left_out", {}).values())
-    return 0 if COUNTS in reasons else 1 if COUNTS_FROM_1 in reasons else None
+    first = 0 if COUNTS in reasons else 1 if COUNTS_FROM_1 in reasons else None
+    own = [] if first is None else [str(number) for number in range(first, first + n)]
+    return own if own and set(others) <= set(own) else None
 
 
 def _doubt(table: Table, names: Sequence[str], why: str) -> InputError:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.datasets.base import draw, fitting, named_classes
-from rdxcli.datasets.seen import counted_from
+from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.words import apart, find, names_in, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.records import Representation
@@ -103,11 +103,10 @@ def join(a: Representation, b: Representation) -> Joined:
 
 def _numbered(side: Representation, other: Representation) -> Representation:
     """Ids for a table that counts its rows, where the ids of the other are such numbers in another order."""
-    first = counted_from(side.source.get("seen"))
-    if side.sample_ids is not None or other.sample_ids is None or first is None:
+    if side.sample_ids is not None or other.sample_ids is None:
         return side
-    own = np.arange(first, first + side.n).astype(str)
-    return replace(side, sample_ids=own) if set(map(str, other.sample_ids)) <= set(own.tolist()) else side
+    own = counted_ids(side.source.get("seen"), side.n, list(map(str, other.sample_ids)))
+    return side if own is None else replace(side, sample_ids=np.array(own))
 
 
 def join_all(records: Sequence[Representation]) -> tuple[list[Representation], list[str]]:
