@@ -392,9 +392,9 @@ def test_a_published_dictionary(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no")
     for arguments, words in (
         ([*base, "--file", f"dictionary={tmp_path / 'half.safetensors'}"], "expected W_enc"),
-        ([*base, "--file", f"dictionary={tmp_path / 'text.safetensors'}"], "cannot read"),
+        ([*base, "--file", f"dictionary={tmp_path / 'text.safetensors'}"], "no readable safetensors"),
         ([*base, "--file", f"dictionary={tmp_path / 'none.safetensors'}"], "no such file"),
-        ([*given[:4], "digits-cnn", "--layer", "conv1", *given[7:]], "is for activations of 32 channels"),
+        ([*given[:4], "digits-cnn", "--layer", "conv1", *given[7:]], "channels, expected 32"),
         ([*given, "--param", "steps=3"], "learning a dictionary"),
         (["explain", "--method", "pca", *given[3:]], "give --method sae"),
     ):

@@ -20,7 +20,8 @@ Latents that have not been active for a while get a reconstruction of what is le
 al.), which brings dead ones back. After learning every latent is a direction like any other: it fires above one
 threshold for all (its own with jumprelu), chosen so that k latents are active on average.
 
-Cost of a step: O(P I D). Memory: the batch, (P, I) activations, and four times the parameters for Adam.
+Cost of a step: one product O(P I D) and O(P k D); with few latents, or jumprelu, five such products. Memory: the batch,
+(P, I) activations, and four times the parameters for Adam.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ from torch.nn.functional import normalize, relu
 from rdxcli.methods.directions.base import Directions
 from rdxcli.numerics.seeding import integer_seed, torch_generator
 from rdxcli.parameters import Count, NonNegative, Positive
-from rdxcli.progress import track
+from rdxcli.progress import out_of_time, track
 
 from .batches import Array, Batches
+from .judging import Judgement, common_threshold, judge
+from .published import one_form
 
 Kind = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "archetypal"]
 State = dict[str, Array]
@@ -51,6 +54,15 @@ PREFIXES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 BANDWIDTH = 0.1
 """Width of the kernel through which thresholds get a gradient (jumprelu)."""
+
+CLEARLY = 0.8
+"""Share of what is left over by which the second reading of a published dictionary must be better."""
+
+FEW = 20_000
+"""Elements of a decoder for each active latent from which gradients go to active latents one by one."""
+
+BETAS = (0.9, 0.999)
+MOMENTS = ("adam exp_avg", "adam exp_avg_sq")
 
 CURVE = 20
 """Points of the loss curve."""
@@ -181,8 +193,12 @@ class SparseAutoencoder(Directions):
                 advance(1)
                 if keep is not None and learner.step % every == 0 and learner.step < self.steps:
                     keep(learner.state())
+                if out_of_time():
+                    break
         self.seconds_ = time.process_time() - started
         self.curve_ = learner.curve
+        if learner.step < self.steps:
+            self.notes_.append(f"learning ended after {learner.step} of {self.steps} steps: the time was over")
         self._finish(learner, data)
         return self
 
@@ -204,21 +220,30 @@ class SparseAutoencoder(Directions):
     def _finish(self, learner: _Learner, data: Batches) -> None:
         """Every latent as a direction, and how good they are together."""
         with torch.no_grad():
-            W, D, b = learner.W.cpu().double(), learner.decoder().cpu().double(), learner.b.cpu().double()
-            unit = learner.unit
-            x = (data.sample() - learner.mean.cpu()) / unit
-            pre = x @ W.T.float() + b.float()
-            threshold = learner.thresholds(pre).cpu().double()
+            W, D, b = (one.detach().cpu() for one in (learner.W, learner.decoder(), learner.b))
+            x = (data.sample(_judged(self.n_directions, self.k)) - learner.mean.cpu()) / learner.unit
+            found = judge(x, W, b, D, self.k, learner.own_thresholds())
+        W, D, b, unit = W.double(), D.double(), b.double(), learner.unit
         self._adopt(
-            W.numpy() / unit, D.numpy() * unit, b.numpy(), threshold.numpy(), learner.mean.cpu().double().numpy(), pre
+            W.numpy() / unit, D.numpy() * unit, b.numpy(), found.threshold, learner.mean.cpu().double().numpy(), found
         )
-        active = torch.where(pre > threshold.float(), pre, 0.0)
-        self.quality_ = quality(x, active, D.float())
+        self.quality_ = found.quality
+        if not 0.75 * self.k <= self.quality_["l0"] <= 1.33 * self.k:
+            self.notes_.append(
+                f"{self.quality_['l0']:.1f} latents are active on average, {self.k} were asked for"
+                + (": more steps bring it nearer" if self.kind == "jumprelu" else "")
+            )
+        if self.quality_["dead"] > 0.2:
+            self.notes_.append(
+                f"{self.quality_['dead']:.0%} of the latents never fire: fewer latents (--n-directions), or more steps"
+            )
 
-    def _adopt(self, W: Array, D: Array, b: Array, threshold: Array, mean: Array, pre: Tensor | None = None) -> None:
+    def _adopt(
+        self, W: Array, D: Array, b: Array, threshold: Array, mean: Array, found: Judgement | None = None
+    ) -> None:
         self.encoder_, self.decoder_, self.encoder_bias_ = W, D, b
         length, size = np.linalg.norm(W, axis=1), np.linalg.norm(D, axis=1)
-        margin = np.ones(len(W)) if pre is None else np.maximum(0.25 * pre.std(0).double().numpy(), 1e-6 * length)
+        margin = np.ones(len(W)) if found is None else np.maximum(0.25 * found.spread, 1e-6 * length)
         # activation along the unit decoder row: |d| (w . (x - mean) + b), so that a step of one unit adds one unit
         self._store(D, W, threshold - b + W @ mean, margin, mean, gain=1 / np.maximum(length * size, 1e-300))
 
@@ -234,76 +259,71 @@ class SparseAutoencoder(Directions):
 
     @classmethod
     def published(
-        cls, arrays: Mapping[str, Array], features: Array | None = None, k: int | None = None
+        cls,
+        arrays: Mapping[str, Array],
+        features: Array | None = None,
+        k: int | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> SparseAutoencoder:
         """A dictionary that others learned.
 
         Parameters
         ----------
         arrays : mapping
-            ``W_enc`` (D, I) or (I, D), ``W_dec`` (I, D), ``b_enc`` (I,), ``b_dec`` (D,), and ``threshold`` (I,) or a
-            number for jumprelu and batchtopk. Inputs are centred by ``b_dec``.
+            By the names that SAELens, sparsify, dictionary_learning, overcomplete or OpenAI give them, see
+            `rdxcli.methods.dictionaries.published`.
         features : ndarray, shape (N, D, H, W) or (N, D), optional
-            Needed with ``k``.
+            Needed with ``k``. Where nothing says whether inputs are centred by ``b_dec``, what explains more of them.
         k : int, optional
-            Active latents on average, for topk dictionaries: gives the threshold. Without either latents fire above 0.
+            Active latents on average: gives the threshold. Default are the thresholds of the file, or its own k;
+            without either latents fire above 0.
+        config : mapping, optional
+            What lay beside the arrays (``cfg.json``).
 
         Raises
         ------
         ValueError
             Arrays that are missing or do not fit together.
         """
-        missing = {"W_enc", "W_dec", "b_enc", "b_dec"} - set(arrays)
-        if missing:
-            raise ValueError(f"Got arrays {sorted(arrays)}, expected W_enc, W_dec, b_enc and b_dec as well")
-        W_dec = np.asarray(arrays["W_dec"], np.float64)
-        W_enc, b_enc, b_dec = (np.asarray(arrays[name], np.float64) for name in ("W_enc", "b_enc", "b_dec"))
-        if W_dec.ndim == 2 and W_enc.shape == W_dec.shape[::-1]:
-            W_enc = W_enc.T
-        if (
-            W_dec.ndim != 2
-            or W_enc.shape != W_dec.shape
-            or (b_enc.shape, b_dec.shape) != tuple((size,) for size in W_dec.shape)
-        ):
-            raise ValueError(
-                f"Got W_enc {arrays['W_enc'].shape}, W_dec {W_dec.shape}, b_enc {b_enc.shape}, b_dec {b_dec.shape}, "
-                "expected (D, I), (I, D), (I,) and (D,)"
-            )
-        self = cls(len(W_dec), k=k or 1)
-        pre = None
-        if features is not None:
-            x = Batches(np.asarray(features), 1024, 0).sample() - torch.from_numpy(b_dec).float()
-            pre = x @ torch.from_numpy(W_enc.T).float() + torch.from_numpy(b_enc).float()
-        if "threshold" in arrays:
-            threshold = np.broadcast_to(np.asarray(arrays["threshold"], np.float64), b_enc.shape).copy()
-        elif k is not None and pre is not None:
-            threshold = np.full(len(b_enc), float(_common_threshold(pre, k)))
-        else:
-            threshold = np.zeros(len(b_enc))
+        found = one_form(arrays, config)
+        self = cls(len(found.W_dec), k=k or found.k or 1)
         self.notes_ = []
-        self._adopt(W_enc, W_dec, b_enc, threshold, b_dec, pre)
-        if pre is not None:
-            active = torch.where(pre > torch.from_numpy(threshold).float(), pre, 0.0)
-            self.quality_ = quality(x, active, torch.from_numpy(W_dec).float())
+        if k is not None and features is None:
+            raise ValueError(f"Got k={k} without features, expected features to find the threshold from")
+        centred, judged = found.centred is not False, None
+        threshold = np.zeros(len(found.b_enc)) if found.threshold is None else found.threshold
+        if features is not None:
+            data = Batches(features, 1024, 0)
+            if data.channels != len(found.b_dec):
+                raise ValueError(
+                    f"Got features of {data.channels} channels, expected {len(found.b_dec)}, on which it was learned"
+                )
+            sample = data.sample(_judged(len(found.W_dec), self.k))
+            judged = found.judge(sample, centred, k)
+            if found.centred is None:
+                other = found.judge(sample, False, k)
+                left, less = (1 - one.quality["explained_variance"] for one in (judged, other))
+                if less < CLEARLY * left:
+                    centred, judged = False, other
+                    self.notes_.append(
+                        "nothing says whether inputs are centred by b_dec (apply_b_dec_to_input in cfg.json): they are "
+                        "not, which explains more of these activations"
+                    )
+            threshold = judged.threshold
+        self._adopt(found.W_enc, found.W_dec, found.pre(centred), threshold, found.b_dec, judged)
+        if judged is not None:
+            self.quality_ = judged.quality
+            if self.quality_["explained_variance"] < 0:
+                self.notes_.append(
+                    "this dictionary explains less of these activations than their mean does: it belongs to another "
+                    "layer or model, or to activations on another scale (`scale` in the file multiplies inputs)"
+                )
         return self
 
 
-def quality(x: Tensor, active: Tensor, decoder: Tensor) -> dict[str, float]:
-    """Explained variance, mean number of active latents, share that never is; x (P, D) centred, active (P, I)."""
-    left = float((x - active @ decoder).square().sum())
-    total = float((x - x.mean(0)).square().sum()) or 1.0
-    return {
-        "explained_variance": 1 - left / total,
-        "l0": float((active > 0).float().sum(1).mean()),
-        "dead": float((~(active > 0).any(0)).float().mean()),
-    }
-
-
-def _common_threshold(pre: Tensor, k: int) -> Tensor:
-    """The threshold above which ``k`` latents are active on average, at least 0."""
-    flat = pre.flatten()
-    rank = min(flat.numel(), max(1, round(k * len(pre))))
-    return flat.kthvalue(flat.numel() - rank + 1).values.clamp_min(0) * (1 - 1e-6)
+def _judged(count: int, k: int) -> int:
+    """Positions that a dictionary is judged on: each latent fires a few times, and many latents do not take hours."""
+    return min(65_536, max(2**28 // count, 16 * count // k))
 
 
 @dataclass
@@ -336,7 +356,7 @@ class _Learner:
     def __init__(self, spec: SparseAutoencoder, data: Batches) -> None:
         self.spec, self.data = spec, data
         device, count, D = spec.device, spec.n_directions, data.channels
-        sample = data.sample()
+        sample = data.sample(min(65_536, max(2**24 // D, 2 * count)))
         if len(sample) < 2:
             raise ValueError(f"Got {len(sample)} positions, expected at least 2")
         self.mean = sample.mean(0).to(device)
@@ -352,21 +372,25 @@ class _Learner:
         self.parameters: dict[str, Tensor] = {"W": start.clone(), "b": torch.zeros(count, device=device)}
         if spec.kind == "archetypal":
             self.hull = _Hull(self._centres(centred))
-            nearest = torch.cdist(centred[chosen.to(device)], self.hull.points).argmin(1)
+            starts = centred[chosen.to(device)].split(1024)
+            nearest = torch.cat([torch.cdist(part, self.hull.points).argmin(1) for part in starts])
             logits = torch.zeros(count, len(self.hull.points), device=device)
             logits[torch.arange(count), nearest] = 2.0 + float(np.log(len(self.hull.points)))
             self.parameters |= {"mix": logits, "off": torch.zeros(count, D, device=device)}
         else:
             self.parameters["D"] = start.clone()
         if spec.kind == "jumprelu":
-            first = _common_threshold(centred @ start.T, spec.k).clamp_min(1e-2)
+            first = common_threshold(
+                centred[: max(1024, 2**24 // count)] @ start.T, spec.k * min(len(centred), max(1024, 2**24 // count))
+            ).clamp_min(1e-2)
             self.parameters["log_threshold"] = torch.full((count,), float(first.log()), device=device)
         for value in self.parameters.values():
             value.requires_grad_()
-        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=spec.rate)
+        self.moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in self.parameters.items()}
         self.step = 0
         self.weight = 1e-3  # of the penalty of jumprelu
         self.idle = torch.zeros(count, device=device)
+        self.bar = 0.0  # half of the last activation that was chosen (batch-wise kinds)
         self.curve: list[dict[str, float]] = []
 
     @property
@@ -394,82 +418,116 @@ class _Learner:
         off = off * (limit / off.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
         return normalize(torch.softmax(self.parameters["mix"], dim=1) @ self.hull.points + off, dim=1)
 
-    def thresholds(self, pre: Tensor) -> Tensor:
-        """Above which each latent fires after learning (I,)."""
-        if self.spec.kind == "jumprelu":
-            return self.parameters["log_threshold"].exp()
-        return _common_threshold(pre, self.spec.k).expand(pre.shape[1])
+    def own_thresholds(self) -> Tensor | None:
+        """Above which each latent fires (I,), where that was learned."""
+        return self.parameters["log_threshold"].detach().exp().cpu() if self.spec.kind == "jumprelu" else None
 
-    def _chosen(self, pre: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Sparse activations (P, I), and for jumprelu how many are active."""
-        kind, k = self.spec.kind, self.spec.k
-        if kind == "jumprelu":
-            active, count = _Jump.apply(pre, self.parameters["log_threshold"].exp())  # type: ignore[no-untyped-call]
-            return active, count.sum(1).mean()
-        positive = relu(pre)
-        if kind == "topk":
-            top = positive.topk(k, dim=1)
-            return torch.zeros_like(positive).scatter(1, top.indices, top.values), None
-        flat = positive.flatten()
-        top = flat.topk(min(k * len(positive), flat.numel()), sorted=False)
-        return torch.zeros_like(flat).scatter(0, top.indices, top.values).view_as(positive), None
+    def _largest(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and latents that are active, of pre-activations (P, I)."""
+        k = self.spec.k
+        if self.spec.kind == "topk":
+            top = pre.topk(k, dim=1)
+            rows, places = torch.nonzero(top.values > 0, as_tuple=True)
+            return rows, top.indices[rows, places]
+        flat = pre.flatten()
+        count = min(k * len(pre), flat.numel())
+        # the largest of all are the largest of those above any bar that enough are above
+        above = torch.nonzero(flat > self.bar).flatten()
+        if len(above) < count:
+            above = torch.nonzero(flat > 0).flatten()
+        if len(above) > count:
+            top = flat[above].topk(count, sorted=False)
+            above = above[top.indices].sort().values
+            self.bar = float(top.values.min()) / 2
+        return torch.div(above, pre.shape[1], rounding_mode="floor"), above % pre.shape[1]
+
+    def _made(self, x: Tensor, D: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Reconstructions from each nested prefix (one but for matryoshka), which fired, and active ones a position."""
+        spec = self.spec
+        if spec.kind == "jumprelu":
+            active, count = _Jump.apply(x @ self.W.T + self.b, self.parameters["log_threshold"].exp())  # type: ignore[no-untyped-call]
+            return [active @ D], active.detach().amax(0) > 0, count.sum(1).mean()
+        # with many latents only the few that are active are worth a gradient: one product of size (P, I, D), not five
+        few = D.numel() > FEW * spec.k
+        with torch.set_grad_enabled(not few):
+            pre = torch.addmm(self.b, x, self.W.T)
+        rows, places = self._largest(pre.detach())
+        fired = torch.zeros(len(D), dtype=torch.bool, device=x.device)
+        fired[places] = True
+        ends = [len(D)]
+        if spec.kind == "matryoshka":
+            ends = sorted({max(1, round(share * len(D))) for share in PREFIXES})
+        if few:
+            value = (x[rows] * self.W.index_select(0, places)).sum(1) + self.b[places]
+        else:
+            active = torch.zeros_like(pre).index_put((rows, places), pre[rows, places])
+        found, made, start = [], torch.zeros_like(x), 0
+        for end in ends:
+            if few:
+                own = slice(None) if len(ends) == 1 else (places >= start) & (places < end)
+                made = made.index_add(0, rows[own], value[own, None] * D.index_select(0, places[own]))
+            else:
+                made = made + active[:, start:end] @ D[start:end]
+            found.append(made)
+            start = end
+        return found, fired, torch.tensor(len(rows) / len(x))
 
     def advance(self) -> None:
         """One step."""
         spec = self.spec
         rest = spec.steps - self.step
-        for group in self.optimiser.param_groups:
-            group["lr"] = spec.rate * min(1.0, (self.step + 1) / 50, rest / max(1.0, 0.2 * spec.steps))
-        x = (self.data.batch(self.step).to(spec.device) - self.mean) / self.unit
+        rate = spec.rate * min(1.0, (self.step + 1) / 50, rest / max(1.0, 0.2 * spec.steps))
+        x = self.data.batch(self.step).to(spec.device)
+        x = x.sub_(self.mean).div_(self.unit)  # a batch is made anew
         D = self.decoder()
-        pre = x @ self.W.T + self.b
-        active, count = self._chosen(pre)
+        made, fired, count = self._made(x, D)
         total = x.square().sum().clamp_min(1e-12)
-        loss = self._left_over(x, active, D, total)
+        loss = torch.stack([(x - one).square().sum() for one in made]).mean() / total
         objective = loss
-        if count is not None:
+        if spec.kind == "jumprelu":
             objective = objective + self.weight * count
             # more latents than wanted: a heavier penalty
             self.weight *= float(np.exp(np.clip(0.02 * (float(count.detach()) / spec.k - 1), -0.02, 0.02)))
-        fired = active.detach().amax(0) > 0  # one pass
-        self.idle = torch.where(fired, torch.zeros_like(self.idle), self.idle + 1)
+        self.idle = torch.where(fired, 0.0, self.idle + 1)
         dead = self.idle > spec.dead_after
         if spec.auxiliary and bool(dead.any()):
-            objective = objective + spec.auxiliary * self._revival(x, (x - active @ D).detach(), pre, D, dead)
-        self.optimiser.zero_grad(set_to_none=True)
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self.optimiser.step()
-        if "log_threshold" in self.parameters:
-            self.parameters["log_threshold"].data.clamp_(-8.0, 4.0)
+            objective = objective + spec.auxiliary * self._revival(x, (x - made[-1]).detach(), D, dead)
+        names = list(self.parameters)
+        slopes = torch.autograd.grad(objective, [self.parameters[name] for name in names])
+        self._descend(dict(zip(names, slopes, strict=True)), rate)
         self.step += 1
         if self.step % max(1, spec.steps // CURVE) == 0 or self.step == 1:
             self.curve.append(
                 {
                     "step": self.step,
                     "loss": float(loss.detach()),
-                    "l0": float((active.detach() > 0).float().sum(1).mean()),
+                    "l0": float(count.detach()),
                     "dead": float(dead.float().mean()),
                 }
             )
 
-    def _left_over(self, x: Tensor, active: Tensor, D: Tensor, total: Tensor) -> Tensor:
-        """Share of the sum of squares that is not reconstructed; for matryoshka the mean over nested prefixes."""
-        if self.spec.kind != "matryoshka":
-            return (x - active @ D).square().sum() / total
-        ends = sorted({max(1, round(share * len(D))) for share in PREFIXES})
-        parts, start = [], 0
-        made = torch.zeros_like(x)
-        for end in ends:
-            made = made + active[:, start:end] @ D[start:end]
-            parts.append((x - made).square().sum() / total)
-            start = end
-        return torch.stack(parts).mean()
+    def _descend(self, slopes: Mapping[str, Tensor], rate: float) -> None:
+        """A step of Adam with gradients of norm 1 at most (that of torch takes seconds to load its compiler)."""
+        norm = float(torch.stack([slope.square().sum() for slope in slopes.values()]).sum().sqrt())
+        cut = min(1.0, 1.0 / (norm + 1e-6))
+        after = self.step + 1
+        scale = (1 - BETAS[1] ** after) ** 0.5
+        with torch.no_grad():
+            for name, slope in slopes.items():
+                first, second = self.moments[name]
+                first.lerp_(slope, 1 - BETAS[0]) if cut == 1 else first.mul_(BETAS[0]).add_(
+                    slope, alpha=(1 - BETAS[0]) * cut
+                )
+                second.mul_(BETAS[1]).addcmul_(slope, slope, value=(1 - BETAS[1]) * cut * cut)
+                size = second.sqrt().div_(scale).add_(1e-8)
+                self.parameters[name].addcdiv_(first, size, value=-rate / (1 - BETAS[0] ** after))
+            if "log_threshold" in self.parameters:
+                self.parameters["log_threshold"].clamp_(-8.0, 4.0)
 
-    def _revival(self, x: Tensor, left: Tensor, pre: Tensor, D: Tensor, dead: Tensor) -> Tensor:
+    def _revival(self, x: Tensor, left: Tensor, D: Tensor, dead: Tensor) -> Tensor:
         """What dead latents leave of the residual ``left`` when they alone reconstruct it."""
         places = torch.nonzero(dead).flatten()
-        own = relu(pre[:, places])
+        own = relu(torch.addmm(self.b[places], x, self.W[places].T))
         top = own.topk(min(len(places), max(1, x.shape[1] // 2)), dim=1)
         made = torch.zeros_like(own).scatter(1, top.indices, top.values) @ D[places]
         return (left - made).square().sum() / left.square().sum().clamp_min(1e-12)
@@ -477,9 +535,9 @@ class _Learner:
     def state(self) -> State:
         """Everything that is needed to go on."""
         found: State = {name: value.detach().cpu().numpy().copy() for name, value in self.parameters.items()}
-        for name, value in self.parameters.items():
-            for key, moment in self.optimiser.state[value].items():
-                found[f"adam {key} {name}"] = moment.cpu().numpy().copy()
+        for name, both in self.moments.items():
+            for key, moment in zip(MOMENTS, both, strict=True):
+                found[f"{key} {name}"] = moment.cpu().numpy().copy()
         found["idle"] = self.idle.cpu().numpy().copy()
         found["counters"] = np.array([self.step, self.weight], np.float64)
         found["curve"] = np.array([list(point.values()) for point in self.curve], np.float64).reshape(-1, 4)
@@ -499,13 +557,8 @@ class _Learner:
             if name not in state or state[name].shape != tuple(value.shape):
                 raise ValueError(f"Got a state without {name} of shape {tuple(value.shape)}, expected that of this fit")
             value.data.copy_(torch.from_numpy(np.array(state[name])))
-            moments = {
-                key.split(" ")[1]: state[key] for key in state if key.startswith("adam ") and key.endswith(f" {name}")
-            }
-            self.optimiser.state[value] = {
-                key: torch.from_numpy(np.array(moment)).to(value.device if key != "step" else "cpu")
-                for key, moment in moments.items()
-            }
+            for key, moment in zip(MOMENTS, self.moments[name], strict=True):
+                moment.copy_(torch.from_numpy(np.array(state[f"{key} {name}"])))
         if self.hull is not None:
             self.hull = _Hull(torch.from_numpy(np.array(state["points"])).to(self.mean))
         self.idle = torch.from_numpy(np.array(state["idle"])).to(self.idle)

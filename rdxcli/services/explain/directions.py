@@ -17,7 +17,7 @@ from rdxcli.artifacts import Artifact, Draft, write_json
 from rdxcli.concepts import given_images
 from rdxcli.concepts.labels import named_classes
 from rdxcli.concepts.predictions import target_rows
-from rdxcli.errors import ArtifactError, InputError, MissingDataError, RdxError, UsageError
+from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.health import stability
@@ -25,6 +25,7 @@ from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.directions.tcav import FEWEST
 from rdxcli.methods.registry import get
 from rdxcli.models import load
+from rdxcli.models.dictionaries import read_dictionary
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.progress import log, track
 from rdxcli.records import Directions as Record
@@ -91,12 +92,15 @@ class DirectionAnalysis(ExplainAnalysis):
         elif bool(options.concept_images) != ("concepts" in inspect.signature(kind.fit).parameters):
             raise _about_images(options)
         elif DICTIONARY in options.files:
-            self.arrays = _dictionary(options)
+            if options.method != "sae":
+                raise UsageError("--file dictionary=FILE is a sparse autoencoder", "give --method sae")
+            self.arrays, self.config = read_dictionary(options.files[DICTIONARY])
             if set(estimator) - {"k"}:
                 raise UsageError(
                     "--param is about learning a dictionary, --file dictionary=FILE brings one", "leave it out"
                 )
-            settings |= {"k": estimator.get("k")}
+            settings |= {**self.config, **{name: estimator[name] for name in ("k",) if name in estimator}}
+            self.k = estimator.get("k")
         else:
             self.estimator = kind(**estimator, **_reserved(kind, options))
             kept = self.estimator.get_params()
@@ -117,7 +121,10 @@ class DirectionAnalysis(ExplainAnalysis):
         self.notes: list[str] = [] if self.applied is None else check_layer(self.applied, source)
         self.stored = None if self.applied is None else _stored(self.applied, source.d)
         if self.applied is None and DICTIONARY in options.files:
-            self.stored = _published(self.arrays, source, self.settings["k"], options)
+            try:
+                self.stored = SparseAutoencoder.published(self.arrays, source.values, self.k, self.config)
+            except ValueError as error:
+                raise InputError(f"{options.files[DICTIONARY]}: {error}") from None
         self._refuse_too_much(source)
         self.shown = None
         if options.concept_images and self.applied is None:
@@ -247,34 +254,6 @@ def _about_images(options: ExplainOptions) -> UsageError:
         f"`{options.method}` needs images of concepts",
         "give --concept-images folder:PATH, whose sub-folders are concepts (stripes, dots ...), or images:PATH for one",
     )
-
-
-def _dictionary(options: ExplainOptions) -> dict[str, np.ndarray]:
-    """Arrays of ``--file dictionary=FILE``."""
-    if options.method != "sae":
-        raise UsageError("--file dictionary=FILE is a sparse autoencoder", "give --method sae")
-    path = Path(options.files[DICTIONARY]).expanduser()
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise MissingDataError(f"no such file: {path}") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}", "dictionaries are .safetensors files") from None
-
-
-def _published(
-    arrays: Mapping[str, np.ndarray], source: Representation, k: int | None, options: ExplainOptions
-) -> SparseAutoencoder:
-    if "W_dec" in arrays and arrays["W_dec"].shape[-1] != source.d:
-        raise InputError(
-            f"{options.files[DICTIONARY]} is for activations of {arrays['W_dec'].shape[-1]} channels, {source.name} "
-            f"has {source.d}",
-            "give the layer that it was learned on",
-        )
-    try:
-        return SparseAutoencoder.published(arrays, source.values, k)
-    except ValueError as error:
-        raise InputError(f"{options.files[DICTIONARY]}: {error}") from None
 
 
 def _reserved(kind: Any, options: ExplainOptions) -> dict[str, Any]:

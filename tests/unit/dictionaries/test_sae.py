@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 
+from rdxcli.methods.dictionaries import batches, sae
 from rdxcli.methods.dictionaries.batches import Batches
 from rdxcli.methods.dictionaries.sae import Kind, SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
@@ -16,6 +19,7 @@ from rdxcli.methods.directions.health import matched_cosines
 from rdxcli.methods.directions.influence import claims, effects, influence, random_filters
 from rdxcli.methods.directions.steering import own_strength
 from rdxcli.methods.directions.synthetic import generate, named
+from rdxcli.progress import time_limit
 
 KINDS = get_args(Kind)
 D, COUNT = 24, 40
@@ -124,6 +128,62 @@ def test_influence_of_latents_has_its_level() -> None:
     )
     p = influence(latents, case.head, case.X, n_null=499).p_value
     assert sum(bool(claims(p[start : start + 10], 0.05).any()) for start in range(0, 200, 10)) <= 4
+
+
+@pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka", "archetypal"])
+def test_gradients_of_few_active_latents_are_those_of_all(
+    kind: str, truth: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many latents only active ones are looked at: the same reconstructions and gradients."""
+    spec = SparseAutoencoder(COUNT, kind=kind, k=2, batch=256)  # type: ignore[arg-type]
+    found = []
+    for few in (1e9, 0):
+        monkeypatch.setattr(sae, "FEW", few)
+        learner = sae._Learner(spec, Batches(truth[0], 256, 0))
+        x = (learner.data.batch(0) - learner.mean) / learner.unit
+        made, fired, count = learner._made(x, learner.decoder())
+        loss = torch.stack([(x - one).square().sum() for one in made]).mean()
+        found.append([loss, fired.float(), count, *torch.autograd.grad(loss, list(learner.parameters.values()))])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-3 * float(one.detach().abs().max()))
+    assert float(found[0][2]) == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_of_runs_show_every_image_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small runs and pools: an epoch has no image twice, mixes what lies apart, and any step can be asked for first."""
+    monkeypatch.setattr(batches, "RUN", 4 * 3 * 8)
+    monkeypatch.setattr(batches, "POOL", 4 * 3 * 200)
+    x = np.arange(1000, dtype="f2")[:, None].repeat(3, 1)
+    data = Batches(x, size, 0)
+    assert data.images % data.run == 0
+    parts = [data.batch(step)[:, 0] for step in range(data.per_epoch)]
+    seen = torch.cat(parts).numpy()
+    assert len(np.unique(seen)) == len(seen) > 1000 - size - 8
+    if size == 64:
+        assert np.mean([np.ptp(part.numpy()) for part in parts]) > 700
+    assert torch.equal(Batches(x, size, 0).batch(data.per_epoch - 1)[:, 0], parts[-1])
+
+
+def test_memory_does_not_grow_with_latents_times_positions() -> None:
+    """20,000 positions and 8,192 latents: activations of all of them would take 655 MB."""
+    x = np.random.default_rng(0).standard_normal((20_000, 8), dtype="f4")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    SparseAutoencoder(8192, k=2, steps=2, batch=256).fit(x)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700 * 1024
+
+
+def test_out_of_time_keeps_what_was_learned(truth: tuple[np.ndarray, np.ndarray]) -> None:
+    with time_limit(1e-6):
+        found = SparseAutoencoder(COUNT, k=2, steps=500, batch=128).fit(truth[0])
+    assert any("of 500 steps: the time was over" in note for note in found.notes_)
+    assert np.isfinite(found.encoding_).all()
+
+
+def test_what_went_wrong_is_said(truth: tuple[np.ndarray, np.ndarray]) -> None:
+    short = fitted(truth[0], "jumprelu", steps=200)
+    assert any("2 were asked for" in note for note in short.notes_)
+    assert not fitted(truth[0], "batchtopk", steps=60).notes_
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -82,6 +82,7 @@ class Crosscoder(Baseline):
             rate=self.lr,
             random_state=self.random_state,
         ).fit(x)
+        self.notes_ += [note for note in found.notes_ if "the time was over" in note]
         fires = found.detect(x)
         codes = np.where(fires, (x - found.mean_) @ found.encoder_.T + found.encoder_bias_, 0.0)
         split = sides[0].shape[1]

@@ -1,0 +1,48 @@
+"""Files of sparse autoencoders: arrays, and what the configuration beside them says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdxcli.errors import InputError, MissingDataError
+from rdxcli.methods.dictionaries.published import settings_of
+
+from .checkpoints import read_state
+
+CONFIGURATIONS = ("cfg.json", "config.json")
+"""Files that libraries write beside the arrays."""
+
+
+def read_dictionary(given: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays of a dictionary by name, and the settings beside them that change what they mean.
+
+    Parameters
+    ----------
+    given : str
+        A ``.safetensors`` file, or what ``torch.save`` wrote (``ae.pt``); no code in it runs.
+
+    Raises
+    ------
+    RdxError
+        No such file, or one that cannot be read.
+    """
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise MissingDataError(
+            f"no such file: {path}", "give the file of arrays, like sae_weights.safetensors or ae.pt"
+        )
+    state, _ = read_state(path)
+    arrays = {name: value.float().numpy() for name, value in state.items()}
+    for name in CONFIGURATIONS:
+        beside = path.with_name(name)
+        if not beside.is_file():
+            continue
+        try:
+            return arrays, settings_of(json.loads(beside.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {beside}: {error}", "it says how the dictionary was learned") from None
+    return arrays, {}
