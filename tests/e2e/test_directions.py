@@ -370,10 +370,11 @@ def test_a_published_dictionary(tmp_path: Path) -> None:
     arrays = {
         "W_enc": np.ascontiguousarray(W.T),
         "W_dec": stored["encoding"].astype(np.float32) / stored["gain"][:, None].astype(np.float32),
-        "b_enc": (W @ stored["mean"]).astype(np.float32),
+        "b_enc": (W @ stored["mean"] - stored["bias"] + 1).astype(np.float32),
         "b_dec": stored["mean"].astype(np.float32),
-        "threshold": stored["bias"].astype(np.float32),
+        "threshold": np.ones(len(W), np.float32),
     }
+    (tmp_path / "cfg.json").write_text('{"apply_b_dec_to_input": true}')
     save_file(arrays, tmp_path / "published.safetensors")
     base = ["explain", "--method", "sae", "--model", "digits-cnn", "--layer", "conv2", "--sample", 400]
     given = [*base, "--file", f"dictionary={tmp_path / 'published.safetensors'}", "--outputs", tmp_path]
