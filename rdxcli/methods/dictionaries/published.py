@@ -36,7 +36,6 @@ _DECODERS = ("W_dec", "decoder.weight", "dictionary._weights", "dictionary.dicti
 _ENCODER_BIASES = ("b_enc", "encoder.bias", "latent_bias", "encoder.final_block.0.bias")
 _OFFSETS = ("b_dec", "decoder.bias", "bias", "pre_bias", "b_pre")
 _NOT_LINEAR = ("layer_norm", "constant_norm_rescale")
-_SETTINGS = ("k", "apply_b_dec_to_input", "normalize_activations", "dict_class")
 _EPSILON = 1e-5  # of batch normalisation, torch's default
 
 
@@ -87,7 +86,7 @@ def one_form(arrays: Mapping[str, Array], config: Mapping[str, Any] | None = Non
     arrays : mapping
         As they were read, by name.
     config : mapping, optional
-        What lay beside them (``cfg.json`` or ``config.json``).
+        What was said beside them: ``k``, ``apply_b_dec_to_input``, ``normalize_activations``, ``dict_class``.
 
     Raises
     ------
@@ -95,7 +94,7 @@ def one_form(arrays: Mapping[str, Array], config: Mapping[str, Any] | None = Non
         Arrays that are missing, do not fit together, or belong to an autoencoder that is not linear before its
         activation (gated ones, inputs normalised one by one).
     """
-    config = settings_of(config or {})
+    config = dict(config or {})
     for name in ("b_gate", "gate_bias", "r_mag"):
         if name in arrays:
             raise ValueError(f"Got `{name}`, of a gated autoencoder, expected one whose latents have one encoder")
@@ -159,29 +158,6 @@ def one_form(arrays: Mapping[str, Array], config: Mapping[str, Any] | None = Non
             raise ValueError(f"Got NaN or infinite values in {name}, expected finite numbers")
     k = config.get("k", np.asarray(arrays["k"]).reshape(-1)[0] if "k" in arrays else None)
     return Published(W, D, b_enc, b_dec, _threshold(arrays, len(b_enc)), None if k is None else int(k), centred)
-
-
-def settings_of(config: Any) -> dict[str, Any]:
-    """What a configuration file says that changes what the arrays mean.
-
-    Raises
-    ------
-    ValueError
-        A configuration that is no mapping, or a ``k`` that is no count.
-    """
-    if not isinstance(config, Mapping):
-        raise ValueError(f"Got a {type(config).__name__}, expected names and values")
-    parts = [config, *(config[name] for name in ("activation_fn_kwargs", "trainer") if config.get(name))]
-    found = {
-        name: part[name]
-        for part in parts
-        if isinstance(part, Mapping)
-        for name in _SETTINGS
-        if part.get(name) is not None
-    }
-    if "k" in found and not (isinstance(found["k"], int | float) and found["k"] >= 1):
-        raise ValueError(f"Got k={found['k']!r}, expected a number of at least 1")
-    return found
 
 
 def _first(arrays: Mapping[str, Array], names: tuple[str, ...]) -> str | None:

@@ -162,7 +162,6 @@ def test_scaled_inputs() -> None:
         ({"W_dec": np.ones((3, COUNT, D))}, {}, r"expected \(D, I\)"),
         ({"threshold": np.ones(3)}, {}, "expected one number"),
         ({"b_enc": np.full(COUNT, np.nan)}, {}, "NaN or infinite"),
-        ({}, {"k": "many"}, "expected a number"),
         ({"scale": np.array(0.0)}, {}, "positive number"),
     ],
 )
@@ -173,8 +172,9 @@ def test_what_cannot_be_read(changed: dict[str, Any], config: dict[str, Any], me
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
     save_file({"W_enc": torch.ones(2, 3)}, tmp_path / "a.safetensors")
-    (tmp_path / "cfg.json").write_text("[1]")
-    with pytest.raises(RdxError, match=r"cfg\.json"):
-        read_dictionary(str(tmp_path / "a.safetensors"))
+    for wrong in ("[1]", '{"k": "many"}', "{"):
+        (tmp_path / "cfg.json").write_text(wrong)
+        with pytest.raises(RdxError, match=r"cfg\.json"):
+            read_dictionary(str(tmp_path / "a.safetensors"))
     with pytest.raises(RdxError, match="no such file"):
         read_dictionary(str(tmp_path / "none.safetensors"))
