@@ -93,7 +93,8 @@ class FeatureSpace:
             Directions that must fit into the space.
         subspace : "auto", int or None
             Number of principal directions to keep. None keeps all that carry variance; "auto" drops a flat tail of
-            noise directions if there is one (`signal_dimensions`).
+            noise directions if there is one (`signal_dimensions`), and none where the features lie in fewer dimensions
+            than they have channels.
 
         Raises
         ------
@@ -125,7 +126,9 @@ class FeatureSpace:
             case None:
                 keep = rank
             case "auto":
-                keep = max(n_directions, signal_dimensions(values[:rank].numpy(), P))
+                # isotropic noise would fill every channel that varies at all
+                full = rank >= min(P - 1, int((spread > rounding).sum()))
+                keep = max(n_directions, signal_dimensions(values[:rank].numpy(), P)) if full else rank
             case int() if n_directions <= subspace <= rank:
                 keep = subspace
             case _:

@@ -46,6 +46,15 @@ def test_every_method_on_wide_features(method: str) -> None:
     assert peak < 150e6
 
 
+def test_features_in_few_dimensions_have_no_noise_to_leave_out() -> None:
+    """Five signals of unequal size in sixteen channels: the last three are no tail of noise, unless noise is added."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((600, 5)) * [8, 5, 1, 1, 1]) @ rng.standard_normal((5, 16))
+    assert FeatureSpace.of(as_maps(x.astype("f4")), 3).size == 5
+    noisy = rng.standard_normal((600, 16)) * np.r_[[8, 5], np.ones(14)]
+    assert FeatureSpace.of(as_maps(noisy.astype("f4")), 2).size == 2
+
+
 def test_the_rank_is_that_of_the_positions() -> None:
     x = as_maps(np.random.default_rng(0).standard_normal((30, 500)).astype("f4"))
     space = FeatureSpace.of(x, 4, None)
