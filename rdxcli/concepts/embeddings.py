@@ -110,6 +110,23 @@ class Inputs:
                 setattr(self, key, [getattr(self, key)[row] for row in rows])
 
 
+def class_numbers(given: Inputs, notes: list[str]) -> np.ndarray | None:
+    """True classes as numbers; None, with a remark added to ``notes``, when labels are no class names.
+
+    Parameters
+    ----------
+    given : Inputs
+    notes : list of str
+    """
+    if given.labels is None or given.class_names is None:
+        return None
+    number = {name: i for i, name in reversed(list(enumerate(given.class_names)))}
+    if strange := sorted({label for label in given.labels if label not in number}):
+        notes.append(f"no accuracy: the label `{strange[0]}` is none of the classes")
+        return None
+    return np.array([number[label] for label in given.labels])
+
+
 def check_files(options: ConceptOptions) -> None:
     """Refuse inputs that no explainer of embeddings has, naming near ones.
 

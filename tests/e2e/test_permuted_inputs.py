@@ -17,6 +17,7 @@ import pytest
 from helpers import captions_of, rdx_here
 from PIL import Image
 from safetensors.numpy import load_file
+from sklearn.datasets import load_digits
 
 WORDS = ["dog", "cat", "tree", "car", "house", "bird"]
 N, DIMENSIONS, CHANNELS = 60, 8, 24
@@ -71,10 +72,10 @@ def _write_units(root: Path, rng: np.random.Generator, arrays: dict, ids: list[s
     arrays["maps"] = (maps, ids)
     for folder in ("masks", "pictures"):
         (root / folder).mkdir()
+    digits = load_digits().images
     for i, sample in enumerate(ids):
         Image.fromarray((maps[i, of[i] % 4] > 0.7) * np.uint8(1 + of[i])).save(root / "masks" / f"{sample}.png")
-        picture = rng.integers(0, 256, (12, 12, 3), np.uint8)
-        Image.fromarray(picture).save(root / "pictures" / f"{sample}.png")
+        Image.fromarray(np.uint8(15 * digits[i])).save(root / "pictures" / f"{sample}.png")
     (root / "labelled.txt").write_text("\n".join(["none", *WORDS]))
     pictures = [f"pictures/{sample}.png" for sample in ids[:12]]
     (root / "list.csv").write_text(_table("path,label,caption", pictures, [f"{WORDS[k]},a {WORDS[k]}" for k in of]))
@@ -111,6 +112,11 @@ LABELLED = (*UNITS, "--labels", "labels.csv", "--method")
 MASKED = (
     *("explain", "--method", "network-dissection", "--activations", "maps.npz:values", "--file", "masks=masks"),
     *("--concept-names", "labelled.txt"),
+)
+FEW = ("--n-directions", "3", "--param", "n_starts=1", "--param", "steps=10")
+REPRESENTATIVE = (
+    *("explain", "--method", "representative", "--model", "digits-cnn", "--dataset", "images:list.csv"),
+    *("--target", "pictures/im003.png", "--param", "n_boundaries=3"),
 )
 SIMULATE = ("simulate", "--explanations", "units.csv", "--activations", "a.npz:values", "--concepts", "conc.csv")
 COMPARE = ("compare", "a.npz:values", "b.npz:values", "--k", "2", "--bootstraps", "0")
@@ -231,6 +237,10 @@ CASES = [
     ((*LABELLED, "rdr", "--target", "im003"), _regions, ("a.npz",)),
     ((*LABELLED, "pca", "--n-directions", "3"), _document, ("labels.csv",)),
     ((*LABELLED, "pca", "--n-directions", "3"), _directions, ("a.npz",)),
+    ((*LABELLED, "eddp", *FEW), _document, ("labels.csv",)),
+    ((*LABELLED, "uibe", *FEW), _document, ("labels.csv",)),
+    ((*LABELLED, "sae", "--n-directions", "3", "--param", "steps=20", "--param", "k=2"), _document, ("labels.csv",)),
+    (REPRESENTATIVE, _regions, ("list.csv",)),
     (SIMULATE, _document, ("conc.csv", "units.csv")),
     (SIMULATE, _nearly, ("a.npz",)),
     (LABELS, _document, ("b.npz", "labels.csv", "pred_a.csv", "pred_b.csv")),

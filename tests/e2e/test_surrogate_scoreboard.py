@@ -74,7 +74,8 @@ def test_every_metric_is_in_the_table_and_on_the_page(world: Path, encodings: st
     held_out = json.loads((Path(surrogate) / "samples.json").read_text("utf-8"))["held_out"]
     assert sorted(image["sample_id"] for image in document["images"]) == sorted(held_out)
     rows = {row["method"]: row for row in document["scoreboard"]}
-    assert set(rows) == {"surrogate", "splice", "constant"}
+    assert set(rows) == {"surrogate", "splice", "sae", "constant"}
+    assert rows["sae"]["agreement"] > rows["constant"]["agreement"] + 0.2
     assert all(rows[name]["agreement"] > 0.8 for name in ("surrogate", "splice"))
     assert all(rows[name]["accuracy"] > 0.6 for name in ("surrogate", "splice"))
     assert rows["constant"]["agreement"] < 0.5 < rows["constant"]["cosine"]  # a large cosine says nothing
@@ -94,15 +95,18 @@ def test_every_metric_is_in_the_table_and_on_the_page(world: Path, encodings: st
             assert curve["deletion"][0] == pytest.approx(curve["insertion"][-1])  # nothing gone, all there
             assert curve["deletion"][-1] == pytest.approx(curve["insertion"][0])
     assert {(pair["a"], pair["b"]) for pair in document["paired"]} == {
-        ("surrogate", "splice"), ("surrogate", "constant"), ("splice", "constant"),
+        ("surrogate", "splice"), ("surrogate", "sae"), ("surrogate", "constant"), ("splice", "sae"),
+        ("splice", "constant"), ("sae", "constant"),
     }  # fmt: skip
-    assert document["paired"][1]["p"] < 0.01
+    assert next(pair["p"] for pair in document["paired"] if (pair["a"], pair["b"]) == ("surrogate", "constant")) < 0.01
     image = document["images"][0]
-    assert set(image["methods"]) == {"surrogate", "splice"}
+    assert set(image["methods"]) == {"surrogate", "splice", "sae"}
+    named = [image["methods"]["sae"]["concepts"][0]["concept"] == image["prediction"] for image in document["images"]]
+    assert np.mean(named) > 0.4  # one in ten by chance
     page = whole_page(world / said(world, "visualize", document["artifact"]))
     assert "Scoreboard" in page
     assert "Retrieval" in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     shown = rdx_here(
         *("explain", "--method", "all", "--surrogate", surrogate, "--encodings", encodings, *IMAGES, *CLASSES),
         *(*TEXTS, *SPLICE, "--labels", "labels.txt", "--outputs", world / "outputs"),
@@ -136,9 +140,11 @@ def test_what_cannot_be_measured_is_said(world: Path, encodings: str, surrogate:
     assert rows["surrogate"]["cosine"] > 0
     assert rows["surrogate"]["agreement"] is None
     assert rows["splice"]["cosine"] is None
-    assert any("splice did not run: no word embeddings" in note for note in document["notes"])
+    assert all(any(f"{name} did not run: no word" in note for note in document["notes"]) for name in ("splice", "sae"))
     everything = judged(world, encodings, surrogate, *IMAGES, "--param", "images=all", "--run", "everything")
     assert everything["n"] == N
+    full = judged(world, encodings, surrogate, *IMAGES, *SPLICE, "--param", "images=all", "--run", "full")
+    assert any("sae did not run: it learns from images that are not judged" in note for note in full["notes"])
     assert any("trained on some of these" in note for note in everything["notes"])
     bare = judged(world, encodings, f"{surrogate}/surrogate.safetensors", *IMAGES, "--run", "bare")
     assert bare["n"] == (N if any("not known" in note for note in bare["notes"]) else len(document["images"]))

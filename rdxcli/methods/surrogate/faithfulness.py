@@ -249,6 +249,29 @@ def measure(
     return Faithfulness(board, ranked, {k: v for k, v in lines.items() if v}, _paired(right, each, random_state), size)
 
 
+def remarks(board: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of a scoreboard with a surrogate must know.
+
+    Parameters
+    ----------
+    board : sequence of mapping
+        As of `Faithfulness`.
+    """
+    by_name = {row["method"]: row for row in board}
+    notes = []
+    constant = by_name["constant"].get("agreement")
+    for name, row in by_name.items():
+        if name != "constant" and None not in (row.get("agreement"), constant) and row["agreement"] <= constant:
+            notes.append(f"{name} agrees with the teacher no more often than a constant: it explains nothing here")
+    one, other = by_name["surrogate"].get("l0"), by_name["splice"].get("l0") if "splice" in by_name else None
+    if one and other and max(one, other) > 2 * min(one, other):
+        notes.append(
+            f"the methods differ in sparsity ({one:.1f} and {other:.1f} concepts per image); --param l1=X makes SpLiCE "
+            f"{'denser with a smaller' if other < one else 'sparser with a larger'} X"
+        )
+    return notes
+
+
 def _cosine(z: np.ndarray, target: np.ndarray) -> float:
     return float(_cosines(z, target).mean())
 

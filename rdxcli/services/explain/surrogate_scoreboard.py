@@ -1,13 +1,13 @@
-"""``rdx explain --method all``: a surrogate and SpLiCE on the same embeddings, with one scoreboard.
+"""``rdx explain --method all``: a surrogate, SpLiCE and a sparse autoencoder on the same embeddings, one scoreboard.
 
-Images on which the surrogate was trained are left out, so that the figures hold for images it has not seen; SpLiCE,
-which has seen none, is judged on the same ones.
+Images on which the surrogate was trained are left out, so that the figures hold for images it has not seen; the
+autoencoder learns from those that are left out, SpLiCE from none, and all are judged on the same ones.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,15 +16,16 @@ import numpy as np
 from annotated_types import Ge
 
 from rdxcli.artifacts import Draft, resolve_artifact
-from rdxcli.concepts.embeddings import Inputs, check_files, gather
+from rdxcli.concepts.embeddings import Inputs, check_files, class_numbers, gather
 from rdxcli.concepts.encodings import details_of
 from rdxcli.concepts.surrogates import identities
 from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, UsageError
+from rdxcli.methods.dictionaries.named import NamedDictionary
 from rdxcli.methods.surrogate.attribution import describe, image_scores
 from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.methods.surrogate.evaluation import predict
-from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student, surrogate_student
+from rdxcli.methods.surrogate.faithfulness import constant_student, measure, remarks, splice_student, surrogate_student
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
@@ -38,6 +39,7 @@ OWN = {
     **splice.OWN,
     **by_name(
         Parameter("images", Literal["held-out", "all"] | None, None, "Images that are judged."),
+        Parameter("k", Count, 8, "Latents of the sparse autoencoder that are active in an image, on average."),
         Parameter("gallery", Annotated[int, Ge(2)], 1000, "Images and captions compared at a time."),
         Parameter("curve_images", Count, 2000, "Most images of the curves of deletion and insertion."),
     ),
@@ -48,7 +50,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
     """Both methods judged by the teacher, and their words for every image side by side."""
 
     kind = "attributions"
-    version = "2"
+    version = "3"
 
     def check(self) -> Mapping[str, Any]:
         options = self.options
@@ -60,7 +62,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
     def gather(self) -> Mapping[str, Any]:
         self.model, encodings, self.names = surrogate.explained(self.options)
         self.given = _teacher(self.options, encodings)
-        self.encodings, seen = _joined(self.options, self.settings["images"], self.given, encodings)
+        self.encodings, seen, self.others = _joined(self.options, self.settings["images"], self.given, encodings)
         self.settings = {**self.settings, "images": "all" if seen else "held-out"}
         return {**identities(self.model, self.encodings), "teacher": self.given}
 
@@ -80,7 +82,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
             "concepts": len(names),
             "dimensions": model.dim,
             "artifact": self.folder(),
-            "methods": ["surrogate", "splice", "constant"],
+            "methods": ["surrogate", "splice", "sae", "constant"],
             "teacher": self.options.vlm or _origin(self.options)[0],
         }
 
@@ -96,24 +98,22 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
             for sample, best in zip(given.ids or [], scores.top(top), strict=True)
         ]
         summary: dict[str, Any] = {"surrogate": summarise(scores).top(0, names, top)}
-        failed = None
-        if given.word_embeddings is None or given.words is None:
-            failed = "no word embeddings: give --file word_embeddings=FILE --concept-set FILE"
-        else:
+        failed = {}
+        for method in ("splice", "sae"):
             try:
-                fitted, weights, said = splice.decompose(given, parameters["l1"], parameters["tolerance"])
+                fitted, weights, words, said = self._baseline(method)
             except InputError:
                 raise
             except ValueError as error:
-                failed = str(error)
+                failed[method] = str(error)
             else:
                 notes += said
-                students["splice"] = splice_student(fitted, weights)
-                summary["splice"] = splice.mean_words(weights, given.words, top)
-                for entry, words in zip(entries, splice.words_per_image(weights, given.words, top), strict=True):
-                    entry["methods"]["splice"] = {"concepts": words}
+                students[method] = splice_student(fitted, weights)
+                summary[method] = splice.mean_words(weights, words, top)
+                for entry, chosen in zip(entries, splice.words_per_image(weights, words, top), strict=True):
+                    entry["methods"][method] = {"concepts": chosen}
         students["constant"] = constant_student(images)
-        labels = _labels(given, notes)
+        labels = class_numbers(given, notes)
         log.info("judging %s on %d images", ", ".join(students), len(images))
         found = measure(
             students,
@@ -134,10 +134,10 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
                 for name, methods in entry["methods"].items():
                     methods["prediction"] = given.class_names[int(said_by[name][i])]
         board = list(found.scoreboard)
-        if failed is not None:
-            board.append({key: None for key in board[0]} | {"method": "splice"})
-            notes.append(f"splice did not run: {failed}")
-        notes += _remarks(board)
+        for method, why in failed.items():
+            board.append({key: None for key in board[0]} | {"method": method})
+            notes.append(f"{method} did not run: {why}")
+        notes += remarks(board)
         draft.manifest.rows = len(entries)
         return Attributions(
             method=self.options.method,
@@ -156,6 +156,24 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
                 "curves": found.curves,
             },
         )
+
+    def _baseline(self, method: str) -> tuple[Any, Any, Sequence[str], list[str]]:
+        """A model over words that reads the embeddings themselves, its weights of the judged images, remarks."""
+        given, parameters = self.given, self.settings
+        if given.word_embeddings is None or given.words is None:
+            raise ValueError("no word embeddings: give --file word_embeddings=FILE --concept-set FILE")
+        if method == "splice":
+            fitted, weights, said = splice.decompose(given, parameters["l1"], parameters["tolerance"])
+            return fitted, weights, given.words, said
+        if len(self.others) < 100:
+            raise ValueError(
+                f"it learns from images that are not judged, and there are {len(self.others)} of at least 100"
+            )
+        latents = NamedDictionary(k=parameters["k"], random_state=self.options.seed)
+        latents.fit(self.others, given.word_embeddings, given.words)
+        clear = int((latents.p_value_ <= 0.05).sum())
+        note = f"sae: {clear} of {len(latents.p_value_)} latents have a name nearer than 95 % of random directions have"
+        return latents, latents.transform(given.images), latents.names_, [note]
 
 
 def _origin(options: ExplainOptions) -> tuple[str | None, Any, set[str] | None]:
@@ -190,8 +208,13 @@ def _teacher(options: ExplainOptions, encodings: Encodings) -> Inputs:
     return given
 
 
-def _joined(options: ExplainOptions, wanted: str | None, given: Inputs, encodings: Encodings) -> tuple[Encodings, bool]:
-    """Encodings and embeddings of the same images in the same order, and whether training images are among them."""
+def _joined(
+    options: ExplainOptions, wanted: str | None, given: Inputs, encodings: Encodings
+) -> tuple[Encodings, bool, np.ndarray]:
+    """Encodings and embeddings of the same images in the same order, and whether training images are among them.
+
+    The last are the embeddings of the images that are not judged.
+    """
     assert given.images is not None
     ids = list(map(str, encodings.ids))
     if given.ids is None:
@@ -225,38 +248,11 @@ def _joined(options: ExplainOptions, wanted: str | None, given: Inputs, encoding
             else "it is not known which images the surrogate was trained on: the figures may not hold for others"
         )
     others = sorted(set(range(len(given.images))) - set(rows))
+    left = np.asarray(given.images[others], dtype=np.float64)
     if given.image_mean is None and others:
-        given.image_mean = unit(np.asarray(given.images[others], dtype=np.float64)).mean(axis=0)
+        given.image_mean = unit(left).mean(axis=0)
     given.take(rows)
-    return encodings.align(given.ids), seen
-
-
-def _labels(given: Inputs, notes: list[str]) -> Any:
-    """True classes as numbers; None, with a note, when labels are no class names."""
-    if given.labels is None or given.class_names is None:
-        return None
-    number = {name: i for i, name in reversed(list(enumerate(given.class_names)))}
-    if strange := sorted({label for label in given.labels if label not in number}):
-        notes.append(f"no accuracy: the label `{strange[0]}` is none of the classes")
-        return None
-    return np.array([number[label] for label in given.labels])
-
-
-def _remarks(board: list[dict[str, Any]]) -> list[str]:
-    """What a reader of the scoreboard must know."""
-    by_name: Mapping[str, dict[str, Any]] = {row["method"]: row for row in board}
-    notes = []
-    constant = by_name["constant"].get("agreement")
-    for name, row in by_name.items():
-        if name != "constant" and None not in (row.get("agreement"), constant) and row["agreement"] <= constant:
-            notes.append(f"{name} agrees with the teacher no more often than a constant: it explains nothing here")
-    one, other = by_name["surrogate"].get("l0"), by_name["splice"].get("l0") if "splice" in by_name else None
-    if one and other and max(one, other) > 2 * min(one, other):
-        notes.append(
-            f"the methods differ in sparsity ({one:.1f} and {other:.1f} concepts per image); --param l1=X makes SpLiCE "
-            f"{'denser with a smaller' if other < one else 'sparser with a larger'} X"
-        )
-    return notes
+    return encodings.align(given.ids), seen, left
 
 
 ANALYSIS = ScoreboardAnalysis
