@@ -51,10 +51,13 @@ def language_of(
     found = detect([text for texts in captions.values() for text in texts])
     if found.code in (hanta.MODELS if source in ("auto", "hanta") else ("en",)):
         return str(found.code), []
-    told = f"the captions seem to be {found.name}: {found.english:.0%} of their words are English"
+    told = (
+        f"the captions seem to be {found.name}: {found.share:.0%} of their words are in its dictionary, "
+        f"{found.english:.0%} in the English one"
+    )
     if given:
         return "en", [f"{told}; the words of --vocabulary are looked for as they are"]
-    taught = " and ".join(NAMES[code] for code in hanta.MODELS)
+    taught = ", ".join(NAMES[code] for code in hanta.MODELS)
     raise InputError(
         told,
         f"concepts are found in {taught} (--tagger hanta); translate the captions, name the words to look for with "

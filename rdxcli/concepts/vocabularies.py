@@ -12,7 +12,7 @@ import numpy as np
 
 from rdxcli.concepts.encodings import KEPT
 from rdxcli.errors import InputError, MissingDataError
-from rdxcli.methods.surrogate.extraction import Concept
+from rdxcli.methods.surrogate.extraction import POS_NAMES, Concept
 from rdxcli.methods.surrogate.vocabulary import ConceptCounts
 
 
@@ -30,7 +30,7 @@ def given_terms(path: Path | None) -> list[str] | None:
         raise InputError(f"{path} holds no vocabulary", "give a text file, or the folder of encodings or a surrogate")
     if path.is_dir() and not table.is_file():
         pairs = json.loads(listed.read_text("utf-8"))
-    elif path.is_dir() or path.suffix.lower() == ".csv":
+    elif path.is_dir() or path.suffix.lower() in (".csv", ".tsv"):
         pairs = _vocabulary_table(table if path.is_dir() else path)
     else:
         return list_of(path)
@@ -38,17 +38,36 @@ def given_terms(path: Path | None) -> list[str] | None:
 
 
 def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
-    """Lemmas and parts of speech of a table with these two columns, in its order."""
+    """Lemmas and parts of speech of a table with these two columns, in its order, as spreadsheets save it.
+
+    Cells may be separated by semicolons or tabs; a row without a status, which a person has added, counts as kept.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            separator = max(",;\t", key=stream.readline().count)
+            stream.seek(0)
+            rows = [
+                {(name or "").strip().lower(): cell.strip() for name, cell in row.items() if isinstance(cell, str)}
+                for row in csv.DictReader(stream, delimiter=separator)
+            ]
     except OSError as error:
         raise MissingDataError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no table of concepts: {error}") from None
     if not rows or not {"lemma", "pos"} <= set(rows[0]):
         raise InputError(f"{path} has no columns `lemma` and `pos`")
-    return [(row["lemma"], row["pos"]) for row in rows if row.get("status", KEPT) == KEPT]
+    pairs = [
+        (row["lemma"], row.get("pos") or "*")
+        for row in rows
+        if row.get("lemma") and (row.get("status") or KEPT).lower() == KEPT
+    ]
+    if not pairs:
+        raise InputError(f"{path} keeps no concept", f"the status of a concept that is wanted is `{KEPT}` or empty")
+    if strange := next((pair for pair in pairs if pair[1] not in POS_NAMES), None):
+        raise InputError(
+            f"{path}: `{strange[0]}` has the part of speech `{strange[1]}`", f"expected one of {', '.join(POS_NAMES)}"
+        )
+    return pairs
 
 
 def list_of(path: Path | None) -> list[str] | None:

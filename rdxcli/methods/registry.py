@@ -244,7 +244,7 @@ _BUILT_IN = (
         "all",
         "explain",
         "rdxcli.methods.surrogate.faithfulness:measure",
-        "every explainer side by side: of units, or with --surrogate of embeddings (surrogate against splice)",
+        "every explainer side by side: of units, or with --surrogate of embeddings (surrogate, splice, sae)",
         analysis="embeddings",
     ),
 )

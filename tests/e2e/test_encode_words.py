@@ -47,6 +47,25 @@ def test_vocabulary_says_what_was_cut_and_why(tmp_path: Path) -> None:
     assert json.loads(again.stdout)["concepts"] == 3  # the cut ones are no part of it
 
 
+def test_a_vocabulary_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    captions = {str(i): [f"a {one} near a {two}"] for i, (one, two) in enumerate([("dog", "tree"), ("cat", "car")] * 3)}
+    (tmp_path / "caps.json").write_text(json.dumps(captions))
+    table = 'examples;POS;lemma;status\r\n"a; b";n;tree;kept\r\nx;n;car;cut\r\n;;;\r\n;n;dog;\r\n'
+    for name, text in (("semicolons.csv", table), ("tabs.tsv", table.replace('"a; b"', "a").replace(";", "\t"))):
+        (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+        given = ("encode-concepts", "--captions", "caps.json", "--vocabulary", name, "--outputs", "out", "--run", name)
+        done = rdx_here(*given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        with open(tmp_path / done.stdout.strip() / "vocabulary.csv", newline="") as stream:
+            rows = [(row["lemma"], row["image_count"]) for row in csv.DictReader(stream) if row["status"] == "kept"]
+        assert rows == [("tree", "3"), ("dog", "3")]  # in the order of the table; a row without a status was added
+    for wrong, words in (("lemma;pos;status\ncar;n;cut\n", "keeps no concept"), ("lemma;pos\ncar;noun\n", "`noun`")):
+        (tmp_path / "semicolons.csv").write_text(wrong)
+        done = rdx_here("encode-concepts", "--captions", "caps.json", "--vocabulary", "semicolons.csv", cwd=tmp_path)
+        assert done.returncode == 1
+        assert words in done.stderr
+
+
 def test_languages_without_a_tagger_are_refused(tmp_path: Path) -> None:
     french = [
         "un chien saute par-dessus la barrière",

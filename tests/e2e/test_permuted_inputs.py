@@ -113,10 +113,10 @@ MASKED = (
     *("explain", "--method", "network-dissection", "--activations", "maps.npz:values", "--file", "masks=masks"),
     *("--concept-names", "labelled.txt"),
 )
-FEW = ("--n-directions", "3", "--param", "n_starts=1", "--param", "steps=10")
+FEW = ("--n-directions", "3", "--param", "n_starts=1")
 REPRESENTATIVE = (
     *("explain", "--method", "representative", "--model", "digits-cnn", "--dataset", "images:list.csv"),
-    *("--target", "pictures/im003.png", "--param", "n_boundaries=3"),
+    *("--target", "pictures/im003.png", "--param", "n_boundaries=3", "FRESH"),
 )
 SIMULATE = ("simulate", "--explanations", "units.csv", "--activations", "a.npz:values", "--concepts", "conc.csv")
 COMPARE = ("compare", "a.npz:values", "b.npz:values", "--k", "2", "--bootstraps", "0")
@@ -131,8 +131,12 @@ TABLES = ("compare", "vectors.csv", "b.npz:values", *QUICK[3:])
 
 def said(cwd: Path, *given: object) -> str:
     known = [(cwd / "surrogate.txt").read_text() if part == "SURROGATE" else part for part in given]
+    outputs = cwd / "outputs"
+    if "FRESH" in known:  # another list of images under the same name: its activations would be refused
+        known.remove("FRESH")
+        outputs = cwd / f"outputs-{known[-1]}"
     device = () if given[0] == "encode-concepts" else ("--device", "cpu")
-    done = rdx_here(*known, *device, "--outputs", cwd / "outputs", cwd=cwd)
+    done = rdx_here(*known, *device, "--outputs", outputs, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -203,6 +207,17 @@ def _regions(folder: Path) -> list:
     return [*(region[key] for key in kept), sorted(region["sample_ids"])]
 
 
+def _labelled(folder: Path) -> list:
+    """The target, and that what is told of a region's images is theirs; which images these are is drawn by row."""
+    (region,) = _document(folder)["regions"]
+    table = next(parent / "list.csv" for parent in folder.parents if (parent / "list.csv").is_file())
+    rows = [row.split(",") for row in table.read_text("utf-8").splitlines()]
+    words = {Path(row[0]).name: row[1] for row in rows}
+    found = [words[Path(sample).name] for sample in region["sample_ids"]]
+    assert region["labels"] == {word: found.count(word) for word in found}
+    return [region["target_id"], words[Path(region["target_id"]).name]]
+
+
 def _compared(folder: Path) -> list:
     document = _document(folder)
     concepts = [
@@ -240,7 +255,7 @@ CASES = [
     ((*LABELLED, "eddp", *FEW), _document, ("labels.csv",)),
     ((*LABELLED, "uibe", *FEW), _document, ("labels.csv",)),
     ((*LABELLED, "sae", "--n-directions", "3", "--param", "steps=20", "--param", "k=2"), _document, ("labels.csv",)),
-    (REPRESENTATIVE, _regions, ("list.csv",)),
+    (REPRESENTATIVE, _labelled, ("list.csv",)),
     (SIMULATE, _document, ("conc.csv", "units.csv")),
     (SIMULATE, _nearly, ("a.npz",)),
     (LABELS, _document, ("b.npz", "labels.csv", "pred_a.csv", "pred_b.csv")),
