@@ -8,7 +8,7 @@ import typer
 from rdxcli.errors import UsageError
 from rdxcli.services.compare.options import CompareOptions
 
-from .options import COMMON, SAMPLES_FAILED, LogOption, Session, command
+from .options import COMMON, SAMPLES_FAILED, LogOption, Session, YesOption, command
 
 
 @command(
@@ -35,6 +35,7 @@ def compare(
         ),
     ] = None,
     log: LogOption = None,
+    yes: YesOption = False,
     form: Annotated[
         str | None,
         typer.Option("--format", help="md prints the summary as Markdown, for a comment.", show_default=False),
@@ -53,6 +54,7 @@ def compare(
     if form not in (None, "md"):
         raise UsageError(f"unknown format `{form}`", "choose md, or use `rdx visualize` for the others")
     log_to = tracker(log)
+    session.ask(yes)
     if session.dry_run:
         session.plan("compare", service.analysis(options).plan())
         return

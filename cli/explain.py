@@ -2,7 +2,7 @@
 
 from rdxcli.services.explain.options import ExplainOptions
 
-from .options import LogOption, Session, command
+from .options import LogOption, Session, YesOption, command
 
 
 @command(
@@ -16,12 +16,13 @@ from .options import LogOption, Session, command
     options=ExplainOptions,
     own=("per_class",),
 )
-def explain(session: Session, options: ExplainOptions, log: LogOption = None) -> None:
+def explain(session: Session, options: ExplainOptions, log: LogOption = None, yes: YesOption = False) -> None:
     """Say what a unit, a direction, a region or an embedding responds to, and how far that can be trusted."""
     from rdxcli.report.trackers import tracker
     from rdxcli.services.explain import dispatch as service
 
     log_to = tracker(log)
+    session.ask(yes)
     if session.dry_run:
         session.plan(f"explain with {options.method}", service.plan(options))
         return

@@ -27,6 +27,7 @@ import typer
 
 from rdxcli.errors import RdxError, UsageError, did_you_mean
 from rdxcli.options import REQUIRED, Option
+from rdxcli.progress import human_bytes, human_seconds, set_asker
 
 from .console import Sink
 from .streams import INTERRUPTED, TERMINATED, Terminated
@@ -67,7 +68,7 @@ class Session:
 
     def plan(self, title: str, document: dict[str, Any]) -> None:
         """Print what would be done (``--dry-run``): a JSON document with ``--json``, else one line per entry."""
-        lines = [title, *(f"  {key.replace('_', ' ')}: {_say(value)}" for key, value in document.items())]
+        lines = [title, *(f"  {_words(key)}: {_say(value, key)}" for key, value in document.items())]
         self.sink.result("\n".join(lines), {"plan": title, **document})
 
     def show(self, outcome: "Outcome", line: str | None = None) -> None:
@@ -83,6 +84,18 @@ class Session:
         outcome = analysis.run()
         self.show(outcome)
         return outcome.document
+
+    def ask(self, yes: bool) -> None:
+        """Ask before hours of work, unless the answer is given; where nobody can be asked, say what would answer."""
+
+        def asker(what: str) -> None:
+            answers = "--yes goes on, --budget TIME gives every method that long, --method NAME takes one of them"
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise UsageError(f"{what}; there is nobody to ask", answers)
+            if not typer.confirm(f"{what}. Go on?", default=False, err=True):
+                raise UsageError("stopped before the work", answers)
+
+        set_asker(None if yes else asker)
 
     def exit(self, code: int) -> None:
         """End with ``code``: 3 a gate was not met, 4 done but some samples failed."""
@@ -100,7 +113,15 @@ class Registered:
     examples: tuple[str, ...]
 
 
-def _say(value: Any) -> str:
+def _words(key: str) -> str:
+    return key.replace("_bytes", "").replace("_seconds", " time").replace("bytes_on_disk", "on disk").replace("_", " ")
+
+
+def _say(value: Any, key: str = "") -> str:
+    if isinstance(value, int | float) and ("bytes" in key or key.endswith("_seconds")):
+        return human_bytes(value) if "bytes" in key else human_seconds(value)
+    if isinstance(value, Mapping) and "seconds" in key:
+        return ", ".join(f"{name} {human_seconds(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
@@ -678,4 +699,9 @@ LogOption = Annotated[
         help="Log the result to a tracker: mlflow:URI, wandb:PROJECT or trackio:PROJECT.",
         rich_help_panel=COMMON,
     ),
+]
+
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="With --method all: do not ask before hours of work.", rich_help_panel=COMMON),
 ]

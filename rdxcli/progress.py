@@ -48,6 +48,37 @@ def track(description: str, total: int | None = None, unit: str = "rows") -> Abs
     return _tracker(description, total, unit)
 
 
+ASK_ABOVE = 3600.0
+"""Seconds of expected work from which a front end asks first."""
+
+_asker: Callable[[str], None] | None = None
+
+
+def set_asker(asker: Callable[[str], None] | None) -> None:
+    """Let ``asker(what)`` raise when nobody wants hours of work; without it, as in Python, the work begins."""
+    global _asker
+    _asker = asker
+
+
+def approve(seconds: float, what: str) -> None:
+    """Ask before hours of work.
+
+    Parameters
+    ----------
+    seconds : float
+        Expected.
+    what : str
+        What takes them, for people.
+
+    Raises
+    ------
+    UsageError
+        Nobody said yes.
+    """
+    if seconds > ASK_ABOVE and _asker is not None:
+        _asker(what)
+
+
 _deadline: tuple[float, float] | None = None
 
 

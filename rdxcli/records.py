@@ -8,7 +8,7 @@ and what ``--json`` prints.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -272,6 +272,13 @@ class Comparison(Result):
     scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Comparison:
+        """The record that gave a document; of a scoreboard without its table."""
+        names = {part.name for part in fields(cls)} & set(document)
+        concepts = [DifferenceConcept(**concept) for concept in document["concepts"]]
+        return cls(**{**{name: document[name] for name in names}, "concepts": concepts, "arrays": arrays})
 
     def content(self) -> dict[str, Any]:
         return {

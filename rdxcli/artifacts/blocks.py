@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class BlockStore(MutableMapping[str, Block]):
         try:
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as archive:
                 return self.kind(**{part: archive[part] for part in archive.files})
-        except FileNotFoundError:
+        except (OSError, ValueError, EOFError, BadZipFile):  # not there, or not what was written: made again
             raise KeyError(name) from None
 
     def __setitem__(self, name: str, block: Any) -> None:

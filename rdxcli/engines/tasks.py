@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -106,6 +107,20 @@ def join_outputs(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
         else:
             joined[name] = [row for value in values for row in value]
     return joined
+
+
+def seconds_of_one(task: ShardTask, n: int, tries: int = 8) -> float | None:
+    """Seconds that one of ``n`` samples takes when it comes alone; None when none of the first can be done."""
+    for row in range(min(tries, n)):
+        begun = time.perf_counter()
+        try:
+            task.run(task.collate([task.prepare(row)]))
+        except MemoryError:
+            raise
+        except Exception:  # (a broken image is recorded when its turn comes, and so is what else goes wrong)
+            continue
+        return time.perf_counter() - begun
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

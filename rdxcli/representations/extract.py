@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rdxcli.artifacts import Artifact, Request, check_reuse, join
 from rdxcli.engines.ranks import Rank
 from rdxcli.engines.sharing import Engine, ShareDone, still_made
 from rdxcli.errors import ArtifactError
-from rdxcli.progress import log
+from rdxcli.progress import human_bytes, human_seconds, log
 from rdxcli.representations.extraction import (
     SAMPLES,
     check_repeatable,
@@ -27,7 +27,7 @@ from rdxcli.representations.extraction import (
 )
 from rdxcli.representations.options import ExtractOptions
 
-__all__ = ["Extracted", "ShareDone", "extract", "plan"]
+__all__ = ["Extracted", "ShareDone", "extract", "plan", "said"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,15 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "workers": job.workers,
     }
+
+
+def said(planned: Mapping[str, Any]) -> str:
+    """What `plan` found of its first layer, in words."""
+    layer, seconds = planned["layers"][0], planned["estimated_seconds"]
+    words = f"{layer['state']}, {human_bytes(layer['bytes'])}"
+    if layer["state"] != "reused":
+        words += f", {human_bytes(planned['peak_memory_bytes'])} of memory at the peak"
+    return words if seconds is None else f"{words}, about {human_seconds(seconds)}"
 
 
 def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: bool) -> Extracted:

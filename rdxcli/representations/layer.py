@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from rdxcli.datasets.arrays import load_representation
+from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import MissingDataError, UsageError
-from rdxcli.progress import human_bytes
+from rdxcli.models.registry import resolve
 from rdxcli.records import Representation
-from rdxcli.representations.extract import plan
+from rdxcli.representations.extract import plan, said
 from rdxcli.representations.options import ExtractOptions, LayerOptions
-from rdxcli.representations.resolve import resolve_representation
+from rdxcli.representations.resolve import (
+    array_file,
+    find_activations,
+    names_array,
+    open_activations,
+    resolve_representation,
+)
 from rdxcli.representations.units import parse_units
 
 
@@ -57,7 +66,8 @@ def planned(options: LayerOptions, pool: str | None = None) -> dict[str, Any]:
     if options.model is None:
         source = representation(options, spatial=True)
         parse_units(options.units, source.d)
-        return {"images": source.n, "units of the layer": source.d}
+        classes = {} if source.labels is None else {"classes": len(set(map(str, source.labels)))}
+        return {"images": source.n, "units of the layer": source.d, "shape": source.values.shape, **classes}
     asked = ExtractOptions(
         model=options.model,
         layers=(options.layer,) if options.layer else (),
@@ -71,9 +81,31 @@ def planned(options: LayerOptions, pool: str | None = None) -> dict[str, Any]:
         found = plan(asked)
     except MissingDataError as error:
         return {"images": f"unknown: {error.message}", "missing": error.hint}
-    layer = found["layers"][0]
-    width = _known_units(options, layer["shape"][1:])
+    shape = found["layers"][0]["shape"]
+    width = _known_units(options, shape[1:])
     read = {"images": found["images"], **({"units of the layer": width} if width is not None else {})}
-    activations = f"{layer['state']}, {human_bytes(layer['bytes'])}"
-    peak = found["peak_memory_bytes"]
-    return {**read, "activations": activations + (f", {human_bytes(peak)} of memory at the peak" if peak else "")}
+    return {**read, "activations": said(found), "shape": shape}
+
+
+def stored_side(text: str | Representation, options: ExtractOptions, arrays: ArrayOptions) -> Representation | None:
+    """A side of a comparison that is an artifact or an array, without a selection of its rows; None for a model."""
+    root = options.selection.root
+    if isinstance(text, Representation):
+        return text
+    artifact = find_activations(text, options.outputs)
+    if artifact is not None:
+        return open_activations(artifact)
+    return load_representation(array_file(text, root), choice=arrays.choice) if names_array(text, root) else None
+
+
+def extracted_side(options: ExtractOptions) -> tuple[int, int | None, str]:
+    """Images, dimensions where they are known, and words of a side that is a model."""
+    n = len(options.selection.open(resolve(options.model).default_dataset))
+    try:
+        found = plan(options)
+    except MissingDataError as error:
+        layer = options.layers[0] or "penultimate"
+        return n, None, f"{options.model}, layer {layer}, {n} images; missing: {error.message}"
+    (layer,) = found["layers"]
+    words = f"{options.model}, layer {layer['layer']}, {n} images of {found['dataset']}; {said(found)}"
+    return n, math.prod(layer["shape"][1:]), words

@@ -29,6 +29,7 @@ import numpy as np
 from rdxcli.artifacts import Artifact, Draft, Request, create, write_json
 from rdxcli.artifacts.identity import identity, named_files
 from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.methods.costs import Cost, documented, expected
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation, Result
 from rdxcli.report.kinds import summarize
@@ -84,7 +85,7 @@ class Analysis(ABC, Generic[Options]):
 
     kind: ClassVar[str]
     version: ClassVar[str] = "1"
-    resumes: ClassVar[bool] = False
+    resumes: bool = False
 
     def __init__(self, options: Options) -> None:
         self.options: Any = options
@@ -108,8 +109,17 @@ class Analysis(ABC, Generic[Options]):
         """The result. Files beside the document are written to ``draft.path``; ``draft.manifest.rows`` is set."""
 
     def cost(self) -> Mapping[str, Any]:
-        """What the work would take, for ``--dry-run``: rows, bytes, memory, seconds; `records` may be empty."""
+        """What is read and what is missing, for ``--dry-run``; `records` may be empty."""
         return {}
+
+    def sizes(self) -> Mapping[str, float]:
+        """Sizes of the work as `rdxcli.methods.costs` calls them, as far as they are known; `records` may be empty."""
+        return {}
+
+    def expected(self) -> Cost | None:
+        """Rows, bytes, memory and seconds of the work; None while a size is not known."""
+        way = getattr(self.options, "scoring", "") or getattr(self.options, "method", "")
+        return expected(self.kind, str(way), self.sizes())
 
     def request(self) -> Request:
         """The request of the artifact: settings, the identity of every record, the content of every file named."""
@@ -140,7 +150,7 @@ class Analysis(ABC, Generic[Options]):
         """The finished draft, made here or found; analyses that processes share make it in shards instead."""
         with create(folder, request, force=self.options.force, resume=self.resumes) as draft:
             if not draft.reused:
-                log.info("%s", self.headline())
+                self.announce()
                 result = self.compute(draft)
                 write_json(draft.path / DOCUMENTS[self.kind], result.to_document(folder.as_posix()))
         return draft
@@ -148,7 +158,11 @@ class Analysis(ABC, Generic[Options]):
     def plan(self) -> dict[str, Any]:
         """What `run` would do: the same walk without its work and without extracting anything."""
         self.settings = self.check()
-        return {**self.settings, **self.cost()}
+        return {**self.settings, **self.cost(), **documented(self.expected())}
+
+    def announce(self) -> None:
+        """Say what was read and what the work takes."""
+        log.info("%s", "; ".join(map(str, filter(None, (self.headline(), self.expected())))))
 
     def outcome(self, artifact: Artifact, reused: bool = False) -> Outcome:
         """A finished artifact with what people see of it."""

@@ -18,7 +18,9 @@ from rdxcli.engines.captions import OUTPUT, CaptionTask
 from rdxcli.engines.local import RunOptions, RunReport
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble, failed_samples
 from rdxcli.engines.sharing import Making, make_one
+from rdxcli.engines.tasks import seconds_of_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.methods.costs import Cost, documented, expected
 from rdxcli.progress import log
 from rdxcli.records import Captions
 from rdxcli.services.base import Analysis
@@ -32,6 +34,8 @@ CAPTIONS, SAMPLES = "captions.jsonl", "samples.parquet"
 HUMAN = "human"
 BATCH = {"cpu": 4, "cuda": 32}
 MOST_SHARDS = 4000
+WORTH_TRYING = 20
+"""Images from which one is described to see how long that takes."""
 
 
 class CaptionAnalysis(Analysis[CaptionOptions]):
@@ -95,7 +99,7 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
         draft = join(folder, request, force=options.force)
         if draft.reused:
             return draft
-        log.info("%s", self.headline())
+        self.announce()
         batch = min(options.batch_size or BATCH.get(kind, BATCH["cpu"]), len(dataset))
         # captions are slow to make: a kill costs a batch, as long as the folder does not fill with files
         wanted = ShardPlan.of(len(dataset), batch, shard_rows=max(batch, -(-len(dataset) // MOST_SHARDS)))
@@ -124,14 +128,27 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
         make_one(Making(folder, draft, finish), OUTPUT, wanted, dataset.sample_ids, task, run, elsewhere)
         return draft
 
+    def expected(self) -> Cost | None:
+        if self.how is None or self.dataset is None:
+            return None
+        n, took, model = len(self.dataset), None, getattr(self.captioner, "model", None)
+        if n >= WORTH_TRYING and model is not None:  # a server would do its work twice
+            took = seconds_of_one(CaptionTask(self.captioner, self.dataset, self.how), n)
+        weights = 0 if model is None else sum(part.numel() * part.element_size() for part in model.parameters())
+        cost = expected(self.kind, "", {"n": n, "t": self.how.captions, "weights": weights})
+        return cost if cost is None or took is None else replace(cost, parts={"captions": n * took})
+
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
         if self.how is None:
             found = self._given()
-            counted = {"images": len(found), "captions": sum(map(len, found.values()))}
-        else:
-            counted = {"images": len(self.dataset or ())}
-        return {**self.settings, **counted, "artifact": self.folder()}
+            return {**self.settings, "images": len(found), "captions": sum(map(len, found.values()))}
+        read: dict[str, Any] = {"images": len(self.dataset or ()), "artifact": self.folder()}
+        try:
+            self.captioner = _opened(self.options, self.settings["captioner"])
+        except MissingDataError as error:
+            return {**self.settings, **read, "missing": error.message}
+        return {**self.settings, **read, **documented(self.expected())}
 
     def _given(self) -> dict[str, list[str]]:
         """Captions that are there: of a file, of the data set."""

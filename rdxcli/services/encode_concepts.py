@@ -18,6 +18,7 @@ from rdxcli.concepts.encodings import KEPT
 from rdxcli.concepts.vocabularies import given_terms, list_of, read_synonyms, with_examples, write_vocabulary
 from rdxcli.concepts.word_options import EncodeOptions
 from rdxcli.errors import DependencyError, UsageError
+from rdxcli.methods.costs import documented
 from rdxcli.methods.surrogate import hanta
 from rdxcli.methods.surrogate.encoding import encode
 from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, missing_packages
@@ -132,10 +133,15 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         )
 
     def plan(self) -> dict[str, Any]:
-        self.check()
-        name, captions = load_captions(self.options.captions, self.options.selection, self.options.outputs)
-        total = sum(map(len, captions.values()))
-        return {"data set": name, "images": len(captions), "captions": total, "seconds": f"about {3 + total // 4000}"}
+        self.settings = self.check()
+        self.name, self.captions = load_captions(self.options.captions, self.options.selection, self.options.outputs)
+        total = sum(map(len, self.captions.values()))
+        read = {"data set": self.name, "images": len(self.captions), "captions": total}
+        return {**read, **documented(self.expected())}
+
+    def sizes(self) -> Mapping[str, float]:
+        words = sum(len(text.split()) for texts in self.captions.values() for text in texts)
+        return {"n": len(self.captions), "w": words}
 
     def _merged(self, counts: ConceptCounts) -> tuple[ConceptCounts, list[tuple[Concept, int, str]]]:
         """Counts after ``--merge-synonyms``, and what went into what."""

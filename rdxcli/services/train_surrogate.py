@@ -17,6 +17,7 @@ from rdxcli.concepts.surrogates import state_of
 from rdxcli.concepts.teacher import read_teacher
 from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.errors import ArtifactError, DependencyError, RdxError, UsageError
+from rdxcli.methods.costs import documented
 from rdxcli.models.devices import pick_device
 from rdxcli.parameters import estimator_parameters, result_parameters
 from rdxcli.progress import log, track
@@ -120,10 +121,20 @@ class TrainAnalysis(Analysis[TrainOptions]):
             f"joined by ids with {images:,} encodings over {concepts:,} concepts"
         )
 
+    def sizes(self) -> Mapping[str, float]:
+        try:
+            encodings = self.encodings if self.records else load_encodings(self.options.encodings, self.options.outputs)
+        except ArtifactError:
+            return {}
+        n, c = encodings.shape
+        d = self.source.images.shape[1] if self.records else 512
+        epochs, batch = self.settings["epochs"], min(n, self.settings["batch_size"])
+        return {"n": n, "c": c, "d": d, "e": epochs, "b": batch, "s": epochs * -(-n // batch)}
+
     def plan(self) -> dict[str, Any]:
         """What `run` would do. Embeds nothing and loads no weights."""
         options = self.options
-        settings = self.check()
+        self.settings = settings = self.check()
         steps = {name: settings[name] for name in ("epochs", "batch_size", "loss")} | {"device": options.device}
         name = options.name or _planned_name(options)
         document: dict[str, Any] = {"teacher": options.teacher or "arrays", "encodings": options.encodings}
@@ -132,13 +143,11 @@ class TrainAnalysis(Analysis[TrainOptions]):
         except ArtifactError as error:
             return document | {"missing": f"{error.message}; make it with `rdx encode-concepts`", **steps}
         images, concepts = encodings.shape
-        # weights, gradients and three moments of the optimiser, for embeddings of 512 dimensions; similarities
-        memory = (20 * 512 * concepts + 12 * settings["batch_size"] ** 2) / 2**20
         return document | {
             "images": images,
             "concepts": concepts,
             **steps,
-            "memory": f"about {memory:.0f} MiB beside the embeddings",
+            **documented(self.expected()),
             "artifact": surrogates_folder(options.outputs, name, options.run or "surrogate"),
         }
 

@@ -5,38 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from rdxcli.artifacts import Draft, write_json
+from rdxcli.artifacts.blocks import BlockStore
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.artifacts.store import check_reuse
 from rdxcli.concepts.naming import Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
-from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.known import read_known
 from rdxcli.errors import ArtifactError, GateError, UsageError
+from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
 from rdxcli.methods.difference.planted import planted_difference
 from rdxcli.methods.difference.yardsticks import YARDSTICKS
-from rdxcli.models import resolve
 from rdxcli.models.devices import DTYPES
 from rdxcli.parameters import result_parameters
-from rdxcli.progress import human_bytes, log
-from rdxcli.records import Comparison, Representation
+from rdxcli.progress import approve, log
+from rdxcli.records import Comparison
 from rdxcli.report.gates import parse_gates
 from rdxcli.report.junit import Case, junit
 from rdxcli.representations.joining import Joined
+from rdxcli.representations.layer import extracted_side, stored_side
+from rdxcli.representations.options import ExtractOptions
 from rdxcli.representations.pairs import without
 from rdxcli.representations.resolve import (
-    array_file,
     columns_taken,
     dataset_of,
-    find_activations,
-    names_array,
-    open_activations,
 )
 from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
@@ -48,11 +47,8 @@ from rdxcli.services.compare.scoreboard import run_all
 from rdxcli.services.compare.sides import read_pair, read_reference
 from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
-LIBRARIES = 700 * 2**20
-"""Memory of the process before it reads anything, PyTorch and scikit-learn included."""
-
-COPIES = 4
-"""Copies of the representations in float64 that scoring and testing hold at one time."""
+METHODS = "methods"
+"""Methods of a scoreboard that are done; not part of the finished artifact."""
 
 ON_CHANGE = ("fail", "new", "replace")
 
@@ -84,7 +80,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         check_metadata(options)
         _ = options.seconds  # refused now, not after the first method
         check_patches(options)
-        self.estimators = make_estimators(options)
+        self.estimators, self.resumes = make_estimators(options), is_scoreboard(options.method)
         if options.align or options.guidance != "none":
             _check_takes_guidance(self.estimators)
         parameters = {name: result_parameters(estimator) for name, estimator in self.estimators.items()}
@@ -182,7 +178,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
         supervision = supervise(a, b, options.guidance, options.align, options.seed)
         chosen = settle_k(self.estimators, joined, options.seed, options.device) if options.automatic else None
         if is_scoreboard(options.method):
-            record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision)
+            kept = BlockStore(draft.path / METHODS, SimpleNamespace)
+            draft.discard_at_end(METHODS)
+            record = run_all(options, self.estimators, joined, self.reference, evaluation, supervision, kept)
         else:
             [(_, estimator)] = self.estimators.items()
             fit(estimator, options.method, joined, supervision, options.seconds)
@@ -230,9 +228,24 @@ class CompareAnalysis(Analysis[CompareOptions]):
             f"({labels}, joined by {self.joined.by})"
         )
 
+    def expected(self) -> Cost | None:
+        return self._cost(self.joined.a.n, self.joined.a.d + self.joined.b.d)
+
+    def _cost(self, n: int, width: int) -> Cost:
+        options = self.options
+        tested, limit = options.test, options.seconds
+        return comparison(self.estimators, n, width, tested=tested, bootstraps=options.bootstraps, limit=limit)
+
+    def announce(self) -> None:
+        super().announce()
+        cost = self.expected()
+        if is_scoreboard(self.options.method) and self.options.seconds is None and cost is not None and cost.seconds:
+            approve(cost.seconds, f"--method {self.options.method} takes about {cost.in_words()}")
+
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
-        return plan(self.options, self.estimators)
+        n, width, document = plan(self.options, self.estimators)
+        return {**document, **documented(None if width is None else self._cost(n, width))}
 
 
 def compare(options: CompareOptions) -> Outcome:
@@ -297,32 +310,23 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
         )
 
 
-def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, Any]:
-    """What `compare` would do, without doing it (``--dry-run``)."""
+def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> tuple[int, int | None, dict[str, Any]]:
+    """What `compare` would read, without its work: images, dimensions of both sides if they are known, and the rest."""
     named = options.naming.wanted
     document: dict[str, Any] = {}
     sizes, widths = [], []
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
-        record = text if isinstance(text, Representation) else None
-        if not isinstance(text, Representation):
-            artifact = find_activations(text, options.outputs)
-            if artifact is not None:
-                record = open_activations(artifact)
-            elif names_array(text, options.selection.root):
-                file = array_file(text, options.selection.root)
-                record = load_representation(file, choice=options.arrays.choice)
-        if record is not None:
+        asked = ExtractOptions(str(text), (layer,), options.selection, options.pool, options.dtype)
+        asked = replace(asked, outputs=options.outputs, device=options.device, engine="local")
+        record = stored_side(text, asked, options.arrays)
+        if record is None:
+            n, width, document[side] = extracted_side(asked)
+        else:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
-            sizes.append(record.n)
-            widths.append(record.d)
-            document[side] = f"{record.name}, {record.n} rows of {record.d}{columns_taken(record)}"
-            continue
-        spec = resolve(str(text))
-        dataset = options.selection.open(spec.default_dataset)
-        sizes.append(len(dataset))
-        document[side] = (
-            f"{text}, layer {layer or spec.default_layer or 'penultimate'}, {len(dataset)} images of {dataset.name}"
-        )
+            n, width = record.n, record.d
+            document[side] = f"{record.name}, {n} rows of {width}{columns_taken(record)}"
+        sizes.append(n)
+        widths += [] if width is None else [width]
     n = min(sizes)
     document["method"] = options.method
     settings = {name: result_parameters(estimator) for name, estimator in estimators.items()}
@@ -332,15 +336,4 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> dict[str, An
         document["names"] = f"by {options.naming.model or ' and '.join(options.naming.files.values())}"
     if any(getattr(estimator, "approximate_on", lambda _: False)(n) for estimator in estimators.values()):
         document["approximate"] = "yes: landmarks are grouped exactly, the other images join them"
-    document["peak memory"] = _memory(estimators, n, sum(widths) if len(widths) == len(sizes) else None)
-    return document
-
-
-def _memory(estimators: Mapping[str, Any], n: int, width: int | None) -> str:
-    """Peak memory of the process in words; ``width`` is that of both representations together, if it is known."""
-    matrices = max(getattr(estimator, "matrix_bytes", lambda _: 0)(n) for estimator in estimators.values())
-    if width is None:
-        return f"about {human_bytes(matrices)} for matrices over pairs of images, besides models and activations"
-    given, copies = 4 * n * width, 8 * n * width * COPIES
-    total = LIBRARIES + given + max(matrices + given, copies)
-    return f"about {human_bytes(total)} in all, of which {human_bytes(matrices)} are matrices over pairs of images"
+    return n, sum(widths) if len(widths) == len(sizes) else None, document

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from rdxcli.errors import InputError, RdxError
 from rdxcli.methods.difference.evaluation import Evaluation
@@ -20,6 +24,9 @@ from rdxcli.services.compare.record import make_record
 LEADS = ("rdx", "rdx-v2", "rdx-pagerank")
 """Methods whose concepts the report of a scoreboard shows, the first that ran."""
 
+DOCUMENT = "document"
+"""Among the arrays of a method that is done: its document."""
+
 STABILITY = ("rdx",)
 """Methods whose concepts are also bootstrapped in a scoreboard."""
 
@@ -31,11 +38,12 @@ def run_all(
     reference: Joined | None,
     evaluation: Evaluation,
     supervision: Supervision,
+    kept: MutableMapping[str, Any],
 ) -> Comparison:
     """Run every method and score it; one that cannot run says so and the others go on.
 
     The difference test is made once, with the settings of `rdx`. Every method has its own random streams, so the order
-    and the choice of methods change nothing.
+    and the choice of methods change nothing. Each that is done is put into ``kept``, where the next run finds it.
 
     Returns
     -------
@@ -53,6 +61,12 @@ def run_all(
     records: dict[str, Comparison] = {}
     documents: list[dict[str, Any]] = []
     for name, estimator in estimators.items():
+        if name in kept:
+            found = dict(vars(kept[name]))
+            documents.append(json.loads(str(found.pop(DOCUMENT))))
+            records[name] = Comparison.of_document(documents[-1], found)
+            log.info("%s was done before", name)
+            continue
         started = time.perf_counter()
         try:
             fit(estimator, name, joined, supervision, options.seconds)
@@ -76,6 +90,7 @@ def run_all(
         )
         records[name] = record
         documents.append({**record.to_document(), "seconds": round(seconds, 2), "error": None})
+        kept[name] = SimpleNamespace(**{DOCUMENT: np.array(json.dumps(documents[-1])), **record.arrays})
     if not records:
         raise InputError(
             "no method can run on this input: " + "; ".join(f"{one['method']}: {one['error']}" for one in documents)

@@ -29,7 +29,7 @@ from rdxcli.methods.difference.record import concepts_of
 from rdxcli.methods.difference.significance import concept_stability, difference_test
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.parameters import result_parameters
-from rdxcli.progress import human_bytes, log, track
+from rdxcli.progress import log, track
 from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
 from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
@@ -414,14 +414,20 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         cells = count[0] * count[1]
         full = count[0] - 1 if self.walks else min(options.pairs, cells)
         total = sum(count) if self.of_models is False and options.b is not None else count[0]
-        memory = total * (1000**2 * 2 + 2000 * 40) + 2**27 + 2000**2 * 24
+        self.counts = {"n": 2000, "r": total, "t": cells, "k": full}
         return {
             **said,
             "cells": f"{cells:,} ({count[0]} x {count[1]}), {len(MEASURES)} measures each",
             "pairs in full": full,
             "images": "at most 2,000, drawn with the seed",
-            "peak memory": f"about {human_bytes(memory)} besides the models and what is read",
         }
+
+    def sizes(self) -> Mapping[str, float]:
+        if not self.records:
+            return self.counts
+        rows, columns = len(self.rows), len(self.columns or self.rows)
+        full = rows - 1 if self.walks else min(self.options.pairs, rows * columns)
+        return {"n": min(2000, self.first.n), "r": rows + len(self.columns or ()), "t": rows * columns, "k": full}
 
 
 def _named_apart(

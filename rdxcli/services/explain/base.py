@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
 from rdxcli.records import Representation, Result
-from rdxcli.representations.layer import representation
+from rdxcli.representations.layer import planned, representation
 from rdxcli.representations.resolve import columns_taken, names_array
+from rdxcli.representations.units import parse_units
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
 
@@ -47,6 +50,17 @@ class ExplainAnalysis(Analysis[ExplainOptions]):
             samples={"dataset": source.dataset, "n": source.n},
             **content,
         )
+
+    @cached_property
+    def read(self) -> dict[str, Any]:
+        """What is read and what that takes, before it is read."""
+        return planned(self.options)
+
+    def sizes(self) -> Mapping[str, float]:
+        shape = self.source.values.shape if self.records else self.read.get("shape", ())
+        units = None if self.options.units is None else len(parse_units(self.options.units, shape[1]))
+        places = math.prod(shape[2:])
+        return {"n": shape[0], "u": units or shape[1], "p": shape[0] * places} if shape else {}
 
     def plan(self) -> dict[str, Any]:
         options = self.options

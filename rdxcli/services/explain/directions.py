@@ -182,8 +182,16 @@ class DirectionAnalysis(ExplainAnalysis):
             )
 
     def cost(self) -> Mapping[str, Any]:
-        applied = {"apply": self.options.apply} if self.options.apply else {}
-        return {**applied, "memory": "features in float32, and 4 bytes per position and direction"}
+        return {"apply": self.options.apply} if self.options.apply else {}
+
+    def sizes(self) -> Mapping[str, float]:
+        found = super().sizes()
+        if not found:
+            return {}
+        own = self.settings
+        steps, batch = own.get("steps"), own.get("batch") or found["p"]
+        more = {"e": steps, "b": min(batch, found["p"])} if isinstance(steps, int) else {}
+        return {"n": found["p"], "d": found["u"], "k": own.get("n_directions") or 16, **more}
 
     def _directions(self, draft: Draft, features: np.ndarray) -> tuple[Directions, dict[str, Any]]:
         """The directions, found or stored, and what is known of how they were found; kept before they are described."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from rdxcli.artifacts import Draft
@@ -82,10 +83,16 @@ class DissectionAnalysis(ExplainAnalysis):
         options = self.options
         return {
             "pool": "none",
-            **planned(options, "none" if options.pool == "auto" else options.pool),
+            **self.read,
             "masks": options.files.get("masks") or options.files.get("broden") or "of the data set",
-            "memory": "the largest 0.5 % of all activations, besides one batch of images",
         }
+
+    @cached_property
+    def read(self) -> dict[str, Any]:
+        return planned(self.options, "none" if self.options.pool == "auto" else self.options.pool)
+
+    def sizes(self) -> Mapping[str, float]:
+        return {**super().sizes(), "c": 1}
 
 
 def _batches(source: Representation, masks: Masks) -> Callable[[], Iterator[tuple[Any, Any]]]:

@@ -34,11 +34,10 @@ from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, format_table, table_statistics
 from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
-from rdxcli.numerics.moments import BLOCK_BYTES, read_columns
+from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
-from rdxcli.progress import human_bytes
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.layer import representation
 from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
 from rdxcli.representations.units import check_units, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis
@@ -133,18 +132,26 @@ class UnitAnalysis(ExplainAnalysis):
         return result(self, table, entries, [*notes, *concepts.notes])
 
     def cost(self) -> Mapping[str, Any]:
-        """Images, units, concepts, memory and bytes where they are known without reading, and what is missing."""
+        """Images, units and concepts where they are known without reading, and what is missing."""
         options = self.options
-        read = planned(options)
-        count = counted(options)
+        read, count = self.read, self.count
         where = options.concepts or options.files.get("image_embeddings") or wanted(options) or "labels"
         return {
             "pool": options.pool,
             **read,
             "concepts": where if count is None else f"{count:,}, by {where}",
-            **_taken(read.get("images"), read.get("units of the layer"), count),
             "missing": missing_downloads(options) or read.get("missing") or "nothing",
         }
+
+    @property
+    def count(self) -> int | None:
+        """Concepts, where their number is known."""
+        if self.records:
+            return len(self.records["concepts"].names)
+        return counted(self.options) or self.read.get("classes")
+
+    def sizes(self) -> Mapping[str, float]:
+        return {**super().sizes(), **({} if self.count is None else {"c": self.count})}
 
     def more(self) -> Mapping[str, Any]:
         """What the fit of this method takes besides concepts and activations."""
@@ -333,17 +340,6 @@ def _enough_images(options: ExplainOptions) -> None:
             f"{FEWEST} to be seen as a concept",
             "give groups of classes with --file superclasses=FILE, or a data set with more images of each class",
         )
-
-
-def _taken(n: Any, d: Any, c: int | None) -> dict[str, Any]:
-    """Memory and bytes on disk of the explanations, about, where the sizes are known."""
-    if not isinstance(n, int) or not isinstance(d, int) or c is None:
-        return {"memory": "about 32 c (c + d) bytes for c concepts and d units, besides blocks of rows"}
-    block = 6 * min(8 * n * max(c, d), BLOCK_BYTES)
-    return {
-        "memory": f"about {human_bytes(32 * c * (c + d + 100) + block)} besides the program",
-        "disk": f"about {human_bytes(8 * n + 400 * d + 10_000 * min(d, SHOWN_UNITS))}",
-    }
 
 
 ANALYSIS = UnitAnalysis

@@ -93,8 +93,11 @@ class RegionAnalysis(ExplainAnalysis):
         draft.manifest.rows = source.n
         return self.answer(Regions, rdr.notes_, regions=view.regions(entries), comparison=comparison)
 
-    def cost(self) -> Mapping[str, Any]:
-        return {"memory": "n m / 8 bytes for n samples of m neurons, besides the activations"}
+    def sizes(self) -> Mapping[str, float]:
+        found = super().sizes()
+        one = isinstance(self.targets, list | tuple | np.ndarray) if self.records else self.options.target != "all"
+        targets = (len(self.targets) if self.records else 1) if one else found.get("n", 0)
+        return {**found, "u": found.get("p", 0) / max(1, found.get("n", 1)) * found.get("u", 0), "t": targets}
 
     def _entries(self) -> list[dict[str, Any]]:
         rdr, use = self.rdr, self.settings["use"]

@@ -85,6 +85,12 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
     def headline(self) -> str:
         return f"splice: {self.records['embeddings'].said()}"
 
+    def sizes(self) -> Mapping[str, float]:
+        given = self.records.get("embeddings")
+        if given is None:
+            return {}
+        return {"n": len(given.images), "d": given.images.shape[1], "c": len(given.words or [])}
+
     def plan(self) -> dict[str, Any]:
         return {**self.check(), "files": dict(self.options.files), "words": self.options.concept_set}
 

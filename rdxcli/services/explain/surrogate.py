@@ -109,6 +109,10 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
             more=more,
         )
 
+    def sizes(self) -> Mapping[str, float]:
+        n, c = self.encodings.shape
+        return {"n": n, "c": c, "d": self.surrogate.dim}
+
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
         surrogate, encodings, names = explained(self.options)

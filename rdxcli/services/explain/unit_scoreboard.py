@@ -7,17 +7,20 @@ on rows that none of them was fitted on, unit by unit, with paired tests.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rdxcli.concepts.gather import counted
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import EMBEDDINGS, PARAMETERS, wanted
 from rdxcli.concepts.sets import read_concept_set
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.methods.costs import Cost, seconds_of
 from rdxcli.methods.registry import get
 from rdxcli.parameters import declared
-from rdxcli.progress import log
+from rdxcli.progress import approve, log
+from rdxcli.records import Representation
 from rdxcli.representations.layer import representation
 from rdxcli.services.base import Outcome
 from rdxcli.services.explain.base import ExplainAnalysis
@@ -76,7 +79,9 @@ class UnitScoreboard:
         RdxError
             Nothing applies, or none of the methods could be run.
         """
-        chosen = self._methods(representation(self.options).labels is not None)
+        source = representation(self.options)
+        chosen = self._methods(source.labels is not None)
+        self._ask(source, list(chosen))
         tables, left_out = [], []
         for name, options in chosen.items():
             log.info("explain with %s", name)
@@ -97,6 +102,14 @@ class UnitScoreboard:
         shared |= {"method": "", "files": files, "parameters": own, "run": self.options.run or "all-explainers"}
         scored = SimulateAnalysis(SimulateOptions(**shared, explanations=tuple(tables))).run()
         return replace(scored, lines=[*scored.lines, *left_out])
+
+    def _ask(self, source: Representation, chosen: Sequence[str]) -> None:
+        """Say what all of them take, and ask before hours."""
+        sizes = {"n": source.n, "u": source.d, "p": source.n, "c": counted(self.options) or 1}
+        took = {name: seconds_of(f"explanations: {name}", **sizes) for name in chosen}
+        cost = Cost(source.n, 0, 0, {name: seconds for name, seconds in took.items() if seconds is not None})
+        log.info("--method all: %s, about %s", ", ".join(chosen), cost.in_words())
+        approve(cost.seconds or 0.0, f"--method all takes about {cost.in_words()}")
 
     def plan(self) -> dict[str, Any]:
         """Which explainers would be run; each is checked as far as it can be without reading."""

@@ -23,7 +23,7 @@ from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_
 from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.records import NeuronExplanations, Representation
-from rdxcli.representations.layer import planned, representation
+from rdxcli.representations.layer import representation
 from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, strongest
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.neurons import CHANCE_STATUS, result, unit_entries
@@ -98,8 +98,10 @@ class SearchAnalysis(ExplainAnalysis):
         return result(self, table, entries, [*concepts.notes, said])
 
     def cost(self) -> Mapping[str, Any]:
-        read = planned(self.options)
-        return {**read, "missing": missing_downloads(self.options) or read.get("missing") or "nothing"}
+        return {**self.read, "missing": missing_downloads(self.options) or self.read.get("missing") or "nothing"}
+
+    def sizes(self) -> Mapping[str, float]:
+        return {**super().sizes(), "c": 1}
 
 
 def _query(options: ExplainOptions, source: Representation, query: str | None) -> Concepts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import array_dataset, simulations_folder, slug
 from rdxcli.concepts.explanations import Explained, check_texts, common_split, gather_tables, known_to
-from rdxcli.concepts.gather import gather, read_splits, split_of
+from rdxcli.concepts.gather import counted, gather, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import EMBEDDINGS, check_calibration, missing_downloads, open_scorer, wanted, with_downloads
@@ -186,9 +187,23 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         return {
             "tables": list(options.explanations) or options.method,
             "representation": options.model or options.activations,
-            **(read := planned(options)),
+            **(read := self.read),
             "missing": missing_downloads(options.simulator) or read.get("missing") or "nothing",
         }
+
+    @cached_property
+    def read(self) -> dict[str, Any]:
+        """What is read and what that takes, before it is read."""
+        return planned(self.options)
+
+    def sizes(self) -> Mapping[str, float]:
+        if self.records:
+            concepts, tables = self.records.get("concepts"), self.records["tables"].values()
+            rows = sum(len(one.table.rows) for one in tables)
+            known = 1 if concepts is None else len(concepts.names)
+            return {"n": self.source.n, "u": rows / max(1, len(tables)), "c": known, "t": len(tables)}
+        shape, count = self.read.get("shape"), counted(self.options.simulator) or self.read.get("classes")
+        return {} if shape is None or count is None else {"n": shape[0], "u": shape[1], "c": count, "t": 1}
 
     @property
     def source(self) -> Representation:

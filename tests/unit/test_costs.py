@@ -1,0 +1,65 @@
+"""What work is expected to take, before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdxcli.methods import costs
+from rdxcli.methods.registry import names
+from rdxcli.services.compare.fitting import make_estimators
+from rdxcli.services.compare.options import CompareOptions
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "costs.md"
+
+
+def board(n: int, d: int, **more: float) -> costs.Cost:
+    return costs.comparison(make_estimators(CompareOptions("a", "b", method="all")), n, d, **more)
+
+
+def test_every_method_of_compare_has_a_price() -> None:
+    cost = board(2000, 128)
+    assert set(cost.parts) == {*names("compare"), "test", "stability", "scores"}
+    assert cost.seconds == sum(cost.parts.values())
+    assert 0 < cost.parts["kmeans"] < cost.parts["rdx"] < cost.parts["usae"]
+
+
+def test_it_grows_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "speed", lambda: 1.0)
+    small, large = board(2000, 128), board(4000, 128)
+    assert large.parts["cnmf"] / small.parts["cnmf"] == pytest.approx(4, rel=0.1)
+    assert large.parts["usae"] / small.parts["usae"] == pytest.approx(2, rel=0.01)
+    assert board(300_000, 128).parts["rdx"] / board(150_000, 128).parts["rdx"] == pytest.approx(2, rel=0.1)
+    monkeypatch.setattr(costs, "speed", lambda: 2.0)
+    assert board(2000, 128).parts["sae"] == pytest.approx(small.parts["sae"] / 2, abs=0.01)
+
+
+def test_the_estimate_of_the_issue() -> None:
+    """MobileNetV2 against another one, 2,000 images: hours of USAE, minutes of all the rest together."""
+    cost = board(2000, 2560)
+    assert cost.parts["usae"] > 3600
+    assert (cost.seconds or 0) - cost.parts["usae"] < 3600
+    assert "usae" in cost.in_words()
+    assert all(value <= 60 for name, value in board(2000, 2560, limit=60).parts.items() if name in names("compare"))
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    assert costs.seconds_of("a method of another package", n=3) is None
+    assert costs.expected("explanations", "le-label", {"n": 100}) is None
+    known = costs.expected("explanations", "another", {"n": 100, "u": 3, "c": 4})
+    assert known is not None
+    assert known.seconds is None
+    assert "memory" in str(known)
+
+
+def test_the_model_stands_in_the_docs() -> None:
+    text = DOCS.read_text("utf-8")
+    missing = [line for line in costs.table() if line not in text]
+    assert not missing, "\n".join(["docs/costs.md lacks these lines:", *missing])
+
+
+def test_speed_is_that_of_a_core() -> None:
+    assert 0.25 <= costs.speed() <= 4.0
+    assert np.isfinite(costs.seconds_of("kmeans", n=10, d=10) or np.nan)
