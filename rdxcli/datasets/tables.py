@@ -90,6 +90,8 @@ def require_file(path: Path | str, what: str = "file") -> Path:
             raise MissingDataError(f"no such {what}: {resolved}", f"the folder {folder} does not exist")
         hint = did_you_mean(resolved.name, [entry.name for entry in folder.iterdir()], folder=folder)
         raise MissingDataError(f"no such {what}: {resolved}", hint)
+    if not resolved.is_file():  # a pipe without a writer would be waited for, and none can be read twice
+        raise InputError(f"{resolved} is a pipe, a socket or a device, expected a {what}", "write it to a file first")
     return resolved
 
 

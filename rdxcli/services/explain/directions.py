@@ -185,7 +185,7 @@ class DirectionAnalysis(ExplainAnalysis):
         return {"apply": self.options.apply} if self.options.apply else {}
 
     def sizes(self) -> Mapping[str, float]:
-        found = super().sizes()
+        found = super().sizes() if self.records or not _is_synthetic(self.options) else {}
         if not found:
             return {}
         own = self.settings

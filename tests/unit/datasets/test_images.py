@@ -18,7 +18,7 @@ from PIL import Image
 from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.pixelrange import parse_range
 from rdxcli.datasets.registry import open_dataset
-from rdxcli.errors import InputError, UsageError
+from rdxcli.errors import InputError, RdxError, UsageError
 from rdxcli.models.preprocessing import Preprocessing, _cut
 
 RAMP = np.tile(np.linspace(0, 1, 32), (32, 1))
@@ -204,6 +204,14 @@ class TestFiles:
         (root / "a" / "to_b").symlink_to(root / "b")
         (root / "b" / "to_a").symlink_to(root / "a")
         assert len(open_dataset(f"folder:{root}")) == 10  # each image under both classes, no circle
+
+    @pytest.mark.parametrize("given", ["images:{}/paths.txt", "folder:{}/paths.txt", "tar:{}/paths.tar"])
+    def test_a_pipe_is_no_list(self, given: str, root: Path) -> None:
+        """Nobody writes into it: it is refused, not waited for."""
+        for ending in ("txt", "tar"):
+            os.mkfifo(root / f"paths.{ending}")
+        with pytest.raises(RdxError, match=r"paths\.t.* is|no images|not a"):
+            open_dataset(given.format(root))
 
     def test_what_is_no_file_fails_by_name(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.mkfifo(root / "a" / "pipe.png")
