@@ -1,6 +1,6 @@
 """Planted differences of graded kind and size: which images does each method show? (docs/methods/rdx.md)
 
-    RDX_SHARED=... python tests/benchmarks/planted_differences.py [--n 500] [--seeds 2] [--resume FILE]
+    RDX_SHARED=... python tests/benchmarks/planted_differences.py [--n 500] [--first 20] [--seeds 2] [--resume FILE]
 
 Both models are versions of one representation (random read-outs), so that nothing differs but what is planted in the
 second one:
@@ -11,6 +11,9 @@ missing   a feature that holds a group is gone mark     images of all classes sh
 
 Per method, with three concepts per direction: recall and precision of the planted images in the concept that fits them
 best, and the share of planted images among the nine that its first concept shows in the direction of that concept.
+
+`rdx null` leaves parts of one group apart (`--param twins=null`), `rdx 5` asks for five concepts, `rdx auto` is
+`--k auto`. The limit of `twins` was chosen on seeds 11 to 13.
 """
 
 from __future__ import annotations
@@ -24,17 +27,32 @@ from pathlib import Path
 import numpy as np
 from levels_compare import DATA, DIMENSIONS
 
+from rdxcli.errors import OutOfTimeError
 from rdxcli.methods.difference.change import common_neighbours
 from rdxcli.methods.difference.resampling import Versions
 from rdxcli.methods.difference.selection import choose_k
 from rdxcli.methods.registry import get
+from rdxcli.progress import time_limit
 
 KINDS = ("merge", "split", "swap", "noise", "missing", "mark")
 SIZES = (0.5, 1.0, 2.0)
 LIST = "images.csv"
 """No method: the twelfth of the images with the fewest neighbours in common, the top of what a comparison lists."""
 
-METHODS = (LIST, "rdx", "rdx-v2", "rdx-pagerank", "kmeans", "pca", "nmf", "sae", "topk-sae", "nlmcd")
+METHODS = (
+    LIST,
+    "rdx",
+    "rdx 5",
+    "rdx null",
+    "rdx-v2",
+    "rdx-pagerank",
+    "kmeans",
+    "pca",
+    "nmf",
+    "sae",
+    "topk-sae",
+    "nlmcd",
+)
 
 
 def planted(
@@ -84,7 +102,10 @@ def scored(estimator: object, changed: np.ndarray) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--first", type=int, default=20, help="the first seed; others than those that chose a setting")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--budget", type=float, help="seconds for a method")
     parser.add_argument("--data", default="digits,clusters")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--auto", action="store_true", help="also rdx with --k auto")
@@ -103,10 +124,10 @@ def main() -> None:
             stream.flush()
 
         for data in given.data.split(","):
-            for seed in range(given.seeds):
+            for seed in range(given.first, given.first + given.seeds):
                 X, label = DATA[data](100 + seed, given.n)
                 for kind in KINDS:
-                    for size in SIZES:
+                    for size in map(float, given.sizes.split(",")):
                         rng = np.random.default_rng([seed, KINDS.index(kind), int(10 * size)])
                         first, second, changed = planted(kind, size, X, label, rng)
                         A, B = (Versions(R, 0.05, rng).draw(2 * DIMENSIONS, rng) for R in (first, second))
@@ -116,8 +137,8 @@ def main() -> None:
                                 continue
                             started = time.process_time()
                             if method == LIST:
-                                listed = np.argsort(common_neighbours(A, B, 10), kind="stable")[: given.n // 12]
-                                members = np.isin(np.arange(given.n), listed)
+                                listed = np.argsort(common_neighbours(A, B, 10), kind="stable")[: len(A) // 12]
+                                members = np.isin(np.arange(len(A)), listed)
                                 both = float((members & changed).sum())
                                 row = {"overlap": both / float((members | changed).sum())}
                                 row |= {"recall": both / changed.sum(), "precision": both / len(listed)}
@@ -126,12 +147,17 @@ def main() -> None:
                                 continue
                             registered = get("compare", method.split()[0])
                             made = registered.load()(n_clusters=3, **registered.parameters)
-                            if method == "rdx auto":
+                            if method.endswith(" null"):
+                                made.set_params(twins=None)
+                            elif method.endswith(" auto"):
                                 made.set_params(n_clusters=choose_k(made, A, B).k)
+                            elif " " in method:
+                                made.set_params(n_clusters=int(method.split()[1]))
                             try:
-                                made.fit(A, B)
+                                with time_limit(given.budget):
+                                    made.fit(A, B)
                                 row = scored(made, changed)
-                            except ValueError:
+                            except (ValueError, OutOfTimeError):
                                 row = {"overlap": 0.0, "recall": 0.0, "precision": 0.0, "shown": 0.0}
                             keep(row, data, kind, size, seed, method, made.n_clusters, started)
     groups = defaultdict(list)

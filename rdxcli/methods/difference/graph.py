@@ -18,6 +18,7 @@ Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Expla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -407,22 +408,33 @@ class Affinity:
 
     def within(self, direction: Direction, labels: np.ndarray) -> np.ndarray:
         """Mean affinity of each node to the members of its own cluster, itself included: (n,) float64."""
-        onehot = np.zeros((self.n, int(labels.max()) + 1), dtype=np.float64)
-        onehot[np.arange(self.n), labels] = 1.0
-        sizes = onehot.sum(axis=0)
+        sizes = np.bincount(labels)
         out = np.empty(self.n)
-        right: Any = onehot
-        if isinstance(self.matrix, np.ndarray):
-            right = onehot.astype(self.matrix.dtype)
-        else:
-            import torch
-
-            right = torch.as_tensor(onehot, device=self.matrix.device).to(self.matrix.dtype)
-        for rows in row_blocks(self.n, self.n):
-            sums = to_numpy(self.rows(direction, rows) @ right)
+        for rows, sums in self._to_clusters(direction, labels):
             mine = labels[rows]
             out[rows] = sums[np.arange(len(mine)), mine] / sizes[mine]
         return out
+
+    def between(self, direction: Direction, labels: np.ndarray) -> np.ndarray:
+        """Mean affinity of the pairs of two clusters, in both orders: (clusters, clusters) float64."""
+        sizes = np.bincount(labels)
+        total = np.zeros((len(sizes), len(sizes)))
+        for rows, sums in self._to_clusters(direction, labels):
+            np.add.at(total, labels[rows], sums)
+        return (total + total.T) / (2.0 * np.maximum(1, np.outer(sizes, sizes)))
+
+    def _to_clusters(self, direction: Direction, labels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Blocks of rows with the sums of their affinities to the members of each cluster: (len(rows), clusters)."""
+        right: Any = np.zeros((self.n, int(labels.max()) + 1), dtype=np.float64)
+        right[np.arange(self.n), labels] = 1.0
+        if isinstance(self.matrix, np.ndarray):
+            right = right.astype(self.matrix.dtype)
+        else:
+            import torch
+
+            right = torch.as_tensor(right, device=self.matrix.device).to(self.matrix.dtype)
+        for rows in row_blocks(self.n, self.n):
+            yield rows, to_numpy(self.rows(direction, rows) @ right)
 
 
 def _exponential(block: Array, factor: float) -> None:

@@ -25,6 +25,7 @@ class Settings(Protocol):
     null_cluster: bool
     cluster_size: int
     affinity_threshold: float | None
+    twins: float | None
     random_state: int
 
 
@@ -86,11 +87,68 @@ def numbered(
     """Clusters as concepts: labels, mean affinities, sizes, and the mean affinity of each row to its label."""
     within = affinity.within(direction, clusters)
     labels, affinities, sizes = _number(clusters, within, direction, settings, note)
+    if settings.twins is not None and len(sizes) > 2:
+        joined = join_twins(affinity.between(direction, labels), sizes, settings.twins)
+        if (parts := len(sizes) - len(np.unique(joined))) > 0:
+            kept = len(sizes) - 1 - parts
+            note(
+                f"direction {direction}: {len(sizes) - 1} concepts became {kept}: parts of one group are shown as one "
+                "(`--param twins=null` leaves them apart)"
+            )
+            labels = joined[labels]
+            within = affinity.within(direction, labels)
+            means = np.bincount(labels, weights=within) / np.maximum(1, np.bincount(labels))
+            found = np.unique(joined)[1:]
+            numbers = np.zeros(len(sizes), dtype=np.int64)
+            numbers[found[np.argsort(means[found], kind="stable")]] = np.arange(1, kept + 1)
+            labels = numbers[labels]
+            affinities = np.concatenate([affinities[:1], np.sort(means[found], kind="stable")])
+            sizes = np.bincount(labels, minlength=kept + 1)
     if sizes[0]:
         if len(np.unique(clusters[labels == 0])) > 1:  # several clusters became one
             within = affinity.within(direction, labels)
         affinities[0] = within[labels == 0].mean()
     return labels, affinities, sizes, within
+
+
+def join_twins(between: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarray:
+    """Join clusters that are parts of one group, the closest first.
+
+    Two clusters are as close as the excess affinity (above 1) between them is large beside that within them: their
+    ratio, with the geometric mean of both within, is 1 for a group that was cut at random and 0 for two groups that
+    the other model tells apart no more and no less than this one.
+
+    Parameters
+    ----------
+    between : (k, k) array
+        Mean affinities of clusters; cluster 0 is left alone.
+    sizes : (k,) array
+    limit : float
+        Least ratio of a pair that is joined.
+
+    Returns
+    -------
+    (k,) int64
+        The cluster that each one belongs to.
+    """
+    into = np.arange(len(sizes))
+    count = sizes.astype(np.float64)
+    excess = (between - 1.0) * np.outer(count, count)  # sums, which joining adds up
+    alive = [i for i in range(1, len(sizes)) if count[i]]
+    while len(alive) > 1:
+        mean = excess[np.ix_(alive, alive)] / np.outer(count[alive], count[alive])
+        own = np.maximum(np.diag(mean), 1e-12)
+        ratio = np.where(np.tri(len(alive), k=-1) > 0, mean / np.sqrt(np.outer(own, own)), -np.inf)
+        one, other = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        if ratio[one, other] < limit:
+            break
+        i, j = alive[int(one)], alive[int(other)]
+        into[into == i] = j
+        excess[:, j] += excess[:, i]
+        excess[j, :] += excess[i, :]
+        count[j] += count[i]
+        alive.remove(i)
+    return into
 
 
 def _spectral(

@@ -101,6 +101,9 @@ class RDX(Estimator):
         upstream variant).
     affinity_threshold : float or None
         Clusters with a mean affinity below it are no concepts (label 0).
+    twins : float or None
+        Concepts of one direction are joined where the excess of their mutual affinity over 1 is at least this share of
+        the excess within them: they are parts of one group. ``rdx compare`` takes 0.2; None is as published.
     sigma : int, default 7
         Neighbour that sets the length scale of ``local_scaling``.
     compat : bool, default False
@@ -181,6 +184,7 @@ class RDX(Estimator):
         cluster_size: int = 9,
         symmetrize: str = "affinity",
         affinity_threshold: float | None = None,
+        twins: float | None = None,
         sigma: int = 7,
         compat: bool = False,
         dtype: str = "float32",
@@ -204,6 +208,7 @@ class RDX(Estimator):
         self.cluster_size = cluster_size
         self.symmetrize = symmetrize
         self.affinity_threshold = affinity_threshold
+        self.twins = twins
         self.sigma = sigma
         self.compat = compat
         self.dtype = dtype
@@ -432,6 +437,8 @@ class RDX(Estimator):
         for name, allowed in self.CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Got {name}={getattr(self, name)!r}, expected one of {', '.join(map(repr, allowed))}")
+        if self.twins is not None and not 0.0 < self.twins <= 1.0:
+            raise ValueError(f"Got twins={self.twins!r}, expected None or a share above 0 and up to 1")
         for name in ("n_clusters", "num_samples", "cluster_size", "sigma", "landmarks"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:

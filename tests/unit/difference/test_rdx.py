@@ -317,3 +317,31 @@ def test_two_large_matrices_at_most(symmetrize):
     finally:
         tracemalloc.stop()
     assert peak < 2.9 * (4 * n * n)
+
+
+@pytest.mark.parametrize("approximate", ["never", "always"])
+def test_parts_of_one_group_are_one_concept_and_two_groups_stay_two(approximate):
+    """Three concepts are asked for where one group, or two groups, are merged in the first model."""
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(6), 40)
+    where = 6 * rng.normal(size=(6, 8))
+    b = where[group] + rng.normal(size=(240, 8))
+    for merged, expected in (({1: 0}, 1), ({1: 0, 3: 2}, 2)):
+        a = where[[merged.get(one, one) for one in group]] + rng.normal(size=(240, 8))
+        options = {"approximate": approximate, "landmarks": 160, "random_state": 1}
+        plain = RDX(5, **options).fit(a, b)
+        joined = RDX(5, twins=0.2, **options).fit(a, b)
+        found = joined.directions_["01"]
+        assert len(found.concepts) < len(plain.directions_["01"].concepts)
+        strongest = sorted(found.concepts, key=lambda one: -(one.affinity - 1) * one.size)[:expected]
+        held = {tuple(sorted(set(group[found.labels == one.label].tolist()))) for one in strongest}
+        assert held == {(0, 1), (2, 3)} if expected == 2 else held == {(0, 1)}
+        assert any("parts of one group" in note for note in joined.notes_)
+        sizes = np.bincount(found.labels, minlength=len(found.sizes))
+        assert (sizes == found.sizes).all()
+        assert np.all(np.diff(found.affinities[1:]) >= 0)
+
+
+def test_twins_is_a_share():
+    with pytest.raises(ValueError, match="twins"):
+        RDX(2, twins=1.5).fit(np.eye(20), np.eye(20)[::-1])
