@@ -154,6 +154,13 @@ def test_splice_alone_has_a_scoreboard_too(world: Path) -> None:
     document = json.loads(said(world, "explain", "--method", "splice", *IMAGES, *CLASSES, *SPLICE, "--json"))
     assert document["n"] == N
     assert [row["method"] for row in document["scoreboard"]] == ["splice", "constant"]
+    np.save(world / "twice.npy", np.load(world / "cls.npy")[[*range(len(WORDS)), 0]])
+    (world / "twice.txt").write_text("\n".join([*WORDS, "dogs"]))
+    twice = ("--file", "word_embeddings=twice.npy", "--concept-set", "twice.txt", "--param", "l1=0.1")
+    given = ("explain", "--method", "splice", *IMAGES, *twice, "--param", "duplicates=0.99", "--run", "once", "--json")
+    once = json.loads(said(world, *given))
+    assert any("1 of 11 words are left out" in note for note in once["notes"])
+    assert [image["concepts"] for image in once["images"]] == [image["concepts"] for image in document["images"]]
     captions = json.loads((world / "caps.json").read_text("utf-8"))
     first = [image["concepts"][0]["concept"] for image in document["images"]]
     spoken = [captions[image["sample_id"]][1].split()[1] for image in document["images"]]

@@ -11,7 +11,7 @@ The reconstruction is n(n(w Q) + mu), n the unit vector. Source: Bhalla, Oesterl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,37 @@ def _matrix(values: Any, name: str) -> np.ndarray:
     if out.ndim != 2 or not len(out) or not np.all(np.isfinite(out)):
         raise ValueError(f"Got {name} of shape {out.shape} or not finite, expected a finite matrix")
     return out
+
+
+def distinct(words: Sequence[str], embeddings: Any, most: float = 0.9) -> np.ndarray:
+    """Places of the words that are not said by others already, after the publication's rules for its vocabulary.
+
+    A word leaves when its cosine with an earlier one that stays is above ``most``, a phrase also when that with the
+    mean of its own words is. So the list stands from the most frequent concept to the rarest, as word lists do; the
+    publication takes the 10,000 most frequent words and 5,000 most frequent pairs of words of image captions.
+
+    Parameters
+    ----------
+    words : sequence of str, length C
+    embeddings : array (C, D)
+        Text embeddings, not centred.
+    most : float
+        Largest cosine of two concepts; 1 removes nothing.
+
+    Returns
+    -------
+    ndarray of int, rising
+    """
+    Q = unit(_matrix(embeddings, "concept embeddings"))
+    place = {word: i for i, word in reversed(list(enumerate(words)))}
+    kept = np.zeros(len(Q), dtype=bool)
+    if most >= 1:
+        return np.arange(len(Q))
+    for i, word in enumerate(words):
+        own = [place[part] for part in word.split() if part in place and place[part] != i]
+        said = len(own) > 1 and len(own) == len(word.split()) and Q[i] @ unit(Q[own].mean(axis=0)) > most
+        kept[i] = not said and not (Q[:i][kept[:i]] @ Q[i] > most).any()
+    return np.flatnonzero(kept)
 
 
 class SpLiCE(Estimator):

@@ -12,8 +12,8 @@ from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.errors import InputError, UsageError
-from rdxcli.methods.surrogate.splice import SpLiCE, unit
-from rdxcli.parameters import Count, NonNegative, Parameter, Positive, by_name, completed
+from rdxcli.methods.surrogate.splice import SpLiCE, distinct, unit
+from rdxcli.parameters import Count, NonNegative, Parameter, Positive, Share, by_name, completed
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
@@ -22,6 +22,7 @@ OWN = by_name(
     Parameter("l1", NonNegative, 0.25, "Weight of the penalty: larger means fewer words."),
     Parameter("tolerance", Positive, 1e-7, "Where the solver stops."),
     Parameter("top", Count, 10, "Words listed per image."),
+    Parameter("duplicates", Share, 1.0, "Words with a larger cosine to an earlier word are left out."),
 )
 
 
@@ -58,8 +59,9 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
 
         given: Inputs = self.records["embeddings"]
         top = int(self.settings["top"])
-        images, words = np.asarray(given.images), given.words or []
-        model, weights, notes = decompose(given, self.settings["l1"], self.settings["tolerance"])
+        images = np.asarray(given.images)
+        model, weights, notes = decompose(given, self.settings)
+        words = given.words or []
         from scipy import sparse
 
         sparse.save_npz(draft.path / "attributions.npz", weights)
@@ -96,14 +98,16 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
 
 
 def decompose(
-    given: Inputs, l1: float, tolerance: float, rows: Sequence[int] | None = None
+    given: Inputs, settings: Mapping[str, Any], rows: Sequence[int] | None = None
 ) -> tuple[Any, Any, list[str]]:
     """The fitted model, the weights (n, w) of every image, and remarks.
 
     Parameters
     ----------
     given : Inputs
-    l1, tolerance : float
+        Words that say what others say leave it.
+    settings : mapping
+        ``l1``, ``tolerance`` and ``duplicates``.
     rows : sequence of int, optional
         Images whose mean centres the images when no ``image_mean`` is given; all of them without it.
     """
@@ -117,7 +121,12 @@ def decompose(
             )
     elif mean.shape != values.shape[1:]:
         raise InputError(f"the image mean has {len(mean)} dimensions, the images {values.shape[1]}")
-    model = SpLiCE(l1=l1, tolerance=tolerance).fit(given.word_embeddings, mean)
+    words, embedded = given.words or [], np.asarray(given.word_embeddings)
+    kept = distinct(words, embedded, settings["duplicates"])
+    if left := len(words) - len(kept):
+        notes.append(f"{left} of {len(words)} words are left out of SpLiCE: others say the same")
+        given.words, given.word_embeddings = [words[j] for j in kept], embedded[kept]
+    model = SpLiCE(l1=settings["l1"], tolerance=settings["tolerance"]).fit(given.word_embeddings, mean)
     weights = model.transform(values)
     if empty := int((np.diff(weights.indptr) == 0).sum()):
         notes.append(f"{empty} of {len(values)} images get no words from SpLiCE: l1 is too large for them")

@@ -163,7 +163,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         if given.word_embeddings is None or given.words is None:
             raise ValueError("no word embeddings: give --file word_embeddings=FILE --concept-set FILE")
         if method == "splice":
-            fitted, weights, said = splice.decompose(given, parameters["l1"], parameters["tolerance"])
+            fitted, weights, said = splice.decompose(given, parameters)
             return fitted, weights, given.words, said
         if len(self.others) < 100:
             raise ValueError(

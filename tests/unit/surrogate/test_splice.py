@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Lasso
 
-from rdxcli.methods.surrogate.splice import SpLiCE, solve, unit
+from rdxcli.methods.surrogate.splice import SpLiCE, distinct, solve, unit
 
 
 def case(words: int = 300, n: int = 9, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,3 +101,13 @@ def test_wrong_input_is_refused() -> None:
     for call in wrong:
         with pytest.raises(ValueError, match="Got"):
             call()
+
+
+def test_words_that_say_what_others_say_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    dog, red, hot = unit(rng.normal(size=(3, 64)))
+    words = ["dog", "red", "dogs", "hot", "red dog", "hot dog", "dog"]
+    embeddings = [dog, red, dog + 0.02 * rng.normal(size=64), hot, red + dog, rng.normal(size=64), dog]
+    assert distinct(words, embeddings).tolist() == [0, 1, 3, 5]
+    assert distinct(words[::-1], embeddings[::-1]).tolist() == [0, 1, 3, 5]  # the first of two alike stays
+    assert len(distinct(words, embeddings, 1.0)) == len(words)
