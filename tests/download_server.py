@@ -49,6 +49,8 @@ class Site:
     lengths: bool = True
     chunk: int = 1 << 16
     pause: float = 0.0
+    stop: int | None = None
+    """No body goes on beyond so many bytes of its file until this is taken back."""
     gate: threading.Event = field(default_factory=opened)
     log: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -112,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
                 site.gate.wait(60)
                 if site.pause:
                     time.sleep(site.pause)
+                while site.stop is not None and position + site.chunk >= site.stop:
+                    time.sleep(0.005)
             if fault.cut is not None or not site.lengths:
                 time.sleep(fault.stall)
                 self.close_connection = True

@@ -41,21 +41,8 @@ def captions_of(folder: Path) -> dict[str, list[str]]:
     return {row["sample_id"]: row["captions"] for row in map(json.loads, lines)}
 
 
-def rdx(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "rdxcli.cli.app", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        cwd=cwd,
-        input=stdin,
-    )
-
-
 def rdx_here(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The same in this process, which saves the seconds that importing torch takes."""
+    """Run the command line in this process; `processes.rdx_forked` runs it in one of its own."""
     from rdxcli.cli.app import main
 
     out, err = io.StringIO(), io.StringIO()

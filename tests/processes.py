@@ -47,8 +47,8 @@ class Forked:
     cwd : Path, optional
     stdin, stdout : Path, optional
         A file or a named pipe; by default nothing is read, and what is written is kept for `communicate`.
-    before : str
-        Code that runs before the command, for example to hold it somewhere.
+    code : str
+        What runs before the command, for example to hold it somewhere, or alone where nothing is typed.
     **variables : str
         Environment variables besides those of this process.
     """
@@ -59,7 +59,7 @@ class Forked:
         cwd: Path | None = None,
         stdin: Path | None = None,
         stdout: Path | None = None,
-        before: str = "",
+        code: str = "",
         **variables: str,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -73,7 +73,7 @@ class Forked:
                 str(cwd or Path.cwd()),
                 {**os.environ, **variables},
                 (str(stdin or os.devnull), str(self.out), str(self.err)),
-                before,
+                code,
             ),
         )
         self._process.start()
@@ -114,9 +114,11 @@ class Forked:
             time.sleep(0.005)
 
 
-def rdx_forked(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def rdx_forked(
+    *arguments: object, cwd: Path | None = None, stdin: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    process = Forked(*arguments, cwd=cwd, **variables)
+    process = Forked(*arguments, cwd=cwd, stdin=stdin, **variables)
     out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
@@ -129,7 +131,7 @@ def stop_server() -> None:
     forkserver._forkserver._stop()
 
 
-def _run(arguments: list[str], cwd: str, environment: dict[str, str], files: tuple[str, str, str], before: str) -> None:
+def _run(arguments: list[str], cwd: str, environment: dict[str, str], files: tuple[str, str, str], code: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -142,5 +144,6 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], files: tup
     sys.argv = ["rdx", *arguments]
     from rdxcli.cli.app import main
 
-    exec(before, {})
-    main()
+    exec(code, {"__name__": "__forked__"})
+    if arguments:
+        main()

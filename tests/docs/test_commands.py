@@ -122,7 +122,7 @@ def test_what_needs_nothing_runs(page: Path, place: Path) -> None:
         if not runs and "--dry-run" not in loaded_options(name):
             continue
         if any(word.startswith("digits") for word in words) and name in SMALL:
-            words += ["--sample", "250"]
+            words += ["--sample", "150"]
         words += (*SMALL.get(name, ()), "--force") if runs and name in SMALL else ()
         words += [] if runs else ["--dry-run"]
         result = rdx_here(name, *words, cwd=place)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from helpers import captions_of, random_pictures, rdx_here, whole_page
 from PIL import Image
+from processes import Forked
 from tiny_models import CHAT, THINGS, save_blip, save_blip2, save_chat, save_clip, save_git, save_siglip
 
 from rdxcli.concepts.image_text import image_embeddings
@@ -344,20 +344,21 @@ def test_from_pictures_to_words(
 
 @pytest.mark.slow
 def test_one_shell_pipeline(blip2: Path, clip: Path, pictures: Path, tmp_path: Path) -> None:
-    """What the documentation says to type, typed."""
-    rdx = f"{sys.executable} -m rdxcli.cli.app"
-    script = f"""
-set -eu -o pipefail
-photos=images:{pictures}
-{rdx} caption --dataset $photos --model hf:{blip2} --captions-per-image 3 --max-tokens 6 -q |
-  {rdx} encode-concepts --captions - --min-count 1 --max-threshold 1 -q |
-  {rdx} train-surrogate --encodings - --dataset $photos --teacher hf:{clip} --epochs 3 --batch-size 4 -q |
-  {rdx} explain --method surrogate --surrogate - --dataset $photos -q |
-  {rdx} visualize -
-"""
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    """What the documentation says to type: five processes at once, each reading what the one before prints."""
+    photos = f"images:{pictures}"
+    line = (
+        ("caption", "--dataset", photos, "--model", f"hf:{blip2}", "--captions-per-image", "3", "--max-tokens", "6"),
+        ("encode-concepts", "--captions", "-", "--min-count", "1", "--max-threshold", "1"),
+        ("train-surrogate", "--encodings", "-", "--dataset", photos, "--teacher", f"hf:{clip}", "--epochs", "3"),
+        ("explain", "--method", "surrogate", "--surrogate", "-", "--dataset", photos),
+        ("visualize", "-"),
     )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / done.stdout.strip().splitlines()[-1]).read_text("utf-8")
+    pipes = [tmp_path / str(number) for number in range(1, len(line))]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    ends = zip(line, [None, *pipes], [*pipes, None], strict=True)
+    running = [Forked(*words, "-q", cwd=tmp_path, stdin=into, stdout=out) for words, into, out in ends]
+    said = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0] * len(line), said
+    page = (tmp_path / said[-1][0].strip().splitlines()[-1]).read_text("utf-8")
     assert page.count("data:image/") >= N

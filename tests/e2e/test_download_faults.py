@@ -7,9 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from download_server import Site, serve
-from helpers import rdx
+from helpers import rdx_here
 from miniatures import tarred
+from processes import Forked
 
 from rdxcli.listing import downloads as listing
 from rdxcli.services.download import DownloadOptions, download
@@ -63,29 +61,21 @@ def write_recipe(folder: Path, archive: bytes) -> None:
 
 
 @pytest.fixture
-def run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
+def run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Forked]:
     folder = tmp_path / "recipes"
     write_recipe(folder, ARCHIVE)
     monkeypatch.setenv("RDX_RECIPES", str(folder))
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "rdxcli.cli.app", "download", "many", "--root", str(tmp_path / "data")]
-        return subprocess.Popen(
-            [*command, "--mirror", site.url, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(*arguments: str, **options: str) -> Forked:
+        command = ("download", "many", "--root", tmp_path / "data", "--mirror", site.url)
+        return Forked(*command, *arguments, **options)
 
     return start
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+def finish(process: Forked) -> tuple[int, str, str]:
+    out, err = process.communicate()
+    return process.wait(), out, err
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -109,17 +99,17 @@ def size(path: Path) -> int:
 def test_killed_while_downloading(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
     part = data / ".rdx-download" / "many" / "files" / "many.tgz.part"
-    site.chunk, site.pause = 30_000, 0.01
+    site.chunk = 30_000
     kept = 0
     for goal in (100_000, 600_000, 1_200_000):
+        site.stop = goal + 200_000  # what the client reads ahead of what it writes is less
         process = run()
-        until(lambda goal=goal: size(part) > goal, process)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
+        process.until(lambda goal=goal: size(part) > goal)
+        process.kill()
         assert not (data / "many").exists()
         assert size(part) > kept  # nothing is lost
         kept = size(part)
-    site.pause = 0.0
+    site.stop = None
     site.log.clear()
     code, out, err = finish(run())
     assert (code, out.strip()) == (0, str(data / "many")), err
@@ -127,17 +117,37 @@ def test_killed_while_downloading(site: Site, run: Callable[..., Any], tmp_path:
     assert tree(data / "many") == WHOLE
 
 
+HELD = """
+import os, time
+from pathlib import Path
+from rdxcli.download.archives import _Unpacking
+
+plain, left = _Unpacking._file, int(os.environ["COUNT"])
+
+def held(*arguments):
+    global left
+    if left == 0:
+        Path(os.environ["HELD"]).touch()
+        time.sleep(600)
+    left -= 1
+    return plain(*arguments)
+
+_Unpacking._file = held
+"""
+
+
 def test_killed_while_unpacking(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
-    many = made(2500, 500)  # so many that there is time to die between the first and the last
+    many = made(300, 500)
     site.files["/many/many.tgz"] = tarred(many, True)
     write_recipe(tmp_path / "recipes", site.files["/many/many.tgz"])
     unpacked = data / ".rdx-download" / "many" / "trees" / "many.tgz" / "many"
-    for count in (20, 900):
-        process = run()
-        until(lambda count=count: sum(len(files) for _, _, files in os.walk(unpacked)) > count, process)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
+    for count in (20, 200):
+        process = run(code=HELD, COUNT=str(count), HELD=str(tmp_path / "held"))
+        process.until((tmp_path / "held").exists)
+        process.kill()
+        (tmp_path / "held").unlink()
+        assert sum(len(files) for _, _, files in os.walk(unpacked)) == count
         assert not (data / "many").exists()
     # what was fetched is enough: the server has the small file only
     del site.files["/many/many.tgz"]
@@ -149,9 +159,9 @@ def test_killed_while_unpacking(site: Site, run: Callable[..., Any], tmp_path: P
 def test_interrupted_by_hand(site: Site, run: Callable[..., Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
     part = data / ".rdx-download" / "many" / "files" / "many.tgz.part"
-    site.chunk, site.pause = 30_000, 0.02
+    site.chunk, site.stop = 30_000, 400_000
     process = run()
-    until(lambda: size(part) > 50_000, process)
+    process.until(lambda: size(part) > 50_000)
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert code == 130
@@ -167,10 +177,10 @@ def test_two_processes_at_once(site: Site, run: Callable[..., Any], tmp_path: Pa
     site.gate.clear()  # the first one stands still until the second one has said that it waits
     first = run()
     part = tmp_path / "data" / ".rdx-download" / "many" / "files" / "many.tgz.part"
-    until(lambda: size(part) > 0, first)
+    first.until(lambda: size(part) > 0)
     second = run("--json")
-    assert second.stderr is not None
-    said = second.stderr.readline()
+    second.until(lambda: b"\n" in second.err.read_bytes())
+    said = second.err.read_text("utf-8")
     site.gate.set()
     results = [finish(first), finish(second)]
     assert [code for code, _, _ in results] == [0, 0], results
@@ -189,7 +199,7 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: lis
             monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens on the discard port
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-    done = rdx("download", "cub", "--root", tmp_path / "data", *arguments)
+    done = rdx_here("download", "cub", "--root", tmp_path / "data", *arguments)
     assert done.returncode == 1
     assert done.stdout == ""
     message, hint = done.stderr.strip().splitlines()
@@ -209,13 +219,13 @@ def test_command_line(site: Site, run: Callable[..., Any], tmp_path: Path) -> No
     assert document["kind"] == "download"
     assert document["downloads"][0]["items"][0]["sha256"] == hashlib.sha256(ARCHIVE).hexdigest()
     assert "licence: CC0" in err
-    done = rdx("download", "--check", "many", "--root", data, "--json")
+    done = rdx_here("download", "--check", "many", "--root", data, "--json")
     assert (done.returncode, json.loads(done.stdout)["intact"]) == (0, True)
     victim = data / "many" / "many" / "part3" / "0010.bin"
     time_before = victim.stat()
     victim.write_bytes(b"x" * 10_000)
     os.utime(victim, ns=(time_before.st_atime_ns, time_before.st_mtime_ns))
-    done = rdx("download", "--check", "--root", data)
+    done = rdx_here("download", "--check", "--root", data)
     assert done.returncode == 1
     assert "0010.bin" in done.stdout
     assert "has changed" in done.stdout
@@ -235,7 +245,7 @@ def test_command_line(site: Site, run: Callable[..., Any], tmp_path: Path) -> No
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
-    done = rdx("download", *arguments, "--root", tmp_path / "data")
+    done = rdx_here("download", *arguments, "--root", tmp_path / "data")
     assert done.returncode == code
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
@@ -243,11 +253,11 @@ def test_wrong_usage(tmp_path: Path, arguments: list[str], code: int, words: str
 
 
 def test_list() -> None:
-    done = rdx("download", "--list", "--json")
+    done = rdx_here("download", "--list", "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows["imagenet"]["kind"] == "gated"
     assert all(row["licence"] for row in rows.values())
-    assert "flowers102" in rdx("download", "--list").stdout
+    assert "flowers102" in rdx_here("download", "--list").stdout
 
 
 def test_what_is_not_verified_is_said(

@@ -22,7 +22,7 @@ from torch import nn
 
 
 class Held(nn.Module):
-    '''Stops where the outputs have so many files of a kind, until it is let go: a test can kill it where it likes.'''
+    '''Stops where the outputs have so many files of a kind, until it is let go or killed.'''
 
     def __init__(self):
         super().__init__()

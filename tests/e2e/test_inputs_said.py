@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from helpers import rdx, rdx_here
+from helpers import rdx_here
 from PIL import Image
+from processes import rdx_forked
 
 from rdxcli.artifacts import find_artifacts
 
@@ -41,7 +42,7 @@ def test_the_range_of_deep_pixels_is_in_the_manifest(tmp_path: Path) -> None:
 
 def test_warnings_of_libraries_are_for_developers(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.repeat(np.random.default_rng(0).standard_normal((3, 4)), 20, axis=0))
-    done = rdx(
+    done = rdx_forked(
         *("compare", "a.npy", "a.npy", "--method", "kmeans", "--k", "5", "--no-test", "--bootstraps", "0"), cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr

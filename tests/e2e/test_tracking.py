@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from helpers import rdx, rdx_here
+from helpers import rdx_here
+from processes import rdx_forked
 
 from rdxcli.report.junit import Case, junit
 
@@ -97,7 +98,7 @@ def test_other_trackers_in_their_offline_modes(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv(places, str(pair / "runs"))
     # in a process of its own: they read these variables when they are imported
-    done = rdx("compare", "old.npy", "new.npy", *QUICK, "--no-test", "--log", f"{tracker}:mine", cwd=pair)
+    done = rdx_forked("compare", "old.npy", "new.npy", *QUICK, "--no-test", "--log", f"{tracker}:mine", cwd=pair)
     assert done.returncode == 0, done.stderr
     assert any(path.is_file() for path in (pair / "runs").rglob("*"))
 

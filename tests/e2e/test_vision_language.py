@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +10,7 @@ import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
+from processes import Forked
 
 from rdxcli.errors import InputError, UsageError
 from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
@@ -324,8 +320,35 @@ def test_bad_vlm_options_are_one_clear_error(units: Path, tmp_path: Path, argume
     assert "unexpected" not in done.stderr
 
 
+STAGES = {  # a function that is held, and files that must be there
+    "ActivationTask.run": "digits*/image-text/*.partial/shards/*.done",
+    "TextTask.run": "texts/image-text/*/*.partial",
+    "store._commit": "texts/image-text/*/*/manifest.json",
+}
+HELD = """
+import time
+from pathlib import Path
+from rdxcli.artifacts import store
+from rdxcli.concepts import image_text
+from rdxcli.concepts.image_text import ActivationTask, TextTask
+
+image_text.default_batch_size = lambda *arguments: 256
+plain, place = {stage}, Path("{place}")
+
+def held(*arguments, **options):
+    if list(place.glob("{files}")):
+        (place / "held").touch()
+        time.sleep(600)
+    return plain(*arguments, **options)
+
+{stage} = held
+"""
+
+
 @pytest.mark.slow
-def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path: Path) -> None:
+def test_killed_embeddings_and_explanations_go_on(
+    siglip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed while images and then words are embedded, and before the explanation is stored: the same bytes."""
     (tmp_path / "words.txt").write_text("".join(f"red {i}\n" for i in range(300)))
     arguments = [
@@ -333,27 +356,15 @@ def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path:
         *("--vlm", f"hf:{siglip_folder}", "--concept-set", str(tmp_path / "words.txt"), "--param", "min_top=0.1"),
         *("--param", "a=8", "--param", "b=0.1", "--limit", "700", "--json", "--outputs"),
     ]
+    monkeypatch.setattr("rdxcli.concepts.image_text.default_batch_size", lambda *arguments: 256)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = rdx_here(*arguments, whole)
     assert done.returncode == 0, done.stderr
-    stages = (
-        lambda: any(cut.glob("digits*/image-text/*.partial/shards/*.done")),
-        lambda: any(cut.glob("texts/image-text/*/*.partial")),
-        lambda: any(cut.glob("texts/image-text/*/*/manifest.json")),
-    )
-    kills = 0
-    for reached in stages:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rdxcli.cli.app", *arguments, str(cut)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not reached() and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 2  # the last stage may be over before the signal comes
+    for stage, files in STAGES.items():
+        process = Forked(*arguments, cut, code=HELD.format(stage=stage, place=cut, files=files))
+        process.until((cut / "held").exists)
+        process.kill()
+        (cut / "held").unlink()
     done = rdx_here(*arguments, cut)
     assert done.returncode == 0, done.stderr
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from helpers import rdx_here
 from typer.testing import CliRunner
 
 from rdxcli.cli.console import Sink
@@ -144,7 +145,7 @@ def test_config_mistakes_are_named(echo: typer.Typer, tmp_path: Path, text: str,
 
 
 def test_missing_config_is_a_usage_error_without_traceback() -> None:
-    done = rdx("visualize", "--config", "/nowhere/run.yaml")
+    done = rdx_here("visualize", "--config", "/nowhere/run.yaml")
     assert done.returncode == 2
     assert "cannot read the configuration" in done.stderr
     assert "Traceback" not in done.stderr
@@ -169,7 +170,7 @@ def test_config_of_a_wrong_value_names_the_option(echo: typer.Typer, tmp_path: P
 )
 def test_a_wrong_value_in_a_configuration_is_one_line(written: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(written)
-    done = rdx("compare", "a.npy", "b.npy", "--config", "c.yaml", cwd=tmp_path)
+    done = rdx_here("compare", "a.npy", "b.npy", "--config", "c.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) <= 2
@@ -179,7 +180,7 @@ def test_a_configuration_may_nest_parameters(tmp_path: Path) -> None:
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(ord(name)).standard_normal((30, 4)))
     (tmp_path / "c.yaml").write_text("param: {gamma: 0.25, null_cluster: false}\ntest: false\n")
-    done = rdx("compare", "a.npy", "b.npy", "--config", "c.yaml", "--dry-run", "--json", cwd=tmp_path)
+    done = rdx_here("compare", "a.npy", "b.npy", "--config", "c.yaml", "--dry-run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"gamma": 0.25, "null_cluster": False}.items() <= json.loads(done.stdout)["parameters"].items()
 
@@ -187,7 +188,7 @@ def test_a_configuration_may_nest_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["compare a.npy b.npy", "explain --method eddp --activations a.npy"])
 def test_a_shortcut_and_a_parameter_do_not_contradict(command: str, tmp_path: Path) -> None:
     short = ("--k", "n_clusters") if "compare" in command else ("--n-directions", "n_directions")
-    done = rdx(*command.split(), short[0], "3", "--param", f"{short[1]}=5", cwd=tmp_path)
+    done = rdx_here(*command.split(), short[0], "3", "--param", f"{short[1]}=5", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{short[0]} 3 and --param {short[1]}=5 contradict each other" in done.stderr
 
@@ -197,7 +198,7 @@ def test_load_config_ignores_absence() -> None:
 
 
 def test_commands_answer_in_json() -> None:
-    done = rdx("list", "methods", "--json")
+    done = rdx_here("list", "methods", "--json")
     assert done.returncode == 0
     assert {"name": "rdx", "command": "compare"}.items() <= json.loads(done.stdout)[0].items()
 

@@ -128,15 +128,15 @@ def test_a_model_does_not_differ_from_itself():
 
 
 def test_false_alarms_on_disguised_copies_and_power_on_planted_differences():
-    """20 seeds each: at most one false alarm, every planted merge found."""
+    """8 seeds each: at most one false alarm, every planted merge found; `levels_compare.py` takes hundreds."""
     alarms = found = 0
-    for seed in range(20):
+    for seed in range(8):
         merged, apart = merged_pair(seed, n=120)
         copy = disguised(apart, [0.01, 0.02, 0.05, 0.1][seed % 4], seed)
         alarms += difference_test(apart, copy, replicates=REPLICATES, random_state=seed, paired=False).different
         found += difference_test(merged, apart, replicates=REPLICATES, random_state=seed).different
     assert alarms <= 1
-    assert found == 20
+    assert found == 8
 
 
 @pytest.mark.parametrize("n", [20, 90])
@@ -305,9 +305,9 @@ def test_stability_follows_labels_and_mapped_representations():
 
 
 def test_the_interval_of_a_concepts_strength_covers_other_draws_of_the_images():
-    """A planted group: the strength among fresh images lies in the interval of the first draw in nearly all of 20."""
+    """A planted group: the strength among fresh images lies in the interval of the first draw in nearly all of 8."""
     covered = 0
-    for seed in range(20):
+    for seed in range(8):
         group, centre, _ = clusters(n=600, seed=seed)
         rng = np.random.default_rng(seed + 100)
         X = centre[np.where(group == 3, 2, group)] + rng.normal(size=(600, 16))
@@ -325,7 +325,7 @@ def test_the_interval_of_a_concepts_strength_covers_other_draws_of_the_images():
             covered += abs(fresh - trust["strength"]) <= spread / 2 * 2**0.5 + 0.05 * fresh
         else:
             covered += 1  # another group was found, which fresh images cannot check
-    assert covered >= 18
+    assert covered >= 7
 
 
 def test_identical_models_have_no_concepts_to_trust():

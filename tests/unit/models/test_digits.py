@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import Forked
 
 from rdxcli.errors import UsageError
 from rdxcli.models import digits, load
@@ -63,10 +61,13 @@ def test_the_early_one_is_a_point_of_the_plain_training():
 
 SCRIPT = """
 import logging, os, sys
+from dataclasses import replace
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 import torch
-torch.set_num_threads(int(sys.argv[1]))
+torch.set_num_threads(int(os.environ["THREADS"]))
 from rdxcli.models import load
+from rdxcli.models.digits import RECIPES
+RECIPES["early"] = replace(RECIPES["early"], stop=12)
 print(load("digits-cnn-early", "cpu").weights_sha256)
 """
 
@@ -74,15 +75,10 @@ print(load("digits-cnn-early", "cpu").weights_sha256)
 def run_two(caches, threads=(1, 2)):
     """The same request in two processes at once; what each printed."""
     both = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(count)],
-            env={**os.environ, "RDX_CACHE": str(cache)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        Forked(code=SCRIPT, RDX_CACHE=str(cache), THREADS=str(count))
         for cache, count in zip(caches, threads, strict=True)
     ]
-    texts = [process.communicate(timeout=300)[0] for process in both]
+    texts = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     return texts
 
@@ -174,7 +170,9 @@ def linear_cka(x, y):
     return (k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum())
 
 
-def test_trained_networks_are_what_the_paper_compares():
+def test_trained_networks_are_what_the_paper_compares(monkeypatch):
+    monkeypatch.undo()  # trained once, for all tests
+
     images, labels = digits.digit_images()
     found = {}
     for name in ("digits-cnn", "digits-cnn-m35", "digits-cnn-early"):

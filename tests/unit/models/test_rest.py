@@ -25,7 +25,7 @@ from rdxcli.models.rest import RestOfNetwork
     ],
 )
 def test_rest_gives_the_networks_own_logits(name: str, layer: str) -> None:
-    model = load(name, device="cpu", untrained=name != "digits-cnn")
+    model = load(name, device="cpu", untrained=True)
     images = torch.rand(2, *model.input_size)
     with model.tap([layer, "output"], pool="none") as tap:
         values = tap(images)
@@ -47,7 +47,7 @@ def test_a_bypassed_layer_is_refused() -> None:
 
 
 def test_gradients_flow_and_shapes_are_checked() -> None:
-    rest = RestOfNetwork(load("digits-cnn", device="cpu"), "conv2")
+    rest = RestOfNetwork(load("digits-cnn", device="cpu", untrained=True), "conv2")
     activations = torch.rand(3, 32, 2, 2, requires_grad=True)
     rest(activations).sum().backward()
     assert activations.grad is not None
@@ -55,7 +55,7 @@ def test_gradients_flow_and_shapes_are_checked() -> None:
     with pytest.raises(InputError, match="got activations"):
         rest(torch.rand(3, 31, 2, 2))
     with pytest.raises(InputError, match="own output"):
-        RestOfNetwork(load("digits-cnn", device="cpu"), "output")
+        RestOfNetwork(load("digits-cnn", device="cpu", untrained=True), "output")
     assert np.isfinite(rest(torch.rand(1, 128)).detach().numpy()).all()  # flattened activations are put in shape
 
 
@@ -68,7 +68,7 @@ def test_gradients_flow_and_shapes_are_checked() -> None:
     ],
 )
 def test_only_what_follows_runs_and_gives_the_same(name: str, layer: str) -> None:
-    model = load(name, device="cpu", untrained=name != "digits-cnn")
+    model = load(name, device="cpu", untrained=True)
     rest = RestOfNetwork(model, layer)
     place = dict(model.module.named_modules())[layer]
     outputs: list[Tensor] = []
