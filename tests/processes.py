@@ -66,6 +66,7 @@ class Forked:
         kept = Path(self._folder.name)
         self.out, self.err = stdout or kept / "out", kept / "err"
         self.args = list(map(str, arguments))
+        self.err.touch()
         self._process = FORKS.Process(
             target=_run,
             args=(

@@ -5,26 +5,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos import Run, start
 from helpers import rdx_here
 from PIL import Image
+from processes import Forked
 from tiny_models import save_blip2
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("RDX_KILLS", "2"))
 IMAGES = 60
-LOADED = {"caption": "rdxcli.models.captioners", "train-surrogate": "rdxcli.methods.surrogate.training"}
 WORDS = ["dog", "cat", "tree", "car", "house", "bird", "boat", "horse", "ball", "chair"]
 
 
@@ -70,66 +66,34 @@ def test_weights(tmp_path: Path) -> None:
 
 
 def compared(command: list[str], folder: Path, *files: str) -> tuple[bytes, bytes]:
-    """The bytes of the files after one run, and after a run that was killed at random moments.
-
-    All runs are forks of one process that has loaded the libraries, which costs the start of the program once.
-    """
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(command), str(folder), files[0]],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
+    """The bytes of the files after one run, and after a run that was killed at random moments."""
+    whole = Forked(*command, "--outputs", folder / "whole", cwd=folder)
+    whole.until(lambda: written(folder / "whole"))
+    work = time.monotonic()
+    assert whole.wait() == 0, whole.communicate()
+    seconds = time.monotonic() - work
+    rng, moments = np.random.default_rng(int(work * 1e6)), []
+    for number in range(KILLS):
+        before = written(folder / "killed")
+        run = Forked(*command, "--outputs", folder / "killed", cwd=folder)
+        run.until(lambda before=before: written(folder / "killed") != before)
+        delay = float(rng.uniform(0, seconds / KILLS)) if number else 0.0  # the first one surely meets it at work
+        time.sleep(delay)
+        if run.poll() is None:
+            run.send_signal(signal.SIGKILL)
+        if run.wait() == 0:
+            break  # it was over before the signal came
+        moments.append((round(delay, 3), len(written(folder / "killed"))))
+        if any(".partial" not in str(path) for path in (folder / "killed").rglob(files[0])):
+            break  # killed between the end of the work and the end of the process
+    print(f"{command[0]}: {seconds:.1f} s of work, killed after (s, files): {moments}")
+    assert moments
+    last = Forked(*command, "--outputs", folder / "killed", cwd=folder)
+    assert last.wait() == 0, last.communicate()
     places = [next((folder / name).rglob("manifest.json")).parent for name in ("whole", "killed")]
     assert not list(folder.rglob("*.partial"))
     read = [b"".join((place / name).read_bytes() for name in files) for place in places]
     return read[0], read[1]
-
-
-def _runs(command: list[str], folder: Path, file: str) -> None:
-    """One whole run, and one that is killed `KILLS` times and taken up again, as forks of this process."""
-    import transformers
-
-    importlib.import_module(f"rdxcli.services.{command[0].replace('-', '_')}")
-    importlib.import_module(LOADED[command[0]])
-    assert transformers.Blip2ForConditionalGeneration is not None  # loaded, not only named
-
-    def begin(name: str) -> Run:
-        """The process, once it has written something itself."""
-        before = written(folder / name)
-        run = start([*command, "--outputs", str(folder / name)], folder / f"{name}.log")
-        deadline = time.monotonic() + 120
-        while run.poll() is None and written(folder / name) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        return run
-
-    clock = time.monotonic()
-    run = begin("whole")
-    work = time.monotonic()
-    assert run.wait(300) == 0, run.words
-    seconds = time.monotonic() - work
-    rng, moments = np.random.default_rng(int(clock * 1e6)), []
-    for _ in range(KILLS):
-        run = begin("killed")
-        delay = float(rng.uniform(0, seconds / KILLS))
-        time.sleep(delay)
-        if run.poll() is not None:
-            break
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-        moments.append((round(delay, 3), len(written(folder / "killed"))))
-        if any(".partial" not in str(path) for path in (folder / "killed").rglob(file)):
-            break  # killed between the end of the work and the end of the process
-    print(f"{command[0]}: {seconds:.1f} s of work, killed after (s, files): {moments}")
-    assert moments
-    last = start([*command, "--outputs", str(folder / "killed")], folder / "killed.log")
-    assert last.wait(300) == 0, last.words
 
 
 def written(outputs: Path) -> dict[str, int]:
@@ -141,7 +105,3 @@ def written(outputs: Path) -> dict[str, int]:
         except OSError:
             continue  # renamed between the look at the folder and the look at the file
     return found
-
-
-if __name__ == "__main__":
-    _runs(json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import rdx_here, whole_page
 from PIL import Image
+from processes import Forked, rdx_forked
 from scipy import sparse
 
 from rdxcli.artifacts import find_artifacts
@@ -510,42 +506,31 @@ def test_a_killed_run_goes_on_with_its_finished_blocks(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", P)
     (tmp_path / "names.txt").write_text("".join(f"c{i}\n" for i in range(40)))
     np.save(tmp_path / "acts.npy", P @ rng.normal(size=(40, 40)) + rng.normal(size=(500, 40)))
-    slow = (
-        "import time, rdxcli.methods.neurons.linear as m\n"
+    held = (
+        "import os, time, pathlib, rdxcli.methods.neurons.linear as m\n"
         "m.BLOCK = 10\n"
         "first = m.LinearExplanation._choose\n"
         "def choose(self, *args):\n"
-        "    time.sleep(float(__import__('os').environ['PAUSE']))\n"
+        "    blocks = [path for path in pathlib.Path('o').rglob('blocks/*.npz') if 'tmp' not in path.name]\n"
+        "    if 'HOLD' in os.environ and len(blocks) >= 2:\n"
+        "        pathlib.Path('held').touch()\n"
+        "        time.sleep(600)\n"
         "    return first(self, *args)\n"
         "m.LinearExplanation._choose = choose\n"
-        "from rdxcli.cli.app import main\n"
-        "main()\n"
     )
-    arguments = ["explain", "--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--outputs", "o"]
-    command = [sys.executable, "-c", slow, *arguments]
-    environment = {**os.environ, "PAUSE": "1.0"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        until = time.monotonic() + 120
-        blocks: list[Path] = []
-        while len(blocks) < 2:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < until
-            blocks = [path for path in tmp_path.glob("o/**/blocks/*.npz") if "tmp" not in path.name]
-            time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    arguments = ["explain", "--method", "le-label", "--activations", "acts.npy", *CONCEPTS, "--outputs"]
+    process = Forked(*arguments, "o", cwd=tmp_path, code=held, HOLD="1")
+    process.until((tmp_path / "held").exists)
+    process.kill()
+    blocks = [path for path in tmp_path.glob("o/**/blocks/*.npz") if "tmp" not in path.name]
     kept = {path.name: path.stat().st_mtime_ns for path in blocks}
-    done = subprocess.run(command, cwd=tmp_path, env={**environment, "PAUSE": "0"}, capture_output=True, text=True)
+    done = rdx_forked(*arguments, "o", cwd=tmp_path, code=held)
     assert done.returncode == 0, done.stderr
     assert "continuing the interrupted run" in done.stderr
     assert len(kept) >= 2
     text = (next(tmp_path.glob("o/**/explanations.csv"))).read_text()
     assert not list(tmp_path.glob("o/**/blocks"))
-    fresh = subprocess.run(
-        [*command[:-1], "fresh"], cwd=tmp_path, env={**environment, "PAUSE": "0"}, capture_output=True, text=True
-    )
+    fresh = rdx_forked(*arguments, "fresh", cwd=tmp_path, code=held)
     assert fresh.returncode == 0, fresh.stderr
     assert next(tmp_path.glob("fresh/**/explanations.csv")).read_text() == text
 

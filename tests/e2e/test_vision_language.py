@@ -321,7 +321,7 @@ def test_bad_vlm_options_are_one_clear_error(units: Path, tmp_path: Path, argume
 
 
 STAGES = {  # a function that is held, and files that must be there
-    "ActivationTask.run": "digits*/image-text/*.partial/shards/*.done",
+    "image_text._finish": "digits*/image-text/*.partial/shards/*.done",
     "TextTask.run": "texts/image-text/*/*.partial",
     "store._commit": "texts/image-text/*/*/manifest.json",
 }
@@ -330,9 +330,8 @@ import time
 from pathlib import Path
 from rdxcli.artifacts import store
 from rdxcli.concepts import image_text
-from rdxcli.concepts.image_text import ActivationTask, TextTask
+from rdxcli.concepts.image_text import TextTask
 
-image_text.default_batch_size = lambda *arguments: 256
 plain, place = {stage}, Path("{place}")
 
 def held(*arguments, **options):
@@ -346,9 +345,7 @@ def held(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_killed_embeddings_and_explanations_go_on(
-    siglip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path: Path) -> None:
     """Killed while images and then words are embedded, and before the explanation is stored: the same bytes."""
     (tmp_path / "words.txt").write_text("".join(f"red {i}\n" for i in range(300)))
     arguments = [
@@ -356,7 +353,6 @@ def test_killed_embeddings_and_explanations_go_on(
         *("--vlm", f"hf:{siglip_folder}", "--concept-set", str(tmp_path / "words.txt"), "--param", "min_top=0.1"),
         *("--param", "a=8", "--param", "b=0.1", "--limit", "700", "--json", "--outputs"),
     ]
-    monkeypatch.setattr("rdxcli.concepts.image_text.default_batch_size", lambda *arguments: 256)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = rdx_here(*arguments, whole)
     assert done.returncode == 0, done.stderr
