@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import rdx_here
 from PIL import Image
-from processes import Forked
+from processes import Forked, rdx_forked
 
 from rdxcli.errors import InputError, UsageError
 from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
@@ -354,14 +354,14 @@ def test_killed_embeddings_and_explanations_go_on(siglip_folder: Path, tmp_path:
         *("--param", "a=8", "--param", "b=0.1", "--limit", "700", "--json", "--outputs"),
     ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = rdx_here(*arguments, whole)
+    done = rdx_forked(*arguments, whole)
     assert done.returncode == 0, done.stderr
     for stage, files in STAGES.items():
         process = Forked(*arguments, cut, code=HELD.format(stage=stage, place=cut, files=files))
         process.until((cut / "held").exists)
         process.kill()
         (cut / "held").unlink()
-    done = rdx_here(*arguments, cut)
+    done = rdx_forked(*arguments, cut)
     assert done.returncode == 0, done.stderr
 
     def files(root: Path) -> dict[str, bytes]:
