@@ -42,6 +42,9 @@ def visualize(
         Path | None, typer.Option("--to", help="Write the report here; - is the standard output.", dir_okay=False)
     ] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="Of Parquet: the values of every sample too.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Of Parquet: a small picture of every sample too.")
+    ] = False,
     layout: Annotated[
         str,
         typer.Option("--map", help="axes, or umap: of comparisons also where UMAP places the images (kept)."),
@@ -74,12 +77,12 @@ def visualize(
     chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]
     chosen = chosen or [service.choose(None, session.outputs)]
     if piped:
-        content, unread = service.content(chosen, session.outputs, form, width, vectors, layout)
+        content, unread = service.content(chosen, session.outputs, form, width, vectors, layout, pictures)
         session.sink.raw(content)
         if unread:
             session.exit(SAMPLES_FAILED)
         return
-    report = service.render(chosen, session.outputs, form, to, width, vectors, layout)
+    report = service.render(chosen, session.outputs, form, to, width, vectors, layout, pictures)
     paths = [str(one.path) for one in report.artifacts]
     document = {
         "report": str(report.path),

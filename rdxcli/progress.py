@@ -123,9 +123,7 @@ def human_count(count: int, noun: str) -> str:
     """A count with its noun: ``1 image``, ``2,000 images``, ``3 classes``."""
     if count == 1:
         return f"1 {noun}"
-    if noun.endswith(("s", "x", "ch", "sh")):
-        return f"{count:,} {noun}es"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeou" else f"{count:,} {noun}s"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def human_seconds(seconds: float) -> str:

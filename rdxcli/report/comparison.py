@@ -33,6 +33,9 @@ from rdxcli.report.text import clean
 
 NO_NAME = "no clear name"
 
+SEEN = 0.005
+"""Smaller shares would be written as 0 %."""
+
 CLEAR = 0.05
 """Groups with a larger p are in doubt: chance gives as strong ones."""
 
@@ -419,10 +422,10 @@ def _elsewhere(concept: Mapping[str, Any], holder: str, other: str) -> str:
         f"{found['other']:.0%} in {other} (by chance {found['chance']:.0%})"
     ]
     for one in found["labels"] if len(found["labels"]) > 1 else ():
-        among = [
-            f"in {model} among {', '.join(f'{clean(name, 40)} {share:.0%}' for name, share in one[side].items())}"
-            for side, model in (("own", holder), ("other", other))
-        ]
+        among = []
+        for side, model in (("own", holder), ("other", other)):
+            shares = [f"{share:.0%} {clean(name, 40)}" for name, share in one[side].items() if share >= SEEN]
+            among.append(f"in {model} among {', '.join(shares)}")
         parts.append(f"the {one['n']} of {clean(one['label'], 40)} lie {', '.join(among)}")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."

@@ -62,6 +62,9 @@ FIDELITY = {
 
 VALUE = (Column("score"), Column("value"))
 
+IN_SHORT = 3
+"""Single images that the sentences name; the section has all."""
+
 
 def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     """The summary of a ``directions`` document."""
@@ -81,7 +84,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         )
     ]  # fmt: skip
     if document.get("images"):
-        shown = [_image(image, names) for image in document["images"]]
+        wrong_first = sorted(document["images"], key=lambda image: not _is_wrong(image))
+        shown = [_image(image, names) for image in wrong_first]
         sections.append(Section("Single images", "images", shown, "image", IMAGE, _IMAGES))
     if document.get("steering"):
         sections.append(_steering(document["steering"], names))
@@ -137,7 +141,8 @@ def _lines(stored: Mapping[str, Any]) -> list[str]:
             f"direction {step['direction']} by {step['amount']:+.3g}: logits of {', '.join(moved)}; "
             f"{step['changed']:.1%} of the predictions change" + (f", to {', '.join(gained)}" if gained else "")
         )
-    for image in stored.get("images") or []:
+    images = stored.get("images") or []
+    for image in images[:IN_SHORT]:
         parts = [
             f"direction {one['direction']}"
             + (f" {one['contribution']:+.2f}" if one["contribution"] is not None else f" {one['activation']:.2f}")
@@ -145,7 +150,8 @@ def _lines(stored: Mapping[str, Any]) -> list[str]:
         ]
         said = f"{image['sample_id']}" + (f", said to be {image['prediction']}" if image["prediction"] else "")
         lines.append(f"{said}: {', '.join(parts) or 'no concept is active'}")
-    return lines
+    left = len(images) - IN_SHORT
+    return [*lines, f"and {human_count(left, 'more image')} under Single images"] if left > 0 else lines
 
 
 def _quality(scores: Mapping[str, Any]) -> list[str]:
@@ -177,8 +183,8 @@ def _quality(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"{human_count(found['directions'], 'direction')} move a class "
-            f"{_OF_CHANCE.get(found.get('null'), 'more clearly than random filters')} do"
+            f"classes are moved {_OF_CHANCE.get(found.get('null'), 'more clearly than random filters')} do by "
+            f"{human_count(found['directions'], 'direction')}"
             if found.get("null") != "published"
             else f"{found['directions']} with significant sensitivity"
         )
@@ -348,6 +354,12 @@ def _name(entry: Mapping[str, Any]) -> str:
 IMAGE = (Column("label"), Column("prediction"), Column("active", "Concepts that are active in it"))
 
 
+def _is_wrong(image: Mapping[str, Any]) -> bool:
+    """Whether an image is known to be predicted wrong."""
+    label, guess = image["label"], image["prediction"]
+    return None not in (label, guess) and str(label) != str(guess)
+
+
 def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Item:
     """One image, once for each active concept, with what that does to the prediction."""
     own = Picture(image["sample_id"], "the image", strong=True)
@@ -366,7 +378,7 @@ def _image(image: Mapping[str, Any], names: Mapping[int, str]) -> Item:
         image["sample_id"],
         [label, guess, len(image["concepts"])],
         "" if image["concepts"] else "no concept is active",
-        f"{label} taken for {guess}" if None not in (label, guess) and str(label) != str(guess) else "",
+        f"{label} taken for {guess}" if _is_wrong(image) else "",
         pictures=[own, *pictures],
         bars=bars,
     )

@@ -20,6 +20,7 @@ from rdxcli.report.summary import Summary, Table
 SAMPLE_COLUMNS = {
     "id": "Sample id",
     "image": "Path of the image on this machine; empty where there is none",
+    "picture": "The image as JPEG or PNG, at most 128 pixels wide or high (--pictures); empty where it cannot be read",
     "label": "Class name",
     "x_a": "First axis of the map of a",
     "y_a": "Second axis of the map of a",
@@ -109,6 +110,7 @@ def samples(
     locate: Callable[[Sequence[str]], Sequence[str | None]],
     vectors: Mapping[str, np.ndarray] | None = None,
     points: tuple[Sequence[str], Sequence[str] | None, np.ndarray] | None = None,
+    draw: Callable[[Sequence[str]], Sequence[bytes | None]] | None = None,
 ) -> int:
     """Write one row a sample.
 
@@ -121,6 +123,8 @@ def samples(
     vectors : mapping of column to (n, d) array, optional
     points : (ids, labels, (n, 2) array), optional
         Of a kind without maps.
+    draw : callable, optional
+        Sample ids to small pictures.
 
     Returns
     -------
@@ -157,6 +161,8 @@ def samples(
                     holders[sample].append(f"{section.noun} {item.key}")
         columns["member_of"] = [holders[sample] for sample in ids]
     arrays = {"id": pa.array(ids), "image": pa.array(locate(ids), pa.string())}
+    if draw is not None:
+        arrays["picture"] = pa.array(draw(ids), pa.binary())
     if labels is not None:
         arrays["label"] = pa.array([str(label) for label in labels])
     arrays |= {name: pa.array(values) for name, values in columns.items()}

@@ -95,7 +95,9 @@ def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
     widest = max((len(group) for group in groups), default=1)
     wide = all(panel[0] is _table for group in groups for panel in group)
     hot = [panel[2].colours.shape for group in groups for panel in group if panel[0] is _heat]
-    across = 1 if wide else max(2, min(3 if width < WIDTHS["page"] else 5, widest))
+    barred = any(panel[0] is _item and _is_bars(panel[2]) for group in groups for panel in group)
+    most = (2, 4) if barred else (3, 6 if widest == 6 else 5)  # bars need room for their names
+    across = 1 if wide else max(2, min(most[width >= WIDTHS["page"]], widest))
     across = across if not hot else 2 if width >= WIDTHS["page"] else 1
     rows = [-(-len(group) // across) for group in groups]
     edge = width / across
@@ -120,6 +122,22 @@ def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
     return drawn
 
 
+def _is_bars(item: Item) -> bool:
+    """Whether the bars of an item are drawn: it has one picture or none."""
+    return len(item.pictures) <= 1 and bool(item.bars)
+
+
+def _inches(axis: Any) -> float:
+    """Width of the column of panels that a panel is in."""
+    return float(axis.figure.get_figwidth() / axis.get_subplotspec().get_gridspec().ncols)
+
+
+def _wrapped(axis: Any, text: str, points: float, most: int = 3) -> str:
+    """Text in lines that fit the panel, the last one cut."""
+    lines = textwrap.wrap(text, max(8, int(_inches(axis) * 105 / points)))
+    return "\n".join([*lines[: most - 1], lines[most - 1] + " ..."] if len(lines) > most else lines)
+
+
 def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> None:
     """The pictures of an item; its bars where it has one picture or none."""
     place = next(i for i, one in enumerate(section.items) if one is item)
@@ -128,8 +146,11 @@ def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> N
     size = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name in ("size", "images")), None)
     p_value = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name == "p"), None)
     facts = ([f"n = {size}"] if size is not None else []) + ([f"p = {p_value:.2g}"] if p_value is not None else [])
-    axis.set_title(": ".join([clean(item.title, 34), ", ".join(facts)] if facts else [clean(item.title, 40)]))
-    if len(item.pictures) <= 1 and item.bars:
+    facts += ["uncertain"] if item.doubtful and section.noun == "concept" else []
+    title = ": ".join([clean(item.title, 60), ", ".join(facts)] if facts else [clean(item.title, 60)])
+    axis.set_title(_wrapped(axis, title, 7, 2))
+    if _is_bars(item):
+        colour = colour if section.noun == "concept" else concept_colours(1)[0]
         axis.set_axis_on()
         bars = item.bars[:8][::-1]
         axis.barh(
@@ -144,13 +165,13 @@ def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> N
             corner.set_axis_off()
         return
     if item.pictures:
-        axis.imshow(_montage(item, uris), interpolation="nearest")
+        axis.imshow(_montage(item, uris), interpolation="nearest", alpha=0.5 if item.doubtful else 1.0)
         axis.plot([0, 1], [1.0, 1.0], transform=axis.transAxes, color=colour, lw=2.5, clip_on=False)
         if item.text and section.noun != "concept":
-            axis.text(0.5, -0.02, "\n".join(textwrap.wrap(clean(item.text, 90), 34)[:3]), transform=axis.transAxes,
+            axis.text(0.5, -0.02, _wrapped(axis, clean(item.text, 120), 6), transform=axis.transAxes,
                       ha="center", va="top", fontsize=6)  # fmt: skip
         return
-    axis.text(0.5, 0.5, "\n".join(textwrap.wrap(clean(item.text or item.status, 160), 30)), ha="center", va="center")
+    axis.text(0.5, 0.5, _wrapped(axis, clean(item.text or item.status, 160), 7, 6), ha="center", va="center")
 
 
 def _map(axis: Any, uris: Mapping[str, str], maps: Maps, layout: str, side: str, key: str) -> None:
@@ -161,20 +182,28 @@ def _map(axis: Any, uris: Mapping[str, str], maps: Maps, layout: str, side: str,
         if own.any():
             name = f"{key}{group}" if group else "none"
             axis.scatter(*points[own].T, s=2 if group else 1, c=colour, linewidths=0, label=name)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, fontsize=6, frameon=False, markerscale=3,
-                handletextpad=0.1, columnspacing=0.6)  # fmt: skip
+    axis.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+        ncols=4 if _inches(axis) > 1.2 else 2,
+        fontsize=6,
+        frameon=False,
+        markerscale=3,
+        handletextpad=0.1,
+        columnspacing=0.6,
+    )
     axis.set_aspect("equal", adjustable="datalim")
-    axis.set_title(f"{layout} of {side}, groups of {key}")
+    axis.set_title(_wrapped(axis, f"{layout} of {side}, groups of {key}", 7))
 
 
 def _matrix(axis: Any, uris: Mapping[str, str], values: np.ndarray, key: str) -> None:
     axis.imshow(matrix_pixels(values), interpolation="nearest")
-    axis.set_title(f"differences, ordered by groups of {key}")
+    axis.set_title(_wrapped(axis, f"differences, ordered by groups of {key}", 7))
 
 
 def _chart(axis: Any, uris: Mapping[str, str], chart: Chart) -> None:
     axis.set_axis_on()
-    axis.set_title("\n".join(textwrap.wrap(clean(chart.title, 90), 36)))
+    axis.set_title(_wrapped(axis, clean(chart.title, 90), 7))
     axis.set_xlabel(clean(chart.x, 40))
     axis.set_ylabel(clean(chart.y, 40))
     colours = concept_colours(len(chart.series))

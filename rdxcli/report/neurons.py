@@ -98,7 +98,7 @@ def _item(unit: Mapping[str, Any], names: list[str]) -> Item:
     beside = []
     if character.get("clarity") is not None:
         beside.append(f"clarity {character['clarity']:.2f}, chance stays below {character['clarity_chance']:.2f}")
-        beside.append(f"{len(character['groups'])} separable groups among its strongest images")
+        beside.append(f"{human_count(len(character['groups']), 'separable group')} among its strongest images")
     if character.get("twin") is not None and (character["twin_correlation"] or 0) >= TWIN:
         beside.append(f"near duplicate of unit {character['twin']}: their activations correlate by {TWIN} or more")
     shown = f"{unit['text']} ({status})" if unit["text"] and status else unit["text"]

@@ -15,21 +15,21 @@ UNITS = 12
 """Units of a rule that are written out."""
 
 REGION = {
-    "status": Column("status", "bounded: a rule with members", on_card=False),
-    "units": Column("units", "Units whose states make the rule"),
-    "members": Column("members", "Images that have these states"),
-    "coverage": Column("coverage", "Share of all images", "share"),
-    "purity": Column("purity", "Share of the most frequent label among the members", "share", "higher"),
-    "base": Column("by chance", "Share of that label among all images", "share", brief=False),
-    "selectivity": Column("selectivity", "How far the rule keeps other labels out", better="higher"),
-    "before": Column("coverage before", "Share of the images that it was found in", "share", brief=False),
-    "merged": Column("merged", "Overlapping regions in it", brief=False),
-    "labels": Column("labels", "Members by label", on_card=False),
     "label": Column("label", "Of the target, whose prediction is wrong", on_card=False),
     "taken for": Column("taken for", on_card=False),
     "lift": Column("lift", "How over-represented that class is in the region"),
+    "members": Column("members", "Images that have these states"),
+    "purity": Column("purity", "Share of the most frequent label among the members", "share", "higher"),
+    "base": Column("by chance", "Share of that label among all images", "share", brief=False),
+    "labels": Column("labels", "Members by label", on_card=False),
+    "coverage": Column("coverage", "Share of all images", "share"),
+    "selectivity": Column("selectivity", "How far the rule keeps other labels out", better="higher"),
+    "units": Column("units", "Units whose states make the rule"),
+    "before": Column("coverage before", "Share of the images that it was found in", "share", brief=False),
+    "merged": Column("merged", "Overlapping regions in it", brief=False),
     "drop": Column("ablation: drop", "Fall of the members' probabilities without these units"),
     "p": Column("p", "How often other units of the same number do as much", better="lower"),
+    "status": Column("status", "bounded: a rule with members", on_card=False),
 }
 
 
@@ -123,7 +123,10 @@ def _taken_for(cause: Mapping[str, Any]) -> str | None:
 def _item(region: Mapping[str, Any], values: Sequence[Any]) -> Item:
     counts = region.get("labels") or {}
     total = sum(counts.values()) or 1
-    bars = [Bar(name, count / total, str(count)) for name, count in list(counts.items())[:6]]
+    main, base = region["scores"].get("label"), region["scores"].get("base_rate")
+    bars = [
+        Bar(name, count / total, str(count), base if name == main else None) for name, count in list(counts.items())[:6]
+    ]
     if max(counts.values(), default=0) == 1 and len(counts) > 1:
         bars = []  # every member has a label of its own
     return Item(
@@ -174,7 +177,8 @@ def _text(region: Mapping[str, Any]) -> str:
     if cause:
         said.append(f"{cause['label']} taken for {cause['prediction']}")
         if cause["prediction_share"] is not None:
-            said.append(f"{cause['prediction_share']:.0%} of its region are {cause['prediction']}")
+            lift = "" if cause.get("lift") is None else f", {cause['lift']:.2g} times as many as in all images"
+            said.append(f"{cause['prediction_share']:.0%} of its region are {cause['prediction']}{lift}")
     return "; ".join(said)
 
 

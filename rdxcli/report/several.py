@@ -16,8 +16,9 @@ MATCH = (
     Column("overlap", "Shared images over all images of both (Jaccard)", better="higher"),
     Column("by chance", "The overlap of two groups of these sizes that know nothing of each other"),
     Column("shared", "Images that both have"),
-    Column("first", "Images of the first"),
-    Column("second", "Images of the second"),
+    Column("first", "Images of the first, of those that both have"),
+    Column("second", "Images of the second, of those that both have"),
+    Column("p", "How often some group of the second shares as many by chance", better="lower"),
 )
 
 
@@ -60,8 +61,8 @@ def several(summaries: Mapping[str, Summary]) -> Summary:
         kind="several",
         method=", ".join(dict.fromkeys(one.method for one in summaries.values())),
         kicker="Several artifacts",
-        title=" and ".join(summaries),
-        facts=f"{human_count(len(summaries), 'artifact')}",
+        title=f"{human_count(len(summaries), 'artifact')} side by side",
+        facts=" and ".join(summaries),
         sections=sections,
         said=[f"{name}: {one.chip}" for name, one in summaries.items() if one.verdict],
         notes=[f"{name}: {note}" for name, one in summaries.items() for note in one.notes],
@@ -89,17 +90,33 @@ def _group(summary: Summary, item: Item) -> Sequence[str] | None:
 
 
 def _matched(a: Summary, b: Summary) -> list[list[Any]]:
-    """For every item of ``a`` the one of ``b`` that overlaps most; those that share nothing are left out."""
+    """For every item of ``a`` the one of ``b`` that overlaps most, beyond what chance gives where that is known.
+
+    Members count among the images that both have; items that share nothing are left out.
+    """
     mine, theirs = _members(a), _members(b)
-    n = len(set(map(str, a.maps.ids)) & set(map(str, b.maps.ids))) if a.maps and b.maps else 0
+    n = 0
+    if a.maps is not None and b.maps is not None:
+        both = frozenset(map(str, a.maps.ids)) & frozenset(map(str, b.maps.ids))
+        mine, theirs = ({name: ids & both for name, ids in found.items()} for found in (mine, theirs))
+        n = len(both)
     rows = []
     for name, ids in mine.items():
-        best = max(theirs, key=lambda other: len(ids & theirs[other]) / len(ids | theirs[other]), default=None)
-        if best is None or not ids & theirs[best]:
+        found = [(other, *_overlap(ids, members, n)) for other, members in theirs.items() if ids & members]
+        if not found:
             continue
-        other = theirs[best]
-        shared = len(ids & other)
-        expected = len(ids) * len(other) / n if n else None
-        chance = None if expected is None else expected / (len(ids) + len(other) - expected)
-        rows.append([name, best, shared / len(ids | other), chance, shared, len(ids), len(other)])
+        best, overlap, chance = max(found, key=lambda one: one[1] - (one[2] or 0.0))
+        shared, p_value = len(ids & theirs[best]), None
+        if n:
+            from scipy.stats import hypergeom
+
+            p_value = min(1.0, len(theirs) * float(hypergeom.sf(shared - 1, n, len(ids), len(theirs[best]))))
+        rows.append([name, best, overlap, chance, shared, len(ids), len(theirs[best]), p_value])
     return sorted(rows, key=lambda row: -row[2])
+
+
+def _overlap(one: frozenset[str], other: frozenset[str], n: int) -> tuple[float, float | None]:
+    """Jaccard index, and that of two groups of these sizes among ``n`` that know nothing of each other."""
+    expected = len(one) * len(other) / n if n else None
+    chance = None if expected is None else expected / (len(one) + len(other) - expected)
+    return len(one & other) / len(one | other), chance

@@ -28,6 +28,9 @@ TITLES = {
 WALK = "consecutive"
 """What ``--layers`` says of neighbours."""
 
+SEEN = 0.005
+"""Smaller shares would be written as 0 %."""
+
 CONCEPTS = 8
 """Concepts of a series that the sentences name."""
 
@@ -66,12 +69,13 @@ def limit(document: Mapping[str, Any], row: int, column: int) -> float | None:
 
 def _said(document: Mapping[str, Any]) -> list[str]:
     """What was found, in sentences."""
-    lines = [f"{_chance_line(document)}; pooling: {document['pool']}", *_reference_lines(document)]
+    lines = list(_reference_lines(document))
     if not document["followed"]:
         lines += [_pair_line(document, pair) for pair in document["pairs"]]
     lines += [_followed_line(document, place, one) for place, one in enumerate(document["followed"][:CONCEPTS])]
     left = len(document["followed"]) - CONCEPTS
-    return [*lines, f"and {left} more concepts on the page"] if left > 0 else lines
+    more = [f"and {human_count(left, 'more concept')} on the page"] if left > 0 else []
+    return [*lines, *more, f"{_chance_line(document)}; pooling: {document['pool']}"]
 
 
 def _chance_line(document: Mapping[str, Any]) -> str:
@@ -125,7 +129,8 @@ def _step(document: Mapping[str, Any], step: int) -> str:
 
 
 def _made_of(concept: Mapping[str, Any], most: int = 3) -> str:
-    parts = [f"{clean(name, 40)} {share:.0%}" for name, share in list(concept["labels"].items())[:most]]
+    shares = [(name, share) for name, share in concept["labels"].items() if share >= SEEN]
+    parts = [f"{share:.0%} {clean(name, 40)}" for name, share in shares[:most]]
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -240,8 +245,7 @@ def _strongest(pair: Mapping[str, Any], side: str) -> str:
     """The strongest concept of a side in words."""
     for concept in pair["concepts"]:
         if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
-            made_of = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:2])
-            return f"{human_count(concept['size'], 'image')}" + (f": {made_of}" if made_of else "")
+            return f"{human_count(concept['size'], 'image')}{_made_of(concept, 2)}"
     return ""
 
 

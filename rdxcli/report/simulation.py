@@ -59,6 +59,12 @@ def _said(document: Mapping[str, Any]) -> list[str]:
         f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {human_count(pair['units'], 'unit')}"
         for pair in document["pairs"]
     ]
+    for row in reversed(_summary(document).rows[: len(document["methods"])]):
+        name, mean, error, count, _, better = row
+        if mean is not None:
+            spread = "" if error is None else f" (standard error {error:.2g})"
+            told = f"; better than chance: {better}" if better else ""
+            lines.insert(0, f"{name}: mean score {mean:.3f}{spread} over {human_count(count, 'unit')}{told}")
     if ends:
         lines.insert(
             0,

@@ -54,15 +54,39 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         kind="surrogate",
         method=document["method"],
         kicker="Concept surrogate",
-        title=f"{size}, best of {document['epochs']} epochs: {document['best_epoch']}",
+        title=f"how well {human_count(document['concepts'], 'concept')} stand in for the teacher's image embeddings",
         facts=f"{human_count(document['n'], 'image')}, {size}; best of {human_count(document['epochs'], 'epoch')}: "
         f"{document['best_epoch']}",
         sections=[
             Section("Scores", "scores", tables=[Table("", columns, rows)], printed=True),
             Section("Training", "training", charts=[chart for chart in charts if chart.series]),
         ],
+        said=_said(document),
         notes=document["notes"],
     )
+
+
+def _said(document: Mapping[str, Any]) -> list[str]:
+    """The scores that matter, on the images that chose nothing, beside those of a surrogate that says nothing."""
+    part = next((part for part in reversed(PARTS) if part in document["scores"]), None)
+    if part is None:
+        return []
+    scores = document["scores"][part]
+    told = [
+        f"{word} {scores[name]:.1%}" if name == "agreement" else f"{word} {scores[name]:.3g}"
+        for name, word in (
+            ("agreement", "the teacher's class for"),
+            ("cosine", "cosine to its embedding"),
+            ("kl", "KL"),
+        )
+        if scores.get(name) is not None
+    ]
+    if scores.get("uniform_kl") is not None:
+        told[-1] += f" (of a surrogate that says nothing {scores['uniform_kl']:.3g})"
+    lines = [f"{PARTS[part].name}: {', '.join(told)}"] if told else []
+    if document["epochs"] > 1 and document["best_epoch"] == document["epochs"]:
+        lines.append("the last epoch is the best one: more epochs may do better")
+    return lines
 
 
 def _history(folder: Path | None) -> list[dict[str, float]]:

@@ -22,7 +22,7 @@ from rdxcli.report.squares import over_square
 from rdxcli.representations.layer import representation
 from rdxcli.representations.options import LayerOptions
 
-SHOWN_UNITS = 1024  # units whose strongest images are listed
+MAPPED_UNITS = 1024  # units whose pictures get a map; all units have pictures
 SHOWN_IMAGES = 8
 RANGES = ((5, 50), (50, 500), (500, 5000))
 """Ranks of the published figure, after the strongest images."""
@@ -33,7 +33,11 @@ RANGE_IMAGES = 2
 def strongest(source: Representation, unit: int) -> list[dict[str, Any]]:
     """The images that activate a unit most (for maps: at one position): id, activation, label."""
     values = _pooled(source, unit)
-    return [_picture(source, values, row) for row in np.argsort(-values, kind="stable")[:SHOWN_IMAGES]]
+    first = np.arange(len(values))
+    if len(values) > 4 * SHOWN_IMAGES:  # those that reach the last one shown, ties among them: far fewer to sort
+        first = np.flatnonzero(values >= np.partition(values, -SHOWN_IMAGES)[-SHOWN_IMAGES])
+    order = first[np.argsort(-values[first], kind="stable")[:SHOWN_IMAGES]]
+    return [_picture(source, values, row) for row in order]
 
 
 def ranges(source: Representation, unit: int, seed: int) -> list[dict[str, Any]]:
@@ -91,7 +95,9 @@ def add_masks(
         Of each unit.
     """
     wanted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for entry in entries:
+    if len(entries) > MAPPED_UNITS:
+        log.info("maps over images are stored of the first %d units", MAPPED_UNITS)
+    for entry in entries[:MAPPED_UNITS]:
         for picture in shown_pictures(entry):
             wanted.setdefault(picture["sample_id"], []).append((entry["unit"], picture))
     if not wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -117,6 +117,7 @@ def render(
     width: str = "page",
     vectors: bool = False,
     layout: str = MAPS[0],
+    pictures: bool = False,
     whole: bool = False,
 ) -> Report:
     """Write the report of an artifact, or one of several artifacts.
@@ -135,6 +136,8 @@ def render(
         Of Parquet: the values of every sample too.
     layout : {"axes", "umap"}
         Of comparisons: the main axes, or also where UMAP places the images.
+    pictures : bool
+        Of Parquet: a small picture of every sample too.
     whole : bool
         A large page too keeps its pictures inside.
 
@@ -149,8 +152,9 @@ def render(
         raise UsageError(f"unknown width `{width}`", f"choose one of {', '.join(WIDTHS)}")
     if layout not in MAPS:
         raise UsageError(f"unknown map `{layout}`", f"choose one of {', '.join(MAPS)}")
-    if vectors and form != "parquet":
-        raise UsageError("--vectors is for --format parquet", "leave it out")
+    for option, asked in (("--vectors", vectors), ("--pictures", pictures)):
+        if asked and form != "parquet":
+            raise UsageError(f"{option} is for --format parquet", "leave it out")
     chosen = [artifacts] if isinstance(artifacts, Artifact) else list(artifacts)
     if len(chosen) == 1:
         summary = summary_of(chosen[0])
@@ -164,7 +168,9 @@ def render(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            unread, beside = _write(summary, chosen, outputs, form, temporary, path, WIDTHS[width], vectors, whole)
+            unread, beside = _write(
+                summary, chosen, outputs, form, temporary, path, WIDTHS[width], vectors, pictures, whole
+            )
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -182,6 +188,7 @@ def content(
     width: str = "page",
     vectors: bool = False,
     layout: str = MAPS[0],
+    pictures: bool = False,
 ) -> tuple[bytes, Sequence[str]]:
     """The report as `render` writes it, in one piece: a page keeps its pictures, of tables there is the first alone.
 
@@ -193,7 +200,7 @@ def content(
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"report.{form}"
-        report = render(artifacts, outputs, form, path, width, vectors, layout, whole=True)
+        report = render(artifacts, outputs, form, path, width, vectors, layout, pictures, whole=True)
         if report.beside:
             log.warning("the first of %d tables; --to FILE.csv writes all", len(report.beside) + 1)
         return path.read_bytes(), report.unread
@@ -208,6 +215,7 @@ def _write(
     path: Path,
     width: float,
     vectors: bool,
+    pictures: bool,
     whole: bool,
 ) -> tuple[Sequence[str], Sequence[Path]]:
     """Write ``temporary``, which becomes ``path``; images that could not be read, and files beside it."""
@@ -218,7 +226,7 @@ def _write(
     elif form == "csv":
         return (), _write_tables(summary, temporary, path)
     elif form == "parquet":
-        _write_samples(summary, artifacts, outputs, temporary, vectors)
+        return _write_samples(summary, artifacts, outputs, temporary, vectors, pictures), ()
     else:
         images, unread = read_images(summary, small=form == "html")
         summary = replace(summary, notes=[*summary.notes, *_said(unread, len(images.uris) + len(unread))])
@@ -273,15 +281,21 @@ def _write_tables(summary: Summary, temporary: Path, path: Path) -> list[Path]:
 
 
 def _write_samples(
-    summary: Summary, artifacts: Sequence[Artifact], outputs: Path, temporary: Path, vectors: bool
-) -> None:
-    """One row a sample."""
-    dataset = _open(summary.dataset)
+    summary: Summary, artifacts: Sequence[Artifact], outputs: Path, temporary: Path, vectors: bool, pictures: bool
+) -> list[str]:
+    """One row a sample; ids of the images that should be in it and could not be read."""
+    dataset, unread = _open(summary.dataset), list[str]()
 
     def locate(ids: Sequence[str]) -> list[str | None]:
         if dataset is None:
             return [None] * len(ids)
         return [dataset.location(int(place)) if place >= 0 else None for place in dataset.locate(ids)]
+
+    def draw(ids: Sequence[str]) -> list[bytes | None]:
+        drawn = dict(_images_of(dataset, ids))
+        unread.extend(sample for sample in ids if drawn.get(sample) is None)
+        uris = (None if image is None else data_uri(image) for image in map(drawn.get, ids))
+        return [None if uri is None else base64.b64decode(uri.partition(",")[2]) for uri in uris]
 
     values: dict[str, np.ndarray] = {}
     points = None
@@ -294,7 +308,22 @@ def _write_samples(
         values = {f"vector_{side}": _vectors(artifacts[0], side, summary.maps, outputs) for side in summary.maps.points}
     elif vectors:
         raise UsageError(f"{summary.kind} has no vectors", "use it with a comparison, or what `rdx extract` made")
-    exports.samples(summary, temporary, locate, values, points)
+    exports.samples(summary, temporary, locate, values, points, draw if pictures else None)
+    return unread
+
+
+def _images_of(dataset: Dataset | None, ids: Sequence[str]) -> Iterator[tuple[str, Image.Image | None]]:
+    """Each sample with its image; None for what cannot be read."""
+    if dataset is None:
+        yield from ((sample, None) for sample in ids)
+        return
+    with track("read images", len(ids), "images") as advance:
+        for sample, index in zip(ids, dataset.locate(ids), strict=True):
+            try:
+                yield sample, dataset.image(int(index)) if index >= 0 else None
+            except (OSError, ValueError, RdxError):
+                yield sample, None
+            advance(1)
 
 
 def _vectors(artifact: Artifact, side: str, maps: Maps, outputs: Path) -> np.ndarray:
@@ -352,20 +381,13 @@ def read_images(summary: Summary, small: bool = True) -> tuple[Images, list[str]
     tiles: dict[int, Image.Image] = {}
     unread = []
     shown, every = set(wanted), list(dict.fromkeys([*wanted, *rows]))
-    with track("read images", len(every), "images") as advance:
-        for sample, index in zip(every, dataset.locate(every), strict=True):
-            try:
-                if index < 0:
-                    raise KeyError(sample)
-                image = dataset.image(int(index))
-                if sample in rows:
-                    tiles[rows[sample]] = square(image, SMALL_EDGE)
-                if sample in shown:
-                    uris[sample] = data_uri(image)
-            except (KeyError, OSError, ValueError, RdxError):
-                if sample in shown:
-                    unread.append(sample)
-            advance(1)
+    for sample, image in _images_of(dataset, every):
+        if image is not None and sample in rows:
+            tiles[rows[sample]] = square(image, SMALL_EDGE)
+        if sample in shown and image is None:
+            unread.append(sample)
+        elif sample in shown and image is not None:
+            uris[sample] = data_uri(image)
     for note in _said(unread, len(wanted)):
         log.warning(note)
     across = 20
@@ -396,7 +418,8 @@ def index(outputs: Path) -> tuple[Path, list[Report]]:
     if not found:
         choose(None, outputs)  # says what to do
     path, made, rows = outputs / "reports" / "index.html", [], []
-    for artifact in sorted(found, key=lambda one: one.manifest.created, reverse=True):
+    newest = sorted(found, key=lambda one: one.manifest.created, reverse=True)
+    for artifact in sorted(newest, key=lambda one: one.kind not in DOCUMENTS):
         report = report_path([artifact], outputs, "html")
         if not report.is_file() or report.stat().st_mtime < (artifact.path / MANIFEST).stat().st_mtime:
             made.append(render(artifact, outputs))

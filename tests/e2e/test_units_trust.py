@@ -415,8 +415,8 @@ def test_the_character_of_units_stands_with_them(tmp_path: Path) -> None:
     assert character[1]["twin"] == 2
     assert character[3]["clarity_q_value"] > 0.05
     notes = " ".join(document["notes"])
-    assert "1 units respond to several separable groups of images" in notes
-    assert "1 pairs of units are near duplicates (correlation of at least 0.9): 1 and 2" in notes
+    assert "1 unit with several separable groups of images" in notes
+    assert "near duplicates (correlation of at least 0.9): 1 pair of units: 1 and 2" in notes
     page = rdx_here("visualize", document["artifact"], cwd=tmp_path)
     assert "separable groups among" in whole_page(page.stdout.strip())
 

@@ -119,7 +119,7 @@ class Evaluation:
                 log.warning("no %s: %s", name, error)
                 out[name] = None
         labels = self.labels
-        if labels is not None and len(a) <= PROBE_ROWS:
+        if labels is not None and len(a) <= PROBE_ROWS and _learnable(labels):
             from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
 
             try:
@@ -142,3 +142,9 @@ class Evaluation:
             found = recovery(self.planted, side, grids[side], self.labels)
             out |= {f"hit_{side}": found.hit, f"good_grids_{side}": found.good, f"grids_{side}": found.grids}
         return out
+
+
+def _learnable(labels: np.ndarray) -> bool:
+    """Whether most rows share their label with another one: no classifier learns a label from no example."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return bool(counts[counts > 1].sum() * 2 >= counts.sum())

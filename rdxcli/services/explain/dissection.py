@@ -17,7 +17,7 @@ from rdxcli.parameters import Parameter, estimator_parameters
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import planned, representation
-from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.representations.unit_pictures import add_masks, strongest
 from rdxcli.representations.units import check_units, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.neurons import NOT_RESULT, result, unit_entries, with_chance
@@ -69,7 +69,7 @@ class DissectionAnalysis(ExplainAnalysis):
         )
         table, said = with_chance(estimator.table(source.layer or ""), estimator.chance_, OTHER_MASKS)
         table = table.select(units)
-        pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
+        pictures = {unit: strongest(source, unit) for unit in units}
         entries = unit_entries(table, source, self.options.seed, pictures)
         for entry in entries:
             entry["interpretable"] = bool(estimator.interpretable_[entry["unit"]])

@@ -36,9 +36,10 @@ from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
+from rdxcli.progress import human_count
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
-from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, ranges, strongest
+from rdxcli.representations.unit_pictures import MAPPED_UNITS, add_masks, ranges, strongest
 from rdxcli.representations.units import check_units, parse_units
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.options import ExplainOptions
@@ -122,7 +123,7 @@ class UnitAnalysis(ExplainAnalysis):
             self.estimator.fit(concepts.values, source.values, concept_names=concepts.names, units=units)
             table, said = with_chance(self.estimator.table(source.layer or ""), self.estimator.chance_)
             notes = [*said, *self.estimator.notes_]
-        pictures = {unit: strongest(source, unit) for unit in units[:SHOWN_UNITS]}
+        pictures = {unit: strongest(source, unit) for unit in units}
         entries = unit_entries(table, source, self.options.seed, pictures)
         notes += add_character(entries, source, concepts, self.options.seed)
         add_charts(entries, source, concepts)
@@ -233,7 +234,8 @@ def unit_entries(
         entry = {**row.to_document(), "text": format_explanation(row, published=False)}
         if row.unit in pictures:
             entry["strongest"] = pictures[row.unit]
-            entry["ranges"] = ranges(source, row.unit, seed)
+            if len(entries) < MAPPED_UNITS:
+                entry["ranges"] = ranges(source, row.unit, seed)
         entries.append(entry)
     return entries
 
@@ -304,14 +306,14 @@ def add_character(entries: list[dict[str, Any]], source: Representation, concept
     several = found.units_[found.groups_ > 1]
     if len(several):
         notes.append(
-            f"{len(several)} units respond to several separable groups of images, so one explanation may mix them: "
-            f"{_some(several)}"
+            f"{human_count(len(several), 'unit')} with several separable groups of images, which one explanation may "
+            f"mix: {_some(several)}"
         )
     pairs = sorted({tuple(sorted((int(u), int(t)))) for u, t, r in
                     zip(found.units_, found.twin_, found.redundant_, strict=True) if r})  # fmt: skip
     if pairs:
         notes.append(
-            f"{len(pairs)} pairs of units are near duplicates (correlation of at least {found.near}): "
+            f"near duplicates (correlation of at least {found.near}): {human_count(len(pairs), 'pair')} of units: "
             + ", ".join(f"{a} and {b}" for a, b in pairs[:10])
         )
     return notes

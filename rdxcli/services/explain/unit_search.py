@@ -24,7 +24,7 @@ from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
-from rdxcli.representations.unit_pictures import SHOWN_UNITS, add_masks, strongest
+from rdxcli.representations.unit_pictures import add_masks, strongest
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.neurons import CHANCE_STATUS, result, unit_entries
 from rdxcli.services.explain.options import ExplainOptions
@@ -86,7 +86,7 @@ class SearchAnalysis(ExplainAnalysis):
                 )
             )
         table = ExplanationTable("description", tuple(rows), 1)
-        pictures = {row.unit: strongest(source, row.unit) for row in rows[:SHOWN_UNITS]}
+        pictures = {row.unit: strongest(source, row.unit) for row in rows}
         entries = unit_entries(table, source, self.options.seed, pictures)
         add_masks(entries, self.options, source)
         (draft.path / TABLE).write_text(format_table(table), "utf-8")

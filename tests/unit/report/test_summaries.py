@@ -21,6 +21,7 @@ from helpers import made_up_comparison
 from report_documents import MAKERS
 
 from rdxcli.cli.console import Sink
+from rdxcli.progress import human_count
 from rdxcli.records import Verdict
 from rdxcli.report import exports
 from rdxcli.report.figures import figure
@@ -158,10 +159,39 @@ def test_one_row_a_sample(summaries: Mapping[str, Summary], tmp_path: Path) -> N
     np.testing.assert_allclose(np.array(table["x_b"]), summary.maps.points["b"][:, 0])
     for field in table.schema:
         assert field.metadata[b"description"] == exports.SAMPLE_COLUMNS[field.name].encode()
+    exports.samples(summary, tmp_path / "z.parquet", lambda ids: ids, draw=lambda ids: [b"jpeg", *[None] * 59])
+    assert pq.read_table(tmp_path / "z.parquet")["picture"].to_pylist()[:2] == [b"jpeg", None]
     # of a kind without maps: which things show a sample
     exports.samples(summaries["regions"], tmp_path / "y.parquet", lambda ids: [None] * len(ids))
     shown = {row["id"]: row["member_of"] for row in pq.read_table(tmp_path / "y.parquet").to_pylist()}
     assert set(shown["s01"]) == {"target s00", "target s02", "target s03"}
+
+
+def test_what_went_wrong_comes_first(summaries: Mapping[str, Summary]) -> None:
+    regions = summaries["regions"].sections[0]
+    assert [column.name for column in regions.columns][:3] == ["label", "taken for", "lift"]
+    assert "3.5 times as many as in all images" in regions.items[0].text
+    assert [bar.chance for bar in regions.items[0].bars] == [0.1, None]  # known of the commonest label only
+    document = MAKERS["regions"](Path())
+    document["regions"][1]["cause"]["lift"] = 9.0
+    document["regions"].insert(0, {**document["regions"][0], "cause": None, "sample_predictions": ["cat", "dog"]})
+    found = [item.values[2] for item in summarize(document).sections[0].items]
+    assert found == [9.0, 3.5, None, 3.5]  # the most striking, then the right prediction, then the unbounded one
+
+
+def test_counts_have_their_nouns() -> None:
+    counted = [human_count(count, noun) for count, noun in ((1, "image"), (0, "epoch"), (2000, "class"))]
+    assert counted == ["1 image", "0 epochs", "2,000 classes"]
+
+
+def test_commands_in_notes_are_code() -> None:
+    summary = Summary("x", "m", "k", "t", "f", [], notes=["see `rdx <list>`", "a ` alone", "`a|b` @you"])
+    shown = page(summary)
+    assert "see <code>rdx &lt;list&gt;</code>" in shown
+    assert "<li>a ` alone</li>" in shown
+    commented = markdown(summary)
+    assert "> see `rdx <list>`" in commented
+    assert "a \\` alone" in commented
 
 
 def test_foreign_text_stays_text() -> None:
@@ -231,7 +261,7 @@ def test_groups_are_matched_by_all_their_members(summaries: Mapping[str, Summary
     found = several({"one": summaries["comparison"], "two": summaries["comparison"], "three": summaries["regions"]})
     tables = {table.title: table for section in found.sections for table in section.tables}
     row = next(row for row in tables["one and two"].rows if row[0] == "a1")
-    assert row == ["a1", "a1", 1.0, pytest.approx(1.35 / 16.65), 9, 9, 9]
+    assert row == ["a1", "a1", 1.0, pytest.approx(1.35 / 16.65), 9, 9, 9, pytest.approx(2.7e-10, rel=0.01)]
     assert "one and three" not in tables  # they share no image
     assert page(found).count("<article") > 6
 

@@ -142,7 +142,7 @@ def test_several_are_one_page(tmp_path: Path) -> None:
     assert pages[0].count("difference found") >= 2
     assert rdx_here("visualize", *made, "--to", tmp_path / "one.md", *out).returncode == 0
     matched = (tmp_path / "one.md").read_text("utf-8").partition("Matched by overlap")[2]
-    assert "| a1 | a1 | 1 | 0.0811 | 9 | 9 | 9 |" in matched  # 9 of 60 expect 1.35 shared
+    assert "| a1 | a1 | 1 | 0.0811 | 9 | 9 | 9 | 2.71e-10 |" in matched  # 9 of 60 expect 1.35 shared
     assert rdx_here("visualize", "-", *out).returncode == 2
 
 
@@ -181,6 +181,10 @@ def test_images_that_cannot_be_read_are_said(tmp_path: Path) -> None:
     assert done.returncode == 4
     said = json.loads(done.stdout)
     assert said["unread"] == ["things/03.png"]
+    drawn = rdx_here("visualize", draft.result.path, "--outputs", tmp_path / "out", "--to", tmp_path / "x.parquet",
+                     "--pictures", "--json")  # fmt: skip
+    assert drawn.returncode == 4
+    assert len(json.loads(drawn.stdout)["unread"]) >= 42  # most of the made-up ids are no photos
     page = Path(said["report"]).read_text("utf-8")
     assert "1 of 18 images could not be read" in page
     assert 'class="noimage"' in page
