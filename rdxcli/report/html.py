@@ -93,10 +93,16 @@ def png_uri(pixels: np.ndarray) -> Markup:
     return Markup(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
+def _lean(script: str) -> str:
+    """A script without indentation and without lines that are comments: they are for those who read the source."""
+    lines = (line.strip() for line in script.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**")))
+
+
 def render(template: str, **values: Any) -> str:
     """The page of ``template``, with style sheet and scripts inside."""
     static = resources.files("rdxcli.report") / "static"
     style = Markup((static / "style.css").read_text("utf-8"))
-    script = Markup("\n".join((static / name).read_text("utf-8") for name in SCRIPTS))
+    script = Markup("\n".join(_lean((static / name).read_text("utf-8")) for name in SCRIPTS))
     page = _environment().get_template(template)
     return page.render(style=style, script=script, version=__version__, **values)

@@ -40,6 +40,9 @@ MEETINGS = 4
 LABELS = 24
 """Names along a side of a heat map; of more layers every second, third ... is named."""
 
+NUMBERED = 64
+"""Heat maps of so many cells have the numbers in them."""
+
 CELL = 76
 """Pixels across a cell at most."""
 
@@ -287,6 +290,21 @@ def named(document: Mapping[str, Any], side: str) -> list[str]:
     return [_place(document, side, place) if place % every == 0 else "" for place in range(count)]
 
 
+def _numbers(document: Mapping[str, Any], measure: str, colours: np.ndarray) -> str:
+    """The values in the cells, where there are few: colours alone hide small differences."""
+    if colours.shape[0] * colours.shape[1] > NUMBERED:
+        return ""
+    dark = colours.mean(axis=2) > 128
+    values = document["measures"][measure]["values"]
+    cells = "".join(
+        f"<span{' class=ink' if dark[i, j] else ''}>{'-' if value is None else f'{value:.2f}'}</span>"
+        for i, row in enumerate(values)
+        for j, value in enumerate(row)
+    )
+    across = f"grid-template-columns: repeat({colours.shape[1]}, 1fr)"
+    return f'<div class="numbers" aria-hidden="true" style="{across}">{cells}</div>'
+
+
 def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
     columns = [_place(document, "columns", place) for place in range(len(document["columns"]))]
     sides = {side: named(document, side) for side in ("rows", "columns")}
@@ -302,7 +320,8 @@ def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
             f'<div class="axes" style="--room: {CELL * colours.shape[1]}px"><div class="y">{labels["rows"]}</div>'
             f'<div class="plot" tabindex="0" role="img" aria-label="{escape(title)}, {len(colours)} rows and '
             f'{colours.shape[1]} columns" style="aspect-ratio: {colours.shape[1]} / {len(colours)}">'
-            f'<img src="{png_uri(colours)}" alt=""><span class="marker" hidden></span></div>'
+            f'<img src="{png_uri(colours)}" alt="">{_numbers(document, measure, colours)}'
+            '<span class="marker" hidden></span></div>'
             f'<div class="x">{labels["columns"]}</div></div>'
             f'<figcaption>{ends[0]} <span class="ramp" style="background: linear-gradient(to right, {ramp})"></span> '
             f"{ends[1]}</figcaption></figure>"

@@ -237,5 +237,6 @@
   if (how === "group" && groups[side]) select(group(side, flat[0]), [how, side, ...rest].join(":"));
   else if (maps[side] && path.length > 1) select(marked(drawn[side], path, how === "outline"), [how, side, ...rest].join(":"));
   root.dataset.mapsDrawn = String(canvases.length);
+  root.dataset.openMs = performance.now().toFixed(0); // since the page was asked for
   root.dataset.rows = String(n);
 })();

@@ -229,7 +229,7 @@ def unit_entries(
     pictures : mapping
         Unit to the images that activate it most, for the units that a report shows.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     for row in table.rows:
         entry = {**row.to_document(), "text": format_explanation(row, published=False)}
         if row.unit in pictures:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.records import DifferenceConcept
+from rdxcli.report import html
 from rdxcli.report.figures import figure
 from rdxcli.report.html import script_json
 from rdxcli.report.kinds import summarize
@@ -45,6 +46,17 @@ def test_complete(tmp_path: Path) -> None:
     assert len(re.findall(r'<img src="data:image/png', text)) == 4 * 9 + 2  # grids and two matrices
     assert "Difference score 0.600" in text
     assert "describe noise" not in text
+
+
+def test_the_script_is_small_and_its_sources_are_read_whole() -> None:
+    static = Path(html.__file__).parent / "static"
+    script = _page().rpartition("<script>")[2].partition("</script>")[0]
+    assert len(script) < 30_000
+    assert "/**" not in script
+    for path in static.glob("*.js"):  # a comment is one line, and no text goes over several
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        assert all(line.endswith("*/") for line in lines if line.startswith("/**"))
+        assert all(line.count("`") % 2 == 0 for line in lines)
 
 
 def test_nothing_comes_from_elsewhere(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class NLMCD(Baseline):
             raise ValueError(f"Got n={n} images, expected at least {least} for NLMCD with these settings")
         clusters = []
         for model, R in enumerate((R0, R1)):
-            E = R if self.components is None else self._embed(R, model)
+            E = R if self.components is None else self._embed(R, model, self.components)
             found = soft_clusters(E, self.min_cluster_size, self.min_samples)
             if found.count == 0:
                 raise ValueError(f"HDBSCAN finds no cluster in model {'ab'[model]}; lower min_cluster_size")
@@ -109,9 +109,9 @@ class NLMCD(Baseline):
                 samples.append(rng.permutation(members)[: self.num_samples])
             self._store(direction, labels, samples)
 
-    def _embed(self, R: np.ndarray, model: int) -> np.ndarray:
+    def _embed(self, R: np.ndarray, model: int, components: int) -> np.ndarray:
         seed = integer_seed(self.random_state, "nlmcd", "umap", model)
-        return umap_axes(R, seed, self.components, self.neighbours, self.min_dist)
+        return umap_axes(R, seed, components, self.neighbours, self.min_dist)
 
 
 @dataclass(frozen=True)
