@@ -183,8 +183,8 @@ def _quality(scores: Mapping[str, Any]) -> list[str]:
     if "influence" in scores:
         found = scores["influence"]
         parts.append(
-            f"classes are moved {_OF_CHANCE.get(found.get('null'), 'more clearly than random filters')} do by "
-            f"{human_count(found['directions'], 'direction')}"
+            f"directions that move a class {_OF_CHANCE.get(found.get('null'), 'more clearly than random filters')} do: "
+            f"{found['directions']}"
             if found.get("null") != "published"
             else f"{found['directions']} with significant sensitivity"
         )
