@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.artifacts.layout import short_name
 from rdxcli.progress import human_count
 from rdxcli.report.exports import read_samples
 from rdxcli.report.summary import Chart, Column, Section, Summary, Table
@@ -29,7 +28,8 @@ DIMENSION = (
 def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     """The summary of ``activations``: the manifest's details, and the files of the artifact."""
     details, parameters = document.get("details", {}), document.get("parameters", {})
-    model, layer = short_name(str(parameters.get("model", "a model"))), parameters.get("layer", "array")
+    layer = parameters.get("layer", "array")
+    model = document.get("name") or parameters.get("model", "a model")
     dataset = details.get("dataset") or {}
     shape, failed = details.get("shape", []), details.get("failed", 0)
     sections, notes = [], []

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rdxcli.artifacts import Artifact, find_artifacts, resolve_artifact
+from rdxcli.artifacts.layout import short_name
 from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.artifacts.store import DOCUMENTS
 from rdxcli.datasets.base import Dataset
@@ -101,6 +102,7 @@ def summary_of(artifact: Artifact) -> Summary:
         if artifact.kind in DOCUMENTS
         else {
             "kind": artifact.kind,
+            "name": short_name(str(manifest.request.parameters.get("model", ""))),
             "parameters": manifest.request.parameters,
             "seed": manifest.request.seed,
             "details": manifest.details,
