@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def named_files(options: Any) -> dict[str, str]:
                 visit(f"{name}.{key}", item)
         elif isinstance(value, str | Path) and name.rpartition(".")[2] not in _NOT_READ:
             path = Path(str(value).partition(".npz:")[0] + ".npz" if ".npz:" in str(value) else str(value)).expanduser()
-            if len(str(path)) < 4096 and path.is_file():
+            if os.path.isfile(path):  # False, not an error, for text that is too long to be a name
                 found[name] = fingerprint_file(path)
 
     visit("", options)

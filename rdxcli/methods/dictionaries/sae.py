@@ -460,7 +460,8 @@ class _Learner:
         if few:
             value = (x[rows] * self.W.index_select(0, places)).sum(1) + self.b[places]
         else:
-            active = torch.zeros_like(pre).index_put((rows, places), pre[rows, places])
+            flat, at = pre.flatten(), rows * len(D) + places
+            active = torch.zeros_like(flat).scatter(0, at, flat.gather(0, at)).view_as(pre)
         found, made, start = [], torch.zeros_like(x), 0
         for end in ends:
             if few:

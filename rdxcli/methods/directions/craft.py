@@ -55,7 +55,7 @@ class CRAFT(Directions):
     output_ : int or None
         The output of the network that most images of the class are given; None without a head.
     importance_, importance_error_ : ndarray, shape (I,)
-        Total Sobol index, mean over images, and its standard error; they add up to 1 where concepts add up.
+        Total Sobol index, mean over images, falling, and its standard error; they add up to 1 where concepts add up.
     fidelity_ : dict
         ``explained``: share of the variance of the features that the concepts hold. ``same``: share of images with the
         same prediction from the concepts alone, beside ``same_chance`` from mean features and ``same_best`` from as
@@ -135,6 +135,10 @@ class CRAFT(Directions):
         if head is not None:
             chosen = np.unique(np.linspace(0, len(own) - 1, min(len(own), self.images)).astype(int))
             self._measure(own[torch.from_numpy(chosen)], W, pooled_linear(head, X))
+            order = np.argsort(-self.importance_, kind="stable")  # what matters comes first
+            W, filters, bias, out = W[order], filters[order], bias[order], out[:, order]
+            self.again_ = self.again_[order]
+            self.importance_, self.importance_error_ = self.importance_[order], self.importance_error_[order]
         self._store(W, filters, bias, np.maximum(0.25 * out.std(0), 1e-12), mean)
         return self
 
@@ -187,6 +191,12 @@ class CRAFT(Directions):
                     "from these concepts alone the network predicts otherwise than from the images: do not read much "
                     "into them (more directions, another size of crops, or --method ice without crops)"
                 )
+            elif self.fidelity_["same"] < self.fidelity_["same_chance"]:
+                self.notes_.append(
+                    f"mean features keep more predictions ({self.fidelity_['same_chance']:.0%}) than these concepts do "
+                    f"({self.fidelity_['same']:.0%}): importance says which concept carries the logit of the "
+                    "class, not how the network tells it from others"
+                )
             base, low = torch.from_numpy(W).float(), torch.from_numpy(np.asarray(self.low_)).float()
             index = []
             for image, one in enumerate(parts):
@@ -215,7 +225,13 @@ class CRAFT(Directions):
         if self.output_ is None:
             return [{} for _ in self.bias_], scores
         entries = [
-            {"importance": {"total": float(value), "error": float(error), "equal": 1 / self.n_directions}}
+            {
+                "importance": {
+                    "total": round(float(value), 4),
+                    "error": round(float(error), 4),
+                    "equal": 1 / self.n_directions,
+                }
+            }
             for value, error in zip(self.importance_, self.importance_error_, strict=True)
         ]
         return entries, {**scores, "fidelity": {**self.fidelity_, "output": self.output_}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rdxcli.methods.directions import craft
 from rdxcli.methods.directions.alignment import PooledLinearHead
 from rdxcli.methods.directions.craft import CRAFT, _coefficients, _total
 from rdxcli.methods.directions.health import matched_cosines
@@ -42,9 +43,28 @@ def test_planted_parts_and_their_importance(parts: tuple[np.ndarray, np.ndarray,
     assert found.fidelity_["same"] == 1.0 > found.fidelity_["same_chance"]
     assert found.fidelity_["explained"] > 0.98
     assert found.fidelity_["logit"] > 0.99
+    assert (np.diff(found.importance_) <= 0).all()
+    assert not any("mean features" in note for note in found.notes_)
     entries, scores = found.about()
     assert entries[0]["importance"]["equal"] == pytest.approx(1 / 3)
     assert scores["stability"]["mean"] > scores["stability"]["chance"]
+
+
+def test_concepts_that_keep_less_than_the_mean_does_say_so(
+    parts: tuple[np.ndarray, np.ndarray, PooledLinearHead], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Concepts that are not found in a quarter of the images: the mean of all keeps more predictions."""
+    X, _, head = parts
+
+    def forgetful(A: np.ndarray, W: np.ndarray) -> np.ndarray:
+        found = _coefficients(A, W)
+        found[: len(found) // 4] = 0
+        return found
+
+    monkeypatch.setattr(craft, "_coefficients", forgetful)
+    found = CRAFT(3, designs=16, images=40).fit(X, PooledLinearHead(head.weight, np.array([0.3, 0.0])))
+    assert 0.5 <= found.fidelity_["same"] < found.fidelity_["same_chance"]
+    assert any("mean features keep more predictions" in note for note in found.notes_)
 
 
 def test_total_indices_of_a_product() -> None:

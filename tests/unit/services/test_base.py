@@ -88,7 +88,11 @@ def test_files_are_found_wherever_an_option_names_them(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     np.savez(tmp_path / "b.npz", k=np.ones(2))
     named = named_files(
-        Options(tmp_path, note=tmp_path / "a.txt", files={"masks": f"{tmp_path}/b.npz:k", "absent": "nowhere.txt"})
+        Options(
+            tmp_path,
+            note=tmp_path / "a.txt",
+            files={"masks": f"{tmp_path}/b.npz:k", "absent": "nowhere.txt", "long": "a.jpg," * 99},
+        )
     )
     assert set(named) == {"note", "files.masks"}
 

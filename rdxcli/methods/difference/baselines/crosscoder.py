@@ -115,7 +115,7 @@ class Crosscoder(Baseline):
             if own[chosen[0]] < EXCLUSIVE:
                 self.notes_.append(
                     f"no latent is only in {'ab'[side]}: the one that leans most has {own[chosen[0]]:.0%} of its "
-                    "decoder there (50 % is shared alike)"
+                    "decoder there (50 % is shared alike; with two trainings of one network 60 to 66 % was seen)"
                 )
             labels, samples = self._from_coefficients(codes[:, chosen])
             self._store(direction, labels, samples)
