@@ -12,9 +12,8 @@ import numpy as np
 from rdxcli.artifacts import fingerprint_array
 from rdxcli.concepts.labels import class_names, full_class_list
 from rdxcli.concepts.options import ConceptOptions
-from rdxcli.datasets.arrayfiles import ID_NAMES, read_array
-from rdxcli.datasets.arrays import check_ids
-from rdxcli.datasets.tables import pick_column, read_columns, read_values
+from rdxcli.datasets.arrayfiles import ArrayFile, read_array
+from rdxcli.datasets.arrays import check_ids, row_values
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
@@ -25,7 +24,7 @@ from rdxcli.representations.joining import join
 from rdxcli.representations.layer import representation
 from rdxcli.representations.samples import needs_predictions, targets_of
 
-NAMES = ("prediction", "predicted", "predictions", "top1", "label", "class")
+NAMES = ("prediction", "predicted", "predictions", "pred", "preds", "y_pred", "top1", "label", "class")
 ARRAYS = (".npz", ".safetensors")
 
 
@@ -160,9 +159,9 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
         scores = values if values.ndim == 2 else None
         found = [] if values.ndim == 2 else [str(value) for value in values.tolist()]
     elif path.suffix in ARRAYS:
-        scores, found = read_array(str(path)).values, []
+        scores, found = _in_order(read_array(str(path)), side, option), []
     else:
-        found = _by_id(path, side, option) or read_values(path, NAMES, "predictions")
+        found = row_values(path, NAMES, "predictions", side.ids(), side.n, side.name)
     if scores is not None:
         found = _classes(scores, side)
     if len(found) != side.n:
@@ -170,25 +169,20 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
     return np.array(found, dtype=np.str_), None if scores is None else _confidence(scores)
 
 
-def _by_id(path: Path, side: Representation, option: str) -> list[str] | None:
-    """Predictions of a table with ids, in the order of the side's rows."""
-    try:
-        columns = read_columns(path)
-    except InputError:
-        return None
-    ids, values = pick_column(columns, ID_NAMES), pick_column(columns, NAMES)
-    if ids is None or values is None or ids == values or side.sample_ids is None:
-        return None
-    wanted, known = list(map(str, side.sample_ids)), list(map(str, columns[ids]))
-    check_ids(known, len(known), path.name)
-    places, note = find(wanted, known)
+def _in_order(file: ArrayFile, side: Representation, option: str) -> np.ndarray:
+    """Scores in the order of the side's rows: by ids where both have them."""
+    ours = side.ids()
+    if file.sample_ids is None or not ours:
+        return file.values
+    check_ids(file.sample_ids, len(file.values), file.path.name)
+    places, note = find(ours, file.sample_ids)
     missing = np.flatnonzero(places < 0)
     if len(missing):
-        lacking = apart(wanted[missing[0]], *known[:1])[0]
-        raise InputError(f"{option}: {path.name} lacks {len(missing)} ids of {side.name}, for example `{lacking}`")
+        lacking = apart(ours[missing[0]], file.sample_ids[0])[0]
+        raise InputError(f"{option}: {file.path.name} lacks {len(missing)} ids of {side.name}, for example `{lacking}`")
     if note:
-        log.info("%s", taken_as_one(note, side.name, path.name))
-    return [str(columns[values][place]) for place in places]
+        log.info("%s", taken_as_one(note, side.name, file.path.name))
+    return file.values[places]
 
 
 def _classes(scores: np.ndarray, side: Representation) -> list[str]:
@@ -236,10 +230,8 @@ def predictions_of(options: ConceptOptions, source: Representation) -> np.ndarra
     """
     if "predictions" not in options.files:
         return None
-    values = read_values(options.files["predictions"], ("prediction", "predicted"), "predictions")
-    if len(values) != source.n:
-        raise InputError(f"got {len(values)} predictions for {source.n} samples")
-    return np.array([str(value) for value in values])
+    path = Path(options.files["predictions"])
+    return np.array(row_values(path, NAMES, "predictions", source.ids(), source.n, source.name))
 
 
 def model_predictions(options: ConceptOptions, source: Representation) -> np.ndarray:

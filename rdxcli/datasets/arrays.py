@@ -19,6 +19,7 @@ from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import (
     TABLES,
     names_an_index,
+    numbers_of_rows,
     path_label_lines,
     pick_column,
     read_columns,
@@ -113,7 +114,10 @@ def as_representation(
     dataset = None
     if images is not None:
         ids, dataset = _with_images(str(images), ids, n, name)
-    found_labels = _labels(Path(labels), ids, n, name, choice) if labels is not None else file.labels
+    found_labels = file.labels
+    if labels is not None:
+        columns = {"id_column": choice.ids, "column": choice.labels}
+        found_labels = row_values(Path(labels), LABEL_NAMES, "labels", ids, n, name, **columns)
     return Representation(
         values=values,
         sample_ids=np.array(ids) if ids is not None else None,
@@ -266,41 +270,77 @@ def _pooled(values: np.ndarray, pool: str, name: str) -> np.ndarray:
     return result
 
 
-def _labels(path: Path, ids: Sequence[str] | None, n: int, name: str, choice: Choice) -> list[str]:
-    columns = _label_table(path)
-    id_column = choice.ids if choice.ids in columns else pick_column(columns, ID_NAMES)
-    label_column = choice.labels if choice.labels in columns else pick_column(columns, LABEL_NAMES)
-    if ids is not None and id_column is not None and label_column is not None and id_column != label_column:
+def row_values(
+    path: Path,
+    names: Sequence[str],
+    what: str,
+    ids: Sequence[str] | None,
+    n: int,
+    name: str,
+    *,
+    id_column: str | None = None,
+    column: str | None = None,
+) -> list[str]:
+    """One text for each of n rows out of a file: labels, predictions, finer classes.
+
+    A file with ids is joined by them, one whose rows are numbered by the numbers where these are the ids. Every other
+    is taken by position, which is said where the file alone has ids, and refused where its rows are numbered in another
+    order.
+
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        Names of the column, best first. Without one, the only column besides ids and numbers is taken.
+    what : str
+        For messages: ``labels``.
+    ids : sequence of n str, optional
+        None or nothing for rows without ids.
+    n : int
+    name : str
+        Whose rows these are.
+    id_column, column : str, optional
+        Columns that are known; others are taken where the file has no such column.
+
+    Raises
+    ------
+    InputError
+        An id that is missing or repeated, no such column, or values that are not n.
+    """
+    ids = ids or None
+    columns = _value_table(path)
+    id_column = id_column if id_column in columns else pick_column(columns, ID_NAMES)
+    chosen = column if column in columns else pick_column({c: v for c, v in columns.items() if c != id_column}, names)
+    others = [other for other in columns if other != id_column and not names_an_index(other)]
+    if chosen is None and id_column is not None and len(others) == 1:
+        (chosen,) = others
+        log.info("%s: %s from `%s`, the only column besides the ids", path.name, what, chosen)
+    if id_column is not None and chosen is not None and ids is not None:
         known = columns[id_column]
         check_ids(known, len(known), path.name)
         places, note = find(list(ids), known)
         missing = [sample for sample, place in zip(ids, places, strict=True) if place < 0]
         if missing:
             shown = apart(missing[0], *known[:1])[0]
-            raise InputError(f"{path}: no label for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
+            raise InputError(f"{path}: no {what} for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
         if note:
             log.info("%s", taken_as_one(note, name, path.name))
-        return [columns[label_column][place] for place in places]
-    values = read_values(path, LABEL_NAMES, "labels", label_column if choice.labels in columns else None)
-    numbers = next((texts for column, texts in columns.items() if names_an_index(column)), [])
-    if numbers and all(map(str.isdecimal, numbers)):
-        # whose rows are these? Ids tell; without them another order is a guess
-        check_ids(numbers, len(numbers), path.name)
-        places, _ = find(list(ids or []), numbers)
-        if ids is not None and (places >= 0).all():
-            return [values[place] for place in places]
-        if sorted(numbers, key=int) != numbers:
-            raise InputError(
-                f"{path}: its rows are numbered {', '.join(numbers[:3])} ...: are they in the order of {name}?",
-                "leave the column of numbers out if they are; if not, sort the rows by it",
-            )
+        return [columns[chosen][place] for place in places]
+    numbers = numbers_of_rows(columns)
+    places, _ = find(list(ids or []), numbers)
+    if numbers and ids is not None and (places >= 0).all():
+        values = read_values(path, names, what, chosen, in_order=False)
+        return [values[place] for place in places]
+    values = read_values(path, names, what, chosen)
     if len(values) != n:
-        raise InputError(f"{path}: got {len(values)} labels for the {n} rows of {name}")
+        raise InputError(f"{path}: got {len(values)} {what} for the {n} rows of {name}")
+    if id_column is not None and chosen is not None:
+        log.warning("%s has no sample ids: %s of %s are taken to be in its order", name, what, path.name)
     return values
 
 
-def _label_table(path: Path) -> dict[str, list[str]]:
-    """Columns of a file of labels, when it is a table or lines of path and label."""
+def _value_table(path: Path) -> dict[str, list[str]]:
+    """Columns of a file of values, when it is a table or lines of path and label."""
     kind = table_kind(path)
     if kind in {".txt", ".lst", ".list", ""} and path.is_file():
         return path_label_lines(read_lines(path)) or {}

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from rdxcli.datasets.seen import ID_NAMES
-from rdxcli.datasets.tables import Table, numbers, pick_column, read_table, unknown_column
+from rdxcli.datasets.tables import (
+    Table,
+    check_order,
+    names_an_index,
+    numbers,
+    numbers_of_rows,
+    pick_column,
+    read_table,
+    unknown_column,
+)
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError
 
@@ -60,6 +69,8 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
         raise unknown_column(path, id_column, list(table.columns))
     notes: list[str] = []
     places = np.arange(n)
+    if column is None:
+        column = _numbering(table, None if ids is None else list(map(str, ids)))
     if ids is not None and column is not None:
         known = table.texts(column)
         places, note = find(list(map(str, ids)), known)
@@ -81,6 +92,16 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
         notes.append(f"{path.name}: no ids to match, its rows are taken to be in the order of the samples")
     columns = {name: _column(table, name, places) for name in table.columns if name != column and name.strip()}
     return Metadata(path.name, columns, notes)
+
+
+def _numbering(table: Table, ids: Sequence[str] | None) -> str | None:
+    """The column of row numbers, where these are the ids; refused where the rows are numbered in another order."""
+    name = next((name for name in table.columns if names_an_index(name)), None)
+    counted = [] if name is None else numbers_of_rows({name: table.texts(name)})
+    if counted and ids is not None and (find(ids, counted)[0] >= 0).all():
+        return name
+    check_order(table.path, counted)
+    return None
 
 
 def _column(table: Table, name: str, places: np.ndarray) -> np.ndarray:

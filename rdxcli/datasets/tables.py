@@ -187,7 +187,25 @@ def names_an_index(name: str) -> bool:
     return plain in _INDEX_NAMES or re.fullmatch(r"(unnamed:?|indexlevel|level)\d+", plain) is not None
 
 
-def read_values(path: Path | str, names: Sequence[str], what: str, column: str | None = None) -> list[str]:
+def numbers_of_rows(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The numbers of the rows that a program wrote beside the values; empty where there are none."""
+    found = next((list(texts) for name, texts in columns.items() if names_an_index(name)), [])
+    return found if all(map(str.isdecimal, found)) and len(set(found)) == len(found) else []
+
+
+def check_order(path: Path | str, numbers: Sequence[str]) -> None:
+    """Raise `InputError` where rows are numbered in another order than they stand: whose rows they are is a guess."""
+    if sorted(numbers, key=int) != list(numbers):
+        raise InputError(
+            f"{path}: its rows are numbered {', '.join(numbers[:3])} ...: which samples are they?",
+            "sort the rows by their numbers, give them the ids of the samples, or leave the numbers out if the "
+            "rows stand in the order of the samples",
+        )
+
+
+def read_values(
+    path: Path | str, names: Sequence[str], what: str, column: str | None = None, *, in_order: bool = True
+) -> list[str]:
     """A column of text values: labels, sample ids, names.
 
     Parameters
@@ -202,6 +220,8 @@ def read_values(path: Path | str, names: Sequence[str], what: str, column: str |
         For messages: ``labels``.
     column : str, optional
         The column to take, when it is known.
+    in_order : bool
+        The rows are taken by their position, so that rows numbered in another order are refused.
 
     Raises
     ------
@@ -237,6 +257,8 @@ def read_values(path: Path | str, names: Sequence[str], what: str, column: str |
         raise InputError(
             f"{file}: no column of {what}; columns are: {', '.join(table.columns)}", f"name it `{names[0]}`"
         )
+    if in_order:
+        check_order(file, numbers_of_rows({name: table.texts(name) for name in table.columns if names_an_index(name)}))
     return table.texts(chosen)
 
 

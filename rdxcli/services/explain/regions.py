@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from rdxcli.artifacts import Draft
 from rdxcli.concepts.predictions import model_predictions, predictions_of
-from rdxcli.datasets.tables import read_values
+from rdxcli.datasets.arrays import row_values
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.regions import record
 from rdxcli.methods.regions.ablation import VALUES, ablate
@@ -138,10 +139,8 @@ def _finer(options: ExplainOptions, source: Representation) -> np.ndarray | None
     """Labels inside the classes (``--file finer=FILE``), which check subclasses and have no influence on them."""
     if "finer" not in options.files:
         return None
-    values = read_values(options.files["finer"], ("finer", "label", "class", "name"), "finer labels")
-    if len(values) != source.n:
-        raise InputError(f"got {len(values)} finer labels for {source.n} samples")
-    return np.array([str(value) for value in values])
+    path, names = Path(options.files["finer"]), ("finer", "label", "class", "name")
+    return np.array(row_values(path, names, "finer labels", source.ids(), source.n, source.name))
 
 
 def _against(options: ExplainOptions, source: Representation, layers: str | None) -> dict[str, Representation]:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdxcli.concepts.options import ConceptOptions
+from rdxcli.concepts.predictions import predictions_of, read_predictions
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.images import ArrayImages
+from rdxcli.datasets.metadata import read_metadata
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.records import Representation
 from rdxcli.representations.joining import join, select_rows, take
@@ -165,3 +168,36 @@ def test_numbered_labels_are_joined_by_their_numbers_or_refused(tmp_path: Path) 
         record = load_representation(str(tmp_path / "moved.csv"), labels=tmp_path / f"straight{kind}.csv")
         assert record.labels is not None
         assert record.labels.tolist() == [str(classes[row]) for row in order]
+
+
+def test_predictions_are_joined_by_ids_in_every_file(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    ids = [f"{i:02d}.png" for i in range(12)]
+    classes, order = np.arange(12) % 3, np.random.default_rng(0).permutation(12)
+    moved = [f"photos/{ids[i]}" for i in order]
+    pandas.DataFrame({"image": moved, "pred": classes[order]}).to_csv(tmp_path / "p.csv", index=False)
+    pandas.DataFrame({"image": moved, "answer": classes[order]}).to_csv(tmp_path / "q.csv", index=False)
+    np.savez(tmp_path / "p.npz", logits=np.eye(3)[classes[order]], ids=moved)
+    side = Representation(np.eye(12), np.array(ids), "a")
+    for name in ("p.csv", "q.csv", "p.npz"):
+        found = read_predictions((str(tmp_path / name), str(tmp_path / "p.csv")), side, side)
+        assert found is not None
+        assert found.a.tolist() == found.b.tolist() == [str(c) for c in classes]
+    pandas.DataFrame({"pred": classes}).iloc[order].to_csv(tmp_path / "numbered.csv")
+    with pytest.raises(InputError, match="its rows are numbered"):
+        read_predictions((str(tmp_path / "numbered.csv"),) * 2, side, side)
+    options = ConceptOptions(files={"predictions": str(tmp_path / "p.csv")})
+    given = predictions_of(options, side)
+    assert given is not None
+    assert given.tolist() == [str(c) for c in classes]
+
+
+def test_metadata_of_numbered_rows(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    order = np.random.default_rng(0).permutation(12)
+    pandas.DataFrame({"device": np.arange(12) % 2}).iloc[order].to_csv(tmp_path / "m.csv")
+    found = read_metadata(tmp_path / "m.csv", [str(i) for i in range(12)], 12)
+    assert found.columns["device"].tolist() == [str(i % 2) for i in range(12)]
+    for ids in (None, [f"{i}.png" for i in range(12, 24)]):
+        with pytest.raises(InputError, match="its rows are numbered"):
+            read_metadata(tmp_path / "m.csv", ids, 12)
