@@ -321,8 +321,8 @@ def row_values(
         places, note = find(list(ids), known)
         missing = [sample for sample, place in zip(ids, places, strict=True) if place < 0]
         if missing:
-            shown = apart(missing[0], *known[:1])[0]
-            raise InputError(f"{path}: no {what} for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
+            shown, one = apart(missing[0], *known[:1])[0], what.removesuffix("s")
+            raise InputError(f"{path}: no {one} for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
         if note:
             log.info("%s", taken_as_one(note, name, path.name))
         return [columns[chosen][place] for place in places]
