@@ -83,6 +83,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
             printed=True,
         )
     ]  # fmt: skip
+    if "numbers" in scores:
+        sections.append(_numbers(scores["numbers"]))
     if document.get("images"):
         wrong_first = sorted(document["images"], key=lambda image: not _is_wrong(image))
         shown = [_image(image, names) for image in wrong_first]
@@ -113,6 +115,26 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         notes=document["notes"],
         dataset=document["samples"]["dataset"],
     )
+
+
+NUMBERS = (
+    Column("directions"),
+    Column("explained", "Share of the variance of samples that the directions were not found on", "share", "higher"),
+    Column("random", "That of as many random directions", "share"),
+    Column("found again", "Correlation of the detectors of two halves of the samples", better="higher"),
+    Column("by chance", "That with random filters"),
+    Column("cosine", "Of the matched encoding directions of both halves", better="higher"),
+    Column("labels", "Labels that some detector tells on samples it was not found on", better="higher"),
+    Column("labels by chance", "The same for permuted labels"),
+)
+
+
+def _numbers(found: Mapping[str, Any]) -> Section:
+    """What speaks for each number of directions."""
+    names = ("number", "explained", "random", "stability", "chance", "cosine", "labels", "labels_chance")
+    rows = [[row.get(name) for name in names] for row in found["rows"]]
+    text = f"{found['reason'][0].upper()}{found['reason'][1:]}."
+    return Section("How many directions?", "numbers", tables=[Table("", NUMBERS, rows, text)])
 
 
 _TEXT = "Images in which the detector of a direction responds most"
@@ -157,6 +179,8 @@ def _lines(stored: Mapping[str, Any]) -> list[str]:
 def _quality(scores: Mapping[str, Any]) -> list[str]:
     """One line on how good the fit is."""
     parts = []
+    if "numbers" in scores:
+        parts.append(scores["numbers"]["reason"])
     if "dictionary" in scores:
         d = scores["dictionary"]
         parts.append(

@@ -450,3 +450,30 @@ def test_weights_of_a_model_are_no_array_and_a_thousand_outputs_are_those_of_ima
     source = Representation(np.zeros((4, 8)), None, "m", source={"model": "file:weights.safetensors"})
     assert class_names(source, 1000)[340] == "zebra"
     assert class_names(source, 10)[3] == "3"
+
+
+def test_the_number_of_directions_is_looked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    own = rng.integers(5, size=400)
+    np.save(tmp_path / "x.npy", (25 * np.eye(12)[own] + rng.standard_normal((400, 12))).astype("f4"))
+    asked = ("explain", "--method", "kmeans", "--activations", "x.npy", "--outputs", "out", "--param")
+    found = run(*asked, "numbers=2,5,8", cwd=tmp_path)
+    assert found["parameters"]["n_directions"] == len(found["directions"]) == 5
+    table = found["scores"]["numbers"]
+    assert [row["number"] for row in table["rows"]] == [2, 5, 8]
+    assert table["rows"][1]["stability"] > 0.95 > table["rows"][1]["chance"]
+    said = rdx_here(*asked, "numbers=2,5,8", cwd=tmp_path).stderr
+    assert "5 directions are found again" in said
+    page = page_of(found, tmp_path / "out")
+    assert "How many directions?" in page
+    for bad, why in (
+        ("numbers=4", "two or more"),
+        ("numbers=four,5", "two or more"),
+        ("numbers=300,400", "half of the"),
+    ):
+        done = rdx_here(*asked, bad, cwd=tmp_path)
+        assert done.returncode != 0
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
+    done = rdx_here(*asked, "numbers=2,5", "--n-directions", "3", cwd=tmp_path)
+    assert "leave out --n-directions" in done.stderr

@@ -49,6 +49,9 @@ PARAMETERS = (
     Parameter(
         "stability", bool | None, None, "Find directions again on two halves of the samples; null does but for sae."
     ),
+    Parameter(
+        "numbers", str | None, None, "Numbers of directions to compare, like 4,8,16, or auto; the best is taken."
+    ),
 )
 
 
@@ -173,6 +176,8 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
     scores |= {name: value for name, value in known.items() if name != "stability"}
     if again is not None:
         scores["stability"] = {name: again[name] for name in ("mean", "chance", "halves")}
+    if "numbers" in extra:
+        scores["numbers"] = extra["numbers"]
     if hasattr(directions, "merit_"):
         scores["merit"] = float(directions.merit_)
     notes += state.notes(again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rdxcli.errors import ArtifactError, InputError, RdxError, UsageError
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.health import stability
+from rdxcli.methods.directions.number import how_many
 from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.directions.tcav import FEWEST
 from rdxcli.methods.registry import get
@@ -103,6 +104,7 @@ class DirectionAnalysis(ExplainAnalysis):
             self.k = estimator.get("k")
         else:
             self.estimator = kind(**estimator, **_reserved(kind, options))
+            self.numbers = _numbers(self.own["numbers"], method.name, self.estimator, given)
             kept = self.estimator.get_params()
             settings |= {name: value for name, value in kept.items() if name not in ("random_state", "device")}
             shown = given_images.check(options.concept_images, options.random_images, FEWEST, options.selection.root)
@@ -205,15 +207,17 @@ class DirectionAnalysis(ExplainAnalysis):
             found, kept = _read(path), json.loads(mark.read_text("utf-8"))
             found.notes_ = kept["notes"]
             return found, kept["extra"]
-        given = self._given()
+        given, extra = self._given(), dict[str, Any]()
         head = self.case.head if self.options.method in LEARNING or "rows" in given else None
         draft.discard_at_end(STATE)
+        if self.numbers is not None:
+            extra["numbers"] = self._how_many(features, head)
         if isinstance(self.estimator, SparseAutoencoder):
             self._learn_dictionary(self.estimator, draft.path / STATE)
         else:
             with track(f"directions with {self.options.method}", None, "steps"):
                 self.estimator.fit(features, head, **given)
-        extra: dict[str, Any] = {"about": self.estimator.about()}
+        extra["about"] = self.estimator.about()
         again = self.own["stability"]
         # a dictionary takes as long again to be learned on two halves, what else is given is no sample
         if again if again is not None else not (isinstance(self.estimator, SparseAutoencoder) or given):
@@ -221,6 +225,23 @@ class DirectionAnalysis(ExplainAnalysis):
         _save(path, self.estimator)
         write_json(mark, plain({"notes": self.estimator.notes_, "extra": extra}))
         return self.estimator, extra
+
+    def _how_many(self, features: np.ndarray, head: Any) -> dict[str, Any]:
+        """Compare numbers of directions, and take the recommended one."""
+        try:
+            found = how_many(
+                self.estimator,
+                features,
+                head,
+                numbers=self.numbers or None,
+                labels=self.source.labels,
+                random_state=self.options.seed,
+            )
+        except ValueError as error:
+            raise InputError(f"--param numbers={self.own['numbers']}: {error}", "give fewer directions") from None
+        self.estimator.set_params(n_directions=found.recommended)
+        self.settings = {**self.settings, "n_directions": found.recommended}
+        return asdict(found)
 
     def _given(self) -> dict[str, Any]:
         """What the method takes besides features and head: images of concepts, images of a class and their crops."""
@@ -252,6 +273,24 @@ class DirectionAnalysis(ExplainAnalysis):
             part.replace(path)
 
         estimator.fit(self.source.values, state=state, keep=keep)
+
+
+def _numbers(asked: str | None, method: str, estimator: Any, given: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Numbers of directions to compare; none of them for ``auto``, None where only one number is used."""
+    if asked is None:
+        return None
+    if "n_directions" in given or not isinstance(estimator.get_params().get("n_directions"), int):
+        raise UsageError(
+            f"--param numbers={asked} looks for the number of directions",
+            "leave out --n-directions" if "n_directions" in given else f"`{method}` takes its number from its concepts",
+        )
+    try:
+        found = () if asked == "auto" else tuple(int(part) for part in asked.split(","))
+    except ValueError:
+        found = (0,)
+    if asked != "auto" and (len(set(found)) < 2 or min(found) < 2):
+        raise UsageError(f"--param numbers={asked}: expected auto, or two or more numbers from 2 on, like 4,8,16")
+    return found
 
 
 def _about_images(options: ExplainOptions) -> UsageError:
