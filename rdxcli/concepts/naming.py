@@ -16,8 +16,9 @@ from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.selection import SelectionOptions
-from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import log
 from rdxcli.records import Representation
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Embedded:
                 words[key] += [{**name.to_dict(), "kind": family} for name in names]
         for key in words:
             words[key].sort(key=lambda word: (not word["clear"], word["kind"] != WORDS, -word["effect"]))
-        said, remarks = self.describe(groups) if self.describe is not None else ({}, [])
+        said, remarks = self._described(groups)
         counts = {family: len(texts) for family, texts in self.candidates.items()}
         return replace(
             record,
@@ -175,6 +176,17 @@ class Embedded:
             parameters={**record.parameters, "naming": {**self.source, **counts, "permutations": PERMUTATIONS}},
             notes=[*record.notes, *self.notes, *remarks],
         )
+
+    def _described(self, groups: Mapping[str, np.ndarray]) -> tuple[dict[str, list[Any]], list[str]]:
+        """The sentences of the groups; a captioner that fails does not take the comparison with it."""
+        if self.describe is None:
+            return {}, []
+        try:
+            return self.describe(groups)
+        except RdxError as error:
+            said = f"the groups are not described: {error}"
+            log.warning("%s; the comparison is kept, the same command with --force asks again", said)
+            return {}, [f"{said}; the same command with --force asks again"]
 
 
 def open_naming(

@@ -77,7 +77,6 @@ def predictions_of_heads(a: Representation, b: Representation, root: Path | None
         None where the heads have different numbers of outputs.
     """
     if a.d != b.d:
-        log.info("the heads of %s and %s have %d and %d outputs: nothing to compare", a.name, b.name, a.d, b.d)
         return None
     best = [np.asarray(side.values).argmax(axis=1) for side in (a, b)]
     first, second = (_confidence(np.asarray(side.values)) for side in (a, b))
@@ -98,6 +97,15 @@ def predictions_of_heads(a: Representation, b: Representation, root: Path | None
             note = f"the outputs of {side.name} do not seem to be the labels in order ({right:.1%} would be right)"
             return replace(unnamed, note=note)
     return Predictions(named[0], named[1], source, first, second)
+
+
+def different_heads(a: Representation, b: Representation) -> str:
+    """What can be said of heads with different classes: how sure each is of its own, in a sentence."""
+    sure = [float(_confidence(np.asarray(side.values)).mean()) for side in (a, b)]
+    return (
+        f"predictions are not compared: the heads have {a.d:,} and {b.d:,} outputs, not the same classes; "
+        f"the predicted class has a mean probability of {sure[0]:.2f} in {a.name} and {sure[1]:.2f} in {b.name}"
+    )
 
 
 def _confidence(scores: np.ndarray) -> np.ndarray:

@@ -180,6 +180,25 @@ def test_groups_are_described_by_what_holds(
         assert sum(isinstance(body["messages"][0]["content"], str) for body in server.asked) == 2  # one a group
 
 
+def test_a_server_that_fails_does_not_take_the_comparison_with_it(
+    pair: Path, pictures: Path, clip: Path, tmp_path: Path
+) -> None:
+    given = ("compare", pair / "a.npy", pair / "b.npy", *QUICK, "--dataset", f"images:{pictures / 'list.csv'}")
+    given = (*given, "--name-concepts", f"hf:{clip}", "--outputs", tmp_path / "outputs", "--device", "cpu")
+    with serving() as server:
+        server.moods = [(401, {"error": "no such key"})] * 8
+        asked = (*given, "--describe", "openai:tiny", "--base-url", server.url)
+        failed = rdx_here(*asked)
+        server.moods = []
+        again = rdx_here(*asked, "--force")
+    assert failed.returncode == 0, failed.stderr
+    document = json.loads(failed.stdout)
+    assert document["concepts"]
+    assert not any(one["descriptions"] for one in document["concepts"])
+    assert any("not described" in note and "no such key" in note and "--force" in note for note in document["notes"])
+    assert any(one["descriptions"] for one in json.loads(again.stdout)["concepts"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions
+from rdxcli.concepts.predictions import Predictions, different_heads, predictions_of_heads, read_predictions
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
@@ -15,18 +15,20 @@ from rdxcli.services.compare.options import CompareOptions
 
 def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
     """Both sides on the samples they share, under names that tell them apart, and predictions that were given."""
+    notes: list[str] = []
     (a, logits_a), (b, logits_b) = _read_sides(options)
     a, b = without(a, options.drop_a, "--drop-a"), without(b, options.drop_b, "--drop-b")
     predictions = read_predictions((options.predictions_a, options.predictions_b), a, b)
     if logits_a is not None and logits_b is not None:
         both = join(logits_a, logits_b)
         predictions = predictions_of_heads(both.a, both.b, options.selection.root)
-    note = None
+        if predictions is None:
+            notes.append(different_heads(both.a, both.b))
     if _labels_by_position(options, a, b):
         b = replace(b, labels=None)
-        note = f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}"
+        notes.append(f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}")
     joined = join(*told_apart((a, options.a), (b, options.b)))
-    return replace(joined, notes=[*joined.notes, note]) if note else joined, predictions
+    return replace(joined, notes=[*joined.notes, *notes]), predictions
 
 
 def _read_sides(options: CompareOptions) -> list[tuple[Representation, Representation | None]]:

@@ -107,3 +107,13 @@ def test_what_does_not_fit_is_refused():
         compare_predictions([1, 2], [1])
     with pytest.raises(ValueError, match="Got labels of shape"):
         compare_predictions([1, 2], [1, 2], [1])
+
+
+def test_heads_with_other_classes_are_not_compared_and_said():
+    from rdxcli.concepts.predictions import different_heads, predictions_of_heads
+    from rdxcli.records import Representation
+
+    a, b = (Representation(50.0 * np.eye(8, width), None, name) for name, width in (("a", 8), ("b", 9)))
+    assert predictions_of_heads(a, b) is None
+    assert "8 and 9 outputs" in different_heads(a, b)
+    assert "mean probability of 1.00 in a and 1.00 in b" in different_heads(a, b)
