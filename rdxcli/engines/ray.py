@@ -177,10 +177,10 @@ def _reach(address: str) -> None:
         return
     probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        left = max(1.0, REACH - (time.monotonic() - start))
+        left = max(1.0, _patience() - (time.monotonic() - start))
         done = subprocess.run(probe, capture_output=True, timeout=left, check=False)
     except subprocess.TimeoutExpired:
-        raise _unreachable(address, f"no answer in {REACH:.0f} s") from None
+        raise _unreachable(address, f"no answer in {_patience():.0f} s") from None
     except OSError:
         return
     if b"AuthenticationError" in done.stderr:
@@ -189,6 +189,15 @@ def _reach(address: str) -> None:
         )
     if done.returncode:
         raise _unreachable(address, "something answers there, and it is not Ray")
+
+
+def _patience() -> float:
+    """`REACH` on a machine with nothing else to do: to load Ray takes as much longer as processes wait for a core."""
+    try:
+        waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # Windows
+        waiting = 1.0
+    return REACH * min(6.0, max(1.0, waiting))
 
 
 def _unreachable(address: str, why: str) -> RdxError:

@@ -118,6 +118,21 @@ def test_every_engine_gives_the_same(
     assert opened == (["open_task", "open_images"] if engine == "ray" else [])
 
 
+@pytest.mark.slow
+def test_actors_caption_as_one_process_does(blip: Path, pictures: Path, tmp_path: Path) -> None:
+    """A real Ray on this machine; its actors open the captioner and the images for themselves."""
+    pytest.importorskip("ray")
+    local = rdx_here(*arguments(blip, pictures, tmp_path / "local"))
+    assert local.returncode == 0, local.stderr
+    more = ("--engine", "ray", "--address", "local", "--batch-size", "2")
+    run = [sys.executable, "-m", "rdxcli.cli.app", *arguments(blip, pictures, tmp_path / "ray", *more)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "Ray actors" in done.stderr
+    (first,), (second,) = (list((tmp_path / where).rglob("captions.jsonl")) for where in ("local", "ray"))
+    assert first.read_bytes() == second.read_bytes()
+
+
 @pytest.mark.parametrize("kind", CHAT)
 def test_models_of_2026(kind: str, pictures: Path, tmp_path: Path) -> None:
     """Each through its own processor, and its chat template where it has one; the question is no part of a caption."""

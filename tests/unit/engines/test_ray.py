@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rdxcli.engines import ray as engine
 from rdxcli.engines.local import RunOptions, run_local
 from rdxcli.engines.ray import run_ray
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
@@ -134,3 +135,11 @@ def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
     assert time.monotonic() - begun < 15
     assert len(caught.value.message.splitlines()) == 1
     assert "--address" in str(caught.value.hint)
+
+
+def test_a_busy_machine_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself takes longer to load where processes wait for a core; a live cluster is not called dead for that."""
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 2)
+    for load, expected in ((0.1, 10.0), (2.0, 10.0), (8.0, 40.0), (100.0, 60.0)):
+        monkeypatch.setattr(engine.os, "getloadavg", lambda load=load: (load, load, load), raising=False)
+        assert engine._patience() == expected
