@@ -124,8 +124,9 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize("address", ["127.0.0.1:{free}", "ray://127.0.0.1:{free}", "nowhere", "127.0.0.1:{other}"])
-def test_an_address_where_nobody_answers(tmp_path: Path, address: str) -> None:
+def test_an_address_where_nobody_answers(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
+    monkeypatch.setattr(engine, "_patience", lambda: 2.0)
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as free:
         ports = {"other": other.getsockname()[1], "free": free.getsockname()[1]}
         free.close()
