@@ -456,7 +456,7 @@ def test_the_number_of_directions_is_looked_for(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     own = rng.integers(5, size=400)
     np.save(tmp_path / "x.npy", (25 * np.eye(12)[own] + rng.standard_normal((400, 12))).astype("f4"))
-    asked = ("explain", "--method", "kmeans", "--activations", "x.npy", "--outputs", "out", "--param")
+    asked = ("explain", "--method", "kmeans", "--activations", "x.npy", "--outputs", tmp_path / "out", "--param")
     found = run(*asked, "numbers=2,5,8", cwd=tmp_path)
     assert found["parameters"]["n_directions"] == len(found["directions"]) == 5
     table = found["scores"]["numbers"]
@@ -471,7 +471,7 @@ def test_the_number_of_directions_is_looked_for(tmp_path: Path) -> None:
         ("numbers=four,5", "two or more"),
         ("numbers=300,400", "half of the"),
     ):
-        done = rdx_here(*asked, bad, cwd=tmp_path)
+        done = rdx_here(*asked, bad, "--force", cwd=tmp_path)
         assert done.returncode != 0
         assert why in done.stderr
         assert "Traceback" not in done.stderr
