@@ -59,6 +59,7 @@ def visualize(
     Several artifacts become one page. Markdown is for a comment on a pull request, CSV and Parquet are for other tools.
     """
     from rdxcli.errors import UsageError
+    from rdxcli.report.formats import target
     from rdxcli.services import visualize as service
 
     if everything:
@@ -72,7 +73,7 @@ def visualize(
     piped = to is not None and str(to) == "-"
     if piped and session.sink.as_json:
         raise UsageError("--to - and --json both want the standard output", "leave one of them out")
-    form = service.target(None if piped else to, form, session.force)
+    form = target(None if piped else to, form, session.force)
     names = [name for given in artifacts or [] for name in (_lines() if given == "-" else [given])]
     chosen = [service.choose(name, session.outputs) for name in dict.fromkeys(names)]
     chosen = chosen or [service.choose(None, session.outputs)]

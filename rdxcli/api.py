@@ -33,6 +33,7 @@ from rdxcli.artifacts import Artifact
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import ArtifactError, UsageError, did_you_mean, near_matches
 from rdxcli.records import Representation
+from rdxcli.report.formats import target
 from rdxcli.report.kinds import summarize
 from rdxcli.report.page import brief
 from rdxcli.representations.memory import from_memory
@@ -43,7 +44,7 @@ from rdxcli.services.explain import dispatch as explaining
 from rdxcli.services.explain.options import ExplainOptions
 from rdxcli.services.simulate import simulate as simulating
 from rdxcli.services.simulate.options import SimulateOptions
-from rdxcli.services.visualize import render, target
+from rdxcli.services.visualize import render
 
 
 class Answer:

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 _MAX_SLUG = 100
@@ -102,3 +104,32 @@ def surrogates_folder(root: Path, dataset: str, run: str) -> Path:
 def array_dataset(name: str) -> str:
     """Work on plain arrays goes under ``outputs/arrays/<name of the first file>/`` in the same shape."""
     return f"arrays/{name}"
+
+
+def report_path(artifacts: Sequence[Path], outputs: Path, form: str) -> Path:
+    """``<outputs>/<dataset>/reports/<model, layer, explanations, run ...>.<form>``: one file for each artifact.
+
+    Several artifacts have one in ``<outputs>/reports``, named after all of them.
+    """
+    if len(artifacts) > 1:
+        names = [below(artifact, outputs) for artifact in artifacts]
+        joined = "--and--".join(name.replace("/", "--") for name in names)
+        if len(joined) > 120:
+            joined = f"{joined[:100]}-{blake2b(joined.encode(), digest_size=4).hexdigest()}"
+        return outputs / "reports" / f"{joined}.{form}"
+    path = artifacts[0]
+    try:
+        parts = path.resolve().relative_to(outputs.resolve()).parts
+    except ValueError:
+        return path.parent / f"{path.name}.{form}"
+    depth = 2 if parts[0] == "arrays" and len(parts) > 2 else 1
+    name = "--".join(parts[depth:]) or parts[-1]
+    return outputs.joinpath(*parts[:depth]) / "reports" / f"{name}.{form}"
+
+
+def below(artifact: Path, outputs: Path) -> str:
+    """The path of an artifact below the outputs directory."""
+    try:
+        return artifact.resolve().relative_to(outputs.resolve()).as_posix()
+    except ValueError:
+        return artifact.name

@@ -175,3 +175,14 @@ def samples(
     )
     pq.write_table(pa.table(list(arrays.values()), schema=schema), path, compression="zstd")
     return len(ids)
+
+
+def write_tables(summary: Summary, temporary: Path, path: Path) -> list[Path]:
+    """The first table in the file itself, every other one beside it, with its name before the ending."""
+    first, *others = tables(summary).items()
+    temporary.write_text(first[1], "utf-8")
+    beside = []
+    for name, text in others:
+        beside.append(path.with_name(f"{path.stem}.{name}.csv"))
+        beside[-1].write_text(text, "utf-8")
+    return beside

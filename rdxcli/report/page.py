@@ -9,14 +9,18 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
+from rdxcli.progress import log
 from rdxcli.report.html import png_uri, render
 from rdxcli.report.palette import NULL, concept_colours
 from rdxcli.report.summary import Item, Maps, Section, Summary, Table, written
@@ -27,6 +31,9 @@ FEW = 8
 
 LONG = 60
 """Rows of a table that are written out; longer ones draw the rows in view."""
+
+LARGEST = 10_000_000
+"""Bytes of a page; the pictures of a larger one go to a folder beside it."""
 
 
 @dataclass(frozen=True)
@@ -231,3 +238,27 @@ def sprites(pictures: Mapping[int, Any], edge: int, across: int = 20) -> tuple[l
         sheet.save(buffer, "WEBP", quality=72, method=4)
         sheets.append(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}")
     return sheets, rows
+
+
+def write_page(summary: Summary, images: Images, temporary: Path, path: Path, whole: bool = False) -> list[Path]:
+    """The page; the pictures of one that would be too large go to ``NAME.data`` beside it."""
+    text = page(summary, images)
+    folder = path.with_name(f"{path.stem}.data")
+    if whole or len(text) <= LARGEST:
+        temporary.write_text(text, "utf-8")
+        return []
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+    def put(number: int, uri: str) -> str:
+        head, _, content = uri.partition(",")
+        name = f"{number}.{'png' if 'png' in head else 'webp' if 'webp' in head else 'jpg'}"
+        (folder / name).write_bytes(base64.b64decode(content))
+        return quote(f"{folder.name}/{name}")
+
+    uris = {sample: put(number, uri) for number, (sample, uri) in enumerate(images.uris.items())}
+    sheets = [put(len(uris) + number, sheet) for number, sheet in enumerate(images.sheets)]
+    text = page(summary, replace(images, uris=uris, sheets=sheets), beside=True)
+    temporary.write_text(text, "utf-8")
+    log.info("the pictures of this page are in %s: move both together", folder)
+    return [folder]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rdxcli.artifacts import Artifact, find_artifacts, resolve_artifact
-from rdxcli.artifacts.layout import short_name
+from rdxcli.artifacts.layout import below, report_path, short_name
 from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.artifacts.store import DOCUMENTS
 from rdxcli.datasets.base import Dataset
@@ -28,25 +26,19 @@ from rdxcli.numerics.umap_axes import require_umap
 from rdxcli.progress import log, track
 from rdxcli.report import exports
 from rdxcli.report.figures import WIDTHS, figure
+from rdxcli.report.formats import FORMATS
 from rdxcli.report.html import render as template
 from rdxcli.report.kinds import BUILDERS, summarize
 from rdxcli.report.markdown import markdown
-from rdxcli.report.page import Images, page, sprites
+from rdxcli.report.page import Images, sprites, write_page
 from rdxcli.report.several import several
 from rdxcli.report.summary import Maps, Summary
 from rdxcli.report.thumbnails import data_uri, square
 from rdxcli.representations.maps import umap_map
 from rdxcli.representations.stored import stored_values
 
-FIGURES = ("png", "pdf", "svg")
-FORMATS = ("html", "md", "csv", "json", "parquet", *FIGURES)
 MAPS = ("axes", "umap")
 """What --map may be: the main axes, which every report has, and UMAP beside them."""
-
-ENDINGS = {"htm": "html", "markdown": "md"}
-
-LARGEST = 10_000_000
-"""Bytes of a page; the pictures of a larger one go to a folder beside it."""
 
 SMALL, SMALL_EDGE = 2000, 48
 """Small pictures of a comparison, and their edge in pixels."""
@@ -164,8 +156,8 @@ def render(
     elif layout == "umap":
         raise UsageError("--map umap is for one comparison", "leave it out, or show one artifact")
     else:
-        summary = several({_short(one, outputs): summary_of(one) for one in chosen})
-    path = to or report_path(chosen, outputs, form)
+        summary = several({below(one.path, outputs): summary_of(one) for one in chosen})
+    path = to or report_path([one.path for one in chosen], outputs, form)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -226,14 +218,14 @@ def _write(
     elif form == "json":
         temporary.write_text(exports.as_json(summary), "utf-8")
     elif form == "csv":
-        return (), _write_tables(summary, temporary, path)
+        return (), exports.write_tables(summary, temporary, path)
     elif form == "parquet":
         return _write_samples(summary, artifacts, outputs, temporary, vectors, pictures), ()
     else:
         images, unread = read_images(summary, small=form == "html")
         summary = replace(summary, notes=[*summary.notes, *_said(unread, len(images.uris) + len(unread))])
         if form == "html":
-            return unread, _write_page(summary, images, temporary, path, whole)
+            return unread, write_page(summary, images, temporary, path, whole)
         figure(summary, images.uris, temporary, form, width)
         return unread, ()
     return (), ()
@@ -245,41 +237,6 @@ def _said(unread: Sequence[str], wanted: int) -> list[str]:
         return []
     some = ", ".join(unread[:3]) + (" ..." if len(unread) > 3 else "")
     return [f"{len(unread)} of {wanted} images could not be read, moved or damaged: {some}"]
-
-
-def _write_page(summary: Summary, images: Images, temporary: Path, path: Path, whole: bool = False) -> list[Path]:
-    """The page; the pictures of one that would be too large go to ``NAME.data`` beside it."""
-    text = page(summary, images)
-    folder = path.with_name(f"{path.stem}.data")
-    if whole or len(text) <= LARGEST:
-        temporary.write_text(text, "utf-8")
-        return []
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-
-    def put(number: int, uri: str) -> str:
-        head, _, content = uri.partition(",")
-        name = f"{number}.{'png' if 'png' in head else 'webp' if 'webp' in head else 'jpg'}"
-        (folder / name).write_bytes(base64.b64decode(content))
-        return quote(f"{folder.name}/{name}")
-
-    uris = {sample: put(number, uri) for number, (sample, uri) in enumerate(images.uris.items())}
-    sheets = [put(len(uris) + number, sheet) for number, sheet in enumerate(images.sheets)]
-    text = page(summary, replace(images, uris=uris, sheets=sheets), beside=True)
-    temporary.write_text(text, "utf-8")
-    log.info("the pictures of this page are in %s: move both together", folder)
-    return [folder]
-
-
-def _write_tables(summary: Summary, temporary: Path, path: Path) -> list[Path]:
-    """The first table in the file itself, every other one beside it, with its name before the ending."""
-    first, *others = exports.tables(summary).items()
-    temporary.write_text(first[1], "utf-8")
-    beside = []
-    for name, text in others:
-        beside.append(path.with_name(f"{path.stem}.{name}.csv"))
-        beside[-1].write_text(text, "utf-8")
-    return beside
 
 
 def _write_samples(
@@ -422,7 +379,7 @@ def index(outputs: Path) -> tuple[Path, list[Report]]:
     path, made, rows = outputs / "reports" / "index.html", [], []
     newest = sorted(found, key=lambda one: one.manifest.created, reverse=True)
     for artifact in sorted(newest, key=lambda one: one.kind not in DOCUMENTS):
-        report = report_path([artifact], outputs, "html")
+        report = report_path([artifact.path], outputs, "html")
         if not report.is_file() or report.stat().st_mtime < (artifact.path / MANIFEST).stat().st_mtime:
             made.append(render(artifact, outputs))
         difference: Mapping[str, Any] = {}
@@ -442,56 +399,3 @@ def index(outputs: Path) -> tuple[Path, list[Report]]:
     temporary.write_text(template("index.html", rows=rows), "utf-8")
     os.replace(temporary, path)
     return path, made
-
-
-def target(to: Path | None, form: str | None, force: bool = False) -> str:
-    """The format of a report: what is asked for, else what the ending of ``to`` says, else html.
-
-    Raises
-    ------
-    UsageError
-        The ending of ``to`` is that of no format, or of another than ``form``; or the file exists and may not be
-        replaced.
-    """
-    if to is None:
-        return form or "html"
-    ending = to.suffix[1:].lower()
-    ending = ENDINGS.get(ending, ending)
-    if ending not in FORMATS:
-        raise UsageError(
-            f"`{to}` ends in the name of no format", f"end it in {', '.join(f'.{known}' for known in FORMATS)}"
-        )
-    if form is not None and form != ending:
-        raise UsageError(f"`--format {form}` and the file `{to}` contradict each other", "leave one of them out")
-    if to.exists() and not force:
-        raise UsageError(f"{to} exists already", "replace it with --force, or choose another place")
-    return ending
-
-
-def report_path(artifacts: Sequence[Artifact], outputs: Path, form: str) -> Path:
-    """``<outputs>/<dataset>/reports/<model, layer, explanations, run ...>.<form>``: one file for each artifact.
-
-    Several artifacts have one in ``<outputs>/reports``, named after all of them.
-    """
-    if len(artifacts) > 1:
-        names = [_short(artifact, outputs) for artifact in artifacts]
-        joined = "--and--".join(name.replace("/", "--") for name in names)
-        if len(joined) > 120:
-            joined = f"{joined[:100]}-{blake2b(joined.encode(), digest_size=4).hexdigest()}"
-        return outputs / "reports" / f"{joined}.{form}"
-    path = artifacts[0].path
-    try:
-        parts = path.resolve().relative_to(outputs.resolve()).parts
-    except ValueError:
-        return path.parent / f"{path.name}.{form}"
-    depth = 2 if parts[0] == "arrays" and len(parts) > 2 else 1
-    name = "--".join(parts[depth:]) or parts[-1]
-    return outputs.joinpath(*parts[:depth]) / "reports" / f"{name}.{form}"
-
-
-def _short(artifact: Artifact, outputs: Path) -> str:
-    """The path of an artifact below the outputs directory."""
-    try:
-        return artifact.path.resolve().relative_to(outputs.resolve()).as_posix()
-    except ValueError:
-        return artifact.path.name

@@ -256,16 +256,16 @@ def test_fifty_thousand_rows_open_and_brush_quickly(chromium: Any, tmp_path: Pat
 def test_a_large_page_keeps_its_pictures_beside_it(
     chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rdxcli.services import visualize
+    from rdxcli.report import page
 
-    monkeypatch.setattr(visualize, "LARGEST", 1000)
+    monkeypatch.setattr(page, "LARGEST", 1000)
     items = [Item(i, f"Unit {i}", pictures=[Picture(f"s{i}")]) for i in range(3)]
     summary = Summary("x", "m", "k", "t", "f", [Section("Units", "units", items, "unit")])
     images = Images(
         {f"s{i}": data_uri(Image.new("RGB", (64, 64), colour)) for i, colour in enumerate(("red", "green"))}
     )
     path = tmp_path / "my page.html"
-    beside = visualize._write_page(summary, images, path, path)
+    beside = page.write_page(summary, images, path, path)
     assert beside == [tmp_path / "my page.data"]
     assert len(list(beside[0].iterdir())) == 2
     tab = chromium.new_page()

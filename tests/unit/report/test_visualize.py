@@ -14,7 +14,7 @@ from PIL import Image
 
 from rdxcli.artifacts import Request, create, write_json
 from rdxcli.artifacts.store import DOCUMENTS, Artifact
-from rdxcli.services.visualize import report_path
+from rdxcli.artifacts.layout import report_path
 
 
 def stored(folder: Path, kind: str = "comparison", **changes: object) -> Artifact:
@@ -33,7 +33,7 @@ def test_every_artifact_has_a_file_of_its_own(tmp_path: Path) -> None:
         "m/layer/directions/one",
         "comparisons/m--layer/one",
     ]
-    paths = {report_path([stored(tmp_path / "digits" / name, "simulation")], tmp_path, "html") for name in names}
+    paths = {report_path([stored(tmp_path / "digits" / name, "simulation").path], tmp_path, "html") for name in names}
     assert len(paths) == len(names)
     assert {path.parent for path in paths} == {tmp_path / "digits" / "reports"}
 
