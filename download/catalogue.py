@@ -82,7 +82,7 @@ class Convert(_Strict):
         return value
 
 
-class Item(_Strict):
+class RecipeFile(_Strict):
     """One file to fetch.
 
     Attributes
@@ -149,7 +149,7 @@ class Item(_Strict):
         return value
 
     @model_validator(mode="after")
-    def _digests(self) -> Item:
+    def _digests(self) -> RecipeFile:
         for label, text, length in (("sha256", self.sha256, 64), ("md5", self.md5, 32)):
             if text != UNKNOWN and not re.fullmatch(rf"[0-9a-f]{{{length}}}", text):
                 raise ValueError(f"got the {label} {text!r}, expected {length} hex digits or `{UNKNOWN}`")
@@ -198,7 +198,7 @@ class Hub(_Strict):
         return self
 
 
-class Gate(_Strict):
+class AccessGate(_Strict):
     """Why something cannot be downloaded by a program, and what a person does instead.
 
     Attributes
@@ -242,11 +242,11 @@ class Recipe(_Strict):
         One line. ``terms`` are conditions that must be accepted (``--yes``) before anything is fetched.
     aliases : tuple of str
         Other names, for example of the models inside.
-    items : tuple of Item
+    items : tuple of RecipeFile
     base : str, optional
         Address that items without one of their own start with.
     hub : tuple of Hub
-    gate : Gate, optional
+    gate : AccessGate, optional
     default : tuple of str
         Parts that are fetched when none are named; empty for all.
     layout : tuple of str
@@ -270,9 +270,9 @@ class Recipe(_Strict):
     licence: str = Field(min_length=3)
     terms: str | None = None
     aliases: tuple[str, ...] = ()
-    items: tuple[Item, ...] = ()
+    items: tuple[RecipeFile, ...] = ()
     hub: tuple[Hub, ...] = ()
-    gate: Gate | None = None
+    gate: AccessGate | None = None
     default: tuple[str, ...] = ()
     layout: tuple[str, ...] = ()
     reader: str | None = None
@@ -327,7 +327,7 @@ class Recipe(_Strict):
         sizes = [item.bytes for item in self.chosen()]
         return None if None in sizes or not sizes else sum(size for size in sizes if size is not None)
 
-    def chosen(self, parts: Sequence[str] | None = None) -> list[Item]:
+    def chosen(self, parts: Sequence[str] | None = None) -> list[RecipeFile]:
         """Items of the given parts (by default the recipe's) and those without a part.
 
         Raises

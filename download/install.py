@@ -25,7 +25,7 @@ from rdxcli.progress import log, track
 
 from . import store
 from .archives import ArchiveError, Entry, unpack
-from .catalogue import UNKNOWN, Item, Recipe
+from .catalogue import UNKNOWN, Recipe, RecipeFile
 from .converters import convert
 from .expected import Expected, Fetched, Remote, TransferError, digests
 from .parallel import TaskError, TooSlow, gather
@@ -141,7 +141,7 @@ def _work(home: Home, plan: Plan, settings: Settings, confirm: Callable[[Plan], 
     return count
 
 
-def _arrived(home: Home, item: Item, expected: Expected) -> bool:
+def _arrived(home: Home, item: RecipeFile, expected: Expected) -> bool:
     """Whether an earlier run fetched the file completely; a wrong one is removed."""
     path = home.file(item.name)
     if not path.is_file():
@@ -152,14 +152,14 @@ def _arrived(home: Home, item: Item, expected: Expected) -> bool:
     return False
 
 
-def _facts(home: Home, item: Item) -> Fetched:
+def _facts(home: Home, item: RecipeFile) -> Fetched:
     path = home.file(item.name)
     size = path.stat().st_size
     return Fetched(item.urls[0], size, *digests(path), resumed=size)
 
 
 def _probe_all(
-    http: httpx.Client, recipe: Recipe, items: Sequence[Item], wanted: _Wanted, settings: Settings
+    http: httpx.Client, recipe: Recipe, items: Sequence[RecipeFile], wanted: _Wanted, settings: Settings
 ) -> dict[str, Remote]:
     """What the servers say about every file."""
     if not items:
@@ -191,7 +191,7 @@ def _offline(recipe: Recipe, message: str) -> TransferError:
 def _fetch_all(
     http: httpx.Client,
     home: Home,
-    items: Sequence[Item],
+    items: Sequence[RecipeFile],
     wanted: _Wanted,
     settings: Settings,
     sizes: Mapping[str, int | None],
@@ -235,7 +235,7 @@ def _explained(home: Home, error: BaseException, seen: str | None) -> BaseExcept
     return TransferError(f"{home.recipe.name}: {error.message}", hint)
 
 
-def _place_item(home: Home, item: Item, fetched: Fetched, certain: bool) -> None:
+def _place_item(home: Home, item: RecipeFile, fetched: Fetched, certain: bool) -> None:
     """Unpack, convert and move one item into the current folder; then write its receipt."""
     file = home.file(item.name)
     tree = home.work / "trees" / item.name
@@ -302,7 +302,7 @@ def _place_item(home: Home, item: Item, fetched: Fetched, certain: bool) -> None
     store.remove(file)
 
 
-def _convert_all(base: Path, item: Item, entries: list[Entry]) -> tuple[list[Entry], list[dict[str, str]]]:
+def _convert_all(base: Path, item: RecipeFile, entries: list[Entry]) -> tuple[list[Entry], list[dict[str, str]]]:
     """Rewrite what the recipe says; the files there are now, and name and hash of the originals."""
     originals: list[dict[str, str]] = []
     for rule in item.convert:

@@ -12,7 +12,7 @@ from rdxcli.errors import MissingDataError, RdxError
 from rdxcli.progress import human_bytes
 
 from . import store
-from .catalogue import UNKNOWN, Item, Recipe
+from .catalogue import UNKNOWN, Recipe, RecipeFile
 from .expected import Expected, Policy
 from .store import Home, Receipt
 
@@ -58,7 +58,7 @@ class Plan:
         Where the data will be.
     status : str
         ``download``, ``repair``, ``present``, ``own copy`` or ``linked``.
-    todo : list of Item
+    todo : list of RecipeFile
     problems : list of str
         What is wrong with the files that are there.
     fetch_bytes : int or None
@@ -70,7 +70,7 @@ class Plan:
     recipe: Recipe
     folder: Path
     status: str
-    todo: list[Item] = field(default_factory=list)
+    todo: list[RecipeFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     fetch_bytes: int | None = 0
     need_bytes: int = 0
@@ -179,7 +179,7 @@ def link(recipe: Recipe, root: Path, folder: Path) -> Path:
     return folder.resolve()
 
 
-def addresses(recipe: Recipe, item: Item, mirror: str | None) -> list[str]:
+def addresses(recipe: Recipe, item: RecipeFile, mirror: str | None) -> list[str]:
     """Where an item is looked for."""
     if mirror is None:
         return list(item.urls)
@@ -187,7 +187,7 @@ def addresses(recipe: Recipe, item: Item, mirror: str | None) -> list[str]:
     return [f"{base}/{recipe.name}/{item.name}", f"{base}/{item.name}"]
 
 
-def expectation(home: Home, item: Item, force: bool) -> tuple[Expected, str | None]:
+def expectation(home: Home, item: RecipeFile, force: bool) -> tuple[Expected, str | None]:
     """What the file must be; and, when its hash is known only from its first download, the day of that."""
     expected = item.expected
     seen = store.seen_hashes(home.root).get(home.recipe.name, {}).get(item.name)
@@ -196,7 +196,7 @@ def expectation(home: Home, item: Item, force: bool) -> tuple[Expected, str | No
     return replace(expected, sha256=seen["sha256"]), str(seen.get("seen", "an earlier day"))
 
 
-def needs(home: Home, todo: Sequence[Item], sizes: Mapping[str, int | None]) -> tuple[int | None, int]:
+def needs(home: Home, todo: Sequence[RecipeFile], sizes: Mapping[str, int | None]) -> tuple[int | None, int]:
     """Bytes to fetch (None when a size is unknown) and free bytes needed at the worst moment.
 
     All archives are fetched first; then one after the other is unpacked and removed.
@@ -230,12 +230,12 @@ def check_disk(home: Home, plan: Plan) -> None:
         )
 
 
-def _same(item: Item, facts: Mapping[str, Any]) -> bool:
+def _same(item: RecipeFile, facts: Mapping[str, Any]) -> bool:
     """Whether what was fetched is still what the recipe asks for."""
     return item.sha256 in (UNKNOWN, facts.get("sha256")) and item.md5 in (UNKNOWN, facts.get("md5"))
 
 
-def _arrived(home: Home, item: Item) -> int:
+def _arrived(home: Home, item: RecipeFile) -> int:
     file = home.file(item.name)
     for path in (file, file.with_name(file.name + ".part")):
         if path.is_file():

@@ -32,7 +32,7 @@ from rdxcli.errors import RdxError
 from rdxcli.progress import log
 
 from .archives import Entry
-from .catalogue import UNKNOWN, Item, Recipe, find
+from .catalogue import UNKNOWN, Recipe, RecipeFile, find
 from .expected import digests
 
 WORK = ".rdx-download"
@@ -54,7 +54,7 @@ class Receipt:
     name : str
         Of the recipe.
     items : dict
-        Item name to ``{url, size, sha256, md5, fetched, into, files, bytes, converted}``.
+        RecipeFile name to ``{url, size, sha256, md5, fetched, into, files, bytes, converted}``.
     folder : str, optional
         For data that a person has elsewhere: that folder; then there are no items.
     licence : str
@@ -218,7 +218,7 @@ class Listed:
     sha256: str
 
 
-def write_listing(folder: Path, item: Item, entries: Iterable[Entry]) -> tuple[int, int]:
+def write_listing(folder: Path, item: RecipeFile, entries: Iterable[Entry]) -> tuple[int, int]:
     """Write down the files of an item that lie in ``folder``; returns their number and bytes."""
     lines, total = [], 0
     for entry in entries:
@@ -354,7 +354,7 @@ def seen_hashes(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return content if isinstance(content, dict) else {}
 
 
-def remember_hash(root: Path, recipe: Recipe, item: Item, facts: Mapping[str, Any]) -> None:
+def remember_hash(root: Path, recipe: Recipe, item: RecipeFile, facts: Mapping[str, Any]) -> None:
     """Write down the SHA-256 of an item whose recipe does not know it."""
     if item.sha256 != UNKNOWN:
         return

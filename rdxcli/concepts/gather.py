@@ -19,7 +19,7 @@ from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
-from rdxcli.methods.neurons.concepts import Similarities, clean_concepts
+from rdxcli.methods.neurons.concepts import LazyCosines, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
 from rdxcli.records import Representation
 from rdxcli.representations.resolve import resolve_concepts
@@ -223,7 +223,7 @@ def _from_embeddings(options: ConceptOptions, representation: Representation) ->
     files = (options.files["image_embeddings"], options.files["text_embeddings"])
     found = read_embeddings(*files, options.concept_set, representation, options.selection.root)
     calibration = {name: float(options.parameters[name]) for name in ("a", "b") if name in options.parameters}
-    values = Similarities(found.images, found.texts, **calibration)
+    values = LazyCosines(found.images, found.texts, **calibration)
     return Concepts(values, found.words, {**found.source, **calibration}, found.notes)
 
 

@@ -29,7 +29,7 @@ class Concepts:
     Parameters
     ----------
     values : row source of shape (n, c)
-        Array, CSR array or `rdxcli.methods.neurons.concepts.Similarities`.
+        Array, CSR array or `rdxcli.methods.neurons.concepts.LazyCosines`.
     names : list of str
     source : dict
         Fingerprints, for the request of an artifact.

@@ -15,7 +15,7 @@ from rdxcli.datasets.registry import data_root
 from rdxcli.download.catalogue import find
 from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError, UsageError
-from rdxcli.methods.neurons.concepts import CALIBRATION, Similarities, clean_concepts, fit_sigmoid
+from rdxcli.methods.neurons.concepts import CALIBRATION, LazyCosines, clean_concepts, fit_sigmoid
 from rdxcli.models.registry import resolve
 from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
 from rdxcli.progress import log
@@ -141,7 +141,7 @@ def score(
 
     Returns
     -------
-    values : Similarities of shape (n, c)
+    values : LazyCosines of shape (n, c)
     source : dict
         Fingerprints.
     notes : list of str
@@ -157,7 +157,7 @@ def score(
         "texts": texts.fingerprint,
         **constants,
     }
-    return Similarities(images, texts.values, **constants), source, [*scorer.notes, *notes]
+    return LazyCosines(images, texts.values, **constants), source, [*scorer.notes, *notes]
 
 
 def _check_constants(options: ConceptOptions, spec: Any) -> None:
@@ -205,7 +205,7 @@ def _calibrated(
     labels = label_matrix(options, representation)
     texts = text_embeddings(model, labels.names, options.outputs, name="class-names", template=template)
     try:
-        a, b, loss = fit_sigmoid(Similarities(images, texts.values), labels.values)
+        a, b, loss = fit_sigmoid(LazyCosines(images, texts.values), labels.values)
     except ValueError as error:
         raise InputError(f"`{model.name}` cannot be calibrated with these labels: {error}") from None
     log.info("calibrated: a %.4g, b %.4g, cross entropy %.4g", a, b, loss)

@@ -22,7 +22,7 @@ from rdxcli.progress import log
 
 
 @dataclass(frozen=True)
-class Teacher:
+class GivenTeacher:
     """The teacher's embeddings of the images in the order of their ids.
 
     Parameters
@@ -54,7 +54,7 @@ class Teacher:
         return {"ids": fingerprint_json(self.ids), **known}
 
 
-def read_teacher(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
+def read_teacher(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     """The teacher's embeddings of the images that have an encoding.
 
     Parameters
@@ -71,7 +71,7 @@ def read_teacher(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
     return _from_model(options, encoded) if options.teacher else _from_arrays(options, encoded)
 
 
-def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
+def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     """Arrays of embeddings; rows with ids are joined by them, images without ids stand in the encodings' order."""
     if options.image_embeddings is None or options.text_embeddings is None:
         raise UsageError("what did the teacher say?", "give --teacher and --dataset, or arrays of its embeddings")
@@ -97,7 +97,7 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
     keep.sort(key=lambda i: encoded[places[i]])  # the order of the files has no influence
     texts, offsets = take_captions(texts, offsets, keep)
     origin = [options.image_embeddings, options.text_embeddings]
-    return Teacher(
+    return GivenTeacher(
         array_dataset(slug(images.name)),
         [encoded[places[i]] for i in keep],
         np.array(images.values[keep]),
@@ -108,7 +108,7 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
     )
 
 
-def _from_model(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
+def _from_model(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     """Embed images, captions and classes, or find their embeddings in the outputs."""
     from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
@@ -152,7 +152,7 @@ def _from_model(options: TrainOptions, encoded: Sequence[str]) -> Teacher:
         origin += folders
     details = {"captions": told, "embeddings": origin, "teacher_model": teacher.description()}
     embedded = np.array(images.values[keep])
-    return Teacher(slug(dataset.name), ids, embedded, np.array(said.values), offsets, classes, details)
+    return GivenTeacher(slug(dataset.name), ids, embedded, np.array(said.values), offsets, classes, details)
 
 
 def _classes(text: str | None) -> Any:

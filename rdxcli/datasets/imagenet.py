@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdxcli.datasets.files import EXTENSIONS
-from rdxcli.datasets.layouts import Table
+from rdxcli.datasets.layouts import Gathered
 from rdxcli.download.catalogue import get
 from rdxcli.errors import InputError
 
@@ -22,7 +22,7 @@ _BROKEN = {"n04266014_10835.JPEG"}
 INDEX = "index.csv"
 
 
-def imagenet(folder: Path, recipe: Recipe) -> Table:
+def imagenet(folder: Path, recipe: Recipe) -> Gathered:
     """ImageNet-1k: ``train`` and ``val`` with a folder per WordNet id, also inside ``Data/CLS-LOC`` (Kaggle), or such
     folders alone. The flat validation folder of Kaggle is read with ``LOC_val_solution.csv``.
 
@@ -57,7 +57,7 @@ def write_index(folder: Path, target: Path) -> int:
     return len(table.ids)
 
 
-def read_index(folder: Path, index: Path) -> Table:
+def read_index(folder: Path, index: Path) -> Gathered:
     """The table that `write_index` wrote."""
     with open(index, encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream)
@@ -85,10 +85,10 @@ def synset_names() -> dict[str, str]:
     return {wnid: f"{name} ({wnid})" if count[name] > 1 else name for wnid, name in names.items()}
 
 
-def _table(rows: list[tuple[Path, str, str, str | None]]) -> Table:
+def _table(rows: list[tuple[Path, str, str, str | None]]) -> Gathered:
     wnids = sorted({wnid for _, _, wnid, _ in rows})
     names = synset_names()
-    table = Table(class_names=[names.get(wnid, wnid) for wnid in wnids])
+    table = Gathered(class_names=[names.get(wnid, wnid) for wnid in wnids])
     for path, sample, wnid, split in rows:
         table.add(path, sample, names.get(wnid, wnid), split)
         table.keys.append(wnid)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Table:
+class Gathered:
     """Rows of a data set while they are gathered; ``keys`` are WordNet ids of the labels, where there are any."""
 
     paths: list[Path] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Table:
         return ArrayImages(self.images, name) if self.images is not None else FileImages(self.paths)
 
 
-Reader = Callable[[Path, "Recipe"], Table]
+Reader = Callable[[Path, "Recipe"], Gathered]
 
 
 def inner(folder: Path, *candidates: str) -> Path:
@@ -87,13 +87,13 @@ def _number(path: Path, text: str, most: int) -> int:
     return int(text)
 
 
-def cub(folder: Path, recipe: Recipe) -> Table:
+def cub(folder: Path, recipe: Recipe) -> Gathered:
     """CUB-200-2011. With the lists of the concept bottleneck models their splits (train, val, test) and order; without
     them the official train and test. Ids are ``<class folder>/<file>``, class names lose number and underscores.
     """
     base = inner(folder, "CUB_200_2011")
     names = {number: name.partition(".")[2].replace("_", " ") for number, name in pairs(base / "classes.txt")}
-    table = Table(class_names=list(names.values()))
+    table = Gathered(class_names=list(names.values()))
     lists = _cbm_lists(folder)
     if lists:
         for split, path in lists.items():
@@ -133,24 +133,24 @@ def cub_attributes(folder: Path) -> tuple[list[str], np.ndarray]:
     return ids, np.concatenate(parts)
 
 
-def inat_subset(folder: Path, recipe: Recipe) -> Table:
+def inat_subset(folder: Path, recipe: Recipe) -> Gathered:
     """The iNaturalist subset of RDX: ``data.json`` with paths, labels, names and the indices of two splits."""
     base = folder if (folder / "data.json").is_file() else folder / "inat_subset"
     data = document(base / "data.json")
     names = data["class_names"]
     names = [str(names[str(i)] if isinstance(names, Mapping) else names[i]) for i in range(len(names))]
     split = dict.fromkeys(data["train_indices"], "train") | dict.fromkeys(data["test_indices"], "test")
-    table = Table(class_names=names)
+    table = Gathered(class_names=names)
     for row, (path, label) in enumerate(zip(data["file_paths"], data["class_labels"], strict=True)):
         number = _number(base / "data.json", str(label), len(names))
         table.add(base / path, str(path), names[number], split.get(row, "rest"))
     return table
 
 
-def places365(folder: Path, recipe: Recipe) -> Table:
+def places365(folder: Path, recipe: Recipe) -> Gathered:
     """Places365-Standard, 256-pixel images; class names without the leading letter (``airfield``)."""
     names = [name.removeprefix("/").partition("/")[2] for name, _ in pairs(folder / "categories_places365.txt")]
-    table = Table(class_names=names)
+    table = Gathered(class_names=names)
     for split, listing, places in (
         ("train", "places365_train_standard.txt", ("data_256_standard", "data_256")),
         ("val", "places365_val.txt", ("val_256",)),
@@ -164,10 +164,10 @@ def places365(folder: Path, recipe: Recipe) -> Table:
     return table
 
 
-def cifar100(folder: Path, recipe: Recipe) -> Table:
+def cifar100(folder: Path, recipe: Recipe) -> Gathered:
     """CIFAR-100 with its fine labels; ids ``train/00000`` ..., rows in the order of the files."""
     names = [str(name) for name in document(folder / "meta.json")["fine_label_names"]]
-    table = Table(class_names=names)
+    table = Gathered(class_names=names)
     parts = []
     for split in ("train", "test"):
         images = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
@@ -182,10 +182,10 @@ def cifar100(folder: Path, recipe: Recipe) -> Table:
     return table
 
 
-def coco(folder: Path, recipe: Recipe) -> Table:
+def coco(folder: Path, recipe: Recipe) -> Gathered:
     """COCO 2017 with its captions; ids are image ids, in ascending order."""
     base = inner(folder, "2017")
-    table = Table()
+    table = Gathered()
     for split in ("train", "val"):
         listing, images = base / "annotations" / f"captions_{split}2017.json", base / f"{split}2017"
         if not listing.is_file() or not images.is_dir():
@@ -201,7 +201,7 @@ def coco(folder: Path, recipe: Recipe) -> Table:
     return table
 
 
-def flickr30k(folder: Path, recipe: Recipe) -> Table:
+def flickr30k(folder: Path, recipe: Recipe) -> Gathered:
     """Flickr30k; ids are file names, sorted as text. Splits come from the caption files that there are."""
     images = inner(folder, "flickr30k-images", "flickr30k_images", "images")
     rows: dict[str, tuple[str | None, list[str]]] = {}
@@ -217,7 +217,7 @@ def flickr30k(folder: Path, recipe: Recipe) -> Table:
             rows[str(entry["filename"])] = (str(entry["split"]), captions)
     else:
         rows = {name: (None, captions) for name, captions in _token_lines(folder / "results_20130124.token").items()}
-    table = Table()
+    table = Gathered()
     for name in sorted(rows):
         split_name, captions = rows[name]
         table.add(images / name, name, split=split_name)
@@ -236,7 +236,7 @@ def _token_lines(path: Path) -> dict[str, list[str]]:
     return captions
 
 
-def sun397(folder: Path, recipe: Recipe) -> Table:
+def sun397(folder: Path, recipe: Recipe) -> Gathered:
     """SUN397; ids are paths below the archive's folder (``a/abbey/sun_x.jpg``).
 
     Splits are the text files beside the images (``test.txt``) if there are any, else the first official partition;
@@ -250,7 +250,7 @@ def sun397(folder: Path, recipe: Recipe) -> Table:
         for place in (folder / "partitions", folder / "Partitions", folder, base):
             listings = listings or {s: place / name for s, name in official.items() if (place / name).is_file()}
     split = {line.lstrip("/"): name for name, path in listings.items() for line in lines(path)}
-    table = Table(class_names=names)
+    table = Gathered(class_names=names)
     known = set(names)
     for path in sorted(base.glob("?/**/*.jpg"), key=lambda path: path.relative_to(base).as_posix()):
         sample = path.relative_to(base).as_posix()
@@ -261,12 +261,12 @@ def sun397(folder: Path, recipe: Recipe) -> Table:
     return table
 
 
-def flowers102(folder: Path, recipe: Recipe) -> Table:
+def flowers102(folder: Path, recipe: Recipe) -> Gathered:
     """Oxford 102 Flowers; ids are file names, splits in the order of ``setid.mat``."""
     base = inner(folder, "flowers-102")
     numbers = loadmat(base / "imagelabels.mat")["labels"].ravel()
     sets = loadmat(base / "setid.mat")
-    table = Table(class_names=list(recipe.class_names))
+    table = Gathered(class_names=list(recipe.class_names))
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         for image in sets[key].ravel():
             name = f"image_{int(image):05d}.jpg"
@@ -275,21 +275,21 @@ def flowers102(folder: Path, recipe: Recipe) -> Table:
     return table
 
 
-def food101(folder: Path, recipe: Recipe) -> Table:
+def food101(folder: Path, recipe: Recipe) -> Gathered:
     """Food-101; ids and class names as in its lists (``apple_pie/1005649``)."""
     base = inner(folder, "food-101")
-    table = Table(class_names=lines(base / "meta" / "classes.txt"))
+    table = Gathered(class_names=lines(base / "meta" / "classes.txt"))
     for split in ("train", "test"):
         for sample in lines(base / "meta" / f"{split}.txt"):
             table.add(base / "images" / f"{sample}.jpg", sample, sample.partition("/")[0], split)
     return table
 
 
-def voc(folder: Path, recipe: Recipe) -> Table:
+def voc(folder: Path, recipe: Recipe) -> Gathered:
     """PASCAL VOC 2007, splits train, val and test. An image shows several classes: its label is the one whose boxes
     cover the largest area; `rdxcli.datasets.published.concepts` gives all of them.
     """
-    table = Table(class_names=list(recipe.class_names))
+    table = Gathered(class_names=list(recipe.class_names))
     for base, sample, split in voc_images(folder):
         areas = voc_areas(base, sample)
         best = max(recipe.class_names, key=lambda name: areas.get(name, 0.0))
@@ -324,7 +324,7 @@ def voc_areas(base: Path, sample: str) -> dict[str, float]:
     return areas
 
 
-def mini_imagenet(folder: Path, recipe: Recipe) -> Table:
+def mini_imagenet(folder: Path, recipe: Recipe) -> Gathered:
     """mini-ImageNet (open copy). Its classes are numbers; where parts use the same number for different classes, the
     part's name is put before it.
     """
@@ -338,7 +338,7 @@ def mini_imagenet(folder: Path, recipe: Recipe) -> Table:
     for _, _, label, split in rows:
         parts.setdefault(label, set()).add(split)
     shared = any(len(splits) > 1 for splits in parts.values())
-    table = Table()
+    table = Gathered()
     for path, sample, label, split in rows:
         table.add(path, sample, f"{split}/{label}" if shared else label, split)
     order = {"train": 0, "validation": 1, "test": 2}

@@ -58,7 +58,7 @@ _SHORT = {".gz": ".tgz"}
 
 
 @dataclass
-class _Member:
+class _TarEntry:
     archive: int
     offset: int
     size: int
@@ -67,8 +67,8 @@ class _Member:
 
 @dataclass
 class _Sample:
-    images: dict[str, _Member] = field(default_factory=dict)  # by ending
-    notes: dict[str, _Member] = field(default_factory=dict)
+    images: dict[str, _TarEntry] = field(default_factory=dict)  # by ending
+    notes: dict[str, _TarEntry] = field(default_factory=dict)
 
 
 class TarImages(ImageSource):
@@ -169,7 +169,7 @@ def tar(text: str) -> Dataset:
                 left_out[f".{escaped(ending)}" if ending else "without an ending"] += 1
         shards.append(samples)
     chosen = _image_ending(location, [sample for shard in shards for sample in shard.values()], options.get("image"))
-    kept: list[tuple[str, _Sample, _Member]] = []
+    kept: list[tuple[str, _Sample, _TarEntry]] = []
     for place, samples in zip(archives, shards, strict=True):
         for key, sample in samples.items():
             if not sample.images:
@@ -302,13 +302,13 @@ def _copy(stream: IO[bytes], out: IO[bytes], folder: Path, name: str) -> None:
         out.write(block)
 
 
-def _members(place: Place, number: int) -> list[tuple[str, _Member]]:
+def _members(place: Place, number: int) -> list[tuple[str, _TarEntry]]:
     """Names and places of the files in an archive; of one elsewhere the list is kept."""
     memory = cache_root() / "tars" / f"{_digits(place.text, place.version)}.json" if place.remote else None
     if memory is not None and place.version is not None:
         with suppress(OSError, ValueError, TypeError):
             kept = json.loads(memory.read_text("utf-8"))
-            return [(str(name), _Member(number, int(offset), int(size), text)) for name, offset, size, text in kept]
+            return [(str(name), _TarEntry(number, int(offset), int(size), text)) for name, offset, size, text in kept]
     try:
         with place.open() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             found = [
@@ -324,7 +324,7 @@ def _members(place: Place, number: int) -> list[tuple[str, _Member]]:
             temporary = memory.with_name(f"{memory.name}.{os.getpid()}.tmp")
             temporary.write_text(json.dumps(found), "utf-8")
             os.replace(temporary, memory)
-    return [(name, _Member(number, offset, size, text)) for name, offset, size, text in found]
+    return [(name, _TarEntry(number, offset, size, text)) for name, offset, size, text in found]
 
 
 def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
@@ -339,7 +339,7 @@ def _digits(*parts: str | None) -> str:
     return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _looks_like_image(place: Place, member: _Member) -> bool:
+def _looks_like_image(place: Place, member: _TarEntry) -> bool:
     # elsewhere, a look into every file would be a question for each
     return not place.remote and looks_like_image(place.read(member.offset, min(16, member.size)))
 

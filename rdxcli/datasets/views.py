@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class View:
+class ImageView:
     """An image of a data set, or a part of it.
 
     Parameters
@@ -34,7 +34,7 @@ class View:
 
 
 class _Views(ImageSource):
-    def __init__(self, dataset: Dataset, views: Sequence[View]) -> None:
+    def __init__(self, dataset: Dataset, views: Sequence[ImageView]) -> None:
         self.dataset, self.views = dataset, views
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class _Views(ImageSource):
         return self.dataset.source.fingerprint(self.dataset.rows[places])
 
 
-def views_of(dataset: Dataset, views: Sequence[View]) -> Dataset:
+def views_of(dataset: Dataset, views: Sequence[ImageView]) -> Dataset:
     """A data set of views; ids are those of the images, with the box behind the id of a part."""
     ids = []
     for view in views:

@@ -26,7 +26,7 @@ PROBES = 5  # images of the trial pass; a number that is no usual channel count,
 TOLERANCE = 1e-4
 
 
-class _Finished(Exception):  # noqa: N818  not an error: leaves the forward pass
+class _Reached(Exception):  # noqa: N818  not an error: leaves the forward pass
     pass
 
 
@@ -312,14 +312,14 @@ def _record(module: nn.Module, layer: nn.Module, batch: Tensor, calls: list[_Cal
         if i is not None:
             made[i] = copied(output)
         if which is layer:
-            raise _Finished
+            raise _Reached
 
     parts = [part for part in module.modules() if part is not module]
     handles = [part.register_forward_pre_hook(enter) for part in parts]
     handles += [part.register_forward_hook(leave) for part in parts]
     try:
         module(batch)
-    except _Finished:
+    except _Reached:
         pass
     finally:
         for handle in handles:

@@ -12,7 +12,7 @@ LONGEST = 2000
 
 
 @dataclass(frozen=True)
-class Case:
+class JunitCase:
     """One test case.
 
     Attributes
@@ -29,7 +29,7 @@ class Case:
     text: str = ""
 
 
-def junit(suite: str, cases: Sequence[Case]) -> str:
+def junit(suite: str, cases: Sequence[JunitCase]) -> str:
     """An XML document of one suite; foreign text cannot break it."""
     failures = sum(case.failure is not None for case in cases)
     root = ElementTree.Element(

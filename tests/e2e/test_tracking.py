@@ -18,7 +18,7 @@ import pytest
 from helpers import rdx_here
 from processes import rdx_forked
 
-from rdxcli.report.junit import Case, junit
+from rdxcli.report.junit import JunitCase, junit
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--k", "2", "--bootstraps", "2")
@@ -134,7 +134,7 @@ def test_gates_are_test_cases(pair: Path) -> None:
 
 
 def test_foreign_text_does_not_break_the_xml() -> None:
-    text = junit("a<b>&\x00\x1b]]>", [Case("c\u202e\"'", "why\x0b <![CDATA[", "one\ntwo\x00")])
+    text = junit("a<b>&\x00\x1b]]>", [JunitCase("c\u202e\"'", "why\x0b <![CDATA[", "one\ntwo\x00")])
     case = ElementTree.fromstring(text)[0]
     assert case.get("name") == "c\\u202e\"'"
     assert case.findtext("system-out") == "one\ntwo\\x00"

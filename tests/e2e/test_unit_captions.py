@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_models import save_blip, save_clip
 
 from rdxcli.datasets.registry import open_dataset
-from rdxcli.datasets.views import View, views_of
+from rdxcli.datasets.views import ImageView, views_of
 from rdxcli.services.explain.unit_captions import _box
 
 
@@ -126,7 +126,7 @@ def test_views_are_parts_of_the_centred_square(tmp_path: Path) -> None:
     picture[:, 20:30] = 255  # the right half of the centred square
     Image.fromarray(picture).save(tmp_path / "one.png")
     dataset = open_dataset(f"images:{tmp_path}")
-    views = views_of(dataset, [View(0), View(0, (0.5, 0.0, 1.0, 0.5)), View(0, (0.0, 0.5, 0.5, 1.0))])
+    views = views_of(dataset, [ImageView(0), ImageView(0, (0.5, 0.0, 1.0, 0.5)), ImageView(0, (0.0, 0.5, 0.5, 1.0))])
     assert [views.image(i).size for i in range(3)] == [(40, 20), (10, 10), (10, 10)]
     assert [int(np.asarray(views.image(i)).mean()) for i in (1, 2)] == [255, 0]
     assert len(set(views.sample_ids)) == 3

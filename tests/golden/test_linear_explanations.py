@@ -286,9 +286,9 @@ def splits(z: Data) -> Results:
     return out
 
 
-def simulation_inputs() -> tuple[Data, concepts.Similarities, list[str]]:
+def simulation_inputs() -> tuple[Data, concepts.LazyCosines, list[str]]:
     z = load("simulate_correlation")
-    source = concepts.Similarities(z["image_features"], z["text_features"], a=float(z["a"]), b=float(z["b"]))
+    source = concepts.LazyCosines(z["image_features"], z["text_features"], a=float(z["a"]), b=float(z["b"]))
     return z, source, z["text_names"].tolist()
 
 

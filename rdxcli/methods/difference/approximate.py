@@ -14,7 +14,7 @@ from scipy.linalg import subspace_angles
 
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import choose_images, neighbourhoods
-from rdxcli.methods.difference.grouping import Groups, Settings, group, numbered
+from rdxcli.methods.difference.grouping import Grouping, Groups, group, numbered
 from rdxcli.methods.difference.landmarks import Extension, tighten
 from rdxcli.methods.difference.results import DirectionResult
 from rdxcli.methods.difference.sides import Sides
@@ -34,7 +34,7 @@ OWN: Mapping[Direction, int] = {"01": 0, "10": 1}
 """The model that holds the images of a direction together."""
 
 
-class ApproximateSettings(Settings, Protocol):
+class ApproximateSettings(Grouping, Protocol):
     """The parameters of `rdxcli.methods.difference.rdx.RDX` that matter here."""
 
     selection: str
@@ -148,7 +148,7 @@ def _all_labels(
     coordinates: np.ndarray | None,
     landmarks: np.ndarray,
     n: int,
-    settings: Settings,
+    settings: Grouping,
     note: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Labels of all images, mean affinities; labels of the landmarks, and their mean affinity to them."""

@@ -17,7 +17,7 @@ from rdxcli.numerics.spectral import cluster, spectral_embedding
 CLUSTERINGS = ("spectral", "pagerank", "eigenvector")
 
 
-class Settings(Protocol):
+class Grouping(Protocol):
     """The parameters of `rdxcli.methods.difference.rdx.RDX` that matter here."""
 
     n_clusters: int
@@ -57,7 +57,7 @@ class Groups:
 def group(
     affinity: Affinity,
     direction: Direction,
-    settings: Settings,
+    settings: Grouping,
     note: Callable[[str], None],
     buffer: Array | None = None,
 ) -> tuple[Groups, Array | None]:
@@ -82,7 +82,11 @@ def group(
 
 
 def numbered(
-    affinity: Affinity, direction: Direction, clusters: np.ndarray, settings: Settings, note: Callable[[str], None]
+    affinity: Affinity,
+    direction: Direction,
+    clusters: np.ndarray,
+    settings: Grouping,
+    note: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Clusters as concepts: labels, mean affinities, sizes, and the mean affinity of each row to its label."""
     within = affinity.within(direction, clusters)
@@ -152,7 +156,7 @@ def join_twins(between: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarr
 
 
 def _spectral(
-    weights: Array, direction: Direction, settings: Settings, note: Callable[[str], None]
+    weights: Array, direction: Direction, settings: Grouping, note: Callable[[str], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     k = settings.n_clusters + bool(settings.null_cluster)
     embedding = spectral_embedding(weights, k, generator(settings.random_state, "rdx", "eigenvectors", direction))
@@ -168,7 +172,7 @@ def _spectral(
 
 
 def _number(
-    labels: np.ndarray, within: np.ndarray, direction: str, settings: Settings, note: Callable[[str], None]
+    labels: np.ndarray, within: np.ndarray, direction: str, settings: Grouping, note: Callable[[str], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give concepts the labels 1, 2, ... and everything else 0."""
     found = int(labels.max()) + 1

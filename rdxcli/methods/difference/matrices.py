@@ -59,7 +59,7 @@ CANTELLI = np.sqrt(19.0)
 
 
 @dataclass(frozen=True)
-class Chance:
+class ByChance:
     """What a measure gives when nothing is alike.
 
     Attributes
@@ -84,7 +84,7 @@ class Matrices:
     ----------
     values : dict of str to (r, c) float64 array
         By measure; NaN where a layer is constant.
-    chance : dict of str to Chance
+    chance : dict of str to ByChance
         Of ``cka``, ``mutual_knn`` and ``rsa``.
     read_outs_first, read_outs_second : (r, 2), (c, 2) float64 arrays
         Mean and maximum of the score between two versions of each layer.
@@ -95,7 +95,7 @@ class Matrices:
     """
 
     values: dict[str, np.ndarray]
-    chance: dict[str, Chance]
+    chance: dict[str, ByChance]
     read_outs_first: np.ndarray
     read_outs_second: np.ndarray
     rows: int
@@ -191,9 +191,9 @@ def similarity_matrices(
     return Matrices(
         values={"cka": _kernel_cosines(varied), "mutual_knn": common, "rsa": correlation, "score": 1.0 - common},
         chance={
-            "cka": Chance(0.0, float(CANTELLI * np.sqrt(2.0 / (m * (m - 3.0)))), "exact moments, Cantelli's bound"),
-            "mutual_knn": Chance(k / (m - 1.0), _high(common_by_chance), drawn),
-            "rsa": Chance(float(np.nanmean(correlation_by_chance)), _high(correlation_by_chance), drawn),
+            "cka": ByChance(0.0, float(CANTELLI * np.sqrt(2.0 / (m * (m - 3.0)))), "exact moments, Cantelli's bound"),
+            "mutual_knn": ByChance(k / (m - 1.0), _high(common_by_chance), drawn),
+            "rsa": ByChance(float(np.nanmean(correlation_by_chance)), _high(correlation_by_chance), drawn),
         },
         read_outs_first=read_outs[:split],
         read_outs_second=read_outs[split:] if second is not None else read_outs,
@@ -382,7 +382,7 @@ def of_equal_depth(rows: Sequence[str], columns: Sequence[str]) -> Iterator[tupl
 
 
 @dataclass(frozen=True)
-class Tree:
+class Dendrogram:
     """Models joined step by step, the most alike first (average linkage).
 
     Attributes
@@ -398,7 +398,7 @@ class Tree:
     merges: list[tuple[int, int, float]]
 
 
-def tree(distances: np.ndarray) -> Tree:
+def tree(distances: np.ndarray) -> Dendrogram:
     """The tree of a symmetric (l, l) matrix of distances, l at least 2; NaN counts as the largest."""
     known = np.nan_to_num(distances, nan=float(np.nanmax(distances, initial=1.0)))
     condensed = ((known + known.T) / 2.0)[np.triu_indices(len(known), 1)]
@@ -406,4 +406,4 @@ def tree(distances: np.ndarray) -> Tree:
 
     joined = linkage(condensed, "average", optimal_ordering=True)
     merges = [(int(a), int(b), float(height)) for a, b, height, _ in joined]
-    return Tree([int(leaf) for leaf in leaves_list(joined)], merges)
+    return Dendrogram([int(leaf) for leaf in leaves_list(joined)], merges)

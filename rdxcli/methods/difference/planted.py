@@ -48,7 +48,7 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class Recovery:
+class PlantedRecovery:
     """How well the grids of one direction show the planted difference.
 
     Attributes
@@ -64,7 +64,7 @@ class Recovery:
     grids: int
 
 
-def recovery(planted: Planted, side: str, grids: Sequence[ArrayLike], labels: ArrayLike) -> Recovery:
+def recovery(planted: Planted, side: str, grids: Sequence[ArrayLike], labels: ArrayLike) -> PlantedRecovery:
     """Score the grids of images that sit close together in the model ``side``.
 
     A grid is good when at least 8 of 9 images (rounded up for other sizes) belong to the classes that ``side`` merges,
@@ -94,7 +94,7 @@ def recovery(planted: Planted, side: str, grids: Sequence[ArrayLike], labels: Ar
         mixed = sum(counts[name] for name in own) >= least and sum(counts[name] >= EACH for name in own) >= 2
         pure = any(counts[name] >= least for name in other)
         good += bool(mixed or pure)
-    return Recovery(hits / shown if shown else float("nan"), good, len(grids))
+    return PlantedRecovery(hits / shown if shown else float("nan"), good, len(grids))
 
 
 def planted_difference(text: str | None, names: tuple[str, str], labels: np.ndarray | None) -> Planted | None:

@@ -41,9 +41,9 @@ from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.resampling import Copies, Versions, same_features
 from rdxcli.methods.difference.stability import concept_stability
 from rdxcli.methods.difference.verdict import (
-    Answer,
     ConceptNull,
     DifferenceTest,
+    Finding,
     Question,
     ReferenceTest,
     Statistic,
@@ -293,10 +293,10 @@ def difference_test(
     score, strength = float(1.0 - agreement.mean()), observed_strength(R0, R1)
     sampler = _Sampler(measure, (first, second), (score, strength), replicates, alpha, graph_rows, random_state)
     versions, concepts = sampler.versions(noise, all_of_them=pair is not None)
-    answers = [Answer(Question.READOUTS, Statistic(score, versions[0]), Statistic(strength, versions[1]), alpha)]
+    answers = [Finding(Question.READOUTS, Statistic(score, versions[0]), Statistic(strength, versions[1]), alpha)]
     if same_features(first, second) if paired is None else paired:
         runs = sampler.runs(rounding)
-        answers.insert(0, Answer(Question.CHANGED, Statistic(score, runs[0]), Statistic(strength, runs[1]), alpha))
+        answers.insert(0, Finding(Question.CHANGED, Statistic(score, runs[0]), Statistic(strength, runs[1]), alpha))
     against = None
     if pair is not None:
         of_pair = measure.score(pair[0][rows], pair[1][rows]), observed_strength(*pair)
@@ -443,7 +443,7 @@ def _against(
     measure: _Measure,
     pair: tuple[np.ndarray, np.ndarray],
     reference: tuple[np.ndarray, np.ndarray],
-    observed: Answer,
+    observed: Finding,
     reference_values: tuple[float, float],
     alpha: float,
     random_state: int,

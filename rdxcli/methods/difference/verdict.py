@@ -77,7 +77,7 @@ def _p(value: float, statistic: Statistic) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Finding:
     """One question, asked of both numbers.
 
     Attributes
@@ -336,7 +336,7 @@ class DifferenceTest:
 
     Attributes
     ----------
-    answers : tuple of Answer
+    answers : tuple of Finding
         The first decides: `Question.CHANGED` where both representations are runs of one architecture, else
         `Question.READOUTS`.
     score_interval : (float, float)
@@ -357,7 +357,7 @@ class DifferenceTest:
     notes : list of str
     """
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Finding, ...]
     score_interval: tuple[float, float]
     concepts: ConceptNull | None
     reference: ReferenceTest | None
@@ -371,7 +371,7 @@ class DifferenceTest:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def deciding(self) -> Answer:
+    def deciding(self) -> Finding:
         """The answer that the verdict rests on."""
         return self.answers[0]
 

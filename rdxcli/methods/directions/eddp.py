@@ -34,7 +34,7 @@ from .independence import ClusterFilters, dependence, independent_filters, settl
 from .learning import Alignment, LearningProblem, SignalMode, Solutions, fitting_threads, polish, refine
 from .losses import scores
 from .mirror import candidates
-from .recipes import Step, recipe
+from .recipes import Stage, recipe
 from .thresholds import single_owner_thresholds
 from .uibe import MODES, Workspace, search_all, starts_for
 
@@ -235,7 +235,7 @@ class EDDP(Directions):
     def _stream(self, name: str) -> torch.Generator:
         return torch_generator(self.random_state, "eddp", name)
 
-    def _solve(self, work: Workspace, plan: dict[str, Step]) -> Solutions:
+    def _solve(self, work: Workspace, plan: dict[str, Stage]) -> Solutions:
         """All steps; returns one solution (R = 1)."""
         n_detectors = self.n_directions
         use_independence = (
@@ -318,7 +318,7 @@ class EDDP(Directions):
             if found is not None
         ]
 
-    def _refine(self, problem: LearningProblem, start: Solutions, step: Step, signals: SignalMode | None) -> Solutions:
+    def _refine(self, problem: LearningProblem, start: Solutions, step: Stage, signals: SignalMode | None) -> Solutions:
         if signals == "anchored":
             step = replace(step, weights={**step.weights, "anchor": 1.0})
         return refine(
@@ -371,7 +371,7 @@ class EDDP(Directions):
             self.notes_.append(f"detectors {crowded.tolist()} are active at more than half of the positions")
 
 
-def _for(problem: LearningProblem, step: Step, n_directions: int) -> LearningProblem:
+def _for(problem: LearningProblem, step: Stage, n_directions: int) -> LearningProblem:
     return replace(problem, tau=step.tau, rho=step.largest_share(n_directions))
 
 

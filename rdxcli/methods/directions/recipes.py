@@ -17,7 +17,7 @@ LOSSES = frozenset({"s", "sb", "ma", "mm", "ic", "eac", "fso", "align", "anchor"
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """One training step.
 
     Attributes
@@ -62,19 +62,19 @@ Combination = Literal["lagrangian", "weighted"]
 _JOINT_BOUNDS = {"ma": 0.8, "mm": 8.0, "ic": 0.1, "eac": 0.1}
 _WEIGHTED = {"s": 0.85, "sb": 2.6, "ma": 2.8, "mm": 0.6, "ic": 15.0, "eac": 15.0, "align": 0.25}
 
-RECIPES: dict[str, dict[str, Step]] = {
+RECIPES: dict[str, dict[str, Stage]] = {
     # EDDP, appendices E and I (synthetic and small models), but `align` 2.0 instead of 0.25 in (a) and `fso` 0.03
     # instead of 0.1 in (d): SPEC sections 6.4 and 13. Rates and numbers of steps are ours.
     "lagrangian": {
-        "a": Step({"s": 2.6, "align": 2.0}, {"ma": 0.8, "mm": 8.0, "ic": 0.1}, steps=250, rate=2e-2),
-        "b": Step({"s": 0.85, "sb": 2.6, "align": 0.25}, _JOINT_BOUNDS, steps=0, rate=1.5e-3),
-        "d": Step({"s": 0.85, "sb": 2.6, "align": 0.25}, {**_JOINT_BOUNDS, "fso": 0.03}, steps=400, rate=1.5e-3),
+        "a": Stage({"s": 2.6, "align": 2.0}, {"ma": 0.8, "mm": 8.0, "ic": 0.1}, steps=250, rate=2e-2),
+        "b": Stage({"s": 0.85, "sb": 2.6, "align": 0.25}, _JOINT_BOUNDS, steps=0, rate=1.5e-3),
+        "d": Stage({"s": 0.85, "sb": 2.6, "align": 0.25}, {**_JOINT_BOUNDS, "fso": 0.03}, steps=400, rate=1.5e-3),
     },
     # EDDP, table 7 and appendix F (real networks).
     "weighted": {
-        "a": Step({"s": 2.6, "ma": 2.8, "mm": 0.6, "ic": 5.0, "align": 0.25}, tau=0.9, steps=300, rate=1e-2),
-        "b": Step(_WEIGHTED, tau=0.9, rho=12 * 0.9, steps=300, rate=1.5e-3),
-        "d": Step({**_WEIGHTED, "fso": 1.0}, tau=0.2, rho=70 * 0.2, steps=400, rate=1.5e-3),
+        "a": Stage({"s": 2.6, "ma": 2.8, "mm": 0.6, "ic": 5.0, "align": 0.25}, tau=0.9, steps=300, rate=1e-2),
+        "b": Stage(_WEIGHTED, tau=0.9, rho=12 * 0.9, steps=300, rate=1.5e-3),
+        "d": Stage({**_WEIGHTED, "fso": 1.0}, tau=0.2, rho=70 * 0.2, steps=400, rate=1.5e-3),
     },
 }
 
@@ -84,7 +84,7 @@ def recipe(
     weights: Mapping[str, float] | None,
     bounds: Mapping[str, float] | None,
     steps: Mapping[str, int] | None,
-) -> dict[str, Step]:
+) -> dict[str, Stage]:
     """The named recipe with changes.
 
     Parameters

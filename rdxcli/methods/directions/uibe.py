@@ -24,7 +24,7 @@ from .alignment import Head, HeadOnShift, frozen
 from .base import Directions, closed_form_signals
 from .features import FeatureSpace, as_maps
 from .learning import LearningProblem, Solutions, fitting_threads, search
-from .recipes import Step, recipe
+from .recipes import Stage, recipe
 
 MODES = ("global", "whiten", "channel")
 
@@ -43,7 +43,7 @@ class Workspace:
         features: np.ndarray | Tensor,
         head: Head | None,
         n_directions: int,
-        step: Step,
+        step: Stage,
         *,
         gamma: float,
         sharpness: float,
@@ -229,7 +229,7 @@ def search_all(
     n_directions: int,
     modes: Sequence[str],
     n_starts: int | str,
-    step: Step,
+    step: Stage,
     seed: int,
 ) -> list[Solutions]:
     """Step (a) in every standardisation; one stream of random numbers for each."""

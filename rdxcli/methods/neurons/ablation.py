@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from rdxcli.methods.neurons.scores import Interval, Summary, pearson, ratio_interval, summarise
+from rdxcli.methods.neurons.scores import Interval, ScoreSummary, pearson, ratio_interval, summarise
 from rdxcli.numerics.seeding import generator
 
 Variant = Literal["optim", "norm"]
@@ -137,7 +137,7 @@ class AblationScores:
         NaN where undefined: replacing the unit by its mean changes no loss, or its prediction does not vary ("norm").
     scale, shift : (m,) float64
         c and d of the simulated activation c prediction + d.
-    summary : Summary
+    summary : ScoreSummary
         Mean and std (n) / sqrt(units).
     notes : tuple of str
     right_scores : (m,) float64 or None
@@ -152,7 +152,7 @@ class AblationScores:
     scores: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
-    summary: Summary
+    summary: ScoreSummary
     notes: tuple[str, ...]
     right_scores: np.ndarray | None = None
     wrong_share: np.ndarray | None = None

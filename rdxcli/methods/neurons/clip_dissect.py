@@ -131,7 +131,7 @@ class ClipDissect(Estimator):
         Parameters
         ----------
         concepts : row source (n, c)
-            Cosines of images and concept texts, such as `rdxcli.methods.neurons.concepts.Similarities` without a, b.
+            Cosines of images and concept texts, such as `rdxcli.methods.neurons.concepts.LazyCosines` without a, b.
         activations : row source (n, u)
             Pooled activations of the whole layer: p(t) is the mean over all its units, whichever are described.
         concept_names : sequence of str, length c, optional

@@ -221,7 +221,7 @@ def unit_rows(values: ArrayLike, name: str) -> np.ndarray:
     return rows / np.where(norm > 0, norm, 1.0)
 
 
-class Similarities:
+class LazyCosines:
     """Concept activations that are computed when rows are asked for: cosines, or their calibrated sigmoid.
 
     A row source (see `rdxcli.numerics.moments`): ``source[rows]`` is a float64 block. n images and c concepts cost

@@ -217,7 +217,7 @@ class LinearExplanation(Judged):
         Parameters
         ----------
         concepts : row source (n, c)
-            Array, memory map, CSR array (labels) or `rdxcli.methods.neurons.concepts.Similarities`.
+            Array, memory map, CSR array (labels) or `rdxcli.methods.neurons.concepts.LazyCosines`.
         activations : row source (n, u)
             Pooled activations.
         train, val : int arrays or masks

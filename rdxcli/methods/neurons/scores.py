@@ -137,7 +137,7 @@ def _jackknife(z: np.ndarray, confidence: float, floor: float = 0.0) -> tuple[np
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScoreSummary:
     """Mean of a score over units.
 
     Attributes
@@ -156,7 +156,7 @@ class Summary:
     undefined: int
 
 
-def summarise(scores: np.ndarray, *, ddof: int = 1) -> Summary:
+def summarise(scores: np.ndarray, *, ddof: int = 1) -> ScoreSummary:
     """Mean and standard error std / sqrt(count) of the defined scores.
 
     Parameters
@@ -170,7 +170,7 @@ def summarise(scores: np.ndarray, *, ddof: int = 1) -> Summary:
     known = known[np.isfinite(known)]
     m = len(known)
     error = float(known.std(ddof=ddof) / np.sqrt(m)) if m > 1 else None
-    return Summary(float(known.mean()) if m else None, error, m, len(scores) - m)
+    return ScoreSummary(float(known.mean()) if m else None, error, m, len(scores) - m)
 
 
 @dataclass(frozen=True)

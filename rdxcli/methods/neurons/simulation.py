@@ -18,7 +18,7 @@ import numpy as np
 
 from rdxcli.methods.neurons.formulas import parse_formula
 from rdxcli.methods.neurons.preparation import check_sources
-from rdxcli.methods.neurons.scores import Interval, Summary, correlation_interval, pearson, summarise
+from rdxcli.methods.neurons.scores import Interval, ScoreSummary, correlation_interval, pearson, summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
 
@@ -147,7 +147,7 @@ class CorrelationScores:
         Over test images.
     lengths : (m,) int64
         Concepts per explanation.
-    summary : Summary
+    summary : ScoreSummary
         Mean and std (n - 1) / sqrt(units) over defined scores.
     notes : tuple of str
     """
@@ -156,7 +156,7 @@ class CorrelationScores:
     scores: np.ndarray
     interval: Interval | None
     lengths: np.ndarray
-    summary: Summary
+    summary: ScoreSummary
     notes: tuple[str, ...]
 
 
@@ -240,17 +240,17 @@ class LengthCurve:
     lengths : (l,) int64
     scores : (l, m) float64
         Score of each unit with only its first (heaviest) concepts; NaN where undefined.
-    summaries : tuple of Summary
+    summaries : tuple of ScoreSummary
         Over the same units at every length, those whose score is defined at each of them, so that the curve does not
         move because the units change.
-    by_length : mapping of int to Summary
+    by_length : mapping of int to ScoreSummary
         Units grouped by the length of their full explanation, each with its full score.
     """
 
     lengths: np.ndarray
     scores: np.ndarray
-    summaries: tuple[Summary, ...]
-    by_length: Mapping[int, Summary]
+    summaries: tuple[ScoreSummary, ...]
+    by_length: Mapping[int, ScoreSummary]
 
 
 def length_curve(

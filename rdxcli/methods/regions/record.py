@@ -17,7 +17,7 @@ TARGETS = 48  # whose regions a comparison lists
 
 
 @dataclass(frozen=True)
-class View:
+class RegionView:
     """What turns rows into something to look at.
 
     Parameters
@@ -72,7 +72,7 @@ def position_map(entry: Mapping[str, Any], places: tuple[int, ...]) -> list[list
     return counts.tolist()
 
 
-def sides(comparison: RegionComparison, view: View) -> list[dict[str, Any]]:
+def sides(comparison: RegionComparison, view: RegionView) -> list[dict[str, Any]]:
     """For the first 48 targets, the region in every source: how many members, and the nearest of them."""
     found = []
     for t, target in enumerate(comparison.targets[:TARGETS]):

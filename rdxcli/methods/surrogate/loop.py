@@ -19,7 +19,7 @@ from rdxcli.progress import track
 from . import checkpoints
 from .losses import DistillationLoss, LossValue
 from .model import Rows, Surrogate
-from .trainer_data import Batches, Parts, Teacher, group, merged
+from .trainer_data import CodeBatches, Parts, Teacher, group, merged
 from .validation import compare
 
 Callback = Callable[[Mapping[str, Any]], None]
@@ -99,7 +99,7 @@ class Loop:
     model: Surrogate
     loss: DistillationLoss
     optimizer: torch.optim.Optimizer
-    batches: Batches
+    batches: CodeBatches
     teacher: Teacher
     split: Parts
     classes: Any

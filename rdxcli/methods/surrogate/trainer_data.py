@@ -179,7 +179,7 @@ class Teacher:
         return np.asarray(self.texts[chosen])
 
 
-class Batches:
+class CodeBatches:
     """Encodings of batches as tensors, with or without noise.
 
     Parameters

@@ -22,7 +22,7 @@ from .encoding import Encodings
 from .loop import Callback, Loop
 from .losses import LOSSES, PUBLISHED_NAMES, make_loss
 from .model import Surrogate
-from .trainer_data import Batches, Teacher, check_embeddings, digest, split_rows
+from .trainer_data import CodeBatches, Teacher, check_embeddings, digest, split_rows
 
 OPTIMIZERS = ("AdamW", "Adam", "SGD", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adamax")
 PRECISIONS = {"float32": None, "float64": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -297,7 +297,7 @@ class SurrogateTrainer:
         scale = self.temp_student * self.batch_size_ / 256 if self.scale_learning_rate else 1.0
         self.learning_rate_ = self.learning_rate * scale
         model = self._model(len(encodings.concepts), teacher.dim, dtype, initial).to(self.device)
-        batches = Batches(encodings, self.noise_mass, self.legacy_reduced, self.random_state, dtype, self.device)
+        batches = CodeBatches(encodings, self.noise_mass, self.legacy_reduced, self.random_state, dtype, self.device)
         if not self.split_.held_out:
             self.notes_.append("validated on the training images: the scores do not say how it does on other images")
         elif self.test == 0:

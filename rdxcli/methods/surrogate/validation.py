@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from .losses import DistillationLoss, scaled_similarity, uniform_kl
 from .model import Surrogate
-from .trainer_data import Batches, Teacher, chunks
+from .trainer_data import CodeBatches, Teacher, chunks
 
 _FORWARD_ROWS = 4096
 
 
-def embed(model: Surrogate, batches: Batches, rows: np.ndarray) -> Tensor:
+def embed(model: Surrogate, batches: CodeBatches, rows: np.ndarray) -> Tensor:
     """z of the given rows from encodings without noise: (n, D)."""
     with torch.no_grad():
         return torch.cat([model(batches.clean(part)) for part in chunks(rows, _FORWARD_ROWS)])
@@ -29,7 +29,7 @@ def _same(S: Tensor, T: Tensor) -> int:
 
 def compare(
     model: Surrogate,
-    batches: Batches,
+    batches: CodeBatches,
     teacher: Teacher,
     rows: np.ndarray,
     *,
@@ -43,7 +43,7 @@ def compare(
     Parameters
     ----------
     model : Surrogate
-    batches : Batches
+    batches : CodeBatches
     teacher : Teacher
     rows : (n,) int64
         Images.

@@ -28,7 +28,7 @@ from rdxcli.parameters import result_parameters
 from rdxcli.progress import approve, log
 from rdxcli.records import Comparison
 from rdxcli.report.gates import parse_gates
-from rdxcli.report.junit import Case, junit
+from rdxcli.report.junit import JunitCase, junit
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.layer import extracted_side, stored_side
 from rdxcli.representations.options import ExtractOptions
@@ -280,8 +280,8 @@ def as_junit(outcome: Outcome, options: CompareOptions) -> str:
     sides = " and ".join(str(document[side]["name"]) for side in ("a", "b") if isinstance(document.get(side), Mapping))
     difference = document.get("difference") or {}
     said = "\n".join([f"verdict: {difference.get('verdict')}", *difference.get("sentences", []), *outcome.lines])
-    cases = [Case(gate, reason, said) for gate, reason in gates_of(outcome, options).items()]
-    return junit(f"rdx compare {sides}", cases or [Case("compared", None, said)])
+    cases = [JunitCase(gate, reason, said) for gate, reason in gates_of(outcome, options).items()]
+    return junit(f"rdx compare {sides}", cases or [JunitCase("compared", None, said)])
 
 
 def check_gates(outcome: Outcome, options: CompareOptions) -> None:

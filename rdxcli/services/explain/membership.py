@@ -68,7 +68,7 @@ class MembershipAnalysis(ExplainAnalysis):
 
     def compute(self, draft: Draft) -> Regions:
         source = self.source
-        view = record.View(source, self.records["predictions"], self.configurations.shape[1:])
+        view = record.RegionView(source, self.records["predictions"], self.configurations.shape[1:])
         found = _found(self, view)
         _write_table(draft.path / TABLE, found.regions, source)
         draft.manifest.rows = source.n
@@ -96,7 +96,7 @@ def _encoded(artifact: Artifact, configurations: Configurations, source: Represe
     return configurations.encode(source.values)
 
 
-def _found(analysis: MembershipAnalysis, view: record.View) -> Regions:
+def _found(analysis: MembershipAnalysis, view: record.RegionView) -> Regions:
     """Every stored region with its members among these samples."""
     encoded, configurations = analysis.encoded, analysis.configurations
     stored = analysis.applied.document()

@@ -28,7 +28,7 @@ from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.chance import LEVEL, Chance
 from rdxcli.methods.neurons.character import UnitCharacter
 from rdxcli.methods.neurons.choices import Found
-from rdxcli.methods.neurons.concepts import Similarities
+from rdxcli.methods.neurons.concepts import LazyCosines
 from rdxcli.methods.neurons.inspection import area_chart
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, format_table, table_statistics
@@ -281,7 +281,7 @@ def add_character(entries: list[dict[str, Any]], source: Representation, concept
 
     Images are seen through the embeddings of the vision-language model, or through the concepts.
     """
-    views = concepts.values.images if isinstance(concepts.values, Similarities) else concepts.values
+    views = concepts.values.images if isinstance(concepts.values, LazyCosines) else concepts.values
     if source.n < FEWEST_VIEWS or 8 * source.n * views.shape[1] > MOST_VIEWS:
         return []
     found = UnitCharacter(random_state=seed).fit(views, source.values, units=[entry["unit"] for entry in entries])

@@ -84,7 +84,7 @@ class RegionAnalysis(ExplainAnalysis):
     def compute(self, draft: Draft) -> Regions:
         source, predictions, rdr = self.source, self.records["predictions"], self.rdr
         rdr.fit(source.values, targets=self.targets, labels=source.labels, predictions=predictions)
-        view = record.View(source, predictions, rdr.configurations_.shape[1:])
+        view = record.RegionView(source, predictions, rdr.configurations_.shape[1:])
         entries = [plain(entry) for entry in self._entries()]
         if self.settings["ablate"] != "none":
             self._ablate(entries)
@@ -166,7 +166,7 @@ def _same_rows(source: Representation, other: Representation) -> Representation:
     return joined.b
 
 
-def _compare(rdr: RDR, view: record.View, against: Mapping[str, Representation]) -> dict[str, Any]:
+def _compare(rdr: RDR, view: record.RegionView, against: Mapping[str, Representation]) -> dict[str, Any]:
     """The same targets in other layers or models."""
     source = view.source
     # layers of one model go by the layer, models by their names

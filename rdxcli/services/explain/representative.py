@@ -68,7 +68,7 @@ class RepresentativeAnalysis(ExplainAnalysis):
             }
             entries.append(plain(entry))
         draft.manifest.rows = source.n
-        return self.answer(Regions, notes, regions=record.View(source).regions(entries))
+        return self.answer(Regions, notes, regions=record.RegionView(source).regions(entries))
 
 
 ANALYSIS = RepresentativeAnalysis

@@ -16,7 +16,7 @@ from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import open_scorer, wanted, with_downloads
 from rdxcli.concepts.word_options import CaptionOptions
 from rdxcli.datasets.base import Dataset, short_digest
-from rdxcli.datasets.views import Box, View, views_of
+from rdxcli.datasets.views import Box, ImageView, views_of
 from rdxcli.datasets.words import find
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.descriptions import UnitDescriptions, shared_phrases
@@ -172,8 +172,7 @@ class DescribeAnalysis(UnitAnalysis):
             return [[list(own[places[row]]) for row in rows] for rows in shown], []
         boxes = self._boxes(source, units, shown, ids) if self.settings["crops"] else {}
         views = [
-            [[View(int(places[row]))] + [View(int(places[row]), box) for box in boxes.get((unit, int(row)), ())]
-             for row in rows]
+            [[ImageView(int(places[row]), box) for box in (None, *boxes.get((unit, int(row)), ()))] for row in rows]
             for unit, rows in zip(units, shown, strict=True)
         ]  # fmt: skip
         every = list(dict.fromkeys(view for own in views for of in own for view in of))

@@ -17,7 +17,7 @@ from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
 from rdxcli.concepts.scorer import EMBEDDINGS, missing_downloads, open_scorer, wanted, with_downloads
 from rdxcli.errors import InputError, MissingDataError, UnknownNameError, UsageError
-from rdxcli.methods.neurons.concepts import Similarities
+from rdxcli.methods.neurons.concepts import LazyCosines
 from rdxcli.methods.neurons.search import UnitSearch
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_table
 from rdxcli.numerics.moments import read_columns
@@ -115,7 +115,7 @@ def _query(options: ExplainOptions, source: Representation, query: str | None) -
         prints = {"model": scorer.model.name, "weights": scorer.model.weights_sha256, "images": fingerprint}
         name = Path(options.files["image"]).name
         return Concepts(
-            Similarities(images, wanted_image), [name], {**prints, "image": fingerprint_array(wanted_image)}, []
+            LazyCosines(images, wanted_image), [name], {**prints, "image": fingerprint_array(wanted_image)}, []
         )
     concepts = gather(options, source, labels=True, scorer=scorer)
     if scorer is not None:

@@ -18,7 +18,7 @@ from rdxcli.methods.difference.significance import (
     group_strength,
     neighbour_disagreement,
 )
-from rdxcli.methods.difference.verdict import MEASURES, Answer, Belonging, ConceptNull, Question, Statistic
+from rdxcli.methods.difference.verdict import MEASURES, Belonging, ConceptNull, Finding, Question, Statistic
 
 REPLICATES = 39  # the fewest that reach 0.05 with two statistics
 
@@ -433,7 +433,7 @@ def test_verdict_sentence_document_and_p_agree(seed):
 
     questions = [Question.CHANGED, Question.READOUTS][rng.integers(0, 2) :]
     doubt = Belonging(0.01, 0.01, float(rng.random())) if rng.random() < 0.3 else None
-    answers = tuple(Answer(question, statistic(), statistic(), 0.05) for question in questions)
+    answers = tuple(Finding(question, statistic(), statistic(), 0.05) for question in questions)
     test = DifferenceTest(answers, (0.0, 1.0), None, None, 10, 100, 100, doubt)
     document = json.loads(json.dumps(test.to_dict()))
     said = [line for line in document["sentences"] if line.startswith(tuple(MEASURES.values()))]

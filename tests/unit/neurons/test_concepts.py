@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from rdxcli.methods.neurons.concepts import (
     CALIBRATION,
-    Similarities,
+    LazyCosines,
     active_concepts,
     calibrate_sigmoid,
     clean_concepts,
@@ -92,18 +92,18 @@ def test_similarities_are_computed_when_asked_for() -> None:
     images, texts = rng.normal(size=(20, 6)), rng.normal(size=(4, 6))
     cosines = (images / np.linalg.norm(images, axis=1)[:, None]) @ (texts / np.linalg.norm(texts, axis=1)[:, None]).T
     a, b = CALIBRATION["ViT-L-16-SigLIP-384"]
-    plain, calibrated = Similarities(images, texts), Similarities(images, texts, a=a, b=b)
+    plain, calibrated = LazyCosines(images, texts), LazyCosines(images, texts, a=a, b=b)
     assert plain.shape == (20, 4)
     np.testing.assert_allclose(plain[np.array([3, 1])], cosines[[3, 1]])
     np.testing.assert_allclose(calibrated[2:5], expit(60 * (cosines[2:5] - 0.09)))
-    extreme = Similarities(np.eye(2), np.array([[1.0, 0.0], [-1.0, 0.0]]), a=1e5, b=0.0)
+    extreme = LazyCosines(np.eye(2), np.array([[1.0, 0.0], [-1.0, 0.0]]), a=1e5, b=0.0)
     assert extreme[:].tolist() == [[1.0, 0.0], [0.5, 0.5]]
     with pytest.raises(ValueError, match="the same model"):
-        Similarities(images, texts[:, :5])
+        LazyCosines(images, texts[:, :5])
     with pytest.raises(ValueError, match="both or none"):
-        Similarities(images, texts, a=1.0)
+        LazyCosines(images, texts, a=1.0)
     with pytest.raises(ValueError, match="NaN"):
-        Similarities(np.full((1, 6), np.nan), texts)
+        LazyCosines(np.full((1, 6), np.nan), texts)
 
 
 def test_calibration_finds_the_sigmoid_that_made_the_labels() -> None:

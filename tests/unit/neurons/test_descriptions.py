@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdxcli.methods.neurons.clip_dissect import SIMILARITIES, ClipDissect, top_images
-from rdxcli.methods.neurons.concepts import Similarities
+from rdxcli.methods.neurons.concepts import LazyCosines
 from rdxcli.methods.neurons.network_dissection import NetworkDissection, TopQuantile
 from rdxcli.methods.neurons.tables import format_table, parse_table
 
@@ -129,7 +129,7 @@ def test_constant_units_have_no_description() -> None:
 def test_embeddings_are_used_as_they_come() -> None:
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(N, 8)), rng.normal(size=(C, 8))
-    source = Similarities(images, texts)
+    source = LazyCosines(images, texts)
     A = np.maximum(source[:][:, np.arange(U) % C], 0)
     lazy, dense = ClipDissect().fit(source, A), ClipDissect().fit(source[:], A)
     np.testing.assert_allclose(lazy.similarity_, dense.similarity_)

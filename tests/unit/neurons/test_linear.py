@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
-from rdxcli.methods.neurons.concepts import Similarities, label_concepts
+from rdxcli.methods.neurons.concepts import LazyCosines, label_concepts
 from rdxcli.methods.neurons.linear import LinearExplanation
 from rdxcli.methods.neurons.preparation import random_split
 from rdxcli.methods.neurons.saga import saga
@@ -310,8 +310,8 @@ def test_scikit_learn_conventions() -> None:
 def test_computed_similarities_from_explanation_to_simulation() -> None:
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(N, 16)), rng.normal(size=(40, 16))
-    explainer = Similarities(images, texts, a=10.0, b=0.0)
-    simulator = Similarities(images + 0.1 * rng.normal(size=images.shape), texts, a=12.0, b=0.01)
+    explainer = LazyCosines(images, texts, a=10.0, b=0.0)
+    simulator = LazyCosines(images + 0.1 * rng.normal(size=images.shape), texts, a=12.0, b=0.01)
     A = np.maximum(explainer[:][:, :5] @ rng.normal(size=(5, 3)) + 0.05 * rng.normal(size=(N, 3)), 0)
     names = [f"word {i}" for i in range(40)]
     model = explain(explainer, A, concept_names=names)

@@ -13,8 +13,8 @@ from helpers import made_up_comparison, rdx_here
 from PIL import Image
 
 from rdxcli.artifacts import Request, create, write_json
-from rdxcli.artifacts.store import DOCUMENTS, Artifact
 from rdxcli.artifacts.layout import report_path
+from rdxcli.artifacts.store import DOCUMENTS, Artifact
 
 
 def stored(folder: Path, kind: str = "comparison", **changes: object) -> Artifact:

@@ -21,7 +21,7 @@ from rdxcli.progress import check_time
 
 
 @dataclass
-class Trained:
+class TrainedAutoencoder:
     """Outcome of a training.
 
     Attributes
@@ -132,7 +132,7 @@ def train_sae(
     warmup: int,
     sparsity: float,
     generator: torch.Generator,
-) -> Trained:
+) -> TrainedAutoencoder:
     """Adam on mean squared error + sparsity * mean over images of sum f.
 
     Before each forward pass the rows of W_dec are set to unit norm; from its gradient the part along each row is taken
@@ -140,7 +140,7 @@ def train_sae(
     """
     weights = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
-    out = Trained(weights)
+    out = TrainedAutoencoder(weights)
     steps = 0
     for _ in range(epochs):
         check_time()
@@ -259,7 +259,7 @@ def topk_codes(X: Tensor, weights: dict[str, Tensor], k: int) -> Tensor:
 
 def train_topk(
     X: Tensor, start: dict[str, Tensor], *, k: int, epochs: int, batch_size: int, lr: float, clip: float
-) -> Trained:
+) -> TrainedAutoencoder:
     """Adam on the mean squared error.
 
     The dictionary's rows are set to unit length before every step, outside the gradient: projected gradient descent on
@@ -267,7 +267,7 @@ def train_topk(
     """
     weights = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
-    out = Trained(weights)
+    out = TrainedAutoencoder(weights)
     for _ in range(epochs):
         check_time()
         losses = []

@@ -331,7 +331,7 @@ def _flat(history: list[float], patience: int, tolerance: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OwnLatents:
     """Which latents belong to one model more than to the other.
 
     Attributes
@@ -345,7 +345,7 @@ class Choice:
     entropy : (C,), probability : (C, 2)
         In that order.
     places : two int arrays
-        Chosen places in the ordered list.
+        OwnLatents places in the ordered list.
     latents : two int arrays
         The latents there.
     """
@@ -359,7 +359,9 @@ class Choice:
     latents: list[np.ndarray]
 
 
-def choose_latents(codes: list[np.ndarray], dictionaries: list[np.ndarray], k: int, threshold: float = 0.1) -> Choice:
+def choose_latents(
+    codes: list[np.ndarray], dictionaries: list[np.ndarray], k: int, threshold: float = 0.1
+) -> OwnLatents:
     """The k latents per model with the lowest entropy of p_m = fires_m / (fires_0 + fires_1).
 
     A latent goes to the model it fires more for; ties (dead latents among them) are skipped.
@@ -385,4 +387,4 @@ def choose_latents(codes: list[np.ndarray], dictionaries: list[np.ndarray], k: i
         if first != second and len(owner) < k:
             owner.append(int(place))
     chosen = [np.array(one, dtype=np.int64) for one in places]
-    return Choice(fires, np.asarray(energies), order, entropy, probability, chosen, [order[one] for one in chosen])
+    return OwnLatents(fires, np.asarray(energies), order, entropy, probability, chosen, [order[one] for one in chosen])
