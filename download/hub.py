@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from rdxcli.errors import RdxError
 from rdxcli.progress import track
 
@@ -105,8 +107,6 @@ def _cached_file(hub: Hub) -> Path | None:
 
 
 def _torchvision(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
-    from filelock import FileLock
-
     name = urlsplit(hub.repo).path.rpartition("/")[2]
     prefix = re.fullmatch(r".*-([0-9a-f]{8,})\.pth", name)
     assert prefix is not None  # the schema says so

@@ -14,6 +14,7 @@ from rdxcli.artifacts import Artifact, resolve_artifact
 from rdxcli.errors import ArtifactError, RdxError
 from rdxcli.methods.surrogate.encoding import Encodings, from_arrays, from_matrix
 from rdxcli.methods.surrogate.extraction import Concept
+from rdxcli.representations.resolve import resolve_concepts
 
 KEPT = "kept"
 """Status of a concept that has a column; the others stand below it in the table with the reason."""
@@ -45,8 +46,6 @@ def load_encodings(text: str, outputs: Path) -> Encodings:
     path = Path(text)
     folder = path.parent if path.name == "encodings.npz" and (path.parent / "manifest.json").is_file() else path
     if path.is_file() and folder is path:
-        from rdxcli.representations.resolve import resolve_concepts
-
         matrix = resolve_concepts(text)
         ids = [str(i) for i in range(matrix.values.shape[0])] if matrix.sample_ids is None else list(matrix.sample_ids)
         return from_matrix(matrix.values, ids, [Concept.parse(name) for name in matrix.names])

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from rdxcli.artifacts import fingerprint_file
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
+from rdxcli.methods.neurons.concepts import text_lines
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, cut_labels
 
@@ -153,8 +155,6 @@ def read_mask(path: Path) -> np.ndarray:
     InputError
         Colours instead of label numbers, or no image.
     """
-    from PIL import Image
-
     try:
         if path.suffix.lower() == ".npy":
             mask = np.load(path, allow_pickle=False)
@@ -172,8 +172,6 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _names_file(options: ConceptOptions) -> list[str] | None:
-    from rdxcli.methods.neurons.concepts import text_lines
-
     if options.concept_names is None:
         return None
     try:
@@ -228,8 +226,6 @@ def _broden_files(row: Mapping[str, str]) -> list[str]:
 
 def broden_mask(folder: Path, row: Mapping[str, str], numbers: Mapping[int, int]) -> np.ndarray:
     """(c, h, w) bool masks of one line of ``index.csv``."""
-    from PIL import Image
-
     mask = np.zeros((len(numbers), int(row["sh"]), int(row["sw"])), bool)
     for category in BRODEN_CATEGORIES:
         for part in filter(None, (row.get(category) or "").split(";")):

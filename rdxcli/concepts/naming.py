@@ -17,6 +17,8 @@ from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
+from rdxcli.methods.neurons.concepts import clean_concepts
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log
 from rdxcli.records import Representation
@@ -138,8 +140,6 @@ class Embedded:
         InputError
             Embeddings that do not fit each other.
         """
-        from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
-
         groups = {
             key_of(concept): np.flatnonzero(record.arrays[f"labels_{concept.closer_in}"] == concept.index)
             for concept in record.concepts
@@ -239,8 +239,6 @@ def _candidates(
     given: NamingOptions, dataset: str | None, selection: SelectionOptions, outputs: Path, seed: int
 ) -> tuple[dict[str, list[str]], str, list[str]]:
     """Words and captions to choose from, the name of the set, and remarks."""
-    from rdxcli.methods.neurons.concepts import clean_concepts
-
     captions, notes = _captions(given, replace(selection, dataset=dataset), outputs, seed)
     texts: dict[str, list[str]] = {}
     label = "captions"

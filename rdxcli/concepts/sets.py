@@ -7,6 +7,7 @@ from pathlib import Path
 from rdxcli.download.catalogue import get
 from rdxcli.download.store import content_folder
 from rdxcli.errors import MissingDataError, UnknownNameError, UsageError
+from rdxcli.methods.neurons.concepts import text_lines
 
 RECIPE = "linear-explanations"
 FOLDER = "concept_sets"
@@ -53,8 +54,6 @@ def read_concept_set(text: str, root: Path | None = None) -> list[str]:
     UnknownNameError
         No such set.
     """
-    from rdxcli.methods.neurons.concepts import text_lines
-
     path = Path(text).expanduser()
     if not path.is_file():
         name = text.removesuffix(".txt")

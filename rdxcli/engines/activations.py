@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rdxcli.datasets.addresses import AT_ONCE
+from rdxcli.datasets.images import ArrayImages
 from rdxcli.engines.tasks import ShardTask
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ class ActivationTask(ShardTask):
 
 def _plain_pixels(transform: Any, dataset: Dataset) -> np.ndarray | None:
     """The data set's pixels if preprocessing them is plain arithmetic: grey arrays, no resizing, no conversion."""
-    from rdxcli.datasets.images import ArrayImages
-
     source = dataset.source
     if not isinstance(source, ArrayImages) or source.images.ndim != 3 or getattr(transform, "mode", None) != "L":
         return None

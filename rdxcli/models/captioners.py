@@ -11,10 +11,11 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rdxcli.errors import DependencyError, InputError, UnknownNameError, UsageError
@@ -25,9 +26,6 @@ from rdxcli.models.huggingface import library_place, missing_keys, quiet, refuse
 from rdxcli.models.opened import fetching
 from rdxcli.models.registry import ModelSpec
 from rdxcli.numerics.seeding import generator
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 CAPTIONERS = {
     "blip2-opt-2.7b-coco": "Salesforce/blip2-opt-2.7b-coco",
@@ -252,8 +250,6 @@ class Captioner:
 
     def _prompt_tokens(self, prompt: str) -> dict[str, Tensor]:
         if prompt not in self._tokens:
-            from PIL import Image
-
             tokens: dict[str, Tensor] = {}
             if prompt or self.kind == "blip-2":
                 blank = Image.new("RGB", (32, 32))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from rdxcli.models.layers import LayerInfo, blocks, matching_layers, penultimate_layer, resolve_layer, trace
 from rdxcli.models.taps import OUTPUT, LayerTap, Tokens
 from rdxcli.numerics.seeding import torch_generator
@@ -87,7 +89,6 @@ class LoadedModel:
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of one input."""
         import torch
-        from PIL import Image
 
         size = getattr(self.transform, "input_size", None)
         if size is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rdxcli.errors import InputError
+from rdxcli.errors import InputError, UsageError
+from rdxcli.models.devices import pick_device, pick_dtype
 from rdxcli.models.registry import ModelSpec, resolve
 from rdxcli.progress import log
 
@@ -41,7 +42,6 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
     import torch
 
     from rdxcli.models.checkpoints import state_sha256
-    from rdxcli.models.devices import pick_device, pick_dtype
     from rdxcli.models.loaded import LoadedModel
     from rdxcli.numerics.seeding import integer_seed
 
@@ -96,8 +96,6 @@ def _open_digits(spec: ModelSpec, untrained: bool) -> Opened:
     from rdxcli.models.preprocessing import Preprocessing, override
 
     if unknown := constructor_options(spec):
-        from rdxcli.errors import UsageError
-
         raise UsageError(f"`{spec.name}` takes no option `{next(iter(unknown))}`")
     variant = spec.source.removeprefix("digits:")
     module = PooledCNN(digits.WIDTHS, digits.RECIPES[variant].classes)
