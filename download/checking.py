@@ -9,7 +9,8 @@ from typing import Any
 from rdxcli import SCHEMA_VERSION
 from rdxcli.download import hub
 from rdxcli.download.catalogue import Recipe, catalogue
-from rdxcli.download.store import Home, damaged, data_root, missing_layout
+from rdxcli.download.store import Home, damaged, missing_layout
+from rdxcli.places import data_root
 from rdxcli.progress import track
 
 

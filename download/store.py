@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from rdxcli.artifacts.store import write_json
 from rdxcli.errors import RdxError
+from rdxcli.places import data_root
 from rdxcli.progress import log
 
 from .archives import Entry
@@ -38,11 +39,6 @@ from .expected import digests
 WORK = ".rdx-download"
 NOTES = ".rdx"
 SCHEMA = 1
-
-
-def data_root(given: Path | str | None = None) -> Path:
-    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
-    return Path(given or os.environ.get("RDX_DATA") or "data")
 
 
 @dataclass

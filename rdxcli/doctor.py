@@ -13,9 +13,9 @@ import psutil
 
 from rdxcli import __version__
 from rdxcli.artifacts.manifest import package_versions
-from rdxcli.datasets.registry import data_root, describe_datasets
+from rdxcli.datasets.registry import describe_datasets
 from rdxcli.errors import installed
-from rdxcli.places import cache_root
+from rdxcli.places import cache_root, data_root
 from rdxcli.progress import human_bytes
 
 

@@ -13,7 +13,7 @@ from rdxcli.artifacts import find_artifacts
 from rdxcli.datasets.registry import SCHEMES as DATASET_SCHEMES
 from rdxcli.datasets.registry import describe_datasets
 from rdxcli.download.catalogue import Recipe, catalogue
-from rdxcli.download.store import Home, data_root
+from rdxcli.download.store import Home
 from rdxcli.errors import UnknownNameError
 from rdxcli.methods.registry import Method
 from rdxcli.methods.registry import methods as registered
@@ -21,6 +21,7 @@ from rdxcli.models import load
 from rdxcli.models.registry import SCHEMES as MODEL_SCHEMES
 from rdxcli.models.registry import list_models, resolve
 from rdxcli.parameters import REQUIRED, Parameter, declared
+from rdxcli.places import data_root
 from rdxcli.progress import human_bytes
 from rdxcli.records import plain
 

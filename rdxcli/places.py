@@ -33,3 +33,8 @@ def temporary_cache() -> Path:
     except OSError:
         pass
     return Path(tempfile.mkdtemp(prefix="rdx-"))
+
+
+def data_root(given: Path | str | None = None) -> Path:
+    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
+    return Path(given or os.environ.get("RDX_DATA") or "data")

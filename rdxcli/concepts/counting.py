@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from rdxcli.datasets.registry import data_root
 from rdxcli.errors import InputError, MissingDataError
 from rdxcli.methods.surrogate import hanta
 from rdxcli.methods.surrogate.extraction import Concept, ConceptExtractor, load_extractor
 from rdxcli.methods.surrogate.languages import NAMES, detect
 from rdxcli.methods.surrogate.nltk_data import find
 from rdxcli.methods.surrogate.vocabulary import ConceptCounts, count_concepts, merge_counts
+from rdxcli.places import data_root
 from rdxcli.progress import log, track
 
 CHUNK = 500  # images that are lost when the program is killed

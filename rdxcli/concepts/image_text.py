@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from rdxcli.artifacts import Draft, Request, fingerprint_json, join
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
-from rdxcli.datasets.registry import data_root, open_dataset
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
 from rdxcli.engines.local import RunOptions, RunReport
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make_one
 from rdxcli.engines.texts import OUTPUT, TextTask
 from rdxcli.errors import InputError
+from rdxcli.places import data_root
 from rdxcli.progress import log
 
 if TYPE_CHECKING:

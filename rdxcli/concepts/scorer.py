@@ -11,13 +11,13 @@ from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.labels import label_matrix
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import RECIPE, default_set, read_concept_set
-from rdxcli.datasets.registry import data_root
 from rdxcli.download.catalogue import find
 from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.concepts import CALIBRATION, LazyCosines, clean_concepts, fit_sigmoid
 from rdxcli.models.registry import resolve
 from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
+from rdxcli.places import data_root
 from rdxcli.progress import log
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ points of group ``rdx.datasets`` of other packages, each a callable ``open(root:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdxcli.datasets.addresses import address
 from rdxcli.errors import RdxError, UnknownNameError, UsageError
+from rdxcli.places import data_root
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -53,11 +53,6 @@ SCHEMES: dict[str, str] = {
     "hf:NAME": "a Hugging Face data set (extra `hf`), or a folder in its formats",
 }
 """How to write a data set that has no name here, with one line about each form."""
-
-
-def data_root(given: Path | str | None = None) -> Path:
-    """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
-    return Path(given or os.environ.get("RDX_DATA") or "data")
 
 
 def list_datasets() -> list[str]:

@@ -16,7 +16,6 @@ import psutil
 from rdxcli.artifacts import Draft, Request, wait_time
 from rdxcli.artifacts.layout import activations_folder
 from rdxcli.artifacts.leases import Worker
-from rdxcli.datasets.registry import data_root
 from rdxcli.engines.activations import ActivationTask, default_batch_size, default_workers
 from rdxcli.engines.feed import PREFETCH
 from rdxcli.engines.local import WRITES, RunOptions, RunReport, run_local
@@ -29,6 +28,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
 from rdxcli.models.registry import resolve
+from rdxcli.places import data_root
 from rdxcli.progress import human_bytes, human_seconds, log
 from rdxcli.representations.options import ExtractOptions
 

@@ -57,6 +57,11 @@ class LayerOptions(WithShortcuts):
     run: str | None = None
     force: bool = False
 
+    @property
+    def unpooled(self) -> str:
+        """``pool`` for methods that read every position: without a choice nothing is pooled."""
+        return "none" if self.pool == "auto" else self.pool
+
 
 @dataclass(frozen=True)
 class ExtractOptions:

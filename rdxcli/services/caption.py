@@ -12,7 +12,6 @@ from rdxcli.artifacts.layout import captions_folder, model_slug, slug
 from rdxcli.artifacts.store import DOCUMENTS
 from rdxcli.concepts.captions import captions_of_images, counted_captions, read_captions, write_captions
 from rdxcli.concepts.word_options import CaptionOptions
-from rdxcli.datasets.registry import data_root
 from rdxcli.engines.activations import default_workers
 from rdxcli.engines.captions import OUTPUT, CaptionTask
 from rdxcli.engines.local import RunOptions, RunReport
@@ -21,6 +20,7 @@ from rdxcli.engines.sharing import Making, make_one
 from rdxcli.engines.tasks import seconds_of_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.costs import Cost, documented, expected
+from rdxcli.places import data_root
 from rdxcli.progress import log
 from rdxcli.records import Captions
 from rdxcli.services.base import Analysis

@@ -15,9 +15,10 @@ from rdxcli.download.expected import Policy
 from rdxcli.download.hub import cached, warm
 from rdxcli.download.install import install
 from rdxcli.download.planning import Plan, Settings, make_plan
-from rdxcli.download.store import data_root, free_bytes
+from rdxcli.download.store import free_bytes
 from rdxcli.errors import RdxError, UnknownNameError, UsageError
 from rdxcli.models.kept import recipe_of
+from rdxcli.places import data_root
 from rdxcli.progress import human_bytes, log
 from rdxcli.records import SCHEMA_VERSION
 

@@ -135,7 +135,7 @@ class DirectionAnalysis(ExplainAnalysis):
                 options.random_images,
                 source,
                 model=options.model,
-                pool=_pool(options),
+                pool=options.unpooled,
                 seed=options.seed,
                 root=options.selection.root,
                 outputs=options.outputs,
@@ -357,8 +357,8 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     if _is_synthetic(options):
         return _synthetic(options, use_head)
     if use_head:
-        read_with_output(options, _pool(options), lambda count: named_classes(options, count))
-    source = representation(options, spatial=True, pool=_pool(options))
+        read_with_output(options, options.unpooled, lambda count: named_classes(options, count))
+    source = representation(options, spatial=True, pool=options.unpooled)
     head = None
     if use_head and options.model is not None:
         try:
@@ -368,10 +368,6 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
                 raise
             log.warning("without the network above the layer: %s", error.message)
     return record.Case(source, head)
-
-
-def _pool(options: ExplainOptions) -> str:
-    return "none" if options.pool == "auto" else options.pool
 
 
 def _synthetic(options: ExplainOptions, use_head: bool) -> record.Case:

@@ -46,7 +46,7 @@ class DissectionAnalysis(ExplainAnalysis):
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options
-        source = representation(options, spatial=True, pool="none" if options.pool == "auto" else options.pool)
+        source = representation(options, spatial=True, pool=options.unpooled)
         if source.values.ndim != 4:
             raise UsageError(
                 f"{source.name} gives vectors, network dissection needs maps (n, c, h, w)",
@@ -89,7 +89,7 @@ class DissectionAnalysis(ExplainAnalysis):
 
     @cached_property
     def read(self) -> dict[str, Any]:
-        return planned(self.options, "none" if self.options.pool == "auto" else self.options.pool)
+        return planned(self.options, self.options.unpooled)
 
     def sizes(self) -> Mapping[str, float]:
         return {**super().sizes(), "c": 1}

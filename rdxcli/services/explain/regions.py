@@ -57,11 +57,11 @@ class RegionAnalysis(ExplainAnalysis):
         device = "cpu" if options.device == "auto" else options.device
         self.rdr: RDR = method.load()(**given, random_state=options.seed, device=device)
         kept = result_parameters(self.rdr)
-        return {"method": options.method, **kept, "target": options.target, "pool_of_layer": pool_of(options), **own}
+        return {"method": options.method, **kept, "target": options.target, "pool_of_layer": options.unpooled, **own}
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options
-        source = representation(options, spatial=True, pool=pool_of(options))
+        source = representation(options, spatial=True, pool=options.unpooled)
         if source.n < self.rdr.n_neighbors:
             raise InputError(
                 f"{source.name} has {source.n} samples, fewer than the {self.rdr.n_neighbors} neighbours of a region",
@@ -130,11 +130,6 @@ class RegionAnalysis(ExplainAnalysis):
                 advance(1)
 
 
-def pool_of(options: ExplainOptions) -> str:
-    """The published method reads every position: without a choice nothing is pooled."""
-    return "none" if options.pool == "auto" else options.pool
-
-
 def _finer(options: ExplainOptions, source: Representation) -> np.ndarray | None:
     """Labels inside the classes (``--file finer=FILE``), which check subclasses and have no influence on them."""
     if "finer" not in options.files:
@@ -147,13 +142,13 @@ def _against(options: ExplainOptions, source: Representation, layers: str | None
     """Other layers (``--param against=LAYER,LAYER`` of the same model) or representations (``--file against=NAME``)."""
     others: dict[str, Representation] = {}
     for layer in layers.split(",") if layers is not None else []:
-        found = representation(replace(options, layer=layer.strip()), spatial=True, pool=pool_of(options))
+        found = representation(replace(options, layer=layer.strip()), spatial=True, pool=options.unpooled)
         others[str(found.layer)] = found
     if "against" in options.files:
         found = representation(
             replace(options, model=None, activations=options.files["against"], layer=None),
             spatial=True,
-            pool=pool_of(options),
+            pool=options.unpooled,
         )
         others[found.name if found.name != source.name else f"{found.name} (against)"] = found
     return {name: _same_rows(source, other) for name, other in others.items()}

@@ -17,7 +17,6 @@ from rdxcli.representations.heads import head_of
 from rdxcli.representations.layer import representation
 from rdxcli.representations.samples import targets_of
 from rdxcli.services.explain.base import ExplainAnalysis
-from rdxcli.services.explain.regions import pool_of
 
 
 class RepresentativeAnalysis(ExplainAnalysis):
@@ -38,7 +37,7 @@ class RepresentativeAnalysis(ExplainAnalysis):
 
     def gather(self) -> Mapping[str, Any]:
         options = self.options
-        source = representation(options, spatial=True, pool=pool_of(options))
+        source = representation(options, spatial=True, pool=options.unpooled)
         targets = targets_of(options.target, source)
         if isinstance(targets, str):
             raise UsageError(f"--target {options.target}: `representative` explains single samples", "give ids or rows")
