@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rdxcli.errors import UsageError
 
@@ -64,23 +64,3 @@ def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype: `{dtype}`", hint="expected " + ", ".join(f"`{name}`" for name in DTYPES))
     return getattr(torch, name)
-
-
-def describe_device(device: str | torch.device = "auto") -> dict[str, Any]:
-    """What a person should know of a device.
-
-    Returns
-    -------
-    dict
-        ``device``, ``name``, ``memory_bytes`` (of a GPU), ``threads`` (of the CPU), ``torch``.
-    """
-    import torch
-
-    chosen = pick_device(device) if isinstance(device, str) else device
-    facts: dict[str, Any] = {"device": str(chosen), "torch": torch.__version__}
-    if chosen.type == "cuda":
-        properties = torch.cuda.get_device_properties(chosen)
-        return {**facts, "name": properties.name, "memory_bytes": properties.total_memory}
-    if chosen.type == "mps":
-        return {**facts, "name": "Apple GPU"}
-    return {**facts, "name": "CPU", "threads": torch.get_num_threads()}

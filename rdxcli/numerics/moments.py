@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -19,15 +19,6 @@ from scipy import sparse
 from rdxcli.progress import track
 
 BLOCK_BYTES = 64 * 2**20
-
-
-class RowSource(Protocol):
-    """Anything that gives blocks of rows: arrays, memory maps, CSR arrays, computed similarities."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

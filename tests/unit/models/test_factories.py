@@ -7,7 +7,7 @@ import torch
 
 from rdxcli.errors import InputError, MissingDataError, UnknownNameError, UsageError
 from rdxcli.models import ModelSpec, load
-from rdxcli.models.devices import describe_device, pick_device, pick_dtype
+from rdxcli.models.devices import pick_device, pick_dtype
 
 SOURCE = """
 import torch
@@ -106,9 +106,6 @@ def test_devices():
     for name in ("gpu", "cuda:x", ""):
         with pytest.raises(UsageError, match="unknown device"):
             pick_device(name)
-    facts = describe_device("cpu")
-    assert (facts["device"], facts["name"]) == ("cpu", "CPU")
-    assert facts["threads"] >= 1
 
 
 def test_a_device_that_is_not_there_is_never_replaced(monkeypatch):
