@@ -267,7 +267,7 @@ def test_a_broken_image_is_left_out_and_said(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert document["n"] == 24
     assert document["samples"]["failed"] == ["x/zz.png"]
-    assert "1 images could not be read" in " ".join(document["notes"])
+    assert "1 image that could not be read" in " ".join(document["notes"])
 
 
 def test_a_model_without_some_of_its_columns(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ class Health:
     def notes(self, again: dict[str, Any] | None = None) -> list[str]:
         """What a person must read."""
         found = [
-            f"directions {[i for i, own in enumerate(self.states) if own == state]} are {words}"
-            for state, words in (("idle", "idle: they hardly ever fire"), ("copy", "copies of earlier ones"))
+            f"directions {', '.join(str(i) for i, own in enumerate(self.states) if own == state)}: {words}"
+            for state, words in (("idle", "idle, they hardly ever fire"), ("copy", "copies of earlier ones"))
             if state in self.states
         ]
         if again is not None and again["mean"] < again["chance"] + 0.1:

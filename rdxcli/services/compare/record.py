@@ -12,6 +12,7 @@ from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.record import approximation, arrays_of, by_side, concepts_of
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
+from rdxcli.progress import human_count
 from rdxcli.records import Comparison
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.options import CompareOptions
@@ -52,7 +53,7 @@ def make_record(
     notes = [*joined.notes, *map(by_side, estimator.notes_)]
     failed = failed_samples(joined)
     if failed:
-        notes.append(f"{len(failed)} images could not be read and are left out: {', '.join(failed[:5])}")
+        notes.append(f"left out: {human_count(len(failed), 'image')} that could not be read: {', '.join(failed[:5])}")
     if test is not None and given:
         what = " and ".join(name for name, on in (("--align", options.align), ("--guidance", "labels0" in given)) if on)
         notes.append(f"the verdict is about the two representations as they are; {what} changes the concepts only")
