@@ -42,7 +42,7 @@ def test_states_of_detectors(clusters: np.ndarray) -> None:
     state = health(broken, clusters)
     assert state.states == ["idle", "crowded", "sound", "copy"]
     assert state.summary() == {"sound": 1, "idle": 1, "crowded": 1, "copy": 1}
-    assert any("[0] are idle" in note for note in state.notes())
+    assert any("directions 0: idle" in note for note in state.notes())
 
 
 def test_explained_variance_lies_between_random_and_best(clusters: np.ndarray) -> None:
