@@ -283,9 +283,9 @@ def test_masks_with_unlabelled_pixels_name_directions(tmp_path: Path) -> None:
 
 
 def test_what_was_learned_survives_a_failure_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdxcli.concepts import direction_record as record
     from rdxcli.errors import InputError
     from rdxcli.methods.directions.baselines import PCADirections
-    from rdxcli.services.explain import direction_record as record
     from rdxcli.services.explain.base import ExplainOptions
     from rdxcli.services.explain.directions import DirectionAnalysis
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rdxcli.artifacts import Artifact, Draft, write_json
+from rdxcli.concepts import direction_record as record
 from rdxcli.concepts import given_images
 from rdxcli.concepts.labels import named_classes
 from rdxcli.concepts.predictions import target_rows
@@ -34,7 +35,6 @@ from rdxcli.records import Representation, plain
 from rdxcli.representations.crops import crop_features
 from rdxcli.representations.heads import head_of, read_with_output
 from rdxcli.representations.layer import representation
-from rdxcli.services.explain import direction_record as record
 from rdxcli.services.explain import steering
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.options import ExplainOptions

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rdxcli.concepts.direction_record import View
 from rdxcli.errors import UsageError
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.steering import explain_predictions, own_strength, steer
@@ -23,7 +24,6 @@ from rdxcli.progress import track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.placing import placer
-from rdxcli.services.explain.direction_record import View
 
 PARAMETERS = (
     Parameter("steer_where", Literal["all", "present", "absent"], "all", "Places that are moved."),

@@ -16,6 +16,7 @@ import numpy as np
 from rdxcli.concepts.gather import gather
 from rdxcli.concepts.labels import Concepts, class_names
 from rdxcli.concepts.masks import Masks, open_masks
+from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.scorer import open_scorer
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.methods.directions.alignment import count_classes
@@ -31,7 +32,6 @@ from rdxcli.progress import log
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.placing import placer
-from rdxcli.services.explain.options import ExplainOptions
 
 SHOWN = 12  # images per direction
 MOVED = 6  # classes per direction
@@ -71,7 +71,7 @@ class Case:
     head: Any = None
     truth: Any = None
 
-    def outputs(self, options: ExplainOptions) -> list[str] | None:
+    def outputs(self, options: ConceptOptions) -> list[str] | None:
         """Names of the classes; None without the network above the layer."""
         if self.head is None:
             return None
@@ -96,7 +96,7 @@ class Names:
         }
 
 
-def open_names(options: ExplainOptions, source: Representation) -> Names:
+def open_names(options: ConceptOptions, source: Representation) -> Names:
     """Masks (given, or the data set's own) and words (given, or a vision-language model's).
 
     Raises
@@ -121,7 +121,7 @@ class View:
 
     Parameters
     ----------
-    options : ExplainOptions
+    options : ConceptOptions
     case : Case
     names : Names
     classes : list of str, optional
@@ -132,7 +132,7 @@ class View:
         All parameters, for the document.
     """
 
-    options: ExplainOptions
+    options: ConceptOptions
     case: Case
     names: Names
     classes: list[str] | None
