@@ -212,7 +212,7 @@ def _table(document: Mapping[str, Any]) -> tuple[str, Table]:
             Column("to"),
             MEASURES["cka"],
             MEASURES["score"],
-            Column("two read-outs", "Mean score of two read-outs of the first"),
+            Column("two read-outs", "Mean score of what the verdict compares with: two read-outs of one of them"),
             Column("verdict"),
             Column("drawn together", "Strongest group that the second holds together and the first keeps apart"),
             Column("taken apart", "Strongest group that the first holds together and the second keeps apart"),
@@ -223,7 +223,7 @@ def _table(document: Mapping[str, Any]) -> tuple[str, Table]:
                 rows[pair["column"]][key],
                 values["cka"][pair["row"]][pair["column"]],
                 values["score"][pair["row"]][pair["column"]],
-                document["measures"]["score"]["read_outs"]["rows"][pair["row"]]["mean"],
+                _nothing(document, pair),
                 _verdict(pair["difference"]),
                 *(_strongest(pair, side) for side in "ba"),
             ]
@@ -242,6 +242,12 @@ def _table(document: Mapping[str, Any]) -> tuple[str, Table]:
         )
     heads = [Column("layer"), Column("d", "Dimensions"), Column("most similar by cka"), *MEASURES.values()]
     return title, Table("", heads, cells)
+
+
+def _nothing(document: Mapping[str, Any], pair: Mapping[str, Any]) -> float:
+    """The mean score where nothing differs: that of the verdict, else of two read-outs of the first."""
+    tested = pair["difference"].get("null_mean")
+    return float(document["measures"]["score"]["read_outs"]["rows"][pair["row"]]["mean"] if tested is None else tested)
 
 
 def _strongest(pair: Mapping[str, Any], side: str) -> str:

@@ -29,6 +29,7 @@ from rdxcli.report.kinds import BUILDERS, summarize
 from rdxcli.report.markdown import markdown, plain, prose, text
 from rdxcli.report.page import page
 from rdxcli.report.several import several
+from rdxcli.report.similarities import _table as similarities_table
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, written
 from rdxcli.report.text import clean
 
@@ -284,3 +285,15 @@ def test_the_terminal_reads_at_every_width(
             shares = {i for i, column in enumerate(table.columns) if column.unit == "share"}
             if not shares:
                 assert [one for one in shown if one not in whole] == [], kind
+
+
+def test_a_step_shows_the_null_of_its_verdict() -> None:
+    document = MAKERS["similarities"](Path())
+    document["parameters"] = {"timeline": True, "layers": None}
+    (pair,) = document["pairs"]
+    own = document["measures"]["score"]["read_outs"]["rows"][0]["mean"]
+    for null_mean, shown in ((own + 0.1, own + 0.1), (None, own)):
+        pair["difference"]["null_mean"] = null_mean
+        table = similarities_table(document)[1]
+        (place,) = [i for i, column in enumerate(table.columns) if column.name == "two read-outs"]
+        assert table.rows[0][place] == shown
