@@ -131,10 +131,12 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
     def expected(self) -> Cost | None:
         if self.how is None or self.dataset is None:
             return None
-        n, took, model = len(self.dataset), None, getattr(self.captioner, "model", None)
-        if n >= WORTH_TRYING and model is not None:  # a server would do its work twice
+        n, took = len(self.dataset), None
+        network = getattr(self.captioner, "model", None)
+        tensors = None if network is None or isinstance(network, str) else network.parameters()  # a server's is a name
+        if n >= WORTH_TRYING and tensors is not None:  # a server would do its work twice
             took = seconds_of_one(CaptionTask(self.captioner, self.dataset, self.how), n)
-        weights = 0 if model is None else sum(part.numel() * part.element_size() for part in model.parameters())
+        weights = sum(part.numel() * part.element_size() for part in tensors or ())
         cost = expected(self.kind, "", {"n": n, "t": self.how.captions, "weights": weights})
         return cost if cost is None or took is None else replace(cost, parts={"captions": n * took})
 
