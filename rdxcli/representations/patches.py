@@ -40,7 +40,8 @@ class PatchReader:
     ----------
     text : str
         A model.
-    layer : str
+    layer : str, optional
+        Default: the model's own.
     selection : SelectionOptions
         Where the images are.
     device, dtype : str
@@ -51,14 +52,15 @@ class PatchReader:
         The layer has no places.
     """
 
-    def __init__(self, text: str, layer: str, selection: SelectionOptions, device: str, dtype: str) -> None:
+    def __init__(self, text: str, layer: str | None, selection: SelectionOptions, device: str, dtype: str) -> None:
         spec = resolve(text)
         self.model = load(spec, device=device, dtype=dtype)
         self.layer = self.model.layer(layer)
         self.dataset = SelectionOptions(dataset=selection.dataset, root=selection.root).open(spec.default_dataset)
-        kinds = {known.path: known.kind for known in self.model.layers()}
-        if kinds.get(self.layer) == "features":
-            places = [path for path, kind in kinds.items() if kind != "features"]
+        # a vector, or a map of one place, as after a pooling
+        flat = {known.path: known.kind == "features" or known.shape[1:] == (1, 1) for known in self.model.layers()}
+        if flat.get(self.layer):
+            places = [path for path, single in flat.items() if not single]
             raise UsageError(
                 f"--patches: the layer {self.layer} of {self.model.name} has no places",
                 f"choose an earlier one, such as {places[-1]}" if places else None,

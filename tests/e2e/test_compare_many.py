@@ -187,7 +187,9 @@ def test_where_in_the_images(files: Path, tmp_path: Path) -> None:
     path = Path(rdx_here("visualize", document["artifact"], "--outputs", tmp_path).stdout.strip())
     text, _ = browse(path, tmp_path)
     assert text.count('<details class="patches">') == len(concepts)
-    flat = rdx_here("compare", *arguments, "--layer-b", "fc", "--outputs", tmp_path)
+    flat = rdx_here("compare", *arguments, "--layer-b", "fc", "--outputs", tmp_path / "fresh")
     assert "has no places" in flat.stderr
+    assert "extracting" not in flat.stderr  # said before the work
+    assert not list((tmp_path / "fresh").rglob("manifest.json"))
     arrays_only = rdx_here("compare", "seed3.npy", "seed4.npy", "--patches", "--outputs", tmp_path, cwd=files)
     assert "is no model" in arrays_only.stderr

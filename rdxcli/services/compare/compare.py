@@ -101,6 +101,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     def gather(self) -> Mapping[str, Any]:
         options = self.options
         self.namer = self._namer()
+        self.readers = open_patches(options)
         self.joined, self.predictions = read_pair(options)
         if self.predictions is None and self.joined.a.labels is None:
             for gate in parse_gates(options.fail_on, options.fail_above):
@@ -108,7 +109,6 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)
-        self.readers = open_patches(options, self.joined)
         ids = self.joined.a.ids() or None
         self.known = read_known(
             ids,

@@ -36,8 +36,8 @@ def check_patches(options: CompareOptions) -> None:
             raise UsageError(f"--patches: the {side} side is no model", "patches are read from images by both models")
 
 
-def open_patches(options: CompareOptions, joined: Joined) -> dict[str, PatchReader] | None:
-    """The readers of both models; None when no patches are asked for.
+def open_patches(options: CompareOptions) -> dict[str, PatchReader] | None:
+    """The readers of both models, before anything is extracted; None when no patches are asked for.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def open_patches(options: CompareOptions, joined: Joined) -> dict[str, PatchRead
     if not options.patches:
         return None
     return {
-        side: PatchReader(str(text), str(record.layer), options.selection, options.device, options.dtype)
-        for side, text, record in (("a", options.a, joined.a), ("b", options.b, joined.b))
+        side: PatchReader(str(text), layer, options.selection, options.device, options.dtype)
+        for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b))
     }
 
 

@@ -119,7 +119,8 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path: Path) -> None:
     for name, one in (("local", local), ("ray", store)):
         assemble(one, plan, tmp_path / f"{name}.npy", tmp_path / f"{name}.parquet")
     assert (tmp_path / "local.npy").read_bytes() == (tmp_path / "ray.npy").read_bytes()
-    assert not list(place.folder.glob("*.lease"))
+    # one that was killed after its work and before it let go leaves a lease of what is done: nobody needs it
+    assert all(lease.with_suffix(".done").is_file() for lease in place.folder.glob("*.lease"))
 
 
 @pytest.mark.ray
