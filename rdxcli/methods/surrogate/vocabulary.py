@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from rdxcli.progress import human_count
+
 from .extraction import POS_NAMES, Concept, ConceptExtractor
 
 
@@ -339,7 +341,7 @@ def _frequent(cut: Sequence[tuple[Concept, int, str]], max_threshold: float, n: 
         return ()
     few = f"{', '.join(found[:8])}{' ...' if len(found) > 8 else ''}"
     return (
-        f"{len(found)} concepts in more than {max_threshold:.3g} of the images have no column: {few}; "
+        f"without a column: {human_count(len(found), 'concept')} in over {max_threshold:.3g} of the images: {few}; "
         "a higher max_threshold, or their names in the file of concepts to keep, takes them in",
     )
 
