@@ -238,7 +238,7 @@ class DirectionAnalysis(ExplainAnalysis):
                 random_state=self.options.seed,
             )
         except ValueError as error:
-            raise InputError(f"--param numbers={self.own['numbers']}: {error}", "give fewer directions") from None
+            raise InputError(f"--param numbers={self.own['numbers']}: {error}", "choose other numbers") from None
         self.estimator.set_params(n_directions=found.recommended)
         self.settings = {**self.settings, "n_directions": found.recommended}
         return asdict(found)
