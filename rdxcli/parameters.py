@@ -246,9 +246,9 @@ def _entries(docstring: str) -> dict[str, str]:
     return found
 
 
-def result_parameters(estimator: Any) -> dict[str, Any]:
-    """The hyper-parameters of an estimator that change its result: all but where it runs."""
-    return {name: value for name, value in estimator.get_params().items() if name != "device"}
+def result_parameters(estimator: Any, without: Sequence[str] = ("device",)) -> dict[str, Any]:
+    """The hyper-parameters of an estimator that change its result: all but where it runs, or but ``without``."""
+    return {name: value for name, value in estimator.get_params().items() if name not in without}
 
 
 def estimator_parameters(

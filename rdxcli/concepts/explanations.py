@@ -77,7 +77,7 @@ class Explained:
             parts = {name: archive[name] for name in archive.files}
         if "sample_ids" not in parts or source.sample_ids is None:
             return Split(parts["train"], parts["val"], parts["test"])
-        theirs, _ = find(list(map(str, parts["sample_ids"])), list(map(str, source.sample_ids)))
+        theirs, _ = find(list(map(str, parts["sample_ids"])), source.ids())
         moved = (theirs[parts[name]] for name in ("train", "val", "test"))
         return Split(*(np.sort(rows[rows >= 0]) for rows in moved))
 

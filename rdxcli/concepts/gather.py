@@ -17,7 +17,7 @@ from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.words import apart, find, taken_as_one
+from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.concepts import LazyCosines, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
@@ -191,7 +191,7 @@ def _rows(
 ) -> tuple[np.ndarray | None, list[str]]:
     """Rows of another file that belong to the rows of the representation; None when they are in order already."""
     known = None if ids is None else list(map(str, ids))
-    wanted = None if representation.sample_ids is None else list(map(str, representation.sample_ids))
+    wanted = representation.ids() or None
     if known is None and wanted is not None:
         known = counted_ids(seen, n, wanted)
     elif wanted is None and known is not None:
@@ -205,14 +205,10 @@ def _rows(
             return None, []
         unknown, other = (what, representation.name) if known is None else (representation.name, what)
         return None, [f"{unknown} has no sample ids: its rows are taken to be in the order of {other}"]
-    places, note = find(wanted, known)
-    missing = np.flatnonzero(places < 0)
-    if len(missing):
-        lacking, other = apart(wanted[missing[0]], known[0])
-        raise InputError(
-            f"{what} lacks {len(missing)} of {len(wanted)} samples, for example `{lacking}`",
-            f"its ids look like `{other}`",
-        )
+    n = len(wanted)
+    places, note = find_all(wanted, known, lambda count, one, other: InputError(
+        f"{what} lacks {count} of {n} samples, for example `{one}`", f"its ids look like `{other}`"
+    ))  # fmt: skip
     return places, [taken_as_one(note, representation.name, what)] if note else []
 
 

@@ -147,7 +147,7 @@ def embeddings_of(
                 "give the ids of the rows with --sample-ids FILE",
             )
         return np.asarray(found.values), found.fingerprint
-    places = dataset.locate([str(sample) for sample in representation.sample_ids])
+    places = dataset.locate(representation.ids())
     row = {sample: i for i, sample in enumerate(found.sample_ids)}
     rows = np.array([row.get(dataset.sample_ids[i], -1) if i >= 0 else -1 for i in places])
     if (rows < 0).any():

@@ -14,7 +14,7 @@ from rdxcli.concepts.labels import class_names, full_class_list
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array
 from rdxcli.datasets.arrays import check_ids, row_values
-from rdxcli.datasets.words import apart, find, taken_as_one
+from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.methods.regions.targets import Labels, choose_targets
@@ -183,11 +183,9 @@ def _in_order(file: ArrayFile, side: Representation, option: str) -> np.ndarray:
     if file.sample_ids is None or not ours:
         return file.values
     check_ids(file.sample_ids, len(file.values), file.path.name)
-    places, note = find(ours, file.sample_ids)
-    missing = np.flatnonzero(places < 0)
-    if len(missing):
-        lacking = apart(ours[missing[0]], file.sample_ids[0])[0]
-        raise InputError(f"{option}: {file.path.name} lacks {len(missing)} ids of {side.name}, for example `{lacking}`")
+    places, note = find_all(ours, file.sample_ids, lambda count, one, _: InputError(
+        f"{option}: {file.path.name} lacks {count} ids of {side.name}, for example `{one}`"
+    ))  # fmt: skip
     if note:
         log.info("%s", taken_as_one(note, side.name, file.path.name))
     return file.values[places]

@@ -28,7 +28,7 @@ from rdxcli.datasets.tables import (
     require_file,
     table_kind,
 )
-from rdxcli.datasets.words import apart, composed, find, taken_as_one
+from rdxcli.datasets.words import composed, find, find_all, taken_as_one
 from rdxcli.errors import InputError, MissingDataError
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation
@@ -318,17 +318,15 @@ def row_values(
     if id_column is not None and chosen is not None and ids is not None:
         known = columns[id_column]
         check_ids(known, len(known), path.name)
-        places, note = find(list(ids), known)
-        missing = [sample for sample, place in zip(ids, places, strict=True) if place < 0]
-        if missing:
-            shown, one = apart(missing[0], *known[:1])[0], what.removesuffix("s")
-            raise InputError(f"{path}: no {one} for {len(missing)} of {n} sample ids of {name}, for example `{shown}`")
+        single = what.removesuffix("s")
+        places, note = find_all(ids, known, lambda count, one, _: InputError(
+            f"{path}: no {single} for {count} of {n} sample ids of {name}, for example `{one}`"
+        ))  # fmt: skip
         if note:
             log.info("%s", taken_as_one(note, name, path.name))
         return [columns[chosen][place] for place in places]
     numbers = numbers_of_rows(columns)
-    places, _ = find(list(ids or []), numbers)
-    if numbers and ids is not None and (places >= 0).all():
+    if numbers and ids is not None and ((places := find(ids, numbers)[0]) >= 0).all():
         values = read_values(path, names, what, chosen, in_order=False)
         return [values[place] for place in places]
     values = read_values(path, names, what, chosen)

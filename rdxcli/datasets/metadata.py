@@ -70,13 +70,13 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
     notes: list[str] = []
     places = np.arange(n)
     if column is None:
-        column = _numbering(table, None if ids is None else list(map(str, ids)))
+        column = _numbering(table, ids)
     if ids is not None and column is not None:
         known = table.texts(column)
-        places, note = find(list(map(str, ids)), known)
+        places, note = find(ids, known)
         found = int((places >= 0).sum())
         if not found:
-            first, second = apart(known[0], str(ids[0]))
+            first, second = apart(known[0], ids[0])
             raise InputError(f"--metadata {path.name}: no sample is in it: ids look like `{first}` and `{second}`")
         if found < n:
             notes.append(f"{path.name} says nothing about {n - found} of {n} samples")

@@ -81,10 +81,8 @@ class Seen:
 
     def line(self) -> str:
         """One line for people."""
-        # one list column holds all of them
-        count = self.columns if len(self.features) == 1 else len(self.features) or self.columns
         shown = f" ({_shown(self.features)})" if self.features else ""
-        parts = [f"{self.rows} rows, {count} feature{'s' if count != 1 else ''}{shown}"]
+        parts = [f"{self.rows} rows, {self.columns} feature{'s' if self.columns != 1 else ''}{shown}"]
         parts += [
             f"{what} from {_quoted(column)}"
             for what, column in (("ids", self.ids), ("labels", self.labels))
@@ -103,7 +101,7 @@ class Seen:
         return {
             "rows": self.rows,
             "features": _shown(self.features) if self.features else self.columns,
-            "n_features": self.columns if len(self.features) == 1 else len(self.features) or self.columns,
+            "n_features": self.columns,
             "ids": self.ids,
             "labels": self.labels,
             "left_out": dict(self.left_out),
@@ -192,7 +190,7 @@ def _decide(
         if name in member and part != "index" and not _counts(column):
             continue
         if _counts(column) and len(parsed) > 1:
-            left_out[name] = COUNTS if column[0] == 0 else COUNTS_FROM_1
+            left_out[name] = _counting(column)
             roles[name] = "index"
         elif name in table.index:
             left_out[name] = "the index of pandas"
@@ -253,20 +251,26 @@ def _check_doubts(
 
 def _why(table: Table, name: str) -> str:
     """Why a column that nobody asked for is no feature."""
-    index = name in table.index or _part_of(name, True, False) == "index"
-    column = _numbers(table, name) if index and not _is_list(table, name) else None
+    column = _index(table, name)
     if column is not None and _counts(column):
-        return COUNTS if column[0] == 0 else COUNTS_FROM_1
+        return _counting(column)
     return "the index of pandas" if name in table.index else _kind(table, name)
 
 
-def row_numbers(table: Table, name: str) -> np.ndarray | None:
-    """The numbers of an index that tells the rows apart and is not their order; None for every other column."""
-    if name not in table.index and _part_of(name, True, False) != "index":
-        return None
-    column = None if _is_list(table, name) else _numbers(table, name)
-    known = column is not None and _is_whole(column) and _distinct(column) and not _counts(column)
-    return column if known else None
+def _index(table: Table, name: str) -> np.ndarray | None:
+    """The numbers of a column that is called an index, or is the index of pandas; None for every other."""
+    index = name in table.index or _part_of(name, True, False) == "index"
+    return _numbers(table, name) if index and not _is_list(table, name) else None
+
+
+def _counting(column: np.ndarray) -> str:
+    return COUNTS if column[0] == 0 else COUNTS_FROM_1
+
+
+def _tells_apart(table: Table, name: str) -> bool:
+    """Whether a column is an index that tells the rows apart and is not their order."""
+    column = _index(table, name)
+    return column is not None and _is_whole(column) and _distinct(column) and not _counts(column)
 
 
 def counted_ids(seen: Mapping[str, Any] | None, n: int, others: Sequence[str]) -> list[str] | None:
@@ -324,7 +328,7 @@ def _finish(
         labels = pick_column(known, LABEL_NAMES)
     if ids is None:
         # an index that is not the order of the rows says which rows they are
-        index = [name for name in free if name != labels and row_numbers(table, name) is not None]
+        index = [name for name in free if name != labels and _tells_apart(table, name)]
         ids = index[0] if len(index) == 1 else None
     for name in rest:
         if name not in (ids, labels):

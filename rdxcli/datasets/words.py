@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,25 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
         for how, count in counts.items()
     ]
     return places, " and ".join(said)
+
+
+def find_all(
+    wanted: Sequence[str], known: Sequence[str], lacking: Callable[[int, str, str], Exception]
+) -> tuple[np.ndarray, str]:
+    """`find` for rows that must all be there.
+
+    Parameters
+    ----------
+    wanted, known : sequence of str
+    lacking : callable
+        The error for so many ids that are not there, of which one is given, and one of ``known`` beside it.
+    """
+    places, note = find(wanted, known)
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
+        shown = apart(wanted[missing[0]], *known[:1])
+        raise lacking(len(missing), shown[0], shown[-1])
+    return places, note
 
 
 def taken_as_one(note: str, a: str, b: str) -> str:

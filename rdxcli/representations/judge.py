@@ -113,7 +113,7 @@ def _from_model(
     dataset = options.selection.open(source.dataset)
     places = np.arange(source.n)
     if source.sample_ids is not None:
-        places = dataset.locate([str(sample) for sample in source.sample_ids])
+        places = dataset.locate(source.ids())
     if (places[rows] < 0).any() or places.max() >= len(dataset):
         raise InputError(f"some samples of {source.name} have no image in {dataset.name}")
     layer = model.layer(source.layer)

@@ -53,7 +53,7 @@ class _Boxes:
             return
         if isinstance(transform, Preprocessing):
             self.transform = transform
-            self.dataset, self.ids = dataset, [str(sample) for sample in source.sample_ids]
+            self.dataset, self.ids = dataset, source.ids()
 
     def __call__(self, row: int) -> tuple[tuple[float, float, float, float] | None, tuple[int, int]]:
         if self.dataset is None:

@@ -57,7 +57,7 @@ def patches_of(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The entry ``patches`` of the document, and its arrays: ``patches_a.a1`` is what a sees in the images of a1."""
     assert joined.a.sample_ids is not None
-    ids = [str(sample) for sample in joined.a.sample_ids]
+    ids = joined.a.ids()
     drawn = generator(seed, "patches", "others").permutation(len(ids))[:OTHERS]
     document: dict[str, Any] = {"images": IMAGES, "others": len(drawn), "sides": {}, "concepts": {}}
     arrays: dict[str, np.ndarray] = {}

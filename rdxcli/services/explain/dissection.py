@@ -13,7 +13,7 @@ from rdxcli.concepts.options import check_files
 from rdxcli.errors import UsageError
 from rdxcli.methods.neurons.network_dissection import NetworkDissection
 from rdxcli.methods.neurons.tables import format_table
-from rdxcli.parameters import Parameter, estimator_parameters
+from rdxcli.parameters import Parameter, estimator_parameters, result_parameters
 from rdxcli.progress import track
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import planned, representation
@@ -41,7 +41,7 @@ class DissectionAnalysis(ExplainAnalysis):
         check_units(options.units)
         device = "cpu" if options.device == "auto" else options.device
         self.estimator = NetworkDissection(**given, device=device, random_state=options.seed)
-        kept = {name: one for name, one in self.estimator.get_params().items() if name not in NOT_RESULT}
+        kept = result_parameters(self.estimator, NOT_RESULT)
         return {"method": options.method, **kept, **mine, "units": options.units}
 
     def gather(self) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation, 
 from rdxcli.methods.registry import get
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Parameter, by_name, estimator_parameters
+from rdxcli.parameters import Parameter, by_name, estimator_parameters, result_parameters
 from rdxcli.progress import human_count
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
@@ -94,7 +94,7 @@ class UnitAnalysis(ExplainAnalysis):
         if labels:
             _enough_images(options)
         self.estimator = method.load()(**given, random_state=options.seed)
-        kept = {name: value for name, value in self.estimator.get_params().items() if name not in NOT_RESULT}
+        kept = result_parameters(self.estimator, NOT_RESULT)
         return {"method": options.method, **kept, "units": options.units, **mine}
 
     def gather(self) -> Mapping[str, Any]:

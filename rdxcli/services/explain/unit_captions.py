@@ -22,7 +22,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.descriptions import UnitDescriptions, shared_phrases
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
-from rdxcli.parameters import Count, NonNegative, Parameter, by_name, estimator_parameters
+from rdxcli.parameters import Count, NonNegative, Parameter, by_name, estimator_parameters, result_parameters
 from rdxcli.progress import log
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
@@ -83,7 +83,7 @@ class DescribeAnalysis(UnitAnalysis):
         if options.splits is not None:
             read_splits(options.splits)
         self.estimator = UnitDescriptions(**given, random_state=options.seed)
-        kept = {name: value for name, value in self.estimator.get_params().items() if name not in NOT_RESULT}
+        kept = result_parameters(self.estimator, NOT_RESULT)
         return {"method": options.method, **kept, "units": options.units, **mine}
 
     def gather(self) -> Mapping[str, Any]:
