@@ -64,5 +64,7 @@ def compare(
         junit.write_text(service.as_junit(outcome, options), "utf-8")
     log_to(outcome.artifact.path, outcome.document)
     service.check_gates(outcome, options)
+    if outcome.failed is not None:
+        raise outcome.failed
     if outcome.document["samples"].get("failed"):
         session.exit(SAMPLES_FAILED)

@@ -32,6 +32,7 @@ import rdxcli.report  # noqa: F401 - the room comes first, so that the function 
 from rdxcli.artifacts import Artifact
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.errors import ArtifactError, UsageError, did_you_mean, near_matches
+from rdxcli.progress import log
 from rdxcli.records import Representation
 from rdxcli.report.formats import target
 from rdxcli.report.kinds import summarize
@@ -254,6 +255,8 @@ def compare(
     place = _place(outputs, *sides, *runs)
     asked = _asked(CompareOptions, {**given, "method": method}, place, seed, options)
     done = comparing.compare(asked)
+    if done.failed is not None:
+        log.warning("%s (%s)", done.failed, done.failed.hint)
     return Answer(done.artifact, done.document, asked.outputs, done.reused)
 
 

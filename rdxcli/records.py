@@ -210,6 +210,8 @@ class DifferenceConcept:
         Where its members lie in both models, see `rdxcli.methods.difference.whereabouts.whereabouts`.
     words : sequence of mapping
         Names of the concept with their margins, when asked for.
+    parts : int
+        Parts of one group that were joined into it; 1 for a concept as it was found.
     descriptions : sequence of mapping
         Sentences that hold for held-out images of the group, see `rdxcli.methods.difference.describing`.
     """
@@ -229,6 +231,7 @@ class DifferenceConcept:
     interval: tuple[float, float] | None = None
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
     effect: float | None = None
+    parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Server(ThreadingHTTPServer):
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
         self.meeting: threading.Barrier | None = None
+        self.dies_after: int | None = None
+        """Requests that are answered; all later ones get no answer."""
 
     @property
     def url(self) -> str:
@@ -45,6 +47,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
             self.server.keys.add(self.headers.get("Authorization"))
+            if self.server.dies_after is not None and len(self.server.asked) >= self.server.dies_after:
+                self.server.at_once -= 1
+                self.close_connection = True
+                return
             mood = self.server.moods.pop(0) if self.server.moods else None
             if mood is None:
                 self.server.asked.append(body)

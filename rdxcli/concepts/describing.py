@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdxcli.artifacts import fingerprint_json, write_json
 from rdxcli.methods.difference.describing import Description, Halves, describe_groups, halve
 from rdxcli.methods.neurons.descriptions import shared_phrases
 from rdxcli.progress import log, track
@@ -30,6 +34,35 @@ QUESTION = (
 )
 
 
+class Proposals:
+    """What a captioner said, each answer in a file named by what was asked, so that a failed run goes on.
+
+    Parameters
+    ----------
+    folder : Path
+        Made at the first answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def known(self, asked: Mapping[str, Any]) -> list[str] | None:
+        """The answer to what was asked before; None for what was not, or cannot be read."""
+        try:
+            found = json.loads(self._path(asked).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, list) and all(isinstance(text, str) for text in found) else None
+
+    def keep(self, asked: Mapping[str, Any], texts: list[str]) -> None:
+        """Store an answer."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._path(asked), texts)
+
+    def _path(self, asked: Mapping[str, Any]) -> Path:
+        return self.folder / f"{fingerprint_json(asked)[:32]}.json"
+
+
 @dataclass(frozen=True)
 class Describer:
     """A captioner that proposes, and the model that verifies.
@@ -49,7 +82,13 @@ class Describer:
         return self.captioner.description()
 
     def describe(
-        self, images: np.ndarray, dataset: Dataset, places: np.ndarray, groups: Mapping[str, np.ndarray], seed: int
+        self,
+        images: np.ndarray,
+        dataset: Dataset,
+        places: np.ndarray,
+        groups: Mapping[str, np.ndarray],
+        proposals: Proposals,
+        seed: int,
     ) -> tuple[dict[str, list[Description]], list[str]]:
         """The sentences that hold for each group, and remarks.
 
@@ -61,6 +100,8 @@ class Describer:
         places : (n,) int64
             Where the images are in it.
         groups : mapping of name to rows
+        proposals : Proposals
+            What the captioner said before, and where its new answers go.
         seed : int
         """
         halves = {key: halve(rows, len(images), key, seed) for key, rows in groups.items()}
@@ -69,7 +110,7 @@ class Describer:
         sentences = {}
         with track("describe groups", len(known), "groups") as advance:
             for key, parts in known.items():
-                sentences[key] = self._proposed(dataset, places, parts, seed)
+                sentences[key] = self._proposed(dataset, places, parts, proposals, seed)
                 advance(1)
         texts = {key: self.model.encode_text(said) if said else np.zeros((0, 1)) for key, said in sentences.items()}
         found, tested = describe_groups(images, known, sentences, texts)
@@ -81,27 +122,49 @@ class Describer:
         )
         return {key: found.get(key, []) for key in groups}, notes
 
-    def _proposed(self, dataset: Dataset, places: np.ndarray, parts: Halves, seed: int) -> list[str]:
+    def _proposed(
+        self, dataset: Dataset, places: np.ndarray, parts: Halves, proposals: Proposals, seed: int
+    ) -> list[str]:
         """Distinct sentences and phrases from the proposing half of a group."""
-        inside = self._captions(dataset, places[parts.proposing[:SHOWN]], seed)
+        inside = self._captions(dataset, places[parts.proposing[:SHOWN]], proposals, seed)
         said = [*(text for texts in inside for text in texts), *shared_phrases(inside, PHRASES)]
         if hasattr(self.captioner, "ask"):
-            outside = self._captions(dataset, places[parts.others[:SHOWN]], seed)
-            asked = QUESTION.format(inside=_listed(inside), outside=_listed(outside))
-            said = [*_lines(self.captioner.ask(asked, seed)), *said]
+            outside = self._captions(dataset, places[parts.others[:SHOWN]], proposals, seed)
+            question = QUESTION.format(inside=_listed(inside), outside=_listed(outside))
+            asked = {"captioner": self.identity(), "question": question, "seed": seed}
+            answer = proposals.known(asked)
+            if answer is None:
+                answer = [self.captioner.ask(question, seed)]
+                proposals.keep(asked, answer)
+            said = [*_lines(answer[0]), *said]
         distinct = {text.strip().strip(".").casefold(): text.strip() for text in reversed(said) if text.strip(" .")}
         return list(reversed(distinct.values()))
 
-    def _captions(self, dataset: Dataset, places: np.ndarray, seed: int) -> list[list[str]]:
+    def _captions(self, dataset: Dataset, places: np.ndarray, proposals: Proposals, seed: int) -> list[list[str]]:
+        """Captions of some images; those that are not known yet are asked for in small batches."""
         from rdxcli.models.captioners import Sampling
 
         how = Sampling(captions=PER_IMAGE, max_tokens=40, seed=seed)
-        found: list[list[str]] = []
-        for start in range(0, len(places), BATCH):
-            rows = [int(place) for place in places[start : start + BATCH]]
-            items = [self.captioner.prepare(dataset.image(row)) for row in rows]
-            found += self.captioner.caption(items, [dataset.sample_ids[row] for row in rows], how)
-        return found
+        captioner = self.identity()
+        found: dict[int, list[str]] = {}
+        missing = []
+        for row in map(int, places):
+            image = dataset.image(row)
+            pixels = sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
+            asked = {"captioner": captioner, "how": vars(how), "sample": dataset.sample_ids[row], "pixels": pixels}
+            texts = proposals.known(asked)
+            if texts is None:
+                missing.append((row, asked))
+            else:
+                found[row] = texts
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            items = [self.captioner.prepare(dataset.image(row)) for row, _ in batch]
+            said = self.captioner.caption(items, [dataset.sample_ids[row] for row, _ in batch], how)
+            for (row, asked), texts in zip(batch, said, strict=True):
+                proposals.keep(asked, texts)
+                found[row] = texts
+        return [found[int(row)] for row in places]
 
 
 def _listed(captions: Sequence[Sequence[str]]) -> str:

@@ -16,22 +16,21 @@ from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.selection import SelectionOptions
-from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
 from rdxcli.methods.neurons.concepts import clean_concepts
 from rdxcli.numerics.seeding import generator
-from rdxcli.progress import log
 from rdxcli.records import Representation
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rdxcli.concepts.describing import Describer
+    from rdxcli.concepts.describing import Describer, Proposals
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Comparison, DifferenceConcept
     from rdxcli.representations.joining import Joined
 
-Describe = Callable[[Mapping[str, np.ndarray]], tuple[dict[str, list[Any]], list[str]]]
+Describe = Callable[[Mapping[str, np.ndarray], "Proposals"], tuple[dict[str, list[Any]], list[str]]]
 
 MOST_CAPTIONS = 5000
 """Distinct captions that are tried; of more, this many are drawn with the seed."""
@@ -67,10 +66,9 @@ class Namer:
     describer: Describer | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The model and the candidates, for the request."""
+        """The model and the candidates, for the request; not who describes, which is asked of a finished comparison."""
         assert self.model is not None
         return {
-            **({} if self.describer is None else {"describer": self.describer.identity()}),
             "model": self.model.name,
             "weights": self.model.weights_sha256,
             **{family: fingerprint_json(texts) for family, texts in self.texts.items()},
@@ -96,8 +94,6 @@ class Namer:
             for family, candidates in self.texts.items()
         }
         source = {"model": self.model.name, "words": self.label, "images": fingerprint}
-        if self.describer is not None:
-            source["describer"] = self.describer.captioner.name
         return Embedded(images, texts, self.texts, source, self.notes, self._descriptions(of, images))
 
     def _descriptions(self, of: Representation, images: np.ndarray) -> Describe | None:
@@ -127,7 +123,7 @@ class Embedded:
     source: Mapping[str, Any]
     notes: list[str]
     describe: Describe | None = None
-    """From groups of rows to the sentences that hold for each, and remarks."""
+    """From groups of rows, and what was proposed before, to the sentences that hold for each, and remarks."""
 
     def name(self, record: Comparison, seed: int) -> Comparison:
         """The record with the words of each concept, best first.
@@ -140,10 +136,7 @@ class Embedded:
         InputError
             Embeddings that do not fit each other.
         """
-        groups = {
-            key_of(concept): np.flatnonzero(record.arrays[f"labels_{concept.closer_in}"] == concept.index)
-            for concept in record.concepts
-        }
+        groups = rows_of(record)
         words: dict[str, list[dict[str, Any]]] = {key: [] for key in groups}
         for family, texts in self.texts.items():
             try:
@@ -161,32 +154,13 @@ class Embedded:
                 words[key] += [{**name.to_dict(), "kind": family} for name in names]
         for key in words:
             words[key].sort(key=lambda word: (not word["clear"], word["kind"] != WORDS, -word["effect"]))
-        said, remarks = self._described(groups)
         counts = {family: len(texts) for family, texts in self.candidates.items()}
         return replace(
             record,
-            concepts=[
-                replace(
-                    concept,
-                    words=words[key_of(concept)],
-                    descriptions=[one.to_dict() for one in said.get(key_of(concept), ())],
-                )
-                for concept in record.concepts
-            ],
+            concepts=[replace(concept, words=words[key_of(concept)]) for concept in record.concepts],
             parameters={**record.parameters, "naming": {**self.source, **counts, "permutations": PERMUTATIONS}},
-            notes=[*record.notes, *self.notes, *remarks],
+            notes=[*record.notes, *self.notes],
         )
-
-    def _described(self, groups: Mapping[str, np.ndarray]) -> tuple[dict[str, list[Any]], list[str]]:
-        """The sentences of the groups; a captioner that fails does not take the comparison with it."""
-        if self.describe is None:
-            return {}, []
-        try:
-            return self.describe(groups)
-        except RdxError as error:
-            said = f"the groups are not described: {error}"
-            log.warning("%s; the comparison is kept, the same command with --force asks again", said)
-            return {}, [f"{said}; the same command with --force asks again"]
 
 
 def open_naming(
@@ -278,3 +252,11 @@ def _captions(
 def key_of(concept: DifferenceConcept) -> str:
     """Name of a concept within its comparison: ``a1``."""
     return f"{concept.closer_in}{concept.index}"
+
+
+def rows_of(record: Comparison) -> dict[str, np.ndarray]:
+    """The rows of every concept, by its name."""
+    return {
+        key_of(concept): np.flatnonzero(record.arrays[f"labels_{concept.closer_in}"] == concept.index)
+        for concept in record.concepts
+    }

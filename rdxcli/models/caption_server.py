@@ -164,7 +164,7 @@ class CaptionServer:
                 time.sleep(wait)
         raise RdxError(
             f"{self.base_url} did not answer in {_TRIES} tries: {said}",
-            "is the server running? The same command goes on where this one stopped",
+            "is the server running? The same command goes on where this one ended",
         )
 
 

@@ -86,6 +86,9 @@ CONCEPT = (
     Column("name", "Words that fit the group more than the rest", on_card=False),
 )
 
+PARTS = Column("parts", "Parts of one group that were joined into it; see the notes")
+"""Stands after the size where concepts were joined."""
+
 WORD = (
     Column("word"),
     Column("kind"),
@@ -304,7 +307,7 @@ def _share(rate: Mapping[str, float]) -> str:
 _CAUTION = {
     Verdict.FOUND: "",
     Verdict.NONE: "No difference was found, so these groups describe noise.",
-    Verdict.UNDECIDED: "No difference was found, so these groups describe noise.",
+    Verdict.UNDECIDED: "These rows do not seem to be the same images, so these groups describe noise.",
     Verdict.NOT_TESTED: "Nothing was tested: groups like these are also found where two models do not differ.",
 }
 
@@ -321,9 +324,9 @@ def _side(
     closer, other = document[side]["name"], document[SIDES[side]]["name"]
     chosen = [concept for concept in document["concepts"] if concept["closer_in"] == side]
     shared = clear(document)
-    items = []
+    items, joined = [], any(_parts(concept) > 1 for concept in document["concepts"])
     for concept in chosen:
-        one = _concept(concept, closer, base, arrays)
+        one = _concept(concept, closer, base, arrays, joined=joined)
         found = [f"{one.key}: {said(each)}" for each in shared.get(str(one.key), [])]
         items.append(
             replace(
@@ -336,7 +339,7 @@ def _side(
         f"closer-in-{side}",
         sorted(items, key=lambda item: item.doubtful),
         "concept",
-        CONCEPT,
+        _columns(joined),
         text,
         printed=True,
         scale=1.0,
@@ -351,6 +354,7 @@ def _concept(
     base: Mapping[str, float],
     arrays: Mapping[str, np.ndarray],
     prefix: str = "",
+    joined: bool = False,
 ) -> Item:
     side, index, p_value = concept["closer_in"], concept["index"], concept["p_value"]
     labels = arrays.get("labels")
@@ -363,6 +367,7 @@ def _concept(
         [
             holder,
             concept["size"],
+            *([_parts(concept)] if joined else []),
             concept["affinity"],
             concept.get("strength"),
             tuple(interval) if interval else None,
@@ -387,6 +392,15 @@ def _concept(
     )
 
 
+def _columns(joined: bool) -> tuple[Column, ...]:
+    """What a concept has; with the number of its parts where some were joined."""
+    return (*CONCEPT[:2], PARTS, *CONCEPT[2:]) if joined else CONCEPT
+
+
+def _parts(concept: Mapping[str, Any]) -> int:
+    return int(concept.get("parts", 1))
+
+
 def _words(words: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [word["word"], *(word[name] for name in ("kind", "margin", "effect", "p_value", "clear"))] for word in words
@@ -403,6 +417,8 @@ def _all_different(concept: Mapping[str, Any]) -> bool:
 def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float], most: int = 3) -> str:
     """What a concept says, beside what is true of all images."""
     said = f"{holder} holds {human_count(concept['size'], 'image')} together"
+    if _parts(concept) > 1:
+        said += f" (joined from {_parts(concept)} parts; `--param twins=null` leaves them apart)"
     if _all_different(concept):
         return f"{said}, each of a label of its own."
     parts = [

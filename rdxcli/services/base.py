@@ -29,6 +29,7 @@ import numpy as np
 from rdxcli.artifacts import Artifact, Draft, Request, create, write_json
 from rdxcli.artifacts.identity import identity, named_files
 from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.errors import RdxError
 from rdxcli.methods.costs import Cost, documented, expected
 from rdxcli.progress import log
 from rdxcli.records import ConceptMatrix, Representation, Result
@@ -51,12 +52,15 @@ class Outcome:
         Further words for people.
     reused : bool
         It had been made before.
+    failed : RdxError, optional
+        Why something that was asked for beside the artifact is not there.
     """
 
     artifact: Artifact
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     reused: bool = False
+    failed: RdxError | None = None
 
     @cached_property
     def summary(self) -> Summary:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_server import serving
+from caption_server import Server, serving
 from helpers import rdx_here
 from PIL import Image
 from tiny_models import THINGS, save_blip, save_clip
 
+from rdxcli.artifacts import Artifact
 from rdxcli.methods.difference.describing import auc, halve
 from rdxcli.methods.neurons.concepts import unit_rows
+from rdxcli.models import caption_server
 
 QUICK = ("--k", "1", "--no-test", "--bootstraps", "0", "--json")
 
@@ -180,23 +182,93 @@ def test_groups_are_described_by_what_holds(
         assert sum(isinstance(body["messages"][0]["content"], str) for body in server.asked) == 2  # one a group
 
 
-def test_a_server_that_fails_does_not_take_the_comparison_with_it(
-    pair: Path, pictures: Path, clip: Path, tmp_path: Path
+def _pictured(pair: Path, pictures: Path, clip: Path, outputs: Path, *, k: int = 1) -> tuple[str | Path, ...]:
+    quick = ("--k", str(k), *QUICK[2:])
+    data = ("--dataset", f"images:{pictures / 'list.csv'}", "--name-concepts", f"hf:{clip}")
+    return ("compare", pair / "a.npy", pair / "b.npy", *quick, *data, "--outputs", outputs, "--device", "cpu")
+
+
+def _told(server: Server) -> list[str]:
+    return [json.dumps(body, sort_keys=True) for body in server.asked]
+
+
+def test_a_server_that_dies_half_way_is_gone_on_with(
+    pair: Path, pictures: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ("compare", pair / "a.npy", pair / "b.npy", *QUICK, "--dataset", f"images:{pictures / 'list.csv'}")
-    given = (*given, "--name-concepts", f"hf:{clip}", "--outputs", tmp_path / "outputs", "--device", "cpu")
+    """The comparison is stored first; the same command asks only for what is missing, and gives what one run gives."""
+    monkeypatch.setattr(caption_server, "_TRIES", 1)
+    given = _pictured(pair, pictures, clip, tmp_path / "outputs")
     with serving() as server:
-        server.moods = [(401, {"error": "no such key"})] * 8
         asked = (*given, "--describe", "openai:tiny", "--base-url", server.url)
+        server.dies_after = 50
         failed = rdx_here(*asked)
-        server.moods = []
-        again = rdx_here(*asked, "--force")
-    assert failed.returncode == 0, failed.stderr
+        first = len(_told(server))
+        folder = Path(json.loads(failed.stdout)["artifact"])
+        proposed = len(list(folder.with_name(f"{folder.name}.proposals").glob("*.json")))
+        server.dies_after = None
+        again = rdx_here(*asked)
+        told = _told(server)
+        once_more = rdx_here(*asked)
+        assert len(_told(server)) == len(told)
+        server.asked.clear()
+        whole = rdx_here(*_pictured(pair, pictures, clip, tmp_path / "other"), *asked[len(given) :])
+    assert failed.returncode == 1
+    said = " ".join(failed.stderr.split())
+    assert "the groups are not described" in said
+    assert "the same command goes on where this one ended" in said.casefold()
     document = json.loads(failed.stdout)
     assert document["concepts"]
-    assert not any(one["descriptions"] for one in document["concepts"])
-    assert any("not described" in note and "no such key" in note and "--force" in note for note in document["notes"])
-    assert any(one["descriptions"] for one in json.loads(again.stdout)["concepts"])
+    assert all(one["words"] and not one["descriptions"] for one in document["concepts"])
+    assert (first, proposed >= 20) == (50, True)
+    # what was being asked when it died, at most a batch of four images with two captions each, is asked again
+    assert len(told) - len(set(told)) <= 8
+    assert sorted(set(told)) == sorted(set(_told(server)))
+    assert again.returncode == 0, again.stderr
+    assert "reusing" in again.stderr
+    finished, in_one = json.loads(again.stdout), json.loads(whole.stdout)
+    assert [one["descriptions"] for one in finished["concepts"]] == [one["descriptions"] for one in in_one["concepts"]]
+    assert finished["notes"] == in_one["notes"]
+    assert any(one["descriptions"] for one in finished["concepts"])
+    assert json.loads(once_more.stdout)["concepts"] == finished["concepts"]
+    assert not list(folder.parent.glob("*.proposals"))
+    Artifact.open(folder, full=True)  # every file is the one that was written
+
+
+def test_a_finished_comparison_is_described_and_by_another_captioner(
+    pair: Path, pictures: Path, clip: Path, tmp_path: Path
+) -> None:
+    """Without names, then with words, then with sentences by one and by another: the groups are found once."""
+    given = _pictured(pair, pictures, clip, tmp_path / "outputs")
+    names = given.index("--name-concepts")
+    bare = json.loads(rdx_here(*given[:names], *given[names + 2 :]).stdout)
+    with serving() as server:
+        address = ("--base-url", server.url)
+        server.moods = [(401, {"error": "no such key"})] * 8
+        refused = rdx_here(*given, "--describe", "openai:tiny", *address)
+        server.moods = []
+        one = rdx_here(*given, "--describe", "openai:tiny", *address)
+        other = rdx_here(*given, "--describe", "openai:small", *address)
+        models = [body["model"] for body in server.asked]
+    words = rdx_here(*given)
+    assert refused.returncode == 1
+    assert "OPENAI_API_KEY" in refused.stderr
+    assert "no such key" in refused.stderr
+    for done, name in ((one, "openai:tiny"), (other, "openai:small"), (words, "openai:small")):
+        assert done.returncode == 0, done.stderr
+        assert "reusing" in done.stderr
+        document = json.loads(done.stdout)
+        assert document["artifact"] == bare["artifact"]
+        assert document["parameters"]["naming"]["describer"] == name
+        assert [note for note in document["notes"] if "proposed" in note] == [
+            note for note in document["notes"] if f"sentences of {name} proposed" in note
+        ]
+        assert any(concept["descriptions"] for concept in document["concepts"])
+        for concept, before in zip(document["concepts"], bare["concepts"], strict=True):
+            assert concept["words"]
+            assert {**concept, "words": [], "descriptions": []} == before
+    assert set(models) == {"tiny", "small"}
+    differently = rdx_here(*_pictured(pair, pictures, clip, tmp_path / "outputs", k=2), "--concept-set", "words.txt")
+    assert differently.returncode == 1  # other groups are another comparison
 
 
 @pytest.mark.parametrize(

@@ -131,12 +131,12 @@ def fit_landmarks(
             coordinates[landmarks], coordinates[rest] = found.coordinates, outside[direction]
         elif affinity.largest_difference:
             note(f"approximate: only the {len(landmarks):,} landmarks can be in a group of {settings.clustering}")
-        labels, affinities, at_landmarks, within = _all_labels(
+        labels, affinities, parts, at_landmarks, within = _all_labels(
             affinity, direction, found, coordinates, landmarks, len(sides), settings, note
         )
         samples = _shown(affinity, graph, sides, direction, labels, at_landmarks, within, landmarks, settings)
         sizes = np.bincount(labels, minlength=len(affinities))
-        result = DirectionResult(direction, labels, affinities, sizes, samples, found.eigenvalues)
+        result = DirectionResult(direction, labels, affinities, sizes, samples, found.eigenvalues, parts)
         out[direction] = Approximate(result, coordinates)
     return out
 
@@ -150,24 +150,24 @@ def _all_labels(
     n: int,
     settings: Grouping,
     note: Callable[[str], None],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of all images, mean affinities; labels of the landmarks, and their mean affinity to them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of all images, mean affinities and parts; labels of the landmarks, and their mean affinity to them."""
     if coordinates is None:
         labels = np.zeros(n, dtype=np.int64)
         labels[landmarks] = found.labels
-        return labels, found.affinities, found.labels, found.within
+        return labels, found.affinities, found.parts, found.labels, found.within
     centres = np.stack(
         [found.coordinates[found.clusters == one].mean(axis=0) for one in range(int(found.clusters.max()) + 1)]  # type: ignore[index]
     )
     middle = coordinates.mean(axis=0)
     clusters = lloyd(coordinates - middle, (centres - middle)[None])[0][0]
     used, at_landmarks = np.unique(clusters[landmarks], return_inverse=True)
-    numbers, affinities, _, within = numbered(affinity, direction, at_landmarks.astype(np.int64), settings, note)
+    numbers, affinities, _, parts, within = numbered(affinity, direction, at_landmarks.astype(np.int64), settings, note)
     renumber = np.zeros(len(centres), dtype=np.int64)
     renumber[clusters[landmarks]] = numbers
     if len(used) < len(centres):
         note(f"direction {direction}: {len(centres) - len(used)} clusters have no landmark and are left out")
-    return renumber[clusters], affinities, numbers, within
+    return renumber[clusters], affinities, parts, numbers, within
 
 
 def _shown(

@@ -35,7 +35,7 @@ class Groups:
 
     Attributes
     ----------
-    labels, affinities, sizes, eigenvalues
+    labels, affinities, sizes, parts, eigenvalues
         See `rdxcli.methods.difference.results.DirectionResult`.
     within : (n,) float64
         Mean affinity of each row to its cluster.
@@ -48,6 +48,7 @@ class Groups:
     labels: np.ndarray
     affinities: np.ndarray
     sizes: np.ndarray
+    parts: np.ndarray
     eigenvalues: np.ndarray
     within: np.ndarray
     coordinates: np.ndarray | None
@@ -77,8 +78,8 @@ def group(
         else:
             score = eigenvector_centrality(buffer, generator(settings.random_state, "rdx", "centrality", direction))
         clusters = greedy_groups(affinity, direction, score, settings.n_clusters, settings.cluster_size)
-    labels, affinities, sizes, within = numbered(affinity, direction, clusters, settings, note)
-    return Groups(labels, affinities, sizes, eigenvalues, within, coordinates, clusters), buffer
+    labels, affinities, sizes, parts, within = numbered(affinity, direction, clusters, settings, note)
+    return Groups(labels, affinities, sizes, parts, eigenvalues, within, coordinates, clusters), buffer
 
 
 def numbered(
@@ -87,14 +88,17 @@ def numbered(
     clusters: np.ndarray,
     settings: Grouping,
     note: Callable[[str], None],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Clusters as concepts: labels, mean affinities, sizes, and the mean affinity of each row to its label."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Clusters as concepts: labels, mean affinities, sizes, clusters of which each was joined, and the mean affinity of
+    each row to its label.
+    """
     within = affinity.within(direction, clusters)
     labels, affinities, sizes = _number(clusters, within, direction, settings, note)
+    parts = np.ones(len(sizes), dtype=np.int64)
     if settings.twins is not None and len(sizes) > 2:
         joined = join_twins(affinity.between(direction, labels), sizes, settings.twins)
-        if (parts := len(sizes) - len(np.unique(joined))) > 0:
-            kept = len(sizes) - 1 - parts
+        if (fewer := len(sizes) - len(np.unique(joined))) > 0:
+            kept = len(sizes) - 1 - fewer
             note(
                 f"direction {direction}: {len(sizes) - 1} concepts became {kept}: parts of one group are shown as one "
                 "(`--param twins=null` leaves them apart)"
@@ -105,6 +109,7 @@ def numbered(
             found = np.unique(joined)[1:]
             numbers = np.zeros(len(sizes), dtype=np.int64)
             numbers[found[np.argsort(means[found], kind="stable")]] = np.arange(1, kept + 1)
+            parts = np.bincount(numbers[joined], minlength=kept + 1)
             labels = numbers[labels]
             affinities = np.concatenate([affinities[:1], np.sort(means[found], kind="stable")])
             sizes = np.bincount(labels, minlength=kept + 1)
@@ -112,7 +117,7 @@ def numbered(
         if len(np.unique(clusters[labels == 0])) > 1:  # several clusters became one
             within = affinity.within(direction, labels)
         affinities[0] = within[labels == 0].mean()
-    return labels, affinities, sizes, within
+    return labels, affinities, sizes, parts, within
 
 
 def join_twins(between: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarray:

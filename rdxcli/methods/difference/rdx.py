@@ -324,7 +324,7 @@ class RDX(Estimator):
             )
             self._coordinates[direction] = groups.coordinates
             self.directions_[direction] = DirectionResult(
-                direction, groups.labels, groups.affinities, groups.sizes, samples, groups.eigenvalues
+                direction, groups.labels, groups.affinities, groups.sizes, samples, groups.eigenvalues, groups.parts
             )
 
     def _fit_landmarks(self, pairs: Mapping[Direction, Sides]) -> None:

@@ -66,6 +66,7 @@ def concepts_of(
                     closer_in=side,
                     index=index,
                     size=found.size,
+                    parts=found.parts,
                     affinity=found.affinity,
                     samples=[int(row) for row in found.samples],
                     sample_ids=[str(ids[row]) if ids is not None else str(row) for row in found.samples],

@@ -23,12 +23,15 @@ class DifferenceGroup:
         Mean affinity over all ordered pairs of members; 1 means no difference, at most exp(beta).
     samples : (at most num_samples,) int64
         Rows that stand for it, best first.
+    parts : int
+        Clusters that were joined into it, see `rdxcli.methods.difference.grouping.join_twins`.
     """
 
     label: int
     size: int
     affinity: float
     samples: np.ndarray
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class DirectionResult:
         Chosen rows per label, label 0 first.
     eigenvalues : (m,) float64
         Smallest eigenvalues of the normalised Laplacian, ascending; empty for the centrality methods.
+    parts : (1 + concepts,) int64, optional
+        Clusters that were joined into each label; 1 for all where it is not given.
     """
 
     direction: Direction
@@ -56,6 +61,7 @@ class DirectionResult:
     sizes: np.ndarray
     samples: list[np.ndarray]
     eigenvalues: np.ndarray
+    parts: np.ndarray | None = None
 
     @property
     def closer_in(self) -> str:
@@ -65,8 +71,11 @@ class DirectionResult:
     @property
     def concepts(self) -> list[DifferenceGroup]:
         """Without label 0, the largest mean affinity first; in the order of labels where methods have no affinity."""
+        parts = np.ones(len(self.sizes), dtype=np.int64) if self.parts is None else self.parts
         every = [
-            DifferenceGroup(label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label])
+            DifferenceGroup(
+                label, int(self.sizes[label]), float(self.affinities[label]), self.samples[label], int(parts[label])
+            )
             for label in range(1, len(self.sizes))
         ]
         return sorted(every, key=lambda concept: (-np.nan_to_num(concept.affinity), concept.label))

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.artifacts import Draft, write_json
+from rdxcli.artifacts import Artifact, Draft, Request, write_json
 from rdxcli.artifacts.blocks import BlockStore
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
-from rdxcli.artifacts.store import check_reuse
-from rdxcli.concepts.naming import Namer, open_naming
+from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.known import read_known
-from rdxcli.errors import ArtifactError, GateError, UsageError
+from rdxcli.errors import ArtifactError, GateError, RdxError, UsageError
 from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
@@ -39,6 +38,7 @@ from rdxcli.representations.resolve import (
 )
 from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
+from rdxcli.services.compare.naming import described, made_before, named
 from rdxcli.services.compare.options import AUTO, CompareOptions
 from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
 from rdxcli.services.compare.properties import check_metadata, shared_properties, write_images
@@ -61,6 +61,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
+
+    failed: RdxError | None = None
+    """Why the groups are not described, where the comparison stands without."""
 
     def check(self) -> Mapping[str, Any]:
         options = self.options
@@ -158,7 +161,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         while not options.force and policy != "fail":
             place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
             try:
-                check_reuse(place, request)
+                made_before(place, request)
             except ArtifactError:
                 number += 1
                 if policy == "replace":
@@ -169,12 +172,43 @@ class CompareAnalysis(Analysis[CompareOptions]):
                 return place
         return folder
 
+    def make(self, folder: Path, request: Request) -> Draft:
+        """The comparison first, then names for one that has none, then the sentences of a describer."""
+        before = None if self.options.force or self.namer is None else self._made_before(folder, request)
+        if before is not None and before.manifest.fingerprint != request.fingerprint():
+            named(before, request, self._embedded(), self.options.seed)
+        draft = super().make(folder, request)
+        if self.namer is not None and self.namer.describer is not None:
+            describer = self.namer.describer.identity()
+            force = self.options.force
+            try:
+                draft.artifact = described(draft.result, self._embedded(), describer, force)
+            except RdxError as error:
+                self.failed = error
+        return draft
+
+    def _made_before(self, folder: Path, request: Request) -> Artifact | None:
+        try:
+            return made_before(folder, request)
+        except ArtifactError:
+            return None  # `create` says what is there
+
+    def _embedded(self) -> Embedded:
+        """Embeddings of the images and of the words."""
+        assert self.namer is not None
+        if self.embedded is None:
+            self.embedded = self.namer.embed(self.joined)
+        return self.embedded
+
+    def outcome(self, artifact: Artifact, reused: bool = False) -> Outcome:
+        return replace(super().outcome(artifact, reused), failed=self.failed)
+
     def compute(self, draft: Draft) -> Comparison:
         options, joined = self.options, self.joined
         a, b = joined.a, joined.b
         planted = planted_difference(options.planted, (a.name, b.name), a.labels)
         evaluation = Evaluation(a.values, b.values, a.labels, planted, options.seed)
-        embedded = self.embedded or (self.namer.embed(joined) if self.namer is not None else None)
+        embedded = None if self.namer is None else self._embedded()
         supervision = supervise(a, b, options.guidance, options.align, options.seed)
         chosen = settle_k(self.estimators, joined, options.seed, options.device) if options.automatic else None
         if is_scoreboard(options.method):

@@ -337,6 +337,9 @@ def test_parts_of_one_group_are_one_concept_and_two_groups_stay_two(approximate)
         held = {tuple(sorted(set(group[found.labels == one.label].tolist()))) for one in strongest}
         assert held == {(0, 1), (2, 3)} if expected == 2 else held == {(0, 1)}
         assert any("parts of one group" in note for note in joined.notes_)
+        assert sum(one.parts for one in found.concepts) == len(plain.directions_["01"].concepts)
+        assert max(one.parts for one in strongest) > 1
+        assert all(one.parts == 1 for one in plain.directions_["01"].concepts)
         sizes = np.bincount(found.labels, minlength=len(found.sizes))
         assert (sizes == found.sizes).all()
         assert np.all(np.diff(found.affinities[1:]) >= 0)

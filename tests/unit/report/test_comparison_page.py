@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from rdxcli.report import html
 from rdxcli.report.figures import figure
 from rdxcli.report.html import script_json
 from rdxcli.report.kinds import summarize
+from rdxcli.report.markdown import markdown
 from rdxcli.report.page import Images, page
 from rdxcli.report.palette import concept_colours
 from rdxcli.report.summary import Summary
@@ -71,6 +73,34 @@ def test_no_difference_is_said_before_the_groups() -> None:
     text = _page(found=False)
     assert "no difference found" in text
     assert text.count("these groups describe noise") == 2
+
+
+def test_rows_that_do_not_belong_together_are_not_called_alike() -> None:
+    record = made_up_comparison(dataset=None)
+    summary = summarize(replace(record, difference={**record.difference, "verdict": "undecided"}).to_document("x"))
+    assert all("do not seem to be the same images" in one.text for one in summary.sections[:2])
+    assert "No difference was found" not in page(summary, Images({})) + markdown(summary)
+
+
+def test_joined_concepts_say_so_everywhere() -> None:
+    """In the table of the terminal, on the page and in Markdown; without any, nothing is said of parts."""
+    record = made_up_comparison(dataset=None)
+    first, *others = record.concepts
+    joined = replace(record, concepts=[replace(first, parts=3), *others]).to_document("outputs/x")
+    summary = summarize(joined)
+    [table] = summary.printed()
+    place = [column.name for column in table.columns].index("parts")
+    assert [row[place] for row in table.rows] == [3, *[1] * len(others)]
+    text = markdown(summary)
+    for said in (page(summary, Images({})), text):
+        assert said.count("joined from 3 parts") == 1
+        assert "--param twins=null" in said
+    assert "| parts |" in text
+    plain = summarize(record.to_document("outputs/x"))
+    assert "parts" not in [column.name for column in next(plain.printed()).columns]
+    assert "joined from" not in markdown(plain)
+    older = {**joined, "concepts": [{k: v for k, v in one.items() if k != "parts"} for one in joined["concepts"]]}
+    assert "joined from" not in markdown(summarize(older))
 
 
 def test_predictions_stand_beside_the_groups() -> None:
