@@ -257,6 +257,8 @@ class Comparison(Result):
         What the images of each concept share; empty where nothing is known of the images.
     patches : mapping
         Where in the images of each concept both models see something alike, when asked for.
+    reliability : mapping
+        By side, whether the concepts of an approximate fit can be relied on; empty for an exact one.
     scoreboard : mapping
         Of several methods: ``{method, lead, methods}``.
     """
@@ -272,6 +274,7 @@ class Comparison(Result):
     predictions: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     patches: Mapping[str, Any] = field(default_factory=dict)
+    reliability: Mapping[str, Any] = field(default_factory=dict)
     scoreboard: Mapping[str, Any] = field(default_factory=dict)
 
     kind = "comparison"
@@ -296,6 +299,7 @@ class Comparison(Result):
             "predictions": self.predictions,
             "properties": self.properties,
             **({"patches": self.patches} if self.patches else {}),
+            "reliability": self.reliability,
             **self.scoreboard,
         }
 
@@ -314,6 +318,8 @@ class ComparedPair:
         As in a comparison.
     concepts : sequence of DifferenceConcept
     notes : sequence of str
+    reliability : mapping
+        As in a comparison.
     """
 
     row: int
@@ -322,6 +328,7 @@ class ComparedPair:
     difference: Mapping[str, Any] = field(default_factory=dict)
     concepts: Sequence[DifferenceConcept] = ()
     notes: Sequence[str] = ()
+    reliability: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

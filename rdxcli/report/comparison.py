@@ -39,6 +39,9 @@ SEEN = 0.005
 CLEAR = 0.05
 """Groups with a larger p are in doubt: chance gives as strong ones."""
 
+AS_CHANCE = "chance gives groups as strong"
+UNRELIABLE = "not reliable at this size"
+
 MAIN_SCORES = ("mutual_knn", "cka", "rsa", "bsr_mean", "probe_agreement")
 """Scores a reader should see; the others are folded."""
 
@@ -151,6 +154,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         verdict=verdict,
         question=difference.get("question") or "",
         said=[
+            *(f"{doubt}." for doubt in doubts(document).values()),
             *_sentences(difference),
             *prediction_lines(document),
             *property_lines(document),
@@ -162,6 +166,12 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         dataset=dataset,
         maps=maps,
     )
+
+
+def doubts(compared: Mapping[str, Any]) -> dict[str, str]:
+    """Why the groups of a side are not reliable, by side: those of an approximate fit that the exact one denies."""
+    found = compared.get("reliability") or {}
+    return {side: one["reason"] for side, one in found.items() if not one["reliable"]}
 
 
 def _arrays(folder: Path | None) -> dict[str, np.ndarray]:
@@ -290,6 +300,8 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         "churn": "changed",
     }
     for name, group in found["groups"].items():
+        if name[0] in doubts(document):
+            continue
         for what, test in group["tests"].items():
             if test["p_corrected"] <= CLEAR:
                 lines.append(
@@ -323,10 +335,12 @@ def _side(
     """The groups that one model holds together."""
     closer, other = document[side]["name"], document[SIDES[side]]["name"]
     chosen = [concept for concept in document["concepts"] if concept["closer_in"] == side]
-    shared = clear(document)
+    shared, doubt = clear(document), doubts(document).get(side, "")
     items, joined = [], any(_parts(concept) > 1 for concept in document["concepts"])
     for concept in chosen:
         one = _concept(concept, closer, base, arrays, joined=joined)
+        if doubt:
+            one = replace(one, status=UNRELIABLE, doubtful=True)
         found = [f"{one.key}: {said(each)}" for each in shared.get(str(one.key), [])]
         items.append(
             replace(
@@ -334,6 +348,7 @@ def _side(
             )
         )
     text = _CAUTION[verdict] if items else "No group was found in this direction."
+    text = f"{doubt}. {text}".strip() if doubt else text
     return Section(
         f"Alike for {closer} ({side}), kept apart by {other} ({SIDES[side]})",
         f"closer-in-{side}",
@@ -345,6 +360,7 @@ def _side(
         scale=1.0,
         maps=side if mapped else "",
         matrix=arrays.get(f"matrix_{side}"),
+        doubt=f"{UNRELIABLE}, the exact method finds others" if doubt else AS_CHANCE,
     )
 
 
@@ -378,7 +394,7 @@ def _concept(
             name,
         ],
         _sentence(concept, holder, base),
-        f"uncertain: chance gives groups as strong (p = {p_value:.2g})" if doubtful else "",
+        f"uncertain: {AS_CHANCE} (p = {p_value:.2g})" if doubtful else "",
         doubtful,
         [
             Picture(sample, "" if labels is None else str(labels[row]))
@@ -461,7 +477,8 @@ def described(concept: Mapping[str, Any], most: int = 3) -> str:
 
 def described_lines(document: Mapping[str, Any]) -> list[str]:
     """A sentence per group that has one."""
-    said = ((f"{one['closer_in']}{one['index']}", described(one)) for one in document["concepts"])
+    trusted = (one for one in document["concepts"] if one["closer_in"] not in doubts(document))
+    said = ((f"{one['closer_in']}{one['index']}", described(one)) for one in trusted)
     return [f"{group} shows more than the rest: {text}." for group, text in said if text]
 
 
@@ -483,7 +500,9 @@ def _scoreboard(document: Mapping[str, Any], base: Mapping[str, float]) -> list[
         scores = one["scores"]
         ties = [scores[key] for key in ("ties_a", "ties_b") if scores.get(key) is not None]
         remark = (
-            f"cannot run: {one['error']}" if one["error"] else "; ".join(n for n in one["notes"] if n not in common)
+            f"cannot run: {one['error']}"
+            if one["error"]
+            else "; ".join([*doubts(one).values(), *(n for n in one["notes"] if n not in common)])
         )
         rows.append(
             [

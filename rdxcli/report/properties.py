@@ -73,8 +73,11 @@ def clear(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def property_lines(document: Mapping[str, Any]) -> list[str]:
-    """A sentence per group."""
+    """A sentence per group that can be relied on."""
+    sides = {side for side, one in (document.get("reliability") or {}).items() if not one["reliable"]}
+    unreliable = {f"{c['closer_in']}{c['index']}" for c in document["concepts"] if c["closer_in"] in sides}
     return [
         f"The images of {group} are: {'; '.join(said(shared) for shared in found[:MOST])}."
         for group, found in clear(document).items()
+        if group not in unreliable
     ]

@@ -10,12 +10,10 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rdxcli.progress import human_count
+from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, doubts
 from rdxcli.report.html import png_uri, script_json
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
 from rdxcli.report.text import clean
-
-CLEAR = 0.05
-"""Groups with a larger p are in doubt."""
 
 TITLES = {
     "cka": "CKA (debiased, linear)",
@@ -91,11 +89,12 @@ def _pair_line(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     """The verdict on a pair, with the number that decides it and what chance gives for that number."""
     row, column, difference = pair["row"], pair["column"], pair["difference"]
     names = f"{_place(document, 'rows', row)} and {_place(document, 'columns', column)}"
+    unreliable = "".join(f" {doubt}." for doubt in doubts(pair).values())
     if sentences := difference.get("sentences"):
-        return f"{pair['why']}: {names}: {difference['verdict']}. {sentences[0]}"
+        return f"{pair['why']}: {names}: {difference['verdict']}. {sentences[0]}{unreliable}"
     score, most = document["measures"]["score"]["values"][row][column], limit(document, row, column)
     beside = "" if most is None else f"; two read-outs of either at most {most:.3f}"
-    return f"{pair['why']}: {names}: score {score:.3f}{beside}; {difference['verdict']}"
+    return f"{pair['why']}: {names}: score {score:.3f}{beside}; {difference['verdict']}{unreliable and '.'}{unreliable}"
 
 
 def _verdict(difference: Mapping[str, Any]) -> str:
@@ -252,6 +251,8 @@ def _nothing(document: Mapping[str, Any], pair: Mapping[str, Any]) -> float:
 
 def _strongest(pair: Mapping[str, Any], side: str) -> str:
     """The strongest concept of a side in words."""
+    if side in doubts(pair):
+        return UNRELIABLE
     for concept in pair["concepts"]:
         if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
             return f"{human_count(concept['size'], 'image')}{_made_of(concept, 2)}"
@@ -436,25 +437,26 @@ def _p(value: float) -> str:
 def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> Section:
     names = _place(document, "rows", pair["row"]), _place(document, "columns", pair["column"])
     difference = pair["difference"]
-    items = []
+    items, unreliable = [], doubts(pair)
     for concept in pair["concepts"]:
         if document["followed"] and concept["index"] > 1:
             continue
         p_value = concept["p_value"]
         held = names[0] if concept["closer_in"] == "a" else names[1]
-        doubtful = p_value is not None and p_value > CLEAR
+        status = f"uncertain: {AS_CHANCE}" if p_value is not None and p_value > CLEAR else ""
+        status = UNRELIABLE if concept["closer_in"] in unreliable else status
         items.append(
             Item(
                 f"{concept['closer_in']}{concept['index']}",
                 f"{concept['closer_in']}{concept['index']}: together in {held}",
                 [concept["size"], concept["strength"], concept["stability"], p_value],
-                status="uncertain: chance gives groups as strong" if doubtful else "",
-                doubtful=doubtful,
+                status=status,
+                doubtful=bool(status),
                 pictures=[Picture(str(sample)) for sample in concept["sample_ids"][:8]],
                 bars=[Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
             )
         )
-    said = " ".join(difference.get("sentences", []))
+    said = " ".join([*(f"{doubt}." for doubt in unreliable.values()), *difference.get("sentences", [])])
     question = f" ({difference['question']})" if difference.get("question") else ""
     return Section(
         f"{names[0]} and {names[1]}",

@@ -296,6 +296,8 @@ class Section:
         A matrix in [-1, 1] to be drawn.
     left_out : int
         Items that exist and are not here.
+    doubt : str
+        Why its doubtful items are in doubt.
     """
 
     title: str
@@ -313,6 +315,7 @@ class Section:
     maps: str = ""
     matrix: np.ndarray | None = None
     left_out: int = 0
+    doubt: str = ""
 
     @property
     def longest(self) -> float:

@@ -165,6 +165,34 @@ def test_an_approximate_comparison_says_so(digits_pair: Path, tmp_path: Path) ->
     assert {"approximation_shown_b", "approximation_angle_b"} <= set(document["scores"])
 
 
+def test_concepts_that_landmarks_do_not_find_are_denied_wherever_they_are_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(400, 20))
+    np.save(tmp_path / "a.npy", values)
+    np.save(tmp_path / "b.npy", values + rng.normal(size=values.shape))
+    quick = ["--approximate", "always", "--landmarks", "60", "--k", "4", "--no-test", "--bootstraps", "0"]
+    done = rdx_here("compare", "a.npy", "b.npy", *quick, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    weak = {side: one for side, one in document["reliability"].items() if not one["reliable"]}
+    assert weak
+    said = " ".join(done.stderr.split())
+    for side, one in weak.items():
+        assert one["agreement"] == document["scores"][f"approximation_rand_{side}"] < 0.7
+        assert one["reason"].startswith(f"concepts of {side}: not reliable at this size")
+        assert "use --landmarks 120" in one["reason"]
+        assert one["reason"] in said
+        assert not any(one["reason"] in note for note in document["notes"])  # once
+    layers = rdx_here(
+        *("compare", "a.npy", "b.npy", "a.npy", "--pairs", "1", *quick, "--json", "--run", "many"), cwd=tmp_path
+    )
+    assert layers.returncode == 0, layers.stderr
+    [pair] = json.loads(layers.stdout)["pairs"]
+    assert any(
+        one["reason"] and one["reason"] in " ".join(layers.stderr.split()) for one in pair["reliability"].values()
+    )
+
+
 @pytest.mark.parametrize(
     ("a", "b", "options", "words"),
     [

@@ -133,6 +133,8 @@ class RDX(Estimator):
     n_ : int
     agreement_ : dict of str to Agreement
         Per direction, for an approximate fit; empty for an exact one.
+    doubts_ : dict of str to str
+        Why the concepts of a direction of an approximate fit are not reliable; also the first of the notes.
 
     Notes
     -----
@@ -264,6 +266,7 @@ class RDX(Estimator):
         pairs = pair_sides(R0, R1, labels0, labels1, mapped0, mapped1, mapped_labels0, mapped_labels1)
         self.directions_: dict[str, DirectionResult] = {}
         self.agreement_: dict[str, Agreement] = {}
+        self.doubts_: dict[str, str] = {}
         self._graphs: dict[str, DifferenceGraph] = {}
         self._sides_of = pairs
         self._coordinates: dict[str, np.ndarray | None] = {}
@@ -353,7 +356,7 @@ class RDX(Estimator):
         try:
             exact._fit_exactly(taken(pairs, rows), images=self.n_)
         except ValueError as error:
-            self._note(f"the agreement with the exact method could not be measured: {error}")
+            self._doubt(dict.fromkeys(DIRECTIONS, f"agreement with the exact method could not be measured: {error}"))
             return
         self.agreement_ = {
             direction: agreement(exact.directions_[direction], exact._coordinates[direction], found[direction], rows)
@@ -365,16 +368,25 @@ class RDX(Estimator):
             + (f", shown images in the matching concept {one.shown:.0%}" if one.shown is not None else "")
             for direction, one in self.agreement_.items()
         ]
-        for direction, one in self.agreement_.items():
-            if one.rand < RELIABLE:
-                advice = f"try landmarks={2 * self.landmarks} or fewer concepts"
-                self.notes_.insert(
-                    0,
-                    f"direction {direction}: these concepts are not reliable at this size, the exact method finds "
-                    f"others (adjusted Rand {one.rand:.2f}); {advice}",
-                )
+        self._doubt(
+            {
+                direction: f"the exact method finds others (adjusted Rand {one.rand:.2f}; 1 for the same, 0 by chance)"
+                for direction, one in self.agreement_.items()
+                if one.rand < RELIABLE
+            }
+        )
         drawn = f"{len(rows):,} images drawn at random" if len(rows) < self.n_ else f"all {self.n_:,} images"
         self._note(f"agreement with the exact method on {drawn}: {'; '.join(parts)}")
+
+    def _doubt(self, reasons: Mapping[Direction, str]) -> None:
+        """Say first that concepts are not reliable, why, and what helps."""
+        more = 2 * self.landmarks
+        advice = f"landmarks={more}" if more < self.n_ else "approximate=never"
+        for direction, reason in reasons.items():
+            self.doubts_[direction] = (
+                f"direction {direction}: not reliable at this size, {reason}; use {advice} or fewer concepts"
+            )
+        self.notes_[:0] = self.doubts_.values()
 
     def difference_rows(self, rows: np.ndarray, direction: Direction, columns: np.ndarray | None = None) -> np.ndarray:
         """The difference matrix of a direction for some rows, recomputed: float, negative where closer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,10 +35,38 @@ def approximation(estimator: Any) -> dict[str, float | int | None]:
 
 
 def by_side(note: str) -> str:
-    """A method's remark with the sides of the document in place of the paper's directions."""
+    """A method's remark with the sides of the document in place of the paper's directions, and options as typed."""
     for direction, side in CLOSER_IN.items():
         note = note.replace(f"direction {direction}", f"concepts of {side}")
-    return note
+    return re.sub(r"\b(landmarks|approximate)=(\w+)", r"--\1 \2", note)
+
+
+def reliability(estimator: Any) -> dict[str, dict[str, Any]]:
+    """Whether an approximate fit can be relied on, per side; nothing for an exact one.
+
+    Returns
+    -------
+    dict
+        By side: ``reliable``; ``agreement``, the adjusted Rand index with the exact method, None where it could not be
+        measured; ``reason``, a remark that stands in place of the estimator's note, None where it is reliable.
+    """
+    if not hasattr(estimator, "doubts_") or not estimator.approximate_on(estimator.n_):
+        return {}
+    found = {}
+    for direction, side in CLOSER_IN.items():
+        measured, doubt = estimator.agreement_.get(direction), estimator.doubts_.get(direction)
+        found[side] = {
+            "reliable": doubt is None,
+            "agreement": None if measured is None else measured.rand,
+            "reason": None if doubt is None else by_side(doubt),
+        }
+    return found
+
+
+def notes_of(estimator: Any) -> list[str]:
+    """The estimator's remarks, but for those that `reliability` holds."""
+    doubts = set(getattr(estimator, "doubts_", {}).values())
+    return [by_side(note) for note in estimator.notes_ if note not in doubts]
 
 
 def concepts_of(

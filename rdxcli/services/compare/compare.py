@@ -26,6 +26,7 @@ from rdxcli.models.devices import DTYPES
 from rdxcli.parameters import result_parameters
 from rdxcli.progress import approve, log
 from rdxcli.records import Comparison
+from rdxcli.report.comparison import doubts
 from rdxcli.report.gates import parse_gates
 from rdxcli.report.junit import JunitCase, junit
 from rdxcli.representations.joining import Joined
@@ -57,7 +58,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
     """What two representations of the same images see differently, and whether they differ at all."""
 
     kind = "comparison"
-    version = "7"
+    version = "8"
 
     joined: Joined
     """Both sides on the images they share, from `gather`."""
@@ -313,7 +314,14 @@ def as_junit(outcome: Outcome, options: CompareOptions) -> str:
     document = outcome.document
     sides = " and ".join(str(document[side]["name"]) for side in ("a", "b") if isinstance(document.get(side), Mapping))
     difference = document.get("difference") or {}
-    said = "\n".join([f"verdict: {difference.get('verdict')}", *difference.get("sentences", []), *outcome.lines])
+    said = "\n".join(
+        [
+            f"verdict: {difference.get('verdict')}",
+            *doubts(document).values(),
+            *difference.get("sentences", []),
+            *outcome.lines,
+        ]
+    )
     cases = [JunitCase(gate, reason, said) for gate, reason in gates_of(outcome, options).items()]
     return junit(f"rdx compare {sides}", cases or [JunitCase("compared", None, said)])
 
@@ -324,11 +332,11 @@ def check_gates(outcome: Outcome, options: CompareOptions) -> None:
     Raises
     ------
     GateError
-        With every reason (exit code 3).
+        With every reason, and with what is not reliable (exit code 3).
     """
     reasons = [reason for reason in gates_of(outcome, options).values() if reason is not None]
     if reasons:
-        raise GateError("; ".join(reasons))
+        raise GateError("; ".join([*reasons, *doubts(outcome.document).values()]))
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -44,8 +44,8 @@ class CompareOptions(WithShortcuts):
         Pairs of layers or models that are compared in full.
     reference_runs : sequence of str or Representation
         Models that differ by chance only, such as seeds.
-    k, gamma, beta, approximate : optional
-        Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``.
+    k, gamma, beta, approximate, landmarks : optional
+        Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``, ``landmarks``.
     dtype : str
         Of the weights and the computation of models.
     drop_a, drop_b : str, optional
@@ -201,6 +201,12 @@ class CompareOptions(WithShortcuts):
         "agreement with the exact method is measured and printed.",
         panel=METHOD,
         parameter="approximate",
+    )
+    landmarks: int | None = option(
+        "Images that are grouped exactly where that is approximate (default: 8,000); more agree better with the exact "
+        "method and take more memory.",
+        panel=METHOD,
+        parameter="landmarks",
     )
     budget: str | None = option(
         "Time of one method of a scoreboard, like 60s or 5min: one that is not done then is left out.", panel=METHOD

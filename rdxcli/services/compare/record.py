@@ -9,7 +9,7 @@ from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import Supervision, takes_guidance
 from rdxcli.methods.difference.planted import describe_planted
 from rdxcli.methods.difference.rdx import RDX
-from rdxcli.methods.difference.record import approximation, arrays_of, by_side, concepts_of
+from rdxcli.methods.difference.record import approximation, arrays_of, concepts_of, notes_of, reliability
 from rdxcli.methods.difference.significance import concept_stability
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.progress import human_count
@@ -50,7 +50,7 @@ def make_record(
         )
     concepts, labels = concepts_of(estimator, a, stability, evaluation.neighbours)
     grids = {side: [concept.samples for concept in concepts if concept.closer_in == side] for side in ("a", "b")}
-    notes = [*joined.notes, *map(by_side, estimator.notes_)]
+    notes = [*joined.notes, *notes_of(estimator)]
     failed = failed_samples(joined)
     if failed:
         notes.append(f"left out: {human_count(len(failed), 'image')} that could not be read: {', '.join(failed[:5])}")
@@ -80,4 +80,5 @@ def make_record(
         concepts=concepts,
         scores={**evaluation.scores(grids), **approximation(estimator)},
         samples={**joined.describe(), "failed": failed},
+        reliability=reliability(estimator),
     )

@@ -25,7 +25,7 @@ from rdxcli.methods.difference.matrices import (
     tree,
 )
 from rdxcli.methods.difference.rdx import RDX
-from rdxcli.methods.difference.record import concepts_of
+from rdxcli.methods.difference.record import concepts_of, notes_of, reliability
 from rdxcli.methods.difference.significance import concept_stability, difference_test
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.parameters import result_parameters
@@ -41,7 +41,8 @@ from rdxcli.services.compare.options import CompareOptions
 from rdxcli.services.compare.sides import arrays_of, read_side
 
 MEANT = (
-    *("a", "b", "more", "layers", "timeline", "pairs", "reference_runs", "k", "gamma", "beta", "approximate"),
+    *("a", "b", "more", "layers", "timeline", "pairs", "reference_runs"),
+    *("k", "gamma", "beta", "approximate", "landmarks"),
     *("selection", "pool", "arrays", "labels_a", "labels_b", "sample_ids_a", "sample_ids_b", "layer_a", "layer_b"),
     *("test", "bootstraps", "method", "parameters", "outputs", "run", "seed", "device", "dtype", "force"),
 )  # fmt: skip
@@ -362,7 +363,8 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         joined = Joined(replace(a, labels=self.first.labels, sample_ids=self.first.sample_ids), b, "id", [], [], [])
         concepts, labels = concepts_of(estimator, joined.a, stability)
         difference = {"score": None, "verdict": str(Verdict.NOT_TESTED)} if test is None else test.to_dict()
-        return ComparedPair(row, column, why, difference, concepts, list(estimator.notes_)), labels
+        trust = reliability(estimator)
+        return ComparedPair(row, column, why, difference, concepts, notes_of(estimator), trust), labels
 
     def _followed(self, pairs: Sequence[ComparedPair], arrays: Mapping[str, np.ndarray]) -> list[Any]:
         """Concepts of the series that are more than chance, and what becomes of them."""
@@ -376,7 +378,8 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
             )
             for place, pair in enumerate(pairs)
             for concept in pair.concepts
-            if concept.p_value is None or (concept.p_value <= ALPHA and pair.difference["verdict"] == Verdict.FOUND)
+            if pair.reliability.get(concept.closer_in, {"reliable": True})["reliable"]
+            and (concept.p_value is None or (concept.p_value <= ALPHA and pair.difference["verdict"] == Verdict.FOUND))
         ]
         return follow([record.values for record in self.rows], groups)
 

@@ -209,7 +209,6 @@ def test_low_agreement_is_said_first() -> None:
     assert weak
     for direction in weak:
         assert any(
-            note.startswith(f"direction {direction}: these concepts are not reliable at this size")
-            for note in rdx.notes_[: len(weak)]
+            note.startswith(f"direction {direction}: not reliable at this size") for note in rdx.notes_[: len(weak)]
         )
-    assert "try landmarks=120" in rdx.notes_[0]
+    assert "use landmarks=120" in rdx.notes_[0]

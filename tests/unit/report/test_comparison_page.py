@@ -9,15 +9,18 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import made_up_comparison
 from PIL import Image
 
+from rdxcli.errors import GateError
 from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.records import DifferenceConcept
 from rdxcli.report import html
+from rdxcli.report.comparison import UNRELIABLE
 from rdxcli.report.figures import figure
 from rdxcli.report.html import script_json
 from rdxcli.report.kinds import summarize
@@ -26,6 +29,8 @@ from rdxcli.report.page import Images, page
 from rdxcli.report.palette import concept_colours
 from rdxcli.report.summary import Summary
 from rdxcli.report.thumbnails import data_uri
+from rdxcli.services.compare.compare import as_junit, check_gates
+from rdxcli.services.compare.options import CompareOptions
 
 
 def _summary(folder: Path | None = None, **changes: object) -> Summary:
@@ -224,6 +229,58 @@ def test_uncertain_concepts_are_folded(tmp_path: Path) -> None:
     assert 'id="a2"' in folded
     assert "1 uncertain: chance gives groups as strong (a2)" in text
     assert "one holds 9 images together, 100% of them 3 (of all images 50%)." in text
+
+
+def _unreliable() -> dict[str, object]:
+    """A comparison whose groups of a the exact method denies, though they are far from chance."""
+    concepts = [
+        DifferenceConcept(
+            *(side, 1, 9, 2.0, [0], ["0"], 0.9, 0.01, {"3": 1.0}),
+            descriptions=[{"sentence": f"of {side}", "auc": 0.9, "p_value": 0.01, "images": 4, "others": 9}],
+        )
+        for side in "ab"
+    ]
+    numbers = {"difference": 0.5, "inside": 0.9, "rest": 0.4, "low": 0.4, "high": 0.6, "p_corrected": 0.01}
+    shared = [
+        {"group": f"{side}1", "property": "tint", "kind": "category", "value": "red", "within_labels": None, **numbers}
+        for side in "ab"
+    ]
+    trust = {
+        "a": {
+            "reliable": False,
+            "agreement": 0.05,
+            "reason": "concepts of a: not reliable at this size, use --landmarks 9",
+        },
+        "b": {"reliable": True, "agreement": 0.9, "reason": None},
+    }
+    return {"concepts": concepts, "reliability": trust, "properties": {"shared": shared}}
+
+
+def test_groups_that_the_exact_method_denies_are_said_to_be_unreliable_everywhere(tmp_path: Path) -> None:
+    reason = "concepts of a: not reliable at this size, use --landmarks 9"
+    given = _unreliable()
+    summary = _summary(**given)
+    assert summary.said[0] == f"{reason}."
+    assert [item.status for section in summary.sections[:2] for item in section.items] == [UNRELIABLE, ""]
+    said = "\n".join(summary.lines())
+    assert "b1 shows more than the rest" in said
+    assert "a1 shows more than the rest" not in said
+    assert "The images of b1 are" in said
+    assert "The images of a1 are" not in said
+    text = _page(tmp_path, **given)
+    sure, _, folded = text.partition('<details class="uncertain"')
+    assert 'id="b1"' in text
+    assert 'id="a1"' not in sure
+    assert 'id="a1"' in folded
+    assert "1 uncertain: not reliable at this size, the exact method finds others (a1)" in text
+    assert "chance gives groups as strong" not in text
+    written = markdown(summary)
+    assert written.index(reason) < written.index("Difference score")
+    document = made_up_comparison(dataset=None, **given).to_document("x")
+    outcome = SimpleNamespace(document=document, lines=())
+    with pytest.raises(GateError, match=r"the verdict is: difference found .*concepts of a: not reliable"):
+        check_gates(outcome, CompareOptions("a", "b", fail_on=("verdict",)))
+    assert reason in as_junit(outcome, CompareOptions("a", "b"))
 
 
 def test_few_scores_are_shown_and_the_others_folded() -> None:
