@@ -20,18 +20,26 @@ of ranks, so gamma keeps its meaning (see ``reference_n`` of `rdxcli.methods.dif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
 from rdxcli.methods.difference.sides import Sides
+from rdxcli.numerics.ascending import AscendingRows
 from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks, to_numpy
-from rdxcli.numerics.threads import map_in_threads, torch_on_one_thread
+from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
 
 if TYPE_CHECKING:
     import torch
+
+
+Ranks = tuple[Array, Array]
+"""Of one model: ranks of the landmarks as seen from other images, and of those images as seen from the landmarks."""
+
+TOGETHER = 4096
+"""Images that are ranked together: two times 2 bytes, and while they are ranked 4 or 8, for each landmark of each."""
 
 
 class Extension:
@@ -48,63 +56,68 @@ class Extension:
 
     def __init__(self, graph: DifferenceGraph, sides: Sides, landmarks: np.ndarray) -> None:
         self.graph, self.sides, self.landmarks = graph, sides, landmarks
-        self._sorted: list[torch.Tensor] = []
+        self._sorted: list[AscendingRows | torch.Tensor] = []
         if graph.similarity == "neighborhood":
-            self._sorted = [self._sorted_distances(points) for points in graph.points]
-
-    def _sorted_distances(self, points: Points) -> torch.Tensor:
-        """Distances of every landmark to all landmarks, ascending, itself first: (m, m)."""
-        import torch
-
-        double = points.exact
-        rows = []
-        for part in row_blocks(points.n, points.n):
-            block = points.squared(part)
-            if not isinstance(block, np.ndarray):
-                rows.append(block.to(torch.float64 if double else torch.float32).sort(1).values)
-            else:  # NumPy sorts several times faster
-                rows.append(torch.from_numpy(np.sort(block.astype(np.float64 if double else np.float32), axis=1)))
-        return torch.cat(rows)
+            self._sorted = [_sorted_distances(points) for points in graph.points]
 
     def block(self, rows: np.ndarray) -> tuple[Array, Array]:
         """A_10[rows, S] and A_10[S, rows]^T, both (len(rows), m)."""
-        forward, backward = self._differences(rows)
+        return self._affinities(rows, self._ranks(rows))
+
+    def _affinities(self, rows: np.ndarray, ranks: list[Ranks]) -> tuple[Array, Array]:
+        forward, backward = self._differences(rows, ranks)
         return self._affinity(forward), self._affinity(backward)
 
     def _affinity(self, difference: Array) -> Array:
         difference *= -self.graph.beta / _largest(self.graph)
         return np.exp(difference, out=difference) if isinstance(difference, np.ndarray) else difference.exp_()
 
-    def _differences(self, rows: np.ndarray) -> tuple[Array, Array]:
-        if self.graph.similarity != "neighborhood":  # these distances are symmetric
+    def _differences(self, rows: np.ndarray, ranks: list[Ranks]) -> tuple[Array, Array]:
+        if not ranks:  # these distances are symmetric
             difference = self.graph.contrast(*scaled_distances(self.graph, self.sides, rows, self.landmarks))
             difference = self._float(difference)
             return difference, _copy(difference)
-        (p, p_back), (q, q_back) = (self._ranks(model, rows) for model in (0, 1))
+        (p, p_back), (q, q_back) = (
+            [self._guided(self._float(block), model, rows) for block in ranks[model]] for model in (0, 1)
+        )
         if self.graph.symmetrize == "ranks":
             p, q = (p + p_back) * 0.5, (q + q_back) * 0.5
             difference = self.graph.contrast(p, q)
             return difference, _copy(difference)
         return self.graph.contrast(p, q), self.graph.contrast(p_back, q_back)
 
-    def _ranks(self, model: int, rows: np.ndarray) -> tuple[Array, Array]:
-        """D_m from ``rows`` to the landmarks, and from the landmarks to ``rows``, in the graph's type."""
+    def _ranks(self, rows: np.ndarray) -> list[Ranks]:
+        """Of both models the ranks of the landmarks as seen from ``rows``, and of ``rows`` from the landmarks.
+
+        Nothing for similarities that are not ranks.
+        """
+        return [self._ranks_of(model, rows) for model in range(len(self._sorted))]
+
+    def _ranks_of(self, model: int, rows: np.ndarray) -> Ranks:
+        points, ascending = self.graph.points[model], self._sorted[model]
+        forward: list[Any] = []
+        columns: list[Any] = []
+        for part in row_blocks(len(rows), self.graph.n):
+            squared = points.squared_from(self.sides.values(model)[rows[part]])
+            forward.append(ranks_from(points, squared))
+            columns.append(squared.T.astype(_distance_type(points)) if isinstance(squared, np.ndarray) else squared.T)
+        if isinstance(ascending, AscendingRows):
+            backward = ascending.smaller(np.concatenate(columns, axis=1))
+            return np.concatenate(forward), np.maximum(backward, 1, out=backward).T
         import torch
 
-        points = self.graph.points[model]
-        squared = points.squared_from(self.sides.values(model)[rows])
-        forward = self._float(ranks_from(points, squared))
-        ascending = self._sorted[model]
-        queries = _tensor(squared).T.contiguous().to(ascending.dtype)
-        found = torch.searchsorted(ascending, queries).clamp_(min=1).T
-        backward = self._float(found.numpy() if isinstance(forward, np.ndarray) else found)
+        queries = torch.cat(columns, dim=1).contiguous().to(ascending.dtype)
+        return torch.cat(forward), torch.searchsorted(ascending, queries).clamp_(min=1).T
+
+    def _guided(self, block: Array, model: int, rows: np.ndarray) -> Array:
+        """Ranks between images whose labels differ are far, where a model is guided by labels."""
         labels = self.sides.labels(model)
         if labels is not None:
             split = labels[rows][:, None] != labels[self.landmarks]
-            for block in (forward, backward):
-                far = split if isinstance(block, np.ndarray) else torch.as_tensor(split, device=block.device)
-                block[far] = GUIDANCE_FACTOR * (self.graph.n - 1)
-        return forward, backward
+            block[split if isinstance(block, np.ndarray) else _tensor(split).to(block.device)] = GUIDANCE_FACTOR * (
+                self.graph.n - 1
+            )
+        return block
 
     def _float(self, block: Array) -> Array:
         if not isinstance(block, np.ndarray):
@@ -130,7 +143,13 @@ class Extension:
         }
 
         def fill(part: slice) -> None:
-            forward, backward = self.block(rows[part])
+            ranks = self._ranks(rows[part])
+            for some in row_blocks(part.stop - part.start, max(1, self.graph.n // 2)):
+                there = slice(part.start + some.start, part.start + some.stop)
+                join(there, [(forward[some], backward[some]) for forward, backward in ranks])
+
+        def join(part: slice, ranks: list[Ranks]) -> None:
+            forward, backward = self._affinities(rows[part], ranks)
             for direction, (values, eigenvalues) in embedded.items():
                 weights = forward + backward if direction == "10" else 1.0 / forward + 1.0 / backward
                 right = np.hstack([values, np.ones((len(values), 1))])
@@ -144,13 +163,30 @@ class Extension:
                 # an eigenvalue of W near zero carries no cluster; dividing by it would only spread noise
                 out[direction][part] = sums[:, :-1] / sums[:, -1:] / np.maximum(1.0 - eigenvalues, 0.01)
 
-        # Sorted distances are read once per part: a few hundred images at a time cost a quarter less than a few. Parts
-        # run side by side, each on one thread; threads that share one part wait for each other on a busy machine.
-        parts = list(row_blocks(len(rows), max(1, self.graph.n // 2)))
-        with torch_on_one_thread(), track("join the other images to the landmarks", len(rows), "images") as advance:
+        # The sorted distances of the landmarks are read once a part: a few thousand images at a time cost a quarter of
+        # a few hundred. Parts run side by side, each on one thread; threads that share one part wait for each other on
+        # a busy machine.
+        parts = list(row_blocks(len(rows), 1, block_rows=TOGETHER))
+        with track("join the other images to the landmarks", len(rows), "images") as advance:
             for part, _ in zip(parts, map_in_threads(fill, parts), strict=True):
                 advance(part.stop - part.start)
         return out
+
+
+def _distance_type(points: Points) -> type[np.float32] | type[np.float64]:
+    """In which distances are compared: in float32 those that agree in it tie."""
+    return np.float64 if points.exact else np.float32
+
+
+def _sorted_distances(points: Points) -> AscendingRows | torch.Tensor:
+    """Distances of every landmark to all landmarks, ascending, itself first: (m, m)."""
+    kind = _distance_type(points)
+    blocks = (points.squared(part) for part in row_blocks(points.n, points.n))
+    if points.device == "cpu":  # NumPy sorts several times faster
+        return AscendingRows(np.concatenate([np.sort(block.astype(kind), axis=1) for block in blocks]))
+    import torch
+
+    return torch.cat([block.to(getattr(torch, kind.__name__)).sort(1).values for block in blocks])
 
 
 def _largest(graph: DifferenceGraph) -> float:

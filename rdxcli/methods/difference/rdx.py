@@ -281,11 +281,11 @@ class RDX(Estimator):
         """Bytes of all matrices that a fit on n images holds at one time, besides the representations.
 
         Exact: the affinity and its symmetrised copy, or two wide rank matrices beside it. Approximate: the affinity
-        and the sorted distances of the landmarks, of which a third and a fourth copy exist while they are joined.
+        and the sorted distances of the landmarks with their buckets, and the ranks of the images that are joining.
         """
         size = np.dtype(self.dtype).itemsize
         if self.approximate_on(n):
-            return 4 * size * self.landmarks**2 + 8 * n * 4 * (self.n_clusters + 1)
+            return 6 * size * self.landmarks**2 + 8 * n * 4 * (self.n_clusters + 1)
         wide = self.symmetrize == "ranks" and n > 2**14
         return (2 * size + 4 * wide) * n**2
 
