@@ -134,6 +134,7 @@ class Sink:
             title_style="bold",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
+            show_header=any(columns),
         )
         numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
         widths = [max([len(column), *(len(_cell(row[i])) for row in rows)]) for i, column in enumerate(columns)]

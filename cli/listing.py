@@ -1,5 +1,6 @@
 """``rdx list`` and ``rdx doctor``: what there is, and what is missing for which command."""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -73,21 +74,31 @@ def doctor(
 ) -> None:
     """Check this machine: versions, devices, caches, free disk, and what is missing for which command.
 
-    With --verify the outputs directory is checked instead: exit code 1 when an artifact is damaged.
-    """
-    from rdxcli.artifacts.verifying import verify as read_all
-    from rdxcli.doctor import doctor as state
+    What is wrong stands at the end, each with the command that repairs it; exit code 1 when there is something. Missing
+    extras and data sets are listed and are no faults.
 
+    With --verify the outputs directory is checked instead: exit code 1 when an artifact is damaged or cannot be read.
+    """
     if verify:
+        from rdxcli.artifacts.verifying import verify as read_all
+
         _verify(session, read_all(session.outputs))
         return
+    from rdxcli.doctor import doctor as state
+
     report = state(session.outputs)
+    problems = report["problems"]
     if session.sink.as_json:
-        session.sink.result(None, report)
-        return
-    for section, entries in report.items():
-        rows = [(key, value) for key, value in entries.items()]
-        session.sink.table(section.replace("_", " "), ["", ""], rows, to_stdout=True)
+        session.sink.result(json.dumps(report, indent=2, ensure_ascii=False))  # works where NumPy does not
+    else:
+        for section, entries in report.items():
+            if section != "problems":
+                session.sink.table(section.replace("_", " "), ("", ""), list(entries.items()), to_stdout=True)
+        for entry in problems:
+            session.sink.error(entry["problem"], entry["repair"])
+        session.sink.message(f"{len(problems)} to repair" if problems else "nothing to repair")
+    if problems:
+        session.exit(FAILED)
 
 
 def _verify(session: Session, found: Any) -> None:
@@ -95,11 +106,15 @@ def _verify(session: Session, found: Any) -> None:
     if session.sink.as_json:
         session.sink.result(None, found.document())
     else:
-        rows = [(entry["artifact"], entry["problem"]) for entry in found.damaged]
-        rows += [(entry["artifact"], f"unfinished, {entry['state']}") for entry in found.unfinished]
-        rows += [(name, "has no hashes: an older version made it") for name in found.without_hashes]
+        rows = [(entry["artifact"], entry["problem"], entry["repair"]) for entry in found.damaged]
+        rows += [
+            (entry["artifact"], f"unfinished, {entry['state']}", "its command goes on") for entry in found.unfinished
+        ]
+        rows += [
+            (name, "has no hashes: an older version made it", "--force makes it anew") for name in found.without_hashes
+        ]
         if rows:
-            session.sink.table("", ("artifact", "state"), rows, to_stdout=True)
+            session.sink.table("", ("artifact", "state", "repair"), rows, to_stdout=True)
         session.sink.message(f"{found.intact} artifacts are intact, {damaged} damaged, {unfinished} unfinished")
     if damaged:
         session.exit(FAILED)

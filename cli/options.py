@@ -588,6 +588,10 @@ def with_errors(session: Session, action: Callable[[], None]) -> None:
         raise typer.Exit(FAILED) from None
     except Exception as error:
         text = " ".join(str(error).split())[:400]
+        missing = isinstance(error, ImportError) and not (error.name or "rdxcli").startswith("rdxcli")
+        if missing or "operator torchvision::" in text:  # a package is missing, or two do not fit together
+            session.sink.error(f"a package that rdx needs does not load: {text}", "`rdx doctor` says what repairs it")
+            raise typer.Exit(FAILED) from None
         if isinstance(error, RuntimeError) and "home directory" in text:  # a path that begins with `~`
             session.sink.error(text, "set HOME, or give the path without `~`")
             raise typer.Exit(FAILED) from None

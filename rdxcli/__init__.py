@@ -7,6 +7,8 @@ The functions and estimators below are loaded when they are first used::
     from rdxcli import RDX, LinearExplanation, RDR, EDDP, UIBE, SpLiCE, TopKSAE
 """
 
+from __future__ import annotations  # so that a Python too old for rdx still comes as far as the line that says so
+
 import importlib
 from typing import Any
 

@@ -35,6 +35,15 @@ def temporary_cache() -> Path:
     return Path(tempfile.mkdtemp(prefix="rdx-"))
 
 
+def is_temporary(place: Path) -> bool:
+    """Whether a cache folder is `temporary_cache`'s: its user has no home directory."""
+    return (
+        not os.environ.get("RDX_CACHE")
+        and place.name.startswith("rdx-")
+        and place.parent == Path(tempfile.gettempdir())
+    )
+
+
 def data_root(given: Path | str | None = None) -> Path:
     """Where downloads are: the given folder, else ``RDX_DATA``, else ``./data``."""
     return Path(given or os.environ.get("RDX_DATA") or "data")

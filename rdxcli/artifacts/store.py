@@ -20,6 +20,7 @@ import glob
 import json
 import math
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -619,14 +620,36 @@ def write_json(path: Path, document: Any, indent: int | None = 2) -> None:
         raise
 
 
+def look_through(outputs: Path) -> tuple[list[Path], list[Path], list[dict[str, str]]]:
+    """Folders of finished and of unfinished artifacts below ``outputs``, and the folders that cannot be looked into."""
+    folders, partials, refused = [], [], []
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # not there yet, or removed just now
+            where = str(error.filename)
+            problem = f"{where} cannot be read: {error.strerror or error}"
+            repair = f"chmod -R u+rwX {shlex.quote(where)}   # or ask whoever owns it"
+            if isinstance(error, NotADirectoryError):
+                repair = "export RDX_OUTPUTS=FOLDER"
+            refused.append({"artifact": where, "problem": problem, "repair": repair})
+
+    for place, inside, files in os.walk(outputs, onerror=note):
+        if MANIFEST in files:
+            folders.append(Path(place))
+        partials.extend(Path(place) / name for name in inside if name.endswith(PARTIAL))
+        inside[:] = [name for name in inside if not name.endswith((PARTIAL, _RETIRED))]
+    return sorted(folders), sorted(partials), refused
+
+
 def find_artifacts(root: Path, kind: str | None = None) -> list[Artifact]:
     """Every finished artifact below ``root``, oldest first; damaged ones are logged and left out."""
     found = []
-    for path in sorted(root.rglob(MANIFEST)) if root.is_dir() else []:
-        if any(part.endswith((PARTIAL, _RETIRED)) for part in path.relative_to(root).parts):
-            continue
+    folders, _, refused = look_through(root)
+    for entry in refused:
+        log.warning("%s", entry["problem"])
+    for folder in folders:
         try:
-            artifact = Artifact.open(path.parent, full=False)
+            artifact = Artifact.open(folder, full=False)
         except ArtifactError as error:
             log.warning("%s", error.message)
             continue

@@ -63,7 +63,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
         entry = archive.read("rdx_vision-9.8.7.dist-info/entry_points.txt").decode()
     assert {name.split("/")[0] for name in names} == {"rdxcli", "rdx_vision-9.8.7.dist-info"}
-    assert "rdx = rdxcli.cli.app:main" in entry
+    assert "rdx = rdxcli.__main__:main" in entry
     data = {Path(name).suffix for name in names if not name.startswith("rdx_vision-")}
     assert data <= {".py", ".md", ".yaml", ".html", ".css", ".js", ".svg", ".j2", ".typed", ".json", ".csv", ".npz"}
 
