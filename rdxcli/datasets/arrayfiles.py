@@ -28,7 +28,7 @@ from rdxcli.datasets.seen import (
     take_columns,
 )
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, read_table, require_file, squashed, table_kind
+from rdxcli.datasets.tables import Table, begins_with, read_table, require_file, squashed, table_kind
 from rdxcli.datasets.words import texts_of
 from rdxcli.errors import DependencyError, InputError, RdxError, did_you_mean
 
@@ -113,6 +113,10 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
     if not (path.suffix.lower() in _FOLDERS and path.is_dir()):
         path = require_file(parts[0], "file of arrays")
     key = parts[1]
+    if begins_with(path, b"<!doctype html") or begins_with(path, b"<html"):
+        raise InputError(
+            f"{path} is a web page", "downloaded from an address that shows the file instead of sending it?"
+        )
     kind = table_kind(path)
     try:
         if kind in _MAPS and key is not None and _RAW.fullmatch(key):
@@ -126,7 +130,7 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
         raise
     except Exception as error:  # each library has its own family of errors for a damaged file
         text_of_error = " ".join(str(error).split())
-        if "allow_pickle" in text_of_error or "weights_only" in text_of_error.lower():
+        if any(word in text_of_error.lower() for word in ("allow_pickle", "weights_only", "python objects")):
             raise InputError(
                 f"{path} holds pickled objects, which rdx never loads because they can run code",
                 "save plain numbers: numpy.save(file, array), or safetensors",
@@ -251,6 +255,14 @@ def _npy(path: Path, key: str | None) -> ArrayFile:
         raise InputError(f"{path} holds one array and has no key `{key}`")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
+    if begins_with(path, b"PK"):
+        raise InputError(f"{path} holds several arrays, as an .npz does", f"mv {path} {path.with_suffix('.npz')}")
+    if not begins_with(path, np.lib.format.MAGIC_PREFIX) and not begins_with(
+        path, b"\x80"
+    ):  # a pickle is said to be one
+        raise InputError(
+            f"{path} cannot be read: it does not begin like a file of NumPy", "numpy.save(file, array) writes one"
+        )
     return ArrayFile(path, None, np.load(path, mmap_mode="r", allow_pickle=False))
 
 

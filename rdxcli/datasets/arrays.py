@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from logging import DEBUG, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +89,7 @@ def load_representation(
     choice = choice or Choice()
     file = read_foreign(text, choice) if is_foreign(text) else read_array(text, choice)
     name = file.path.stem + (f":{file.key}" if file.key and split_key(text) != (text, None) else "")
-    record = as_representation(file, name, labels, sample_ids, images, spatial, pool, choice)
-    if file.seen is not None:
-        log.log(INFO if file.seen.remarkable else DEBUG, "%s", file.seen.line())
-    return record
+    return as_representation(file, name, labels, sample_ids, images, spatial, pool, choice)
 
 
 def as_representation(
@@ -107,7 +105,7 @@ def as_representation(
     """What was read from a file, checked and joined with what belongs to its rows; see `load_representation`."""
     choice = choice or Choice()
     values = check_values(file.values, name, spatial=spatial, pool=pool)
-    n = len(values)
+    n, seen = len(values), _as_taken(file, values, pool, labels, sample_ids)
     ids = read_values(sample_ids, ID_NAMES, "sample ids") if sample_ids is not None else file.sample_ids
     if ids is not None:
         check_ids(ids, n, name)
@@ -118,6 +116,8 @@ def as_representation(
     if labels is not None:
         columns = {"id_column": choice.ids, "column": choice.labels}
         found_labels = row_values(Path(labels), LABEL_NAMES, "labels", ids, n, name, **columns)
+    if seen is not None:
+        log.log(INFO if seen.remarkable else DEBUG, "%s", seen.line())
     return Representation(
         values=values,
         sample_ids=np.array(ids) if ids is not None else None,
@@ -126,10 +126,27 @@ def as_representation(
         source={
             "array": str(file.path.resolve()),
             "key": file.key,
-            "seen": file.seen.describe() if file.seen is not None else None,
+            "seen": seen.describe() if seen is not None else None,
         },
         dataset=dataset,
     )
+
+
+def _as_taken(
+    file: ArrayFile, values: np.ndarray, pool: str, labels: Path | str | None, sample_ids: Path | str | None
+) -> Seen | None:
+    """What is said of a file: other files may give its labels and ids, and its positions may have been pooled."""
+    if file.seen is None:
+        return None
+    seen, shape = file.seen, file.values.shape
+    given = {"labels": labels, "ids": sample_ids}
+    seen = replace(seen, **{what: Path(path).name for what, path in given.items() if path is not None})
+    if len(shape) == 4 and values.ndim == 2:
+        done = {"max": "the largest", "first": "the first", "cls": "the first"}.get(pool, "the mean")
+        seen = replace(
+            seen, notes=[*seen.notes, f"{done} of {shape[2]} x {shape[3]} places of each of {shape[1]} channels"]
+        )
+    return seen
 
 
 def load_concepts(

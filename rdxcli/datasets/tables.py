@@ -92,7 +92,22 @@ def require_file(path: Path | str, what: str = "file") -> Path:
         raise MissingDataError(f"no such {what}: {resolved}", hint)
     if not resolved.is_file():  # a pipe without a writer would be waited for, and none can be read twice
         raise InputError(f"{resolved} is a pipe, a socket or a device, expected a {what}", "write it to a file first")
+    if begins_with(resolved, LFS_POINTER):
+        raise MissingDataError(f"{resolved} is a pointer of Git LFS, its content was not fetched", "git lfs pull")
     return resolved
+
+
+LFS_POINTER = b"version https://git-lfs"
+"""First bytes of what Git leaves in place of a large file."""
+
+
+def begins_with(path: Path, start: bytes) -> bool:
+    """Whether these are the first bytes of a file; False for one that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(start)).lower() == start.lower()
+    except OSError:
+        return False
 
 
 def split_pair(text: str) -> tuple[str, str]:
@@ -556,7 +571,11 @@ def _json_columns(content: Any, file: Path) -> dict[str, list[Any]]:
         if len({len(column) for column in content.values()}) != 1:
             raise InputError(f"{file}: columns have different lengths")
         return {str(name): column for name, column in content.items()}
-    raise InputError(f"{file}: expected a JSON list of objects, or an object of equally long lists")
+    if isinstance(content, list) and content and all(isinstance(row, list) and row for row in content):
+        if len({len(row) for row in content}) != 1:
+            raise InputError(f"{file}: rows have different lengths")
+        return {f"f{i}": list(column) for i, column in enumerate(zip(*content, strict=True))}
+    raise InputError(f"{file}: expected a JSON list of objects or of rows, or an object of equally long lists")
 
 
 def _cells(cells: list[Any]) -> pa.Array:

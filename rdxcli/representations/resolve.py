@@ -19,6 +19,7 @@ from rdxcli.artifacts.manifest import MANIFEST
 from rdxcli.datasets.addresses import localised
 from rdxcli.datasets.arrays import check_values, is_array, load_concepts, load_representation
 from rdxcli.datasets.selection import ArrayOptions, Choice, SelectionOptions
+from rdxcli.datasets.tables import begins_with
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.download.store import content_folder
 from rdxcli.engines.sharing import engine_chosen
@@ -374,8 +375,12 @@ def _with_files(error: UnknownNameError, text: str) -> UnknownNameError:
     path = Path(text).expanduser()
     if ("/" in text or path.suffix) and path.parent.is_dir():
         near = near_matches(path.name, [entry.name for entry in path.parent.iterdir()])
-        if near:
+        if path.exists():
+            pickled = "pickles are never loaded, they can run code; " if begins_with(path, b"\x80") else ""
+            error.hint = (
+                f"the file `{path}` is there; {pickled}"
+                "a file of arrays ends in .npy, .npz, .safetensors, .parquet, .csv or .pt"
+            )
+        elif near:
             error.hint = f"did you mean the file {' or '.join(f'`{path.parent / name}`' for name in near)}?"
-        elif path.exists():
-            error.hint = "a file of arrays ends in .npy, .npz, .safetensors, .parquet, .csv or .pt"
     return error

@@ -16,7 +16,7 @@ from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.known import read_known
-from rdxcli.errors import ArtifactError, GateError, RdxError, UsageError
+from rdxcli.errors import ArtifactError, GateError, InputError, RdxError, UsageError
 from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
@@ -110,6 +110,12 @@ class CompareAnalysis(Analysis[CompareOptions]):
         if self.predictions is None and self.joined.a.labels is None:
             for gate in parse_gates(options.fail_on, options.fail_above):
                 gate.needs_predictions()
+        for side in (self.joined.a, self.joined.b):
+            if (side.values[:2] == side.values[0]).all() and (side.values == side.values[0]).all():
+                raise InputError(
+                    f"{side.name}: all {side.n:,} rows are equal, expected rows that differ",
+                    "a layer that says the same of every image has nothing to compare",
+                )
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)

@@ -126,6 +126,55 @@ def test_large_files_are_mapped_not_read(tmp_path: Path, form: str) -> None:
     assert is_mapped(load_representation(write(tmp_path, form)).values)
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.csv", "a.safetensors", "a.pt", "a.h5", "a.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12800\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_file_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((InputError, MissingDataError), match=said):
+        load_representation(str(tmp_path / name))
+
+
+def test_another_format_under_the_name_of_an_array(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    with file.open("wb") as stream:
+        np.savez(stream, a=np.eye(3))
+    with pytest.raises(InputError, match="holds several arrays"):
+        load_representation(str(file))
+    file.write_text("1 2 3")
+    with pytest.raises(InputError, match="does not begin like a file of NumPy"):
+        load_representation(str(file))
+    np.save(file, np.array([[1, "a"], [2, "b"]], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="pickled objects"):
+        load_representation(str(file))
+
+
+def test_what_was_taken_from_where_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    maps = np.random.default_rng(0).normal(size=(5, 3, 2, 4))
+    np.savez(tmp_path / "maps.npz", features=maps, ids=list("vwxyz"), labels=list("pqpqp"))
+    (tmp_path / "y.txt").write_text("1\n2\n3\n4\n5\n")
+    with caplog.at_level("INFO"):
+        record = load_representation(str(tmp_path / "maps.npz"), labels=tmp_path / "y.txt", pool="max")
+    np.testing.assert_allclose(record.values, maps.max(axis=(2, 3)), rtol=1e-6)
+    line = "ids from the file; labels from `y.txt`; the largest of 2 x 4 places of each of 3 channels"
+    assert line in caplog.text
+    assert record.source["seen"]["labels"] == "y.txt"
+
+
+def test_rows_of_a_json_list(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    (tmp_path / "a.json").write_text(json.dumps(values.tolist()))
+    np.testing.assert_allclose(load_representation(str(tmp_path / "a.json")).values, values)
+    (tmp_path / "a.json").write_text("[[1, 2], [3]]")
+    with pytest.raises(InputError, match="different lengths"):
+        load_representation(str(tmp_path / "a.json"))
+
+
 def test_ids_and_labels_inside_an_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", feats=VALUES, sample_ids=np.array(IDS), y=np.arange(N))
     record = load_representation(f"{tmp_path / 'a.npz'}:feats")
