@@ -143,8 +143,8 @@ class Sink:
             if title:
                 console.print(Text(clean(title), style="bold"))
             for row in rows:
-                cells = [f"{name} {_cell(value)}" for name, value in zip(columns[1:], row[1:], strict=True)]
-                console.print(Text(_cell(row[0]), style="bold"), Text(", ".join(cells)), soft_wrap=False)
+                cells = [f"{name}: {_cell(value)}" for name, value in zip(columns[1:], row[1:], strict=True)]
+                console.print(Text(_cell(row[0]), style="bold"), Text("; ".join(cells)), soft_wrap=False)
             return
         for column, is_number, width in zip(columns, numeric, widths, strict=True):
             keep = width <= SHORT

@@ -5,6 +5,8 @@ compares them with the commands themselves.
 """
 
 import importlib
+import textwrap
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import typer
@@ -66,6 +68,9 @@ LOOKS: dict[str, Any] = {
 }
 """Of the program and of every command."""
 
+MOST_COLUMNS = 100  # of help, however wide the terminal
+NAME_COLUMNS = 26  # for the names of options; longer ones stand in a line of their own
+
 
 def entry(name: str) -> Any:
     """A command as its module registers it (`rdxcli.cli.options.Registered`)."""
@@ -84,22 +89,68 @@ def loaded(name: str) -> Any:
 
 
 class Command(TyperCommand):
-    """A command whose ``--method X --help`` shows the hyper-parameters of that method too."""
+    """A command whose help cuts no name, and with ``--method X`` shows the parameters of that method too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["given"] = list(args)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        super().format_help(ctx, formatter)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            kind = "Arguments" if param.param_type_name == "argument" else "Options"
+            if record := param.get_help_record(ctx):
+                title = getattr(param, "rich_help_panel", None) or kind
+                sections.setdefault(title, []).append((_spelled(record[0]), record[1]))
         if method := _method(ctx.meta.get("given", [])):
             from rdxcli.listing import parameters
 
-            from .console import Sink
+            found = parameters(method)
+            fields = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+            mine = [row for row in fields if row["command"] == self.name] or fields
+            sections[found.title] = [
+                (str(row["name"]), f"{row['help']}  [default: {row['default']}; {row['expected']}]") for row in mine
+            ]
+        ordered = sorted(sections.items(), key=lambda section: section[0] == "Common")
+        _show(self.get_usage(ctx), self.help, ordered, self.epilog)
 
-            listing = parameters(method)
-            rows = [row for row in listing.rows if row[0] == self.name] or listing.rows
-            Sink().table(listing.title, listing.columns, rows, to_stdout=True)
+
+_TYPES = {
+    **{"<str>": "TEXT", "<list[str]>": "TEXT", "<str,str>": "TEXT TEXT", "<int>": "N", "<int range>": "N"},
+    **{"<float>": "X", "<float range>": "X", "<path>": "PATH", "<file>": "FILE", "<dir>": "FOLDER"},
+}
+
+
+def _spelled(name: str) -> str:
+    """The spelling of an option as people read it."""
+    for written, shown in _TYPES.items():
+        name = name.replace(written, shown)
+    return name
+
+
+def _show(usage: str, text: str | None, sections: Iterable[tuple[str, list[tuple[str, str]]]], end: str | None) -> None:
+    """Help in panels. A name is never cut: its text begins below it where both do not fit into a line."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = min(console.width, MOST_COLUMNS)
+    console.print(Padding(Text(usage, style="bold"), 1), width=width)
+    console.print(Padding(Text(text or ""), (0, 1, 1, 1)), width=width)
+    for title, rows in sections:
+        left = min(max(len(name) for name, _ in rows), NAME_COLUMNS)
+        body = Text()
+        for name, words in rows:
+            lines = textwrap.wrap(words, max(20, width - left - 6)) or [""]
+            body.append(name.ljust(left), style="bold cyan")
+            if len(name) > left:
+                lines.insert(0, "")
+            body.append("  " + f"\n{' ' * (left + 2)}".join(lines) + "\n")
+        body.rstrip()
+        console.print(Panel(body, title=title, title_align="left", border_style="dim", width=width))
+    console.print(Padding(end or "", 1), width=width)
 
 
 def _method(given: list[str]) -> str | None:
@@ -124,23 +175,7 @@ class Commands(TyperGroup):
         return name, loaded(name) if name in COMMANDS else command, rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """As Typer shows it, without the readers of Markdown and of code that its own way imports."""
-        from rich.console import Console
-        from rich.padding import Padding
-        from rich.panel import Panel
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console(highlight=False)
+        """Without the readers of Markdown and of code that Typer's own way imports."""
         options = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
         commands = [(name, named.help) for name, named in COMMANDS.items()]
-        console.print(Padding(Text(self.get_usage(ctx), style="bold"), 1))
-        console.print(Padding(self.help or "", (0, 1, 1, 1)))
-        for title, rows in (("Options", options), ("Commands", commands)):
-            table = Table.grid(padding=(0, 2))
-            table.add_column(no_wrap=True, style="bold cyan")
-            table.add_column()
-            for name, text in rows:
-                table.add_row(Text(name), Text(text))
-            console.print(Panel(table, title=title, title_align="left", border_style="dim"))
-        console.print(Padding(self.epilog or "", 1))
+        _show(self.get_usage(ctx), self.help, (("Options", options), ("Commands", commands)), self.epilog)

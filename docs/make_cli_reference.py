@@ -20,11 +20,12 @@ path from standard input, so commands pipe.
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | failed |
+| 1 | failed; `rdx doctor` found something to repair |
 | 2 | wrong usage |
 | 3 | a gate (`--fail-above`) was not met |
 | 4 | done, but some samples failed; they are listed with their errors |
-| 130 | interrupted |
+| 5 | of several processes that share the work, one that stopped early while others still work |
+| 130, 143 | interrupted, asked to end |
 """
 
 

@@ -82,13 +82,13 @@ def parameters(name: str) -> Listing:
     found = [method for method in registered().values() if method.name == name]
     if not found:
         raise UnknownNameError("method", name, {method.name for method in registered().values()}, "rdx list methods")
-    columns = ("command", "name", "default", "expected", "help")
+    columns = ("name", "command", "default", "expected", "help")
     rows = []
     for method in found:
         for parameter in _parameters(method):
             shown = parameter.document()
             default = "required" if parameter.default is REQUIRED else json.dumps(plain(shown["default"]))
-            rows.append((method.family, parameter.name, default, shown["expected"], shown["help"]))
+            rows.append((parameter.name, method.family, default, shown["expected"], shown["help"]))
     return Listing(f"parameters of {name}: --param NAME=VALUE", columns, rows)
 
 

@@ -168,6 +168,8 @@ def expectation(kind: Any) -> str:
         return f"{expectation(parts[0])}{_bounds(parts[1:])}"
     if origin in (Union, types.UnionType):
         words = [expectation(part) for part in parts if part is not type(None)]
+        if any(word.startswith("_") for word in words):  # NumPy's ArrayLike, with all that it is made of
+            words = ["a number", "text", "an array"]
         if type(None) in parts:
             words.append("null")
         return " or ".join(words)

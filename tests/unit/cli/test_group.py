@@ -95,6 +95,18 @@ def test_help_of_a_method_shows_its_parameters(tmp_path: Path) -> None:
     assert "unknown method: `rdxx`" in wrong.stderr
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_eighty_columns_cuts_no_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = rdx_here(name, "--help").stdout
+    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said
+    for param in loaded(name).params:
+        for spelling in param.opts if param.param_type_name == "option" else ():
+            assert re.search(rf"(?<![\w-]){spelling}(?![\w-])", said), spelling
+    assert said.index("Common") > said.index("Options")
+
+
 def test_help_shows_pages(tmp_path: Path) -> None:
     assert rdx_here("help", "linear_explanations", cwd=tmp_path).stdout.startswith("# Linear explanations")
     topics = {row["topic"] for row in json.loads(rdx_here("help", "--json", cwd=tmp_path).stdout)}
