@@ -45,7 +45,9 @@ def list_(
     if what not in KINDS:
         raise UnknownNameError("list", what, KINDS)
     if (model is not None) != (what == "layers") and what != "methods":
-        raise UsageError("`rdx list layers` needs a model" if what == "layers" else f"`rdx list {what}` takes no model")
+        if what == "layers":
+            raise UsageError("`rdx list layers` needs a model", "rdx list layers MODEL; `rdx list models` shows them")
+        raise UsageError(f"`rdx list {what}` takes no model, got `{model}`", f"rdx list {what}")
     if what == "layers":
         listing = service.layers(str(model), device=session.device, untrained=untrained)
     elif what == "methods" and model is not None:

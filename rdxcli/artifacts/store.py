@@ -682,4 +682,5 @@ def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact
         raise ArtifactError(f"`{text}` fits {len(fitting)} artifacts: {names}", "give more of the path")
     known = [a.path.relative_to(root).as_posix() for a in find_artifacts(root, kind)]
     hint = did_you_mean(text, known, "`rdx list artifacts` shows what there is")
-    raise ArtifactError(f"no artifact `{text}` in {root}", hint)
+    file = f", and no file {text}" if Path(text).suffix else ""
+    raise ArtifactError(f"no artifact `{text}` in {root}{file}", hint)

@@ -219,6 +219,32 @@ def _refused(artifact: Artifact, different: Sequence[str]) -> ArtifactError:
     )
 
 
+def check_runs(method: str, outputs: Path, model: str) -> None:
+    """Refuse a run that no layer of ``model`` has, before a layer is extracted.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    known = [
+        artifact.path.name
+        for artifact in find_artifacts(outputs, "explanations")
+        if artifact.path.parts[-4:-3] == (model_slug(model),)
+    ]
+    if not known or method not in ("all", *known):
+        what = "no explanations" if method == "all" else f"no explanation run `{method}`"
+        hint = did_you_mean(method, known, _first(method, model, None))
+        raise ArtifactError(f"{what} of {model_slug(model)} in {outputs}", hint)
+
+
+def _first(method: str, model: str | None, layer: str | None) -> str:
+    """The command that makes the explanations that are to be scored."""
+    parts = ["rdx explain --method", "NAME" if method == "all" else method]
+    parts += [f"--model {model}"] if model else ["--activations FILE"]
+    parts += [f"--layer {layer}"] if model and layer else []
+    return f"`{' '.join(parts)}` makes it"
+
+
 def _runs(method: str, source: Representation, outputs: Path, model: str | None, layer: str | None) -> list[Explained]:
     """Explanation runs of these very records: the one called ``method``, or all of them."""
     shown_layer = slug(layer or "array")
@@ -231,7 +257,7 @@ def _runs(method: str, source: Representation, outputs: Path, model: str | None,
     ]
     named = here if method == "all" else [artifact for artifact in here if artifact.path.name == method]
     if not named:
-        hint = did_you_mean(method, [artifact.path.name for artifact in here], "run `rdx explain` first")
+        hint = did_you_mean(method, [artifact.path.name for artifact in here], _first(method, model, layer))
         what = "no explanations" if method == "all" else f"no explanation run `{method}`"
         raise ArtifactError(f"{what} of {shown_model}, layer {shown_layer}", hint)
     differences = {artifact.path: mismatches(artifact, source) for artifact in named}

@@ -26,7 +26,7 @@ def use_in_place(recipe: Recipe, root: Path, folder: Path) -> Path:
     """
     given = folder.expanduser()
     if not given.is_dir():
-        raise MissingDataError(f"no such folder: {folder}")
+        raise MissingDataError(f"no such folder: {folder}", "give --from the folder that holds your copy")
     if not missing_layout(recipe, given) and recipe.name in NAMES:
         # before it is linked: what cannot be read must not count as there
         read(recipe, given)

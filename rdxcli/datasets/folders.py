@@ -280,5 +280,5 @@ def _existing_folder(text: str) -> Path:
         raise InputError(f"{path} is a file, expected a folder", f"write `images:{text}` for a list of paths")
     parent = path.parent
     beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    hint = did_you_mean(path.name, beside, folder=parent)
+    hint = did_you_mean(path.name, beside, "give a folder with one sub-folder of images for each class", folder=parent)
     raise MissingDataError(f"no such folder: {path}", hint)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import array_dataset, simulations_folder, slug
-from rdxcli.concepts.explanations import Explained, check_texts, common_split, gather_tables, known_to
+from rdxcli.concepts.explanations import Explained, check_runs, check_texts, common_split, gather_tables, known_to
 from rdxcli.concepts.gather import counted, gather, read_splits, split_of
 from rdxcli.concepts.labels import Concepts
 from rdxcli.concepts.options import check_files
@@ -87,6 +87,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         try:
             # weights that are missing are missed before the layer is extracted
             scorer = None if options.scoring == "images" else open_scorer(asked, ["an image"])
+            if options.method and not options.explanations and asked.model:
+                check_runs(options.method, asked.outputs, asked.model)
             source = representation(asked)
             tables = gather_tables(
                 options.explanations,

@@ -114,3 +114,26 @@ def test_help_shows_pages(tmp_path: Path) -> None:
     wrong = rdx_here("help", "significanse", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "did you mean `significance`" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "simulate --method le-label --model digits-cnn --layer conv2",
+            "`rdx explain --method le-label --model digits-cnn` makes it",
+        ),
+        ("encode-concepts --captions none.json", "outputs, and no file none.json"),
+        (
+            "caption --dataset folder:nowhere",
+            "no such folder: nowhere hint: give a folder with one sub-folder of images",
+        ),
+        ("list layers", "needs a model hint: rdx list layers MODEL"),
+        ("list models dino", "`rdx list models` takes no model, got `dino`"),
+    ],
+)
+def test_what_is_missing_is_said_at_once_with_what_makes_it(line: str, said: str, tmp_path: Path) -> None:
+    done = rdx_here(*line.split(), cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.split())
+    assert not any(tmp_path.rglob("activations"))  # nothing was extracted before the complaint
