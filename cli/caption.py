@@ -1,6 +1,7 @@
 """``rdx caption``: sentences about the images of a data set."""
 
 from rdxcli.concepts.word_options import CaptionOptions
+from rdxcli.progress import human_count
 
 from .options import SAMPLES_FAILED, Session, command
 
@@ -24,7 +25,9 @@ def caption(session: Session, options: CaptionOptions) -> None:
 
     found = session.answer("caption images", CaptionAnalysis(options))
     if found is not None and (failed := found["failed"]):
-        session.sink.warning(f"{len(failed)} images failed; samples.parquet lists them with their errors")
+        session.sink.warning(
+            f"{human_count(len(failed), 'image')} failed; samples.parquet lists them with their errors"
+        )
         for entry in failed[:10]:
             session.sink.warning(f"{entry['sample_id']}: {entry['error']}")
         session.exit(SAMPLES_FAILED)

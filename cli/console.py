@@ -17,6 +17,7 @@ from rdxcli.report.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from rdxcli.report.summary import Column
     from rdxcli.services.base import Outcome
@@ -43,6 +44,7 @@ class Sink:
         self.as_json = as_json
         self.verbosity = verbosity
         self._console: Console | None = None
+        self._shown: Progress | None = None
 
     @property
     def stderr(self) -> Console:
@@ -202,38 +204,65 @@ class Sink:
 
     @contextmanager
     def _track(self, description: str, total: int | None, unit: str) -> Iterator[Advance]:
-        if self.stderr.is_terminal:
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                MofNCompleteColumn,
-                Progress,
-                ProgressColumn,
-                SpinnerColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
-
-            amount: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(unit, markup=False))
-            if unit == BYTES:
-                amount = (DownloadColumn(), TransferSpeedColumn())
-            progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                *amount,
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self.stderr,
-                transient=True,
-            )
-            with progress:
-                task = progress.add_task(description, total=total)
-                yield lambda steps: progress.advance(task, steps)
-        else:
+        if not self.stderr.is_terminal:
             yield _PlainProgress(self, description, total, unit)
+            return
+        with self._display(unit) as display:
+            task = display.add_task(description, total=total, unit=unit)
+            try:
+                yield lambda steps: display.advance(task, steps)
+            finally:
+                display.remove_task(task)
+
+    @contextmanager
+    def _display(self, unit: str) -> Iterator[Progress]:
+        """The bars: steps inside a step have a bar below its own."""
+        if self._shown is not None:
+            yield self._shown
+            return
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            SpinnerColumn,
+            Task,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(_rate(task.speed, task.fields["unit"]) if task.speed else "")
+
+        amount: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), RateColumn())
+        if unit == BYTES:
+            amount = (DownloadColumn(), TransferSpeedColumn())
+        progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            *amount,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.stderr,
+            transient=True,
+        )
+        with progress:
+            self._shown = progress
+            try:
+                yield progress
+            finally:
+                self._shown = None
+
+
+def _rate(speed: float, unit: str) -> str:
+    """How fast, or of slow steps how long each takes."""
+    return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 class _PlainProgress:
@@ -257,7 +286,7 @@ class _PlainProgress:
             self.sink.message(f"{self.description}: {human_bytes(self.done)}{of}, {human_bytes(rate)}/s{left}")
             return
         of = f"/{self.total}" if self.total else ""
-        self.sink.message(f"{self.description}: {self.done}{of} {self.unit}, {rate:.1f} {self.unit}/s{left}")
+        self.sink.message(f"{self.description}: {self.done}{of} {self.unit}, {_rate(rate, self.unit)}{left}")
 
 
 class _SinkHandler(logging.Handler):

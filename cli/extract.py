@@ -3,7 +3,7 @@
 from typing import Any
 
 from rdxcli import SCHEMA_VERSION
-from rdxcli.progress import human_bytes, human_seconds
+from rdxcli.progress import human_bytes, human_count, human_seconds
 from rdxcli.representations.options import ExtractOptions
 
 from .options import SAMPLES_FAILED, Session, command
@@ -91,7 +91,7 @@ def _lines(plan: dict[str, Any]) -> str:
     expected = f", about {human_seconds(seconds)} here (from the first images)" if seconds is not None else ""
     return "\n".join(
         [
-            f"extract {plan['model']} from {plan['images']} images of {plan['dataset']}",
+            f"extract {plan['model']} from {human_count(plan['images'], 'image')} of {plan['dataset']}",
             *layers,
             f"  {human_bytes(plan['bytes_on_disk'])} on disk, {human_bytes(plan['bytes_on_disk_while_running'])} while "
             f"running{memory}{expected}",
@@ -104,7 +104,7 @@ def _report_failures(session: Session, documents: list[dict[str, Any]]) -> None:
     failed = {entry["sample_id"]: entry["error"] for document in documents for entry in document["failed"]}
     if not failed:
         return
-    session.sink.warning(f"{len(failed)} images failed; samples.parquet lists them with their errors")
+    session.sink.warning(f"{human_count(len(failed), 'image')} failed; samples.parquet lists them with their errors")
     for sample, error in list(failed.items())[:_SHOWN]:
         session.sink.warning(f"{sample}: {error}")
     if len(failed) > _SHOWN:

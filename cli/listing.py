@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rdxcli.errors import UnknownNameError, UsageError
+from rdxcli.progress import human_count
 
 from .options import FAILED, Session, command, complete_models
 
@@ -117,6 +118,8 @@ def _verify(session: Session, found: Any) -> None:
         ]
         if rows:
             session.sink.table("", ("artifact", "state", "repair"), rows, to_stdout=True)
-        session.sink.message(f"{found.intact} artifacts are intact, {damaged} damaged, {unfinished} unfinished")
+        session.sink.message(
+            f"{human_count(found.intact, 'artifact', 'are')} intact, {damaged} damaged, {unfinished} unfinished"
+        )
     if damaged:
         session.exit(FAILED)

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rdxcli.errors import RdxError, UnknownNameError
+from rdxcli.progress import human_count
 
 from .converters import KINDS as CONVERSIONS
 from .expected import Expected
@@ -152,7 +153,9 @@ class RecipeFile(_Strict):
     def _digests(self) -> RecipeFile:
         for label, text, length in (("sha256", self.sha256, 64), ("md5", self.md5, 32)):
             if text != UNKNOWN and not re.fullmatch(rf"[0-9a-f]{{{length}}}", text):
-                raise ValueError(f"got the {label} {text!r}, expected {length} hex digits or `{UNKNOWN}`")
+                raise ValueError(
+                    f"got the {label} {text!r}, expected {human_count(length, 'hex digit')} or `{UNKNOWN}`"
+                )
         if self.sha256_prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", self.sha256_prefix):
             raise ValueError(f"got the prefix {self.sha256_prefix!r}, expected 8 or more hex digits")
         return self
@@ -313,7 +316,10 @@ class Recipe(_Strict):
         if set(self.default) - set(self.parts):
             raise ValueError(f"{self.name}: `default` names a part that no item has")
         if self.class_names and self.classes not in (None, len(self.class_names)):
-            raise ValueError(f"{self.name}: got {len(self.class_names)} class names for {self.classes} classes")
+            raise ValueError(
+                f"{self.name}: got {human_count(len(self.class_names), 'class name')} for "
+                f"{human_count(self.classes, 'class')}"
+            )
         return self
 
     @property

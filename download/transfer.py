@@ -23,7 +23,7 @@ import httpx
 
 from rdxcli import __version__
 from rdxcli.errors import without_passwords
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 from .expected import Expected, Fetched, Policy, Remote, Stopped, TransferError, digests
 from .responses import content_range, describe, length, retry_after, validator
@@ -214,7 +214,7 @@ def _transfer(
             reason, after = retry.reason, retry.after
             connected = connected or retry.connected
         except httpx.TooManyRedirects:
-            raise _Refused(f"more than {policy.redirects} redirects") from None
+            raise _Refused(f"more than {human_count(policy.redirects, 'redirect')}") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise _Refused(describe(error)) from None
         except httpx.HTTPError as error:
@@ -224,7 +224,7 @@ def _transfer(
             failures, wait = 0, policy.wait
         failures += 1
         if failures >= (policy.tries if connected else policy.connect_tries):
-            raise _Refused(f"{reason} ({failures} attempts)")
+            raise _Refused(f"{reason} ({human_count(failures, 'attempt')})")
         pause = min(after if after is not None else wait * random.uniform(0.75, 1.25), policy.longest_wait)
         log.debug("%s: %s at byte %d; again in %.1f s", without_passwords(url), reason, progress.offset, pause)
         if stop.wait(pause):

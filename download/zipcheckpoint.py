@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 from .plainpickle import Storage, Symbol, Tensor, read_plain
 
@@ -88,7 +89,7 @@ def _view(tensor: Tensor, raw: bytes, what: str) -> np.ndarray:
         return np.empty(shape, flat.dtype)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= len(flat):
-        raise InputError(f"{what} is damaged: a tensor reaches beyond its {len(flat)} numbers")
+        raise InputError(f"{what} is damaged: a tensor reaches beyond its {human_count(len(flat), 'number')}")
     width = flat.dtype.itemsize
     view = np.lib.stride_tricks.as_strided(
         flat[tensor.offset :], shape, [stride * width for stride in strides], writeable=False

@@ -22,6 +22,7 @@ from urllib.request import getproxies_environment
 
 from rdxcli import __version__
 from rdxcli.errors import ArtifactError, RdxError, installed, without_passwords
+from rdxcli.progress import human_count
 
 PACKAGE = "rdx-vision"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
@@ -115,7 +116,10 @@ def _whole(name: str, lowest: str) -> tuple[str | None, str | None]:
     if found.metadata["Name"] is None:
         return None, "is half installed: its description cannot be read"
     if missing:
-        return version, f"is half installed: {missing:,} of its {len(found.files or ()):,} files are missing"
+        return (
+            version,
+            f"is half installed: {missing:,} of its {human_count(len(found.files or ()), 'file', 'are')} missing",
+        )
     if _number(version) < _number(lowest):
         return version, f"is too old: {version}, expected {lowest} or newer"
     return version, None

@@ -22,7 +22,7 @@ from rdxcli.models.registry import SCHEMES as MODEL_SCHEMES
 from rdxcli.models.registry import list_models, resolve
 from rdxcli.parameters import REQUIRED, Parameter, declared
 from rdxcli.places import data_root
-from rdxcli.progress import human_bytes
+from rdxcli.progress import human_bytes, human_count
 from rdxcli.records import plain
 
 
@@ -146,4 +146,12 @@ def _verified(recipe: Recipe) -> str:
         return "by its hub"
     items = recipe.chosen()
     known = sum(item.expected.certain for item in items)
-    return "-" if not items else "yes" if known == len(items) else f"{known} of {len(items)} files" if known else "no"
+    return (
+        "-"
+        if not items
+        else "yes"
+        if known == len(items)
+        else f"{known} of {human_count(len(items), 'file')}"
+        if known
+        else "no"
+    )

@@ -48,6 +48,32 @@ def track(description: str, total: int | None = None, unit: str = "rows") -> Abs
     return _tracker(description, total, unit)
 
 
+def turns(description: str, total: int, unit: str = "steps") -> Iterator[int]:
+    """``range(total)`` of a long loop: says how far it is, and ends with an error when `time_limit` is over."""
+    with track(description, total, unit) as advance:
+        for turn in range(total):
+            check_time()
+            yield turn
+            advance(1)
+
+
+@contextmanager
+def awaited(description: str, seconds: float | None = None) -> Iterator[None]:
+    """Context of a step that says nothing while it runs, such as a fit by a library: what it is, and about how long.
+
+    Parameters
+    ----------
+    description : str
+    seconds : float, optional
+        Expected; what takes longer than two is announced.
+    """
+    if seconds is not None and seconds > 2:
+        description = f"{description}, about {human_seconds(seconds)}"
+        log.info("%s", description)
+    with track(description):
+        yield
+
+
 ASK_ABOVE = 3600.0
 """Seconds of expected work from which a front end asks first."""
 
@@ -119,11 +145,24 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def human_count(count: int, noun: str) -> str:
-    """A count with its noun: ``1 image``, ``2,000 images``, ``3 classes``."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+_IRREGULAR = {"have": "has", "are": "is", "were": "was"}
+
+
+def _with_s(word: str) -> str:
+    """The plural of a noun, or the form of a verb that goes with one thing."""
+    if word.endswith(("s", "x", "sh", "tch", "nch", "do")):
+        return f"{word}es"
+    return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in "aeiou" else f"{word}s"
+
+
+def human_count(count: int, noun: str, verb: str = "") -> str:
+    """A count with its noun and the verb that follows, given in the plural: ``2,000 images``, ``1 class has``."""
+    lead, space, last = verb.rpartition(" ")
+    if count != 1:
+        noun = _with_s(noun)
+    elif last:
+        last = _IRREGULAR.get(last) or _with_s(last)
+    return f"{count:,} {noun} {lead}{space}{last}".rstrip()
 
 
 def human_seconds(seconds: float) -> str:

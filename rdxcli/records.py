@@ -16,6 +16,7 @@ import numpy as np
 
 from rdxcli import SCHEMA_VERSION
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def _check_rows(what: str, rows: int, ids: Sequence[str] | np.ndarray | None) -> None:
     if ids is not None and len(ids) != rows:
-        raise InputError(f"{what}: got {rows} rows but {len(ids)} sample ids")
+        raise InputError(f"{what}: got {human_count(rows, 'row')} but {human_count(len(ids), 'sample id')}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Representation:
             raise InputError(f"{self.name}: got an array of shape {self.values.shape}, expected (n, d) or (n, c, h, w)")
         _check_rows(self.name, len(self.values), self.sample_ids)
         if self.labels is not None and len(self.labels) != len(self.values):
-            raise InputError(f"{self.name}: got {len(self.values)} rows but {len(self.labels)} labels")
+            raise InputError(
+                f"{self.name}: got {human_count(len(self.values), 'row')} but {human_count(len(self.labels), 'label')}"
+            )
 
     @property
     def n(self) -> int:
@@ -113,7 +116,10 @@ class ConceptMatrix:
         if self.values.ndim != 2:
             raise InputError(f"concepts: got an array of shape {self.values.shape}, expected (n, c)")
         if self.values.shape[1] != len(self.names):
-            raise InputError(f"concepts: got {self.values.shape[1]} columns but {len(self.names)} names")
+            raise InputError(
+                f"concepts: got {human_count(self.values.shape[1], 'column')} but "
+                f"{human_count(len(self.names), 'name')}"
+            )
         _check_rows("concepts", self.values.shape[0], self.sample_ids)
 
 

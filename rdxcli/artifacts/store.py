@@ -37,7 +37,7 @@ from rdxcli.artifacts.contents import STAMPS, check_files, digest_files, is_inta
 from rdxcli.artifacts.leases import WORKERS, Watch, say_workers
 from rdxcli.artifacts.manifest import MANIFEST, Manifest, Request, command_line
 from rdxcli.errors import ArtifactError, RdxError, did_you_mean
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 PARTIAL = ".partial"
 PLAN = "plan.json"  # how work is cut into pieces; see `rdxcli.engines.shards`
@@ -679,7 +679,7 @@ def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact
         return fitting[0]
     if fitting:
         names = ", ".join(a.path.relative_to(root).as_posix() for a in fitting[:4])
-        raise ArtifactError(f"`{text}` fits {len(fitting)} artifacts: {names}", "give more of the path")
+        raise ArtifactError(f"`{text}` fits {human_count(len(fitting), 'artifact')}: {names}", "give more of the path")
     known = [a.path.relative_to(root).as_posix() for a in find_artifacts(root, kind)]
     hint = did_you_mean(text, known, "`rdx list artifacts` shows what there is")
     file = f", and no file {text}" if Path(text).suffix else ""

@@ -14,7 +14,7 @@ from rdxcli.artifacts.layout import slug
 from rdxcli.concepts.encodings import dataset_of
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -128,7 +128,13 @@ def captions_of_images(captions: Mapping[str, Sequence[str]], dataset: Dataset, 
         first, own = next(iter(captions), "none"), dataset.sample_ids[0]
         raise InputError(f"{path} names none of the images of {dataset.name}: it has `{first}`, the data set `{own}`")
     if len(found) < len(dataset):
-        log.warning("%d of %d images of %s are not in %s", len(dataset) - len(found), len(dataset), dataset.name, path)
+        log.warning(
+            "%d of %s of %s are not in %s",
+            len(dataset) - len(found),
+            human_count(len(dataset), "image"),
+            dataset.name,
+            path,
+        )
     return found
 
 
@@ -186,7 +192,9 @@ def _table(text: str, path: Path) -> dict[str, list[str]]:
         if len(row) <= max(sample, caption):
             if len(row) == 1 and not row[0].strip():
                 continue
-            raise InputError(f"{path}: row {number} has {len(row)} columns, expected {len(head)}: `{row[0][:60]}`")
+            raise InputError(
+                f"{path}: row {number} has {human_count(len(row), 'column')}, expected {len(head)}: `{row[0][:60]}`"
+            )
         name, words = _NUMBERED.sub("", row[sample].strip()), row[caption].strip()
         if name and words:
             captions.setdefault(name, []).append(words)

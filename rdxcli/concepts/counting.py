@@ -19,7 +19,7 @@ from rdxcli.methods.surrogate.languages import NAMES, detect
 from rdxcli.methods.surrogate.nltk_data import find
 from rdxcli.methods.surrogate.vocabulary import ConceptCounts, count_concepts, merge_counts
 from rdxcli.places import data_root
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 
 CHUNK = 500  # images that are lost when the program is killed
 
@@ -108,7 +108,7 @@ def counted(captions: Mapping[str, Sequence[str]], extractor: Any, folder: Path)
             parts.append(part)
             advance(len(chunk))
     if found:
-        log.info("%d of %d images were done before", found, len(ids))
+        log.info("%d of %s were done before", found, human_count(len(ids), "image"))
     return merge_counts(parts)
 
 

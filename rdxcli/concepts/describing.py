@@ -15,7 +15,7 @@ import numpy as np
 from rdxcli.artifacts import fingerprint_json, write_json
 from rdxcli.methods.difference.describing import Description, Halves, describe_groups, halve
 from rdxcli.methods.neurons.descriptions import shared_phrases
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -115,9 +115,10 @@ class Describer:
         texts = {key: self.model.encode_text(said) if said else np.zeros((0, 1)) for key, said in sentences.items()}
         found, tested = describe_groups(images, known, sentences, texts)
         proposed = sum(map(len, sentences.values()))
-        log.debug("descriptions: %d sentences proposed, %d tested", proposed, tested)
+        log.debug("descriptions: %s proposed, %d tested", human_count(proposed, "sentence"), tested)
         notes.append(
-            f"descriptions: {proposed} sentences of {self.captioner.name} proposed from half of the images, the best "
+            f"descriptions: {human_count(proposed, 'sentence')} of {self.captioner.name} proposed from "
+            "half of the images, the best "
             f"{tested} tested on the other half by {self.model.name}, {sum(map(len, found.values()))} hold"
         )
         return {key: found.get(key, []) for key in groups}, notes

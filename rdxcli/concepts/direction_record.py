@@ -28,7 +28,7 @@ from rdxcli.methods.directions.labelling import INTERPRETABLE, OUTSIDE, label_by
 from rdxcli.methods.directions.recovery import recovery
 from rdxcli.methods.directions.steering import clarity
 from rdxcli.parameters import Count, Parameter, Positive, Share
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.placing import placer
@@ -214,8 +214,8 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
         scores["recovery"] = _recovery(directions, truth)
         if not scores["recovery"]:
             notes.append(
-                f"no recovery scores: {len(directions.bias_)} directions, and the case has {truth.S.shape[1]} "
-                "concepts; they compare equal numbers"
+                f"no recovery scores: {human_count(len(directions.bias_), 'direction')}, and the case "
+                f"has {human_count(truth.S.shape[1], 'concept')}; they compare equal numbers"
             )
     return Record(
         method=view.options.method,
@@ -317,7 +317,8 @@ def _mask_labels(
     good = found.interpretable & chance.above
     notes += opened.notes
     notes.append(
-        f"labels by masks: {int(good.sum())} of {len(found.label)} directions are interpretable (an IoU of at least "
+        f"labels by masks: {int(good.sum())} of {human_count(len(found.label), 'direction')} are "
+        "interpretable (an IoU of at least "
         f"{INTERPRETABLE} and above chance; {int(found.interpretable.sum())} by the published bar alone); chosen on "
         "every other image, scored on the rest"
     )

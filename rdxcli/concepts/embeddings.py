@@ -26,7 +26,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
 from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
 from rdxcli.methods.surrogate.splice import unit
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
     from rdxcli.models.vision_language import VisionLanguageModel
@@ -84,8 +84,8 @@ class Inputs:
     def said(self) -> str:
         """What was read, in a line."""
         if self.images is None:
-            return f"{0 if self.classes is None else len(self.classes)} classes"
-        parts = [f"{len(self.images):,} images of {self.name}, {'by ids' if self.ids else 'by position'}"]
+            return f"{human_count(0 if self.classes is None else len(self.classes), 'class')}"
+        parts = [f"{human_count(len(self.images), 'image')} of {self.name}, {'by ids' if self.ids else 'by position'}"]
         for value, what in ((self.captions, "captions"), (self.classes, "classes"), (self.word_embeddings, "words")):
             if value is not None:
                 parts.append(f"{len(value):,} {what}")
@@ -172,7 +172,9 @@ def _remarked(found: Inputs) -> Inputs:
     if found.classes is not None:
         alike = len(found.classes) - len(np.unique(found.classes, axis=0))
         if alike:
-            found.notes.append(f"{alike} of {len(found.classes)} classes have the text embedding of another class")
+            found.notes.append(
+                f"{alike} of {human_count(len(found.classes), 'class')} have the text embedding of another class"
+            )
     return found
 
 
@@ -195,12 +197,16 @@ def named_rows(
         return embeddings, ids or [f"{what} {i}" for i in range(len(embeddings))]
     if ids is None:
         if len(names) != len(embeddings):
-            raise InputError(f"{path} has {len(names)} names, the embeddings have {len(embeddings)} rows")
+            raise InputError(
+                f"{path} has {human_count(len(names), 'name')}, the embeddings have "
+                f"{human_count(len(embeddings), 'row')}"
+            )
         return embeddings, names
     row = {sample: i for i, sample in enumerate(ids)}
     if missing := [name for name in names if name not in row]:
         raise InputError(
-            f"{len(missing)} of the {len(names)} names in {path} are no ids of the {what} embeddings, for example "
+            f"{len(missing)} of the {human_count(len(names), 'name')} in {path} are no ids of the {what} "
+            "embeddings, for example "
             f"`{missing[0]}`",
             f"the embeddings have `{ids[0]}`; rows that have ids are matched by them",
         )
@@ -241,7 +247,7 @@ def _from_arrays(options: ConceptOptions, images: bool, words: bool) -> Inputs:
         keep = np.flatnonzero(np.diff(offsets))
         found.captions = texts[np.minimum(offsets[:-1], len(texts) - 1)]
         if len(keep) < len(found.images):
-            found.notes.append(f"{len(found.images) - len(keep)} images without a caption are left out")
+            found.notes.append(f"left out: {human_count(len(found.images) - len(keep), 'image')} without a caption")
             found.take(keep.tolist())
     if found.ids is not None:
         found.take(np.argsort(np.array(found.ids), kind="stable").tolist())  # the file's order has no influence
@@ -283,7 +289,7 @@ def caption_embeddings(
     if file.sample_ids is None:
         if starts is None and len(values) != n:
             raise InputError(
-                f"got {len(values)} caption embeddings for {n} images",
+                f"got {human_count(len(values), 'caption embedding')} for {human_count(n, 'image')}",
                 f"say where each image's begin ({option}), or give every row the id of its image",
             )
         return np.array(values), np.arange(n + 1) if starts is None else starts
@@ -310,7 +316,7 @@ def caption_embeddings(
         log.info("%s", taken_as_one(note, "the images", file.path.name))
     if not any(blocks):
         raise InputError(
-            f"none of the {n} images has a caption embedding in {file.path.name}",
+            f"none of the {human_count(n, 'image')} has a caption embedding in {file.path.name}",
             f"the images have `{images[0]}`, the embeddings `{ids[0]}`",
         )
     order = [row for block in blocks for row in block]
@@ -420,7 +426,7 @@ def _captions(options: ConceptOptions, found: Inputs, model: VisionLanguageModel
     if not keep:
         raise InputError(f"no image of {found.name} has a caption in {given}")
     if len(keep) < len(found.ids):
-        found.notes.append(f"{len(found.ids) - len(keep)} images without a caption are left out")
+        found.notes.append(f"left out: {human_count(len(found.ids) - len(keep), 'image')} without a caption")
         found.take(keep)
     texts = [captions[sample][0] for sample in found.ids]
     found.captions = np.array(text_embeddings(model, texts, options.outputs, name=f"first-{found.name}").values)

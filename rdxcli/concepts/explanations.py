@@ -18,7 +18,7 @@ from rdxcli.errors import ArtifactError, InputError, MissingDataError, UsageErro
 from rdxcli.methods.neurons.preparation import Split
 from rdxcli.methods.neurons.simulation import find_concepts
 from rdxcli.methods.neurons.tables import ExplanationTable, parse_table
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Representation
 
 TABLE = "explanations.csv"
@@ -267,7 +267,7 @@ def _runs(method: str, source: Representation, outputs: Path, model: str | None,
             raise _refused(named[0], differences[named[0].path])
         listing = "\n".join(f"  {path}: {'; '.join(lines)}" for path, lines in differences.items())
         raise ArtifactError(
-            f"{len(named)} runs `{method}` explain something else:\n{listing}",
+            f"{human_count(len(named), 'run')} `{method}` explain something else:\n{listing}",
             "give the model, layer, pooling and samples of one of them",
         )
     for artifact in named:
@@ -337,7 +337,8 @@ def common_split(
     if given is not None and not same_split(split, given):
         trained = len(np.intersect1d(given.test, np.concatenate([split.train, split.val])))
         raise UsageError(
-            f"--splits is not the split that `{first}` was fitted with: {trained} of its {len(given.test)} test rows "
+            f"--splits is not the split that `{first}` was fitted with: {trained} of its "
+            f"{human_count(len(given.test), 'test row')} "
             "were used in the fit",
             "leave --splits out: the explanation's own split is used",
         )

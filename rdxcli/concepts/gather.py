@@ -21,6 +21,7 @@ from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.concepts import LazyCosines, clean_concepts
 from rdxcli.methods.neurons.preparation import Split, check_split, random_split
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 from rdxcli.representations.resolve import resolve_concepts
 
@@ -199,7 +200,8 @@ def _rows(
     if known is None or wanted is None:
         if n != representation.n:
             raise InputError(
-                f"{what} has {n} rows, {representation.name} has {representation.n}, and there are no ids to match them"
+                f"{what} has {human_count(n, 'row')}, {representation.name} has {representation.n}, and "
+                "there are no ids to match them"
             )
         if known is None and wanted is None:
             return None, []
@@ -207,7 +209,7 @@ def _rows(
         return None, [f"{unknown} has no sample ids: its rows are taken to be in the order of {other}"]
     n = len(wanted)
     places, note = find_all(wanted, known, lambda count, one, other: InputError(
-        f"{what} lacks {count} of {n} samples, for example `{one}`", f"its ids look like `{other}`"
+        f"{what} lacks {count} of {human_count(n, 'sample')}, for example `{one}`", f"its ids look like `{other}`"
     ))  # fmt: skip
     return places, [taken_as_one(note, representation.name, what)] if note else []
 
@@ -252,7 +254,9 @@ def read_embeddings(
         ids = list(map(str, texts.sample_ids))
         said, _ = named_rows(list(cleaned.names), concept_set, np.asarray(texts.values), ids, "text")
     elif len(words) != texts.n:
-        raise InputError(f"{concept_set} has {len(words)} lines, {texts.name} has {texts.n} rows")
+        raise InputError(
+            f"{concept_set} has {human_count(len(words), 'line')}, {texts.name} has {human_count(texts.n, 'row')}"
+        )
     else:
         said = texts.values[[words.index(name) for name in cleaned.names]]
     rows, notes = _rows(images.sample_ids, images.n, images.source.get("seen"), representation, images.name)

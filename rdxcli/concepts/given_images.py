@@ -13,6 +13,7 @@ from rdxcli.datasets.arrays import is_array
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, UsageError
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 from rdxcli.representations.resolve import resolve_representation
 
@@ -67,7 +68,9 @@ def check(given: Sequence[str], random: str | None, fewest: int, root: Path | No
         asked["random images"] = len(open_dataset(random, root=root))
     for what, count in asked.items():
         if 0 <= count < fewest:
-            raise InputError(f"{what}: {count} images, expected at least {fewest}", "give more images (30 or more)")
+            raise InputError(
+                f"{what}: {human_count(count, 'image')}, expected at least {fewest}", "give more images (30 or more)"
+            )
     return list(counts)
 
 
@@ -120,7 +123,9 @@ def read(
             spatial=True,
         )
         if found.d != source.d:
-            raise InputError(f"{spec} has {found.d} channels, {source.name} has {source.d}", "use the same layer")
+            raise InputError(
+                f"{spec} has {human_count(found.d, 'channel')}, {source.name} has {source.d}", "use the same layer"
+            )
         return found
 
     concepts: dict[str, np.ndarray] = {}

@@ -20,7 +20,7 @@ from rdxcli.engines.sharing import Making, make_one
 from rdxcli.engines.texts import OUTPUT, TextTask
 from rdxcli.errors import InputError
 from rdxcli.places import data_root
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,9 @@ def image_embeddings(
     folder = image_text_folder(outputs, dataset.name, model_slug(model.name))
     draft = join(folder, request, force=force)
     if not draft.reused:
-        log.info("embedding %d images of %s with %s, device %s", len(dataset), dataset.name, model.name, kind)
+        log.info(
+            "embedding %s of %s with %s, device %s", human_count(len(dataset), "image"), dataset.name, model.name, kind
+        )
         columns = {"label": dataset.labels, "split": dataset.splits}
         threads = default_workers(kind, dataset.source.waits) if workers is None else workers
         run = RunOptions(workers=threads, description=f"embed {dataset.name}")
@@ -142,8 +144,8 @@ def embeddings_of(
     if representation.sample_ids is None:
         if found.failed or len(found.values) != representation.n:
             raise InputError(
-                f"{representation.name} has {representation.n} rows without ids, {dataset.name} has "
-                f"{len(found.values)} images",
+                f"{representation.name} has {human_count(representation.n, 'row')} without ids, {dataset.name} has "
+                f"{human_count(len(found.values), 'image')}",
                 "give the ids of the rows with --sample-ids FILE",
             )
         return np.asarray(found.values), found.fingerprint
@@ -153,7 +155,8 @@ def embeddings_of(
     if (rows < 0).any():
         first = representation.sample_ids[int(np.argmax(rows < 0))]
         raise InputError(
-            f"{int((rows < 0).sum())} samples of {representation.name} have no image in {dataset.name}, for example "
+            f"{human_count(int((rows < 0).sum()), 'sample')} of {representation.name} have no image in "
+            f"{dataset.name}, for example "
             f"`{first}`"
         )
     return np.asarray(found.values)[rows], found.fingerprint
@@ -238,5 +241,5 @@ def _opened(folder: Path, draft: Draft) -> Embeddings:
     manifest = draft.result.manifest
     failed = int(manifest.details["failed"])
     if failed:
-        log.warning("%d images of %s could not be read and have no embedding", failed, folder)
+        log.warning("%s of %s could not be read and have no embedding", human_count(failed, "image"), folder)
     return Embeddings(values, ids, folder, manifest.fingerprint, failed)

@@ -18,7 +18,7 @@ from rdxcli.datasets.registry import open_dataset
 from rdxcli.download.store import content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.concepts import label_concepts, text_lines
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Representation
 
 
@@ -80,7 +80,7 @@ def label_matrix(options: ConceptOptions, representation: Representation) -> Con
     if not len(filled):
         raise InputError(f"all labels of {representation.name} are empty")
     if len(filled) < len(labels):
-        notes.append(f"{len(labels) - len(filled)} samples have an empty label and belong to no class")
+        notes.append(f"{human_count(len(labels) - len(filled), 'sample', 'have')} an empty label, which is no class")
     classes, listed = full_class_list(representation, labels[filled], options.selection.root)
     names: list[str] = classes
     superclasses: dict[str, list[int]] = {}
@@ -127,13 +127,15 @@ def _published(
         return classes, {}, [f"{missing} (`rdx download {RECIPE}`): its own names are used, without superclasses"]
     lines = text_lines((folder / FOLDER / f"{name}_labels_clean.txt").read_text("utf-8"))
     if len(lines) != len(classes):
-        raise InputError(f"{name} has {len(classes)} classes, the published list has {len(lines)}")
+        raise InputError(f"{name} has {human_count(len(classes), 'class')}, the published list has {len(lines)}")
     table = folder / FOLDER / f"{name}_superclass_to_ids.json"
     groups = {
         str(group): [int(one) for one in members]
         for group, members in (json.loads(table.read_text("utf-8")) if table.is_file() else {}).items()
     }
-    said = f"concepts are the {len(lines)} published class names" + (f" and {len(groups)} superclasses" * bool(groups))
+    said = f"concepts are the {human_count(len(lines), 'published class name')}" + (
+        f" and {human_count(len(groups), 'superclass')}" * bool(groups)
+    )
     return lines, groups, [f"{said} of {name} ({RECIPE}); --param published=false takes the data set's own names"]
 
 
@@ -208,7 +210,7 @@ def named_classes(options: ConceptOptions, count: int) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise MissingDataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(lines) != count:
-        raise InputError(f"{path} has {len(lines)} lines, the model has {count} outputs")
+        raise InputError(f"{path} has {human_count(len(lines), 'line')}, the model has {human_count(count, 'output')}")
     return lines
 
 
@@ -245,7 +247,7 @@ def class_indices(
     if len(set(labels)) == outputs:
         return class_numbers(labels, sorted(set(labels)))
     raise UsageError(
-        f"which of the network's {outputs} outputs is the class `{labels[0]}`?",
+        f"which of the network's {human_count(outputs, 'output')} is the class `{labels[0]}`?",
         "give --file classes=FILE, one class name a line in the order of the outputs",
     )
 
@@ -261,5 +263,7 @@ def class_numbers(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
     place: Mapping[str, int] = {name: i for i, name in reversed(list(enumerate(names)))}
     missing = sorted({label for label in labels if label not in place})
     if missing:
-        raise InputError(f"the class `{missing[0]}` is not among the {len(names)} names of the network's outputs")
+        raise InputError(
+            f"the class `{missing[0]}` is not among the {human_count(len(names), 'name')} of the network's outputs"
+        )
     return np.array([place[label] for label in labels])

@@ -18,6 +18,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.concepts import text_lines
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, cut_labels
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +241,9 @@ def broden_mask(folder: Path, row: Mapping[str, str], numbers: Mapping[int, int]
                 raise InputError(f"cannot read the mask {folder / 'images' / part}: {error}") from None
             codes = pixels[..., 0] + 256 * pixels[..., 1]
             if codes.shape != mask.shape[1:]:
-                raise InputError(f"{part} has {codes.shape[0]} x {codes.shape[1]} pixels, expected {mask.shape[1:]}")
+                raise InputError(
+                    f"{part} has {codes.shape[0]} x {human_count(codes.shape[1], 'pixel')}, expected {mask.shape[1:]}"
+                )
             for code in np.unique(codes):
                 if int(code) in numbers:
                     mask[numbers[int(code)]] |= codes == code

@@ -20,6 +20,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
 from rdxcli.methods.neurons.concepts import clean_concepts
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def _captions(
         return distinct, []
     rows = generator(seed, "naming", "captions").choice(len(distinct), MOST_CAPTIONS, replace=False)
     return [distinct[row] for row in sorted(rows)], [
-        f"names: {MOST_CAPTIONS:,} of {len(distinct):,} captions were drawn as candidates"
+        f"names: {MOST_CAPTIONS:,} of {human_count(len(distinct), 'caption')} were drawn as candidates"
     ]
 
 

@@ -18,7 +18,7 @@ from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
 from rdxcli.methods.regions.targets import Labels, choose_targets
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import DifferenceConcept, Representation
 from rdxcli.representations.joining import join
 from rdxcli.representations.layer import representation
@@ -80,14 +80,17 @@ def predictions_of_heads(a: Representation, b: Representation, root: Path | None
         return None
     best = [np.asarray(side.values).argmax(axis=1) for side in (a, b)]
     first, second = (_confidence(np.asarray(side.values)) for side in (a, b))
-    source = f"of the models' own heads, {a.d:,} outputs"
+    source = f"of the models' own heads, {human_count(a.d, 'output')}"
     unnamed = Predictions(best[0].astype(np.str_), best[1].astype(np.str_), source, first, second, named=False)
     if a.labels is None:
         return unnamed
     labels = np.asarray(a.labels).astype(np.str_)
     names, _ = full_class_list(a, labels, root)
     if len(names) != a.d:
-        note = f"the heads have {a.d:,} outputs, the labels {len(names)} classes: which are right is not known"
+        note = (
+            f"the heads have {human_count(a.d, 'output')}, the labels {human_count(len(names), 'class')}: "
+            "which are right is not known"
+        )
         return replace(unnamed, note=note)
     named = [np.asarray(names)[one].astype(np.str_) for one in best]
     guess = np.unique(labels, return_counts=True)[1].max() / len(labels)
@@ -103,7 +106,7 @@ def different_heads(a: Representation, b: Representation) -> str:
     """What can be said of heads with different classes: how sure each is of its own, in a sentence."""
     sure = [float(_confidence(np.asarray(side.values)).mean()) for side in (a, b)]
     return (
-        f"predictions are not compared: the heads have {a.d:,} and {b.d:,} outputs, not the same classes; "
+        f"predictions are not compared: the heads have {a.d:,} and {human_count(b.d, 'output')}, not the same classes; "
         f"the predicted class has a mean probability of {sure[0]:.2f} in {a.name} and {sure[1]:.2f} in {b.name}"
     )
 
@@ -173,7 +176,9 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
     if scores is not None:
         found = _classes(scores, side)
     if len(found) != side.n:
-        raise InputError(f"{option}: got {len(found)} predictions for the {side.n} rows of {side.name}")
+        raise InputError(
+            f"{option}: got {human_count(len(found), 'prediction')} for the {human_count(side.n, 'row')} of {side.name}"
+        )
     return np.array(found, dtype=np.str_), None if scores is None else _confidence(scores)
 
 
@@ -184,7 +189,7 @@ def _in_order(file: ArrayFile, side: Representation, option: str) -> np.ndarray:
         return file.values
     check_ids(file.sample_ids, len(file.values), file.path.name)
     places, note = find_all(ours, file.sample_ids, lambda count, one, _: InputError(
-        f"{option}: {file.path.name} lacks {count} ids of {side.name}, for example `{one}`"
+        f"{option}: {file.path.name} lacks {human_count(count, 'id')} of {side.name}, for example `{one}`"
     ))  # fmt: skip
     if note:
         log.info("%s", taken_as_one(note, side.name, file.path.name))
@@ -261,11 +266,12 @@ def model_predictions(options: ConceptOptions, source: Representation) -> np.nda
         unknown = sorted({str(label) for label in source.labels} - set(classes))
         if unknown:
             raise UsageError(
-                f"the class `{unknown[0]}` is none of the model's {logits.d} outputs, so that nothing can be said "
+                f"the class `{unknown[0]}` is none of the model's {human_count(logits.d, 'output')}, so "
+                "that nothing can be said "
                 "about errors",
                 "give --file classes=FILE, one class name a line in the order of the outputs",
             )
-    log.info("predictions: arg-max of %s over %d classes", options.model, logits.d)
+    log.info("predictions: arg-max of %s over %s", options.model, human_count(logits.d, "class"))
     return np.array(classes)[np.asarray(logits.values).argmax(axis=1)]
 
 

@@ -18,7 +18,7 @@ from rdxcli.methods.neurons.concepts import CALIBRATION, LazyCosines, clean_conc
 from rdxcli.models.registry import resolve
 from rdxcli.models.vision_language import load_vision_language, published_name, resolve_vision_language
 from rdxcli.places import data_root
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,8 +210,9 @@ def _calibrated(
         raise InputError(f"`{model.name}` cannot be calibrated with these labels: {error}") from None
     log.info("calibrated: a %.4g, b %.4g, cross entropy %.4g", a, b, loss)
     note = (
-        f"scores are sigmoid({a:.4g} (cos + {b:.4g})), calibrated on {representation.n} images and {len(labels.names)} "
-        f"class names (cross entropy {loss:.4g})"
+        f"scores are sigmoid({a:.4g} (cos + {b:.4g})), calibrated on "
+        f"{human_count(representation.n, 'image')} and "
+        f"{human_count(len(labels.names), 'class name')} (cross entropy {loss:.4g})"
     )
     return {"a": a, "b": b}, [note]
 

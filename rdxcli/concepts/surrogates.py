@@ -11,6 +11,7 @@ from rdxcli.artifacts import resolve_artifact
 from rdxcli.concepts.encodings import cut_concepts, details_of, load_encodings
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import Encodings
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     from rdxcli.methods.surrogate.model import Surrogate
@@ -79,7 +80,9 @@ def trained(
     found = load_encodings(encodings_of(text, encodings, outputs), outputs)
     hint = "use the encodings the surrogate was trained on, or encode with its vocabulary: --vocabulary"
     if found.shape[1] != surrogate.num_concepts:
-        raise InputError(f"the encodings have {found.shape[1]} concepts, the surrogate {surrogate.num_concepts}", hint)
+        raise InputError(
+            f"the encodings have {human_count(found.shape[1], 'concept')}, the surrogate {surrogate.num_concepts}", hint
+        )
     own = [_plain(concept) for concept in found.concepts]
     if names is None:
         names = [str(concept) for concept in found.concepts]

@@ -18,7 +18,7 @@ from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, UsageError
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     images = load_representation(options.image_embeddings)
     if images.sample_ids is None and images.n != len(encoded):
         raise InputError(
-            f"{images.name} has {images.n} rows, the encodings have {len(encoded)}, and there are no ids to match"
+            f"{images.name} has {human_count(images.n, 'row')}, the encodings have {len(encoded)}, and "
+            "there are no ids to match"
         )
     ids = list(encoded) if images.sample_ids is None else [str(sample) for sample in images.sample_ids]
     texts, offsets = caption_embeddings(options.text_embeddings, options.text_offsets, ids, images.n, "--text-offsets")
@@ -91,7 +92,9 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
             f"the embeddings have `{ids[0]}`, the encodings `{encoded[0]}`" if encoded else None,
         )
     if len(keep) < len(ids):
-        log.warning("%d of %d images have no encoding or no caption embedding", len(ids) - len(keep), len(ids))
+        log.warning(
+            "%d of %s have no encoding or no caption embedding", len(ids) - len(keep), human_count(len(ids), "image")
+        )
     if note:
         log.info("%s", taken_as_one(note, images.name, "the encodings"))
     keep.sort(key=lambda i: encoded[places[i]])  # the order of the files has no influence
@@ -134,7 +137,11 @@ def _from_model(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
             "encode the captions of this data set: `rdx encode-concepts --dataset ...`",
         )
     if len(keep) < len(dataset):
-        log.warning("%d of %d images have no encoding, caption or embedding", len(dataset) - len(keep), len(dataset))
+        log.warning(
+            "%d of %s have no encoding, caption or embedding",
+            len(dataset) - len(keep),
+            human_count(len(dataset), "image"),
+        )
     if note:
         log.info("%s", taken_as_one(note, dataset.name, "the captions"))
     keep.sort(key=lambda i: encoded[places[i]])

@@ -31,6 +31,7 @@ from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import Table, begins_with, read_table, require_file, squashed, table_kind
 from rdxcli.datasets.words import texts_of
 from rdxcli.errors import DependencyError, InputError, RdxError, did_you_mean
+from rdxcli.progress import human_count
 
 SUFFIXES = (
     *(".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".pt", ".pth", ".csv.gz", ".tsv.gz", ".txt", ".dat"),
@@ -377,7 +378,11 @@ def _parquet_folder(path: Path) -> Table:
         for name in names
     }
     return Table(
-        path, columns, typed=True, index=tables[0].index, notes=[f"{len(parts)} parts"] if len(parts) > 1 else []
+        path,
+        columns,
+        typed=True,
+        index=tables[0].index,
+        notes=[f"{human_count(len(parts), 'part')}"] if len(parts) > 1 else [],
     )
 
 
@@ -519,7 +524,9 @@ def _choose(path: Path, key: str | None, names: Sequence[str], fits: Any) -> str
     fitting = [name for name in names if fits(name)]
     if len(fitting) == 1:
         return fitting[0]
-    raise InputError(f"{path} holds {len(names)} arrays; keys are: {', '.join(names)}", f"write `{path}:KEY`")
+    raise InputError(
+        f"{path} holds {human_count(len(names), 'array')}; keys are: {', '.join(names)}", f"write `{path}:KEY`"
+    )
 
 
 def _no_key(path: Path, key: str, names: Sequence[str], what: str) -> InputError:

@@ -31,7 +31,7 @@ from rdxcli.datasets.tables import (
 )
 from rdxcli.datasets.words import composed, find, find_all, taken_as_one
 from rdxcli.errors import InputError, MissingDataError
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import ConceptMatrix, Representation
 
 if TYPE_CHECKING:
@@ -193,7 +193,9 @@ def load_concepts(
     if columns is None:
         columns = [f"concept{i}" for i in range(values.shape[1])]
     if len(columns) != values.shape[1]:
-        raise InputError(f"{label}: got {values.shape[1]} columns but {len(columns)} concept names")
+        raise InputError(
+            f"{label}: got {human_count(values.shape[1], 'column')} but {human_count(len(columns), 'concept name')}"
+        )
     path = (split_key(text) or (text, None))[0]
     source: dict[str, Any] = {"array": str(Path(path).expanduser().resolve())}
     if seen is not None:
@@ -225,7 +227,7 @@ def check_values(
             "one row per sample and one column per dimension" if values.ndim != 3 else "average or select tokens first",
         )
     if len(values) < minimum:
-        raise InputError(f"{name}: got {len(values)} rows, expected at least {minimum}")
+        raise InputError(f"{name}: got {human_count(len(values), 'row')}, expected at least {minimum}")
     if 0 in values.shape[1:]:
         raise InputError(f"{name}: got an array of shape {values.shape}, expected at least one column")
     if values.dtype.kind != "f":
@@ -237,7 +239,8 @@ def check_values(
     if len(bad):
         shown = ", ".join(map(str, bad[:10])) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
         raise InputError(
-            f"{name}: {len(bad)} of {len(values)} rows hold NaN or infinity: row{'s' if len(bad) > 1 else ''} {shown}",
+            f"{name}: {len(bad)} of {human_count(len(values), 'row')} hold NaN or infinity: "
+            f"row{'s' if len(bad) > 1 else ''} {shown}",
             "remove or repair these rows (counted from 0)",
         )
     return values
@@ -258,7 +261,7 @@ def bad_rows(values: np.ndarray) -> np.ndarray:
 def check_ids(ids: Sequence[str], n: int, name: str) -> None:
     """Raise `InputError` unless there are ``n`` different, non-empty ids."""
     if len(ids) != n:
-        raise InputError(f"{name}: got {n} rows but {len(ids)} sample ids")
+        raise InputError(f"{name}: got {human_count(n, 'row')} but {human_count(len(ids), 'sample id')}")
     seen: dict[str, int] = {}
     for row, sample in enumerate(ids):
         if not sample:
@@ -337,7 +340,7 @@ def row_values(
         check_ids(known, len(known), path.name)
         single = what.removesuffix("s")
         places, note = find_all(ids, known, lambda count, one, _: InputError(
-            f"{path}: no {single} for {count} of {n} sample ids of {name}, for example `{one}`"
+            f"{path}: no {single} for {count} of {human_count(n, 'sample id')} of {name}, for example `{one}`"
         ))  # fmt: skip
         if note:
             log.info("%s", taken_as_one(note, name, path.name))
@@ -348,7 +351,7 @@ def row_values(
         return [values[place] for place in places]
     values = read_values(path, names, what, chosen)
     if len(values) != n:
-        raise InputError(f"{path}: got {len(values)} {what} for the {n} rows of {name}")
+        raise InputError(f"{path}: got {len(values)} {what} for the {human_count(n, 'row')} of {name}")
     if id_column is not None and chosen is not None:
         log.warning("%s has no sample ids: %s of %s are taken to be in its order", name, what, path.name)
     return values
@@ -377,7 +380,7 @@ def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[l
     if ids is None:
         if len(dataset) != n:
             raise InputError(
-                f"{name}: got {n} rows without ids but {len(dataset)} images in {text}",
+                f"{name}: got {human_count(n, 'row')} without ids but {human_count(len(dataset), 'image')} in {text}",
                 "give the ids with --sample-ids",
             )
         return list(dataset.sample_ids), dataset.spec
@@ -385,7 +388,8 @@ def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[l
     missing = [sample for sample, index in zip(ids, found, strict=True) if index < 0]
     if missing:
         raise MissingDataError(
-            f"{text} has no image for {len(missing)} of {n} sample ids of {name}, for example `{missing[0]}`",
+            f"{text} has no image for {len(missing)} of {human_count(n, 'sample id')} of {name}, for "
+            f"example `{missing[0]}`",
             "ids are compared with paths below the folder, with and without their ending",
         )
     return ids, dataset.spec

@@ -21,6 +21,7 @@ from rdxcli.datasets.images import ImageSource
 from rdxcli.datasets.tables import read_lines, require_file
 from rdxcli.datasets.words import composed, find, names_in
 from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,7 +81,7 @@ class Dataset:
             ("captions", self.captions),
         ):
             if given is not None and len(given) != n:
-                raise InputError(f"data set {self.name}: got {n} sample ids but {len(given)} {what}")
+                raise InputError(f"data set {self.name}: got {human_count(n, 'sample id')} but {len(given)} {what}")
         if n == 0:
             raise InputError(f"data set {self.name} has no images")
         if len(set(self.sample_ids)) != n:
@@ -289,7 +290,7 @@ def named_classes(given: Sequence[str], known: Sequence[str], whose: str) -> lis
     for name in given:
         if name not in known and re.fullmatch(r"#\d+", name):
             if int(name[1:]) >= len(known):
-                raise UsageError(f"--classes: {name} is not one of the {len(known)} classes of {whose}")
+                raise UsageError(f"--classes: {name} is not one of the {human_count(len(known), 'class')} of {whose}")
             names.append(known[int(name[1:])])
         elif name in known or composed(name) in known:
             names.append(name if name in known else composed(name))
@@ -326,7 +327,7 @@ def fitting(ids: Sequence[str], patterns: str, option: str, whose: str) -> np.nd
     found = np.array([name in given or bool(shape and shape.match(name)) for name in names], bool)
     if not found.any():
         raise UsageError(
-            f"{option} {patterns}: none of the {len(ids)} ids of {whose} fits",
+            f"{option} {patterns}: none of the {human_count(len(ids), 'id')} of {whose} fits",
             f"ids look like `{ids[0]}`" if len(ids) else None,
         )
     return found

@@ -13,7 +13,7 @@ from rdxcli.download.catalogue import Recipe
 from rdxcli.download.planning import link
 from rdxcli.download.store import Home, missing_layout
 from rdxcli.errors import MissingDataError
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 
 def use_in_place(recipe: Recipe, root: Path, folder: Path) -> Path:
@@ -42,8 +42,14 @@ def content_of(recipe: Recipe, root: Path) -> dict[str, Any]:
     counts = Counter(dataset.splits or [])
     for split, published in recipe.splits.items():
         if split in counts and counts[split] != published:
-            log.warning("%s: split %s has %d images, %d were published", recipe.name, split, counts[split], published)
+            log.warning(
+                "%s: split %s has %s, %d were published",
+                recipe.name,
+                split,
+                human_count(counts[split], "image"),
+                published,
+            )
     classes = len(dataset.class_names) if dataset.class_names is not None else None
     parts = ", ".join(f"{split} {count}" for split, count in counts.items())
-    log.info("%s: %d images%s", recipe.name, len(dataset), f" ({parts})" if parts else "")
+    log.info("%s: %s%s", recipe.name, human_count(len(dataset), "image"), f" ({parts})" if parts else "")
     return {"images": len(dataset), "classes": classes, "splits": dict(counts)}

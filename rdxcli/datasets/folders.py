@@ -27,7 +27,7 @@ from rdxcli.datasets.tables import (
 from rdxcli.datasets.tars import files_in_tar, is_tar, tar_images
 from rdxcli.datasets.words import UNLABELLED, escaped
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _PATH_COLUMNS = (
@@ -60,11 +60,11 @@ def folder(text: str) -> Dataset:
     outside = len(relative) - sum(inside)
     if not any(inside):
         raise InputError(
-            f"{root.name} has {len(relative)} images but no sub-folders that could be classes",
+            f"{root.name} has {human_count(len(relative), 'image')} but no sub-folders that could be classes",
             f"write `images:{text}`",
         )
     if outside:
-        log.warning("%s: leaving out %d images that are in no class folder", root.name, outside)
+        log.warning("%s: leaving out %s that are in no class folder", root.name, human_count(outside, "image"))
     kept = [(name, parts) for name, parts, ok in zip(root.found.names, relative, inside, strict=True) if ok]
     labels = [escaped(parts[level]) for _, parts in kept]
     return Dataset(
@@ -178,7 +178,7 @@ def _root(location: str, options: Mapping[str, str]) -> _Root:
 
 def _say_left_out(name: str, found: Walk) -> None:
     if found.left_out:
-        log.info("%s: %d images; left out: %s", name, len(found.names), found.left_out_line())
+        log.info("%s: %s; left out: %s", name, human_count(len(found.names), "image"), found.left_out_line())
 
 
 def _query(options: Mapping[str, str]) -> str:
@@ -222,9 +222,9 @@ def _from_list(listing: Path, options: Mapping[str, str], elsewhere: str | None)
     taken = {"paths": column, "ids": ids, "labels": labels, "splits": splits, "captions": captions}
     rest = [name for name in columns if name not in taken.values()]
     log.info(
-        "%s: %d images; %s%s",
+        "%s: %s; %s%s",
         listing.name,
-        len(names),
+        human_count(len(names), "image"),
         ", ".join(f"{what} from `{name}`" for what, name in taken.items() if name is not None),
         f"; left out: {', '.join(rest[:8])}{' ...' if len(rest) > 8 else ''}" if rest else "",
     )
@@ -268,7 +268,13 @@ def _without_header(columns: dict[str, list[str]]) -> dict[str, list[str]] | Non
 def _labelled(labels: list[str], listing: Path) -> list[str]:
     missing = labels.count("")
     if missing:
-        log.warning("%s: %d of %d images have no label; theirs is `%s`", listing.name, missing, len(labels), UNLABELLED)
+        log.warning(
+            "%s: %d of %s have no label; theirs is `%s`",
+            listing.name,
+            missing,
+            human_count(len(labels), "image"),
+            UNLABELLED,
+        )
     return [label or UNLABELLED for label in labels]
 
 

@@ -29,6 +29,7 @@ from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import Table, pick_column, read_lines, read_table
 from rdxcli.datasets.words import text_of
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 _PIECE = re.compile(r"features.*?(?:_(\d+))?(?:[-_](\d+))?\.(npy|pt)")
 _WHOLE = ("features.npy", "features.pt", "features.h5", "features.hdf5", "features.mat", "features.txt")
@@ -115,7 +116,9 @@ def _thingsvision(folder: Path, key: str | None, choice: Choice) -> ArrayFile:
     )
     ids = read_lines(listing) if listing is not None else files[0].sample_ids
     if listing is not None and ids is not None and len(ids) != len(values):
-        raise InputError(f"{listing} names {len(ids)} files, the features have {len(values)} rows")
+        raise InputError(
+            f"{listing} names {human_count(len(ids), 'file')}, the features have {human_count(len(values), 'row')}"
+        )
     seen = files[0].seen
     return replace(files[0], values=values, sample_ids=ids, seen=replace(seen, rows=len(values)) if seen else None)
 
@@ -138,7 +141,7 @@ def _clip_retrieval(folder: Path, key: str | None, choice: Choice) -> ArrayFile:
             continue
         columns = read_table(table)
         if columns.rows != len(values):
-            raise InputError(f"{table} has {columns.rows} rows, {path.name} has {len(values)}")
+            raise InputError(f"{table} has {human_count(columns.rows, 'row')}, {path.name} has {len(values)}")
         name = (
             choice.ids if choice.ids in columns.columns else pick_column(columns.columns, ("image_path", "key", "url"))
         )
@@ -199,7 +202,9 @@ def _per_image(file: ArrayFile) -> ArrayFile:
     counts = np.bincount(places, minlength=len(order))
     seen = file.seen
     note = (
-        f"{counts.min()} patches averaged per image" if counts.min() == counts.max() else "patches averaged per image"
+        f"{human_count(counts.min(), 'patch')} averaged per image"
+        if counts.min() == counts.max()
+        else "patches averaged per image"
     )
     return replace(
         file,
@@ -223,7 +228,7 @@ def _fiftyone(folder: Path, key: str | None, choice: Choice) -> ArrayFile:
         (wanted,) = fields
     if wanted not in fields:
         raise InputError(
-            f"{path}: {len(fields)} fields hold vectors: {', '.join(sorted(fields)) or 'none'}",
+            f"{path}: {human_count(len(fields), 'field', 'hold')} vectors: {', '.join(sorted(fields)) or 'none'}",
             f"write `{folder}:FIELD`",
         )
     rows, ids, labels = [], [], []
@@ -238,7 +243,9 @@ def _fiftyone(folder: Path, key: str | None, choice: Choice) -> ArrayFile:
         labels.append(text_of(value.get("label") if isinstance(value, dict) else value))
     if len({len(row) for row in rows}) != 1:
         raise InputError(f"{path}: the vectors of `{wanted}` have different lengths")
-    notes = [f"{len(samples) - len(rows)} samples have no `{wanted}`"] if len(rows) < len(samples) else []
+    notes = (
+        [f"{human_count(len(samples) - len(rows), 'sample', 'have')} no `{wanted}`"] if len(rows) < len(samples) else []
+    )
     seen = Seen(
         folder.name,
         len(rows),

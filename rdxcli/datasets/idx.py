@@ -21,6 +21,7 @@ from rdxcli.datasets.tables import require_file, split_pair
 from rdxcli.download.catalogue import get
 from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError
+from rdxcli.progress import human_count
 
 _UNSIGNED_BYTE = 8
 
@@ -31,7 +32,9 @@ def idx(text: str) -> Dataset:
     path = require_file(image_file, "idx file of images")
     images = read_idx(path)
     if images.ndim != 3:
-        raise InputError(f"{path}: got {images.ndim} dimensions {images.shape}, expected images (n, h, w)")
+        raise InputError(
+            f"{path}: got {human_count(images.ndim, 'dimension')} {images.shape}, expected images (n, h, w)"
+        )
     labels = _labels(require_file(label_file, "idx file of labels"), len(images)) if label_file else None
     return Dataset(
         name=folder_name(image_file),
@@ -124,7 +127,7 @@ def read_idx(path: Path) -> np.ndarray:
 def _labels(path: Path, expected: int) -> list[str]:
     labels = read_idx(path)
     if labels.shape != (expected,):
-        raise InputError(f"{path}: got labels of shape {labels.shape} for {expected} images")
+        raise InputError(f"{path}: got labels of shape {labels.shape} for {human_count(expected, 'image')}")
     return [str(label) for label in labels.tolist()]
 
 

@@ -32,7 +32,7 @@ from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import pick_column, unknown_column
 from rdxcli.datasets.words import UNLABELLED, text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean, without_passwords
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -240,9 +240,9 @@ def image_tables(location: str, names: Sequence[str] | None, options: Mapping[st
     labels, class_names = (None, None) if label_column is None else _labels(parts, label_column, features, shown)
     ids, from_where = _ids(parts, id_column, column, splits)
     log.info(
-        "%s: %d images from `%s`; ids from %s%s",
+        "%s: %s from `%s`; ids from %s%s",
         shown.rpartition("/")[2],
-        len(source),
+        human_count(len(source), "image"),
         column,
         from_where,
         "".join(f"; {what} from `{name}`" for what, name in (("labels", label_column), ("captions", captions)) if name),
@@ -449,7 +449,9 @@ def _labels(
         texts, names = texts_of(values), None
     missing = texts.count("")
     if missing:
-        log.warning("%s: %d of %d images have no label; theirs is `%s`", shown, missing, len(texts), UNLABELLED)
+        log.warning(
+            "%s: %d of %s have no label; theirs is `%s`", shown, missing, human_count(len(texts), "image"), UNLABELLED
+        )
     used = set(texts)
     classes = [str(name) for name in names if str(name) in used] if names else None
     if classes is not None and missing:

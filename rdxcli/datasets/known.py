@@ -14,7 +14,7 @@ from rdxcli.datasets.metadata import Metadata, read_metadata
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import RdxError
 from rdxcli.numerics.seeding import generator
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 MOST_MEASURED = 2000
 """Pictures that are measured; of more, so many are drawn with the seed."""
@@ -109,5 +109,5 @@ def read_known(
     if len(rows) > MOST_MEASURED:
         chosen = generator(seed, "properties", "pictures").permutation(len(rows))[:MOST_MEASURED]
         rows = rows[np.sort(chosen)]
-        notes.append(f"{MOST_MEASURED:,} of {n:,} pictures were measured")
+        notes.append(f"{MOST_MEASURED:,} of {human_count(n, 'picture')} were measured")
     return Known(dataset.take(places[rows], {}, "") if len(rows) else None, rows, metadata, notes)

@@ -20,6 +20,7 @@ from scipy.io import loadmat
 
 from rdxcli.datasets.images import ArrayImages, FileImages, ImageSource
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     from rdxcli.download.catalogue import Recipe
@@ -173,7 +174,9 @@ def cifar100(folder: Path, recipe: Recipe) -> Gathered:
         images = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
         labels = document(folder / f"{split}.json")["fine_labels"]
         if len(labels) != len(images):
-            raise InputError(f"{folder / split}: got {len(images)} images but {len(labels)} labels")
+            raise InputError(
+                f"{folder / split}: got {human_count(len(images), 'image')} but {human_count(len(labels), 'label')}"
+            )
         parts.append(images)
         table.ids += [f"{split}/{i:05d}" for i in range(len(images))]
         table.labels += [names[_number(folder / split, str(label), len(names))] for label in labels]

@@ -22,6 +22,7 @@ from rdxcli.datasets.tables import (
 )
 from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 FEW = 12  # whole numbers of at most so many values are codes of categories
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?)?")
@@ -79,13 +80,13 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
             first, second = apart(known[0], ids[0])
             raise InputError(f"--metadata {path.name}: no sample is in it: ids look like `{first}` and `{second}`")
         if found < n:
-            notes.append(f"{path.name} says nothing about {n - found} of {n} samples")
+            notes.append(f"{path.name} says nothing about {n - found} of {human_count(n, 'sample')}")
         if note:
             notes.append(taken_as_one(note, path.name, "the samples"))
     elif table.rows != n:
         lack = f"no column of ids ({', '.join(list(table.columns)[:8])})" if column is None else "ids, the samples none"
         raise InputError(
-            f"--metadata {path.name}: {table.rows} rows for {n} samples, and {lack}",
+            f"--metadata {path.name}: {human_count(table.rows, 'row')} for {human_count(n, 'sample')}, and {lack}",
             "name the column of ids with --id-column" if column is None else "give the ids with --sample-ids",
         )
     else:

@@ -14,6 +14,7 @@ from rdxcli.datasets.pixelrange import parse_range
 from rdxcli.datasets.tables import read_values, require_file, split_pair
 from rdxcli.datasets.words import texts_of
 from rdxcli.errors import InputError, did_you_mean
+from rdxcli.progress import human_count
 
 _IMAGE_KEYS = ("images", "x", "data", "pixels", "x_test", "x_train")
 _LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
@@ -54,7 +55,7 @@ def array(text: str) -> Dataset:
     if label_file:
         labels = read_values(label_file, _LABEL_KEYS, "labels")
     if labels is not None and len(labels) != len(source):
-        raise InputError(f"{path}: got {len(source)} images but {len(labels)} labels")
+        raise InputError(f"{path}: got {human_count(len(source), 'image')} but {human_count(len(labels), 'label')}")
     return Dataset(
         name=folder_name(location) + (f"-{key}" if key else ""),
         spec=f"array:{whole(location)}"
@@ -80,7 +81,8 @@ def _from_archive(path: Path, content: np.lib.npyio.NpzFile, key: str) -> tuple[
         candidates = named or [name for name in content.files if content[name].ndim in (3, 4)]
         if len(candidates) != 1:
             raise InputError(
-                f"{path}: {len(candidates)} arrays could be the images; keys are: {', '.join(content.files)}",
+                f"{path}: {human_count(len(candidates), 'array')} could be the images; keys are: "
+                f"{', '.join(content.files)}",
                 f"write `array:{path}:KEY`",
             )
         images = content[candidates[0]]

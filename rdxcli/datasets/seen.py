@@ -19,6 +19,7 @@ import pyarrow as pa
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import Table, names_an_index, numbers, pick_column, squashed, unknown_column
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 ID_NAMES = (
     *("sample_id", "sample_ids", "id", "ids", "image_id", "img_id", "image_ids", "file", "files", "path", "paths"),
@@ -82,7 +83,7 @@ class Seen:
     def line(self) -> str:
         """One line for people."""
         shown = f" ({_shown(self.features)})" if self.features else ""
-        parts = [f"{self.rows} rows, {self.columns} feature{'s' if self.columns != 1 else ''}{shown}"]
+        parts = [f"{human_count(self.rows, 'row')}, {self.columns} feature{'s' if self.columns != 1 else ''}{shown}"]
         parts += [
             f"{what} from {_quoted(column)}"
             for what, column in (("ids", self.ids), ("labels", self.labels))
@@ -535,7 +536,8 @@ def pick_positions(values: np.ndarray, wanted: str, name: str) -> np.ndarray:
         found = re.fullmatch(r"(!?)(\d+)(?:-(\d+))?", part)
         if not found or not int(found[2]) <= int(found[3] or found[2]) < count:
             raise InputError(
-                f"{name}: its {count} columns have no names, got `{part}`", f"--feature-columns 0-{count - 1} takes all"
+                f"{name}: its {human_count(count, 'column', 'have')} no names, got `{part}`",
+                f"--feature-columns 0-{count - 1} takes all",
             )
         places = range(int(found[2]), int(found[3] or found[2]) + 1)
         if found[1]:

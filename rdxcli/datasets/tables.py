@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from rdxcli.datasets.addresses import address, local_copy
 from rdxcli.datasets.words import text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 Columns = dict[str, list[str]]
 
@@ -411,8 +411,10 @@ def _read_cells(
         reader = csv.reader(io.StringIO(body.decode("utf-8")), delimiter=separator)
         for number, row in enumerate((row for row in reader if row), start=1 + before):
             if len(row) != len(names) and number > skip + before:
-                raise InputError(f"{file}: row {number} has {len(row)} cells, the header has {len(names)}")
-        raise InputError(f"{file}: a row has {bad[0].actual_columns} cells, the header has {len(names)}")
+                raise InputError(
+                    f"{file}: row {number} has {human_count(len(row), 'cell')}, the header has {len(names)}"
+                )
+        raise InputError(f"{file}: a row has {human_count(bad[0].actual_columns, 'cell')}, the header has {len(names)}")
     return {
         name: pc.utf8_trim_whitespace(table.column(key)) if len(table) else table.column(key)
         for name, key in zip(names, keys, strict=True)
@@ -493,7 +495,7 @@ def _spaced(file: Path, comments: Sequence[str], body: bytes) -> Table:
             names = [f"f{i}" for i in range(width)]
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
-            raise InputError(f"{file}: row {number} has {len(row)} cells, the header has {width}")
+            raise InputError(f"{file}: row {number} has {human_count(len(row), 'cell')}, the header has {width}")
     columns = {name: pa.chunked_array([pa.array([row[i] for row in rows])]) for i, name in enumerate(names)}
     return Table(file, columns, typed=False, notes=["cells are separated by spaces"])
 

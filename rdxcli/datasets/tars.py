@@ -40,7 +40,7 @@ from rdxcli.datasets.tables import require_file
 from rdxcli.datasets.words import UNLABELLED, escaped, text_of
 from rdxcli.errors import InputError, MissingDataError, without_passwords
 from rdxcli.places import cache_root
-from rdxcli.progress import human_bytes, log
+from rdxcli.progress import human_bytes, human_count, log
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -173,9 +173,9 @@ def tar(text: str) -> Dataset:
     for place, samples in zip(archives, shards, strict=True):
         for key, sample in samples.items():
             if not sample.images:
-                left_out["samples without an image"] += 1
+                left_out["without an image"] += 1
             elif chosen is not None and chosen not in sample.images:
-                left_out[f"samples without .{chosen}"] += 1
+                left_out[f"without .{chosen}"] += 1
             else:
                 member = next(iter(sample.images.values())) if chosen is None else sample.images[chosen]
                 kept.append((f"{place.stem}/{key}", sample, member))
@@ -187,7 +187,10 @@ def tar(text: str) -> Dataset:
         log.info("%s: keys repeat in several shards; the shard's name stands before them", location)
     if left_out:
         log.info(
-            "%s: %d images; left out: %s", location, len(kept), ", ".join(f"{n} {why}" for why, n in left_out.items())
+            "%s: %s; left out: %s",
+            location,
+            human_count(len(kept), "image"),
+            ", ".join(f"{n} {why}" for why, n in left_out.items()),
         )
     notes = [_notes(sample) for _, sample, _ in kept]
     images = [image for _, _, image in kept]
@@ -229,7 +232,13 @@ def _labels(location: str, notes: list[dict[str, Any]]) -> list[str] | None:
     if missing == len(labels):
         return None
     if missing:
-        log.warning("%s: %d of %d samples have no label; theirs is `%s`", location, missing, len(labels), UNLABELLED)
+        log.warning(
+            "%s: %d of %s have no label; theirs is `%s`",
+            location,
+            missing,
+            human_count(len(labels), "sample"),
+            UNLABELLED,
+        )
     return [UNLABELLED if label is None else text_of(label) for label in labels]
 
 
@@ -239,7 +248,7 @@ def _captions(location: str, notes: list[dict[str, Any]]) -> list[list[str]] | N
     if missing == len(captions):
         return None
     if missing:
-        log.warning("%s: %d of %d samples have no caption", location, missing, len(captions))
+        log.warning("%s: %d of %s have no caption", location, missing, human_count(len(captions), "sample"))
     return [[] if caption is None else [text_of(caption)] for caption in captions]
 
 

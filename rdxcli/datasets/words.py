@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 _ENDING = re.compile(r"(?<=[^/])\.[A-Za-z][A-Za-z0-9]{0,5}$")  # of a file; not the 5 of v1.5
 
@@ -127,7 +127,7 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
             places[row] = place
             counts[how] = counts.get(how, 0) + 1
     said = [
-        f"{count} ids differ in their {how}" if count > 1 else f"1 id differs in its {how}"
+        f"{human_count(count, 'id', 'differ')} in their {how}" if count > 1 else f"1 id differs in its {how}"
         for how, count in counts.items()
     ]
     return places, " and ".join(said)

@@ -27,7 +27,7 @@ from rdxcli.engines.feed import Batch, Feed
 from rdxcli.engines.shards import DamagedShardError, Failure, GoneError, ShardPlan, ShardResult, ShardStore
 from rdxcli.engines.tasks import ShardTask, Values, batch_length, is_out_of_memory, join_outputs, split_batch
 from rdxcli.errors import RdxError
-from rdxcli.progress import Advance, human_seconds, log, track
+from rdxcli.progress import Advance, human_count, human_seconds, log, track
 
 WRITES = 2
 REPORT_AFTER = 30.0  # seconds until the rate and the bottleneck are stated
@@ -153,7 +153,7 @@ def check_failures(failures: Sequence[Failure], options: RunOptions) -> None:
     if options.max_errors is not None and len(failures) > options.max_errors:
         last = failures[-1]
         raise RdxError(
-            f"{len(failures)} samples failed, --max-errors allows {options.max_errors}; "
+            f"{human_count(len(failures), 'sample')} failed, --max-errors allows {options.max_errors}; "
             f"the last, {last.sample_id}: {last.error}"
         )
 
@@ -349,7 +349,9 @@ class _Run:
                 continue
             values = outputs[name]
             if len(values) != len(batch.rows):
-                raise RuntimeError(f"{name}: {len(values)} results for {len(batch.rows)} samples")
+                raise RuntimeError(
+                    f"{name}: {human_count(len(values), 'result')} for {human_count(len(batch.rows), 'sample')}"
+                )
             if self.task.check_finite and isinstance(values, np.ndarray) and values.dtype.kind == "f":
                 values, broken = self._finite(name, values, batch.rows)
                 failures += broken

@@ -21,7 +21,7 @@ from rdxcli.engines.local import REPORT_AFTER, RunOptions, RunReport, check_fail
 from rdxcli.engines.shards import ShardPlan, ShardStore
 from rdxcli.engines.tasks import ShardTask
 from rdxcli.errors import DependencyError, RdxError
-from rdxcli.progress import Advance, human_seconds, log, track
+from rdxcli.progress import Advance, human_count, human_seconds, log, track
 
 RESTARTS = 3  # of one actor
 REACH = 10.0  # seconds in which a cluster must answer
@@ -79,7 +79,7 @@ def run_ray(
         owned = _connect(ray, address)
         try:
             actors = _actors(ray, len(todo), (factory, arguments, plan, stores, options))
-            log.info("%d Ray actors, %d shards", len(actors), len(todo))
+            log.info("%d Ray actors, %s", len(actors), human_count(len(todo), "shard"))
             with track(options.description, _rows(plan, todo), "rows") as advance:
                 _oversee(ray, actors, plan, stores, todo, advance)
         finally:
@@ -88,7 +88,8 @@ def run_ray(
     left = _unfinished(plan, stores, todo, retry_empty=False)
     if left:
         raise RdxError(
-            f"no Ray worker is left, with {len(left)} of {len(plan)} shards to do", "run the same command again"
+            f"no Ray worker is left, with {len(left)} of {human_count(len(plan), 'shard')} to do",
+            "run the same command again",
         )
     report.computed, report.seconds = _rows(plan, todo), time.monotonic() - start
     failures = {

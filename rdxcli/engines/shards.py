@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from rdxcli.artifacts.contents import digest_bytes, digest_file, is_intact, sealed
 from rdxcli.artifacts.store import PLAN
 from rdxcli.errors import ArtifactError
+from rdxcli.progress import human_count
 
 OK, FAILED = "ok", "failed"
 FOLDER = "shards"
@@ -134,7 +135,9 @@ class ShardPlan:
                 f"{path} is damaged: {error}", f"throw the unfinished work away with --force, or remove {folder.parent}"
             ) from None
         if stored.n != self.n:
-            raise ArtifactError(f"{path} is for {stored.n} rows, not {self.n}", f"remove the folder {folder.parent}")
+            raise ArtifactError(
+                f"{path} is for {human_count(stored.n, 'row')}, not {self.n}", f"remove the folder {folder.parent}"
+            )
         if document["request"] != request:
             raise ArtifactError(f"{path} belongs to another request", f"remove the folder {folder.parent}")
         return stored
@@ -251,7 +254,10 @@ class ShardStore:
     def _write(self, shard: int, rows: range, result: ShardResult) -> None:
         errors = {failure.row: failure.error for failure in result.failures}
         if len(result.values) != len(rows) - len(errors):
-            raise RuntimeError(f"shard {shard}: {len(result.values)} results for {len(rows) - len(errors)} good rows")
+            raise RuntimeError(
+                f"shard {shard}: {human_count(len(result.values), 'result')} for "
+                f"{human_count(len(rows) - len(errors), 'good row')}"
+            )
         table = pa.table(
             {
                 "sample_id": pa.array([self.sample_ids[row] for row in rows], pa.string()),
@@ -404,7 +410,7 @@ def assemble(
     total = sum(counts)
     if total == 0:
         first = failures[0]
-        raise ArtifactError(f"all {plan.n} samples failed; the first, {first.sample_id}: {first.error}")
+        raise ArtifactError(f"all {human_count(plan.n, 'sample')} failed; the first, {first.sample_id}: {first.error}")
     if data_file.suffix == ".npy":
         shape = _join_arrays(store, counts, total, data_file)
     else:

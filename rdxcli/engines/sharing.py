@@ -21,7 +21,7 @@ from rdxcli.engines.ray import count_workers, run_ray
 from rdxcli.engines.shards import FOLDER, DamagedShardError, ShardPlan, ShardStore
 from rdxcli.engines.tasks import ShardTask
 from rdxcli.errors import ArtifactError, RdxError, UsageError
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 
 MOST_ROUNDS = 3  # of doing damaged shards again: a disk that damages more than that is broken
 
@@ -205,7 +205,7 @@ def make_one(
 def still_made(folder: Path, left: int) -> ArtifactError:
     """Others hold the last shards, and waiting for them took too long."""
     return ArtifactError(
-        f"{folder} is being made by other processes: {left} shards left",
+        f"{folder} is being made by other processes: {human_count(left, 'shard')} left",
         "wait for it to end, with --wait SECONDS or --wait forever",
     )
 

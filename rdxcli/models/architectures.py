@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rdxcli.errors import InputError
+from rdxcli.progress import human_count
 
 IMAGENET_MEAN, IMAGENET_STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
 
@@ -206,7 +207,8 @@ def _pooled_cnn_options(state: State) -> dict[str, Any]:
     heads = [tensor for tensor in state.values() if tensor.ndim == 2]
     if len(kernels) != 2 or len(heads) != 1:
         raise InputError(
-            f"got {len(kernels)} convolutions and {len(heads)} linear layers in the checkpoint, expected 2 and 1"
+            f"got {human_count(len(kernels), 'convolution')} and "
+            f"{human_count(len(heads), 'linear layer')} in the checkpoint, expected 2 and 1"
         )
     return {"widths": (int(kernels[0].shape[0]), int(kernels[1].shape[0])), "num_classes": int(heads[0].shape[0])}
 

@@ -36,7 +36,7 @@ from filelock import FileLock
 from rdxcli.numerics.seeding import torch_generator
 from rdxcli.numerics.threads import torch_on_one_thread
 from rdxcli.places import cache_root
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 
 if TYPE_CHECKING:
     import torch
@@ -267,8 +267,9 @@ def obtain(variant: str = "", seed: int = 0) -> Trained:
     finally:
         lock.release()
     log.info(
-        "trained %s: %d images, %d steps, train accuracy %.1f %%, %.1f s, kept in %s",
-        name, facts["images"], facts["steps"], 100 * facts["train_accuracy"], facts["seconds"], path,
+        "trained %s: %s, %s, train accuracy %.1f %%, %.1f s, kept in %s",
+        name, human_count(facts["images"], "image"), human_count(facts["steps"], "step"),
+        100 * facts["train_accuracy"], facts["seconds"], path,
     )  # fmt: skip
     return Trained(state, recipe.classes, facts, path)
 

@@ -24,6 +24,7 @@ from rdxcli.models.opened import (
 from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransform, override
 from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
+from rdxcli.progress import human_count
 
 # two-tower models: the class of their image tower, with the projection into the joint space where there is one
 _VISION_TOWERS = {
@@ -171,7 +172,7 @@ def refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> No
     """Raise `InputError` when weights are missing: the library would fill in random ones."""
     if missing:
         raise InputError(
-            f"`{spec.name}`: the checkpoint lacks {len(missing)} weights of {type(module).__name__} "
+            f"`{spec.name}`: the checkpoint lacks {human_count(len(missing), 'weight')} of {type(module).__name__} "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})",
             hint="they would be random; `rdx extract --untrained` takes random weights on purpose",
         )

@@ -27,6 +27,7 @@ from rdxcli.models.opened import (
 from rdxcli.models.preprocessing import Preprocessing, from_open_clip, from_timm, from_torchvision, override
 from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
+from rdxcli.progress import human_count
 
 # ---------------------------------------------------------------------------------------------------- torchvision
 
@@ -69,7 +70,8 @@ def _check_head(spec: ModelSpec, options: dict[str, Any], classes: int | None) -
     wanted = options.get("num_classes")
     if classes is not None and wanted not in (None, 0, classes):
         raise UsageError(
-            f"`{spec.name}` asks for {wanted} classes, but the weights have {classes}: the head would be random",
+            f"`{spec.name}` asks for {human_count(wanted, 'class')}, but the weights have {classes}: the "
+            "head would be random",
             hint=f"leave `num_classes` out, or `file:PATH?arch={spec.source}` for weights of your own",
         )
 

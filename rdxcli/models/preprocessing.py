@@ -15,6 +15,7 @@ import numpy as np
 
 from rdxcli.errors import InputError, UsageError
 from rdxcli.models.grammar import literal
+from rdxcli.progress import human_count
 from rdxcli.records import plain
 
 if TYPE_CHECKING:
@@ -373,7 +374,9 @@ class ProcessorTransform:
         if not edge or get("longest_edge") or edge * edge * long / short <= _LARGE:
             return image
         if not getattr(self.processor, "do_center_crop", False):
-            raise InputError(f"a picture of {image.width} x {image.height} pixels is too thin for this processor")
+            raise InputError(
+                f"a picture of {image.width} x {human_count(image.height, 'pixel')} is too thin for this processor"
+            )
         kept = short * 8
         first = (long - kept) // 2
         box = (0, first, short, first + kept) if image.height > image.width else (first, 0, first + kept, short)

@@ -18,6 +18,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.models.front import Front, record_front
 from rdxcli.models.rest import with_first
 from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, standard_form
+from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
     from rdxcli.models.loaded import LoadedModel
@@ -154,13 +155,16 @@ class HookedLosses:
             raise InputError(f"the layer `{self.layer}` exists but takes no part in the forward pass")
         if ran != self.runs:
             raise UsageError(
-                f"the layer `{self.layer}` runs {ran} times for some images and {self.runs} times for others",
+                f"the layer `{self.layer}` runs {human_count(ran, 'time')} for some images and "
+                f"{human_count(self.runs, 'time')} for others",
                 "choose one that always runs equally often",
             )
         if output is None or output.ndim != 2:
             raise InputError(f"`{self.model.name}` gives no logits, so it has no loss")
         if int(self.labels.max()) >= output.shape[1]:
-            raise InputError(f"got the class {int(self.labels.max())}, but the network has {output.shape[1]} logits")
+            raise InputError(
+                f"got the class {int(self.labels.max())}, but the network has {human_count(output.shape[1], 'logit')}"
+            )
         return output
 
     def losses(self, unit: int, values: Tensor, rows: np.ndarray) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.progress import human_count
 
 POOLS = ("auto", "avg", "mean", "max", "first", "cls", "none")
 """What ``--pool`` takes; see `pool`."""
@@ -89,7 +90,8 @@ def standard_form(output: Any, batch: int, image_size: tuple[int, int], tokens: 
         tensor = tensor.transpose(0, 1)  # (t, b, c), as sequence-first transformers have it
     if tensor.ndim not in (2, 3, 4) or tensor.shape[0] != batch:
         raise InputError(
-            f"the layer `{layer}` returns shape {tuple(tensor.shape)} for {batch} images, expected one row per image",
+            f"the layer `{layer}` returns shape {tuple(tensor.shape)} for {human_count(batch, 'image')}, "
+            "expected one row per image",
             hint="read the module around it; `rdx list layers MODEL` shows what can be read",
         )
     if tensor.ndim == 4 and _is_channels_last(tensor, image_size, tokens.channels_last):
@@ -167,7 +169,8 @@ def _pool_tokens(tensor: Tensor, how: str, tokens: Tokens, layer: str) -> Tensor
     height, width = tokens.grid if tokens.grid and math.prod(tokens.grid) == patches.shape[1] else (side, side)
     if height * width != patches.shape[1]:
         raise UsageError(
-            f"`--pool none` wants a map, but the {patches.shape[1]} patch tokens of the layer `{layer}` form no grid",
+            f"`--pool none` wants a map, but the {human_count(patches.shape[1], 'patch token')} of the "
+            f"layer `{layer}` form no grid",
             hint="`--pool mean`",
         )
     return patches.transpose(1, 2).reshape(len(patches), -1, height, width).contiguous()

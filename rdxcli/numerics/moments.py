@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -126,7 +126,9 @@ def check_rows(rows: Any, n: int, name: str) -> np.ndarray:
         raise ValueError(f"{name}: Got no rows, expected at least one")
     ordered = np.unique(values.astype(np.int64))
     if len(ordered) != len(values):
-        raise ValueError(f"{name}: Got {len(values) - len(ordered)} repeated row numbers, expected each row once")
+        raise ValueError(
+            f"{name}: Got {human_count(len(values) - len(ordered), 'repeated row number')}, expected each row once"
+        )
     if ordered[0] < 0 or ordered[-1] >= n:
         raise ValueError(f"{name}: Got row {ordered[-1] if ordered[-1] >= n else ordered[0]}, expected 0..{n - 1}")
     return ordered
@@ -275,7 +277,7 @@ def second_moments(
     first_x: np.ndarray | None = None
     first_y: np.ndarray | None = None
     constant_x, constant_y = np.ones(c, dtype=bool), np.ones(u, dtype=bool)
-    said = f"second moments of {c:,} concepts and {u:,} units"
+    said = f"second moments of {human_count(c, 'concept')} and {human_count(u, 'unit')}"
     for part in blocks(rows, max(c, u, X.shape[1], Y.shape[1]), block_rows, said):
         y = read(Y, part, "activations", units)
         y = (y.toarray() if sparse.issparse(y) else y) - centre_y

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
+from rdxcli.progress import human_count
+
 if TYPE_CHECKING:
     import torch
 
@@ -358,7 +360,9 @@ def nth_distance(points: Points, nth: int) -> np.ndarray:
         Fewer than ``nth + 1`` points.
     """
     if nth >= points.n:
-        raise ValueError(f"Got n={points.n} rows, expected at least {nth + 1} for the distance to neighbour {nth}")
+        raise ValueError(
+            f"Got n={human_count(points.n, 'row')}, expected at least {nth + 1} for the distance to neighbour {nth}"
+        )
     out = np.empty(points.n)
     for rows in row_blocks(points.n, points.n):
         block = to_numpy(points.distances(rows))

@@ -44,7 +44,10 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
             notes.append(f"{human_count(dead, 'dimension')} of {values.shape[1]:,} never change")
         sections += _labels(folder, len(values))
     size = " x ".join(f"{size:,}" for size in shape)
-    facts = [f"{size} values ({details.get('dtype', 'numbers')})", f"pooling {parameters.get('pool', '-')}"]
+    facts = [
+        f"{size} values ({details.get('dtype', 'numbers')})",
+        f"pooling {parameters.get('pool', '-')}",
+    ]
     facts += [f"images of {dataset['spec']}"] if dataset.get("spec") else []
     return Summary(
         kind="activations",
@@ -70,7 +73,7 @@ def _dimensions(values: np.ndarray) -> tuple[Section, int]:
         Chart("Images by length of their vector", "histogram", {"images": norms.tolist()}, "length", "images"),
         Chart("Dimensions by spread", "histogram", {"dimensions": numbers[1].tolist()}, "standard deviation", "count"),
     ]
-    text = f"From {len(rows):,} of {len(values):,} rows." if len(rows) < len(values) else ""
+    text = f"From {len(rows):,} of {human_count(len(values), 'row')}." if len(rows) < len(values) else ""
     tables = [Table("", DIMENSION, cells)]
     section = Section("Dimensions", "dimensions", text=text, tables=tables, charts=charts, printed=True)
     return section, int((numbers[1] == 0).sum())

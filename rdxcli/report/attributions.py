@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rdxcli.progress import human_count
 from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 
 BOARD = {
@@ -85,7 +86,8 @@ def _compared(pair: Mapping[str, Any]) -> str:
     said = []
     if "p" in pair:
         said.append(
-            f"{pair['only_a']} and {pair['only_b']} images on which only one of them agrees with the teacher "
+            f"{pair['only_a']} and {human_count(pair['only_b'], 'image')} on which only one of them "
+            "agrees with the teacher "
             f"(p = {pair['p']:.2g})"
         )
     found = pair.get("differences") or {}

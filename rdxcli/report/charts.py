@@ -19,7 +19,9 @@ Point = tuple[float, float]
 
 
 def draw(chart: Chart) -> Markup:
-    """The chart as inline SVG with a legend."""
+    """The chart as inline SVG with a legend; nothing where there is nothing to draw."""
+    if not any(len(line) for line in chart.series.values()):
+        return Markup("")
     parts, scale = SHAPES[chart.shape](chart)
     return _figure(chart, scale, parts)
 

@@ -143,7 +143,10 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         *_scoreboard(document, base),
         _scores(document["scores"]),
     ]
-    size = f"{a['layer'] or 'array'} ({a['d']} dimensions) against {b['layer'] or 'array'} ({b['d']} dimensions)"
+    size = (
+        f"{a['layer'] or 'array'} ({human_count(a['d'], 'dimension')}) against {b['layer'] or 'array'} "
+        f"({human_count(b['d'], 'dimension')})"
+    )
     return Summary(
         kind="comparison",
         method=document["method"],
@@ -271,7 +274,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         return []
     churn = found["churn"]
     lines = [
-        f"Predictions ({found['source']}): {_share(churn)} of the {found['n']:,} images change"
+        f"Predictions ({found['source']}): {_share(churn)} of the {human_count(found['n'], 'image', 'change')}"
         + (
             f", {_share(found['negative_flips'])} from right to wrong and {_share(found['positive_flips'])} from wrong "
             f"to right (p = {found['flips_p']:.2g}); accuracy {found['accuracy_a']['value']:.1%} (a) and "
@@ -305,7 +308,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         for what, test in group["tests"].items():
             if test["p_corrected"] <= CLEAR:
                 lines.append(
-                    f"Of the {group['n']} images in {name}, {group[what]['count']} {words[what]} "
+                    f"Of the {human_count(group['n'], 'image')} in {name}, {group[what]['count']} {words[what]} "
                     f"({group[what]['value']:.1%}; of all others {test['rest']:.1%}; difference {test['low']:.1%} to "
                     f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
                 )
@@ -434,7 +437,7 @@ def _sentence(concept: Mapping[str, Any], holder: str, base: Mapping[str, float]
     """What a concept says, beside what is true of all images."""
     said = f"{holder} holds {human_count(concept['size'], 'image')} together"
     if _parts(concept) > 1:
-        said += f" (joined from {_parts(concept)} parts; `--param twins=null` leaves them apart)"
+        said += f" (joined from {human_count(_parts(concept), 'part')}; `--param twins=null` leaves them apart)"
     if _all_different(concept):
         return f"{said}, each of a label of its own."
     parts = [
@@ -472,7 +475,10 @@ def described(concept: Mapping[str, Any], most: int = 3) -> str:
     if not said:
         return ""
     first = concept["descriptions"][0]
-    return f"{'; '.join(said[:most])}: on {first['images']} held-out images against {first['others']} others"
+    return (
+        f"{'; '.join(said[:most])}: on {human_count(first['images'], 'held-out image')} against "
+        f"{human_count(first['others'], 'other')}"
+    )
 
 
 def described_lines(document: Mapping[str, Any]) -> list[str]:
@@ -552,7 +558,7 @@ def _scores(scores: Mapping[str, Any]) -> Section | None:
     more = [name for name in values if name not in main]
     tables = [Table("", columns, rows(main))]
     if more:
-        tables.append(Table(f"{len(more)} more scores", columns, rows(more), folded=True))
+        tables.append(Table(f"{human_count(len(more), 'more score')}", columns, rows(more), folded=True))
     return Section("Scores", "scores", tables=tables)
 
 

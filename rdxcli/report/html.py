@@ -17,13 +17,18 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from rdxcli import __version__
+from rdxcli.progress import human_count
 from rdxcli.records import plain
 from rdxcli.report.charts import draw
 from rdxcli.report.summary import written
 from rdxcli.report.text import clean
 
-SCRIPTS = ("store.js", "grid.js", "cards.js", "maps.js", "heatmaps.js", "patches.js", "shell.js")
-"""What a page runs, in this order."""
+SCRIPTS = {
+    **{"store.js": "", "grid.js": "", "cards.js": ""},
+    **{"maps.js": "map-data", "heatmaps.js": "cells", "patches.js": "patch-data"},
+    "shell.js": "",
+}
+"""What a page runs, in this order: with the id of an element only where there is one."""
 
 LONGEST = 4000
 """Characters of a foreign text in a page."""
@@ -43,6 +48,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters["written"] = written
+    environment.filters["counted"] = human_count
     environment.filters["prose"] = prose
     environment.filters["id"] = id  # of an object: items are told apart by identity
     environment.filters["script_json"] = script_json
@@ -78,7 +84,7 @@ def packed(value: Any) -> Markup:
     return Markup(base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode())
 
 
-def heat(values: Sequence[Sequence[float]], strength: float = 0.75) -> Markup:
+def heat(values: Sequence[Sequence[float]], strength: float = 0.6) -> Markup:
     """A small map with values from 0 to 1 as one picture: the more, the less transparent."""
     alpha = np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0) * strength
     pixels = np.empty((*alpha.shape, 4), np.uint8)
@@ -103,6 +109,8 @@ def render(template: str, **values: Any) -> str:
     """The page of ``template``, with style sheet and scripts inside."""
     static = resources.files("rdxcli.report") / "static"
     style = Markup((static / "style.css").read_text("utf-8"))
-    script = Markup("\n".join(_lean((static / name).read_text("utf-8")) for name in SCRIPTS))
     page = _environment().get_template(template)
-    return page.render(style=style, script=script, version=__version__, **values)
+    text = page.render(style=style, script="", version=__version__, **values)
+    needed = [name for name, key in SCRIPTS.items() if not key or f'id="{key}"' in text]
+    head, end, tail = text.rpartition("</script>")
+    return head + "\n".join(_lean((static / name).read_text("utf-8")) for name in needed) + end + tail

@@ -51,10 +51,10 @@ def summarize(document: Mapping[str, Any], folder: Path | None = None, command: 
         ("seed", document.get("seed")),
         *((name, json.dumps(value)) for name, value in document.get("parameters", {}).items()),
     ]
-    said = [(name, value) for name, value in made if value not in ("", None)]
+    said = [(name, value) for name, value in (*made, *found.provenance) if value not in ("", None, "[]", [], {})]
     return replace(
         found,
-        provenance=[*said, *found.provenance],
+        provenance=said,
         notes=list(dict.fromkeys(found.notes)),
         sections=[_without_empty(section) for section in found.sections],
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from rdxcli.progress import human_count
 from rdxcli.report.charts import histogram
-from rdxcli.report.summary import Chart, Column, Item, Section, Summary, Table, against_table, written
+from rdxcli.report.summary import Chart, Column, Item, Maps, Section, Summary, Table, against_table, written
 
 MOST = 60_000
 """Characters; a comment on GitHub holds 65,536."""
@@ -59,7 +59,7 @@ def markdown(summary: Summary, most: int = MOST) -> str:
     end = _provenance(summary)
     left = most - sum(len(line) + 1 for line in (*lines, *end)) - 200
     left_out = 0
-    for part in (part for section in summary.sections for part in _section(section)):
+    for part in (part for section in summary.sections for part in _section(section, summary.maps)):
         size = sum(len(line) + 1 for line in part)
         if size > left:
             left_out += 1
@@ -79,7 +79,7 @@ def _provenance(summary: Summary) -> list[str]:
     return ["<details><summary>How this was made</summary>", "", "| | |", "|---|---|", *rows, "", "</details>"]
 
 
-def _section(section: Section) -> Iterator[list[str]]:
+def _section(section: Section, maps: Maps | None) -> Iterator[list[str]]:
     """The parts of a section, each of which can be left out."""
     head = [f"#### {text(section.title)}", ""] + ([prose(section.text), ""] if section.text else [])
     if section.items:
@@ -103,8 +103,20 @@ def _section(section: Section) -> Iterator[list[str]]:
             said = [prose(drawing.table.text), ""] if drawing.table.text else []
             yield [*head, *title, *said, *_table(drawing.table), ""]
             head = []
+    if section.maps and maps is not None:
+        yield [*head, _maps(maps), ""]
     if section.left_out:
-        yield [f"{section.left_out} more are not here.", ""]
+        yield [f"Left out here: {section.left_out}.", ""]
+
+
+def _maps(maps: Maps) -> str:
+    """What the maps hold, and where they are: they have no room in a comment."""
+    names = " and ".join(text(name) for name in maps.names.values())
+    places = ", ".join(map(text, maps.placed))
+    return (
+        f"Maps of {names} with {human_count(len(maps.ids), 'image')} ({places}): in the page (`--format html`); "
+        "one row an image in `--format parquet`."
+    )
 
 
 def _item(section: Section, item: Item) -> list[str]:
@@ -141,7 +153,7 @@ def _table(table: Table) -> list[str]:
         if column.meaning
     ]
     if table.left_out:
-        lines += ["", f"{table.left_out} more rows are not here."]
+        lines += ["", f"{human_count(table.left_out, 'more row', 'are')} not here."]
     return [*lines, "", f"<sub>{'; '.join(said)}</sub>"] if said else lines
 
 

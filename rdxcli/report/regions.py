@@ -166,7 +166,7 @@ def _text(region: Mapping[str, Any]) -> str:
     said = []
     if "merged_targets" in region:
         merged = len(region["merged_targets"])
-        said.append(f"{merged} overlapping regions" if merged > 1 else "1 region")
+        said.append(f"{human_count(merged, 'overlapping region')}" if merged > 1 else "1 region")
     subclass = region.get("subclass")
     if subclass:
         said.append(f"{subclass['share']:.0%} of the class")
@@ -248,7 +248,7 @@ def _compared(comparison: Mapping[str, Any]) -> list[Section]:
             "Compared",
             "compared",
             tables=sections[0].tables,
-            text=f"{COMPARED} of {len(sides)} targets are shown side by side.",
+            text=f"{COMPARED} of {human_count(len(sides), 'target')} are shown side by side.",
         )
     return sections
 

@@ -325,8 +325,9 @@ def _heat_maps(document: Mapping[str, Any]) -> Iterator[Drawing]:
             f'<figure class="heatmap" data-measure="{measure}">'
             f"<h3>{escape(title)}</h3>"
             f'<div class="axes" style="--room: {CELL * colours.shape[1]}px"><div class="y">{labels["rows"]}</div>'
-            f'<div class="plot" tabindex="0" role="img" aria-label="{escape(title)}, {len(colours)} rows and '
-            f'{colours.shape[1]} columns" style="aspect-ratio: {colours.shape[1]} / {len(colours)}">'
+            f'<div class="plot" tabindex="0" role="img" aria-label="{escape(title)}, '
+            f"{human_count(len(colours), 'row')} and "
+            f'{human_count(colours.shape[1], "column")}" style="aspect-ratio: {colours.shape[1]} / {len(colours)}">'
             f'<img src="{png_uri(colours)}" alt="">{_numbers(document, measure, colours)}'
             '<span class="marker" hidden></span></div>'
             f'<div class="x">{labels["columns"]}</div></div>'

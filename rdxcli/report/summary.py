@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +98,8 @@ class Chart:
     y_range : (float, float), optional
     edges : sequence of float
         Of the bands of a stack.
+
+    Points and values that are not finite cannot be drawn: they are left out.
     """
 
     title: str
@@ -106,6 +109,11 @@ class Chart:
     y: str = ""
     y_range: tuple[float, float] | None = None
     edges: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if self.shape != "stacked":
+            kept = {name: [one for one in line if np.all(np.isfinite(one))] for name, line in self.series.items()}
+            object.__setattr__(self, "series", kept)
 
 
 @dataclass(frozen=True)
@@ -487,13 +495,15 @@ def against_table(against: Sequence[Against]) -> Table:
 
 
 def images_of(count: int, dataset: str | None, noun: str = "image") -> str:
-    """``300 images of photos``; without a name of the data set the count alone."""
-    return human_count(count, noun) + (f" of {dataset}" if dataset else "")
+    """``300 images of birds/train``, the end of a path; without a name of the data set the count alone."""
+    path = (dataset or "").partition(":")[2]
+    name = "/".join(Path(path).parts[-2:]) if "/" in path or "\\" in path else dataset
+    return human_count(count, noun) + (f" of {name}" if name else "")
 
 
 def written(value: Any, column: Column | None = None, longest: int = LONGEST) -> str:
     """A value as people read it: three significant digits, per cent for shares, ``-`` for what is missing."""
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN: a score that is not defined
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -13,7 +13,7 @@ from rdxcli.artifacts import Artifact, Request, check_reuse, join
 from rdxcli.engines.ranks import Rank
 from rdxcli.engines.sharing import Engine, ShareDone, still_made
 from rdxcli.errors import ArtifactError
-from rdxcli.progress import human_bytes, human_seconds, log
+from rdxcli.progress import human_bytes, human_count, human_seconds, log
 from rdxcli.representations.extraction import (
     SAMPLES,
     check_repeatable,
@@ -200,6 +200,7 @@ def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: 
         if strict:
             first = failures[0]
             raise ArtifactError(
-                f"{folder} lacks {len(failures)} images; the first, {first['sample_id']}: {first['error']}"
+                f"{folder} lacks {human_count(len(failures), 'image')}; the first, {first['sample_id']}: "
+                f"{first['error']}"
             )
     return Extracted(layer, folder, artifact, reused, tuple(details["shape"]), failures)

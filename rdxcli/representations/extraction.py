@@ -29,7 +29,7 @@ from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
 from rdxcli.models.registry import resolve
 from rdxcli.places import data_root
-from rdxcli.progress import human_bytes, human_seconds, log
+from rdxcli.progress import human_bytes, human_count, human_seconds, log
 from rdxcli.representations.options import ExtractOptions
 
 if TYPE_CHECKING:
@@ -198,11 +198,11 @@ def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], wo
         wait=wait_time(default=RANK_WAIT if rank.count > 1 else math.inf),
     )
     log.info(
-        "extracting %s of %s from %d images of %s: device %s, dtype %s, batch %d, workers %d, shards %d; %s, "
+        "extracting %s of %s from %s of %s: device %s, dtype %s, batch %d, workers %d, shards %d; %s, "
         "about %s of memory%s",
         ", ".join(stores),
         job.model.name,
-        len(job.dataset),
+        human_count(len(job.dataset), "image"),
         job.dataset.name,
         job.device,
         options.dtype,
@@ -218,7 +218,7 @@ def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], wo
     with ActivationTask(job.model, job.dataset, list(stores), options.pool) as task:
         report = run_local(task, plan, stores, how, rank.order(len(plan)), worker)
     if report.computed:
-        log.info("%d images in %.1f s, %.1f images/s", report.computed, report.seconds, report.rate)
+        log.info("%s in %.1f s, %.1f images/s", human_count(report.computed, "image"), report.seconds, report.rate)
     return report
 
 
@@ -319,7 +319,8 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> Pace | None:
         gap, size = float(np.nanmax(np.abs(first - second), initial=0)), float(np.nanmax(np.abs(first), initial=0))
         if gap > tolerance * max(size, 1e-6):
             raise InputError(
-                f"{job.model.name} is random: run twice, the first {len(rows)} images give activations of {layer} that "
+                f"{job.model.name} is random: run twice, the first "
+                f"{human_count(len(rows), 'image', 'give')} activations of {layer} that "
                 f"differ by {gap:.3g} (they go up to {size:.3g})",
                 "dropout that is on in evaluation, F.dropout without training=self.training? "
                 "`rdx extract --allow-random` takes it as it is",

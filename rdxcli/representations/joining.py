@@ -12,6 +12,7 @@ from rdxcli.datasets.base import draw, fitting, named_classes
 from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.words import apart, find, names_in, taken_as_one
 from rdxcli.errors import InputError, UsageError
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 
 _EXAMPLES = 5  # ids that are named when rows are missing
@@ -83,7 +84,8 @@ def join(a: Representation, b: Representation) -> Joined:
     if len(rows_a) < 2:
         first, second = apart(ids_a[0], ids_b[0])
         raise InputError(
-            f"{a.name} and {b.name} have {len(rows_a)} samples in common: ids look like `{first}` and `{second}`",
+            f"{a.name} and {b.name} have {human_count(len(rows_a), 'sample')} in common: ids look like "
+            f"`{first}` and `{second}`",
             "give both sides the same ids with --sample-ids, or arrays without ids in the same order",
         )
     if note:
@@ -92,7 +94,8 @@ def join(a: Representation, b: Representation) -> Joined:
         if missing:
             shown = ", ".join(apart(*missing[:_EXAMPLES])) + (" ..." if len(missing) > _EXAMPLES else "")
             notes.append(
-                f"{len(missing)} of {side.n} samples of {side.name} are not in {other.name} and are left out: {shown}"
+                f"{len(missing)} of {human_count(side.n, 'sample')} of {side.name} are not in "
+                f"{other.name} and are left out: {shown}"
             )
     if a.dataset and b.dataset and a.dataset != b.dataset:
         notes.append(
@@ -152,7 +155,9 @@ def _joined(
     elif a.labels is not None and b.labels is not None:
         different = int(np.sum(np.asarray(a.labels) != np.asarray(b.labels)))
         if different:
-            notes.append(f"the labels of {different} of {a.n} samples differ: those of {a.name} are used")
+            notes.append(
+                f"the labels of {different} of {human_count(a.n, 'sample')} differ: those of {a.name} are used"
+            )
     return Joined(a, b, by, missing_in_a, missing_in_b, notes)
 
 
@@ -160,7 +165,8 @@ def _by_position(a: Representation, b: Representation, notes: list[str]) -> Join
     if a.n != b.n:
         lacking = " and ".join(side.name for side in (a, b) if side.sample_ids is None)
         raise InputError(
-            f"{a.name} has {a.n} rows and {b.name} has {b.n}; without sample ids for {lacking} they cannot be matched",
+            f"{a.name} has {human_count(a.n, 'row')} and {b.name} has {b.n}; without sample ids for "
+            f"{lacking} they cannot be matched",
             "give the ids with --sample-ids FILE, or arrays with the same samples in the same order",
         )
     if (a.sample_ids is None) != (b.sample_ids is None):
@@ -232,7 +238,9 @@ def select_rows(
     if limit is not None:
         rows = rows[:limit]
     if len(rows) < 2:
-        raise InputError(f"{record.name}: {len(rows)} rows are left after the selection, expected at least 2")
+        raise InputError(
+            f"{record.name}: {human_count(len(rows), 'row', 'are')} left after the selection, expected at least 2"
+        )
     return take(record, rows)
 
 

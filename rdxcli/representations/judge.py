@@ -17,7 +17,7 @@ from rdxcli.models import load
 from rdxcli.models.judges import TOWERS, same_layer, with_own_head, with_texts
 from rdxcli.models.replacing import HookedLosses, linear_head, preprocessed
 from rdxcli.models.taps import first_tensor
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 from rdxcli.records import Representation
 from rdxcli.representations.options import LayerOptions
 
@@ -131,7 +131,8 @@ def _from_model(
     needed = 4 * int(np.prod(first.shape)) * len(rows)
     if needed > MOST_BYTES:
         raise UsageError(
-            f"{len(rows)} images take {needed / 2**30:.1f} GiB of memory", "take fewer with --sample N or --limit N"
+            f"{human_count(len(rows), 'image', 'take')} {needed / 2**30:.1f} GiB of memory",
+            "take fewer with --sample N or --limit N",
         )
     pictures = torch.empty((len(rows), *first.shape[1:]))
     with track("read images", len(rows), "images") as advance:
@@ -154,7 +155,12 @@ def _from_model(
         front_bytes=MOST_BYTES,
     )
     what = "the network" if losses.front is None else f"what follows {layer}"
-    log.info("replacing units of %s by a hook: each step is a pass of %s over %d images", layer, what, len(rows))
+    log.info(
+        "replacing units of %s by a hook: each step is a pass of %s over %s",
+        layer,
+        what,
+        human_count(len(rows), "image"),
+    )
 
     def logits(unit: int, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         parts = []

@@ -10,6 +10,7 @@ from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import MissingDataError, UsageError
 from rdxcli.models.registry import resolve
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 from rdxcli.representations.extract import plan, said
 from rdxcli.representations.options import ExtractOptions, LayerOptions
@@ -105,7 +106,7 @@ def extracted_side(options: ExtractOptions) -> tuple[int, int | None, str]:
         found = plan(options)
     except MissingDataError as error:
         layer = options.layers[0] or "penultimate"
-        return n, None, f"{options.model}, layer {layer}, {n} images; missing: {error.message}"
+        return n, None, f"{options.model}, layer {layer}, {human_count(n, 'image')}; missing: {error.message}"
     (layer,) = found["layers"]
-    words = f"{options.model}, layer {layer['layer']}, {n} images of {found['dataset']}; {said(found)}"
+    words = f"{options.model}, layer {layer['layer']}, {human_count(n, 'image')} of {found['dataset']}; {said(found)}"
     return n, math.prod(layer["shape"][1:]), words

@@ -10,6 +10,7 @@ import numpy as np
 from rdxcli.datasets.arrayfiles import split_key
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.yardsticks import yardstick
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.units import parse_units
@@ -94,14 +95,16 @@ def restricted(reference: Joined, joined: Joined) -> Joined:
     if reference.a.sample_ids is None or joined.a.sample_ids is None:
         if reference.a.n != joined.a.n:
             raise InputError(
-                f"the reference pair has {reference.a.n} rows, the comparison {joined.a.n}, and no ids to match",
+                f"the reference pair has {human_count(reference.a.n, 'row')}, the comparison "
+                f"{joined.a.n}, and no ids to match",
                 "give the ids with --sample-ids, or a reference on the same rows",
             )
         return reference
     first, second = join(joined.a, reference.a), join(joined.a, reference.b)
     if first.a.n < joined.a.n:
         raise InputError(
-            f"the reference pair lacks {joined.a.n - first.a.n} of the {joined.a.n} images that are compared",
+            f"the reference pair lacks {joined.a.n - first.a.n} of the "
+            f"{human_count(joined.a.n, 'image', 'that are')} compared",
             "read it on the same data set",
         )
     return replace(reference, a=first.b, b=second.b)

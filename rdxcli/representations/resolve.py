@@ -26,7 +26,7 @@ from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
 from rdxcli.models.grammar import EXPLICIT
 from rdxcli.models.registry import resolve
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.extract import extract
 from rdxcli.representations.joining import select_rows, take
@@ -346,7 +346,8 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
         whole = SelectionOptions(dataset=selection.dataset, root=selection.root, split=selection.split).open()
     if record.sample_ids is None and record.n != len(whole):
         raise InputError(
-            f"{record.name} has {record.n} rows without ids, the data set {whole.name} has {len(whole)} images",
+            f"{record.name} has {human_count(record.n, 'row')} without ids, the data set {whole.name} "
+            f"has {human_count(len(whole), 'image')}",
             "give the ids with --sample-ids FILE",
         )
     wanted = selection.open() if selection.narrows else whole
@@ -358,7 +359,8 @@ def _by_dataset(record: Representation, selection: SelectionOptions) -> Represen
     if len(rows) < 2:
         first, second = apart(ids[0], wanted.sample_ids[0])
         raise InputError(
-            f"{len(rows)} of the {record.n} samples of {record.name} are in {wanted.name}: ids look like "
+            f"{len(rows)} of the {human_count(record.n, 'sample')} of {record.name} are in "
+            f"{wanted.name}: ids look like "
             f"`{first}` and `{second}`"
         )
     if note:

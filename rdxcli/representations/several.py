@@ -13,7 +13,7 @@ from rdxcli.datasets.arrays import is_array
 from rdxcli.datasets.selection import ArrayOptions, SelectionOptions
 from rdxcli.engines.ranks import Rank
 from rdxcli.errors import UnknownNameError, UsageError, did_you_mean
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Representation
 from rdxcli.representations.extract import ExtractOptions, extract
 from rdxcli.representations.extraction import Job, prepare
@@ -69,7 +69,7 @@ def resolve_layers(
     if len(found) < len(made):
         found = [done.artifact for done in extract(job.options)]
     else:
-        log.info("reusing %d layers of %s", len(found), job.model.name)
+        log.info("reusing %s of %s", human_count(len(found), "layer"), job.model.name)
     return [open_activations(artifact) for artifact in found]
 
 
@@ -78,7 +78,7 @@ def plan_layers(text: str, layers: str, selection: SelectionOptions, outputs: Pa
     if is_array(text) and find_activations(text, outputs) is None:
         return _keys(text, layers)[1], ""
     job = _job(ExtractOptions(model=text, selection=selection, outputs=outputs, engine="local"), layers)
-    return job.layers, f"{len(job.dataset):,} images of {job.dataset.name}"
+    return job.layers, f"{human_count(len(job.dataset), 'image')} of {job.dataset.name}"
 
 
 def _job(options: ExtractOptions, layers: str) -> Job:
@@ -129,5 +129,6 @@ def _of_keys(path: str, keys: Sequence[str], wanted: Sequence[str]) -> list[str]
 def _check_count(count: int, text: str) -> None:
     if count > MOST:
         raise UsageError(
-            f"--layers: {text} has {count} such layers, expected at most {MOST}", "choose blocks, or a pattern"
+            f"--layers: {text} has {human_count(count, 'such layer')}, expected at most {MOST}",
+            "choose blocks, or a pattern",
         )

@@ -11,6 +11,7 @@ import numpy as np
 from rdxcli.artifacts import find_artifacts, fingerprint_array
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.errors import ArtifactError, RdxError
+from rdxcli.progress import human_count
 from rdxcli.representations.resolve import open_activations
 
 
@@ -72,7 +73,7 @@ def _rows(values: np.ndarray, own: np.ndarray | None, ids: Sequence[str], width:
     flat = values.reshape(len(values), -1)
     if flat.shape[1] != width:
         raise ArtifactError(
-            f"{name} has {flat.shape[1]} columns, the artifact was made from {width} of them",
+            f"{name} has {human_count(flat.shape[1], 'column')}, the artifact was made from {width} of them",
             "compare without --drop-a, --drop-b and --pool, or take what `rdx extract` pooled",
         )
     called = map(str, range(len(flat)) if own is None else own.tolist())

@@ -16,7 +16,7 @@ from rdxcli.errors import RdxError, UsageError
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.numerics.seeding import generator
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 from rdxcli.records import Representation
 from rdxcli.report.squares import over_square
 from rdxcli.representations.layer import representation
@@ -96,7 +96,7 @@ def add_masks(
     """
     wanted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     if len(entries) > MAPPED_UNITS:
-        log.info("maps over images are stored of the first %d units", MAPPED_UNITS)
+        log.info("maps over images are stored of the first %s", human_count(MAPPED_UNITS, "unit"))
     for entry in entries[:MAPPED_UNITS]:
         for picture in shown_pictures(entry):
             wanted.setdefault(picture["sample_id"], []).append((entry["unit"], picture))

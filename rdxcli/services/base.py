@@ -31,7 +31,7 @@ from rdxcli.artifacts.identity import identity, named_files
 from rdxcli.artifacts.store import DOCUMENTS
 from rdxcli.errors import RdxError
 from rdxcli.methods.costs import Cost, documented, expected
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import ConceptMatrix, Representation, Result
 from rdxcli.report.kinds import summarize
 from rdxcli.report.summary import Summary
@@ -183,11 +183,18 @@ def described(name: str, record: Any) -> str | None:
     """A record in a few words for people; None for what is not worth a word."""
     if isinstance(record, Representation):
         layer = f" {record.layer}" if record.layer else ""
-        extra = [f"{len(set(map(str, record.labels)))} labels"] if record.labels is not None else ["no labels"]
+        extra = (
+            [f"{human_count(len(set(map(str, record.labels))), 'label')}"]
+            if record.labels is not None
+            else ["no labels"]
+        )
         extra.append("by ids" if record.sample_ids is not None else "by position")
         return f"{record.name}{layer}: n = {record.n:,}, d = {record.d:,} ({', '.join(extra)})"
     if isinstance(record, ConceptMatrix):
-        return f"{name}: {record.values.shape[1]:,} columns for {record.values.shape[0]:,} samples"
+        return (
+            f"{name}: {human_count(record.values.shape[1], 'column')} for "
+            f"{human_count(record.values.shape[0], 'sample')}"
+        )
     if isinstance(record, np.ndarray):
         return f"{name}: {record.shape[0]:,}" if record.ndim else None
     return None

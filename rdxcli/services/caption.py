@@ -21,7 +21,7 @@ from rdxcli.engines.tasks import seconds_of_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.costs import Cost, documented, expected
 from rdxcli.places import data_root
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Captions
 from rdxcli.services.base import Analysis
 
@@ -81,9 +81,9 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
 
     def headline(self) -> str:
         if self.dataset is None or self.how is None:
-            return f"caption: {len(self.records['captions']):,} images from {self.settings['source']}"
+            return f"caption: {human_count(len(self.records['captions']), 'image')} from {self.settings['source']}"
         where = f"with {self.captioner.name}, device {self.captioner.device.type}"
-        return f"caption: {len(self.dataset):,} images of {self.dataset.name} {where}"
+        return f"caption: {human_count(len(self.dataset), 'image')} of {self.dataset.name} {where}"
 
     def compute(self, draft: Draft) -> Captions:
         captions = self.records["captions"]

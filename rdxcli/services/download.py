@@ -19,7 +19,7 @@ from rdxcli.download.store import free_bytes
 from rdxcli.errors import RdxError, UnknownNameError, UsageError
 from rdxcli.models.kept import recipe_of
 from rdxcli.places import data_root
-from rdxcli.progress import human_bytes, log
+from rdxcli.progress import human_bytes, human_count, log
 from rdxcli.records import SCHEMA_VERSION
 
 Ask = Callable[[str], bool]
@@ -141,7 +141,8 @@ def plan(options: DownloadOptions) -> dict[str, Any]:
         size = "unknown size" if made.fetch_bytes is None else human_bytes(made.fetch_bytes)
         files = ", ".join(item.name for item in made.todo[:6]) + (", ..." if len(made.todo) > 6 else "")
         entries[recipe.name] = (
-            f"{made.status} {len(made.todo)} files, {size}, into {made.folder}, with {human_bytes(made.need_bytes)} of "
+            f"{made.status} {human_count(len(made.todo), 'file')}, {size}, into {made.folder}, with "
+            f"{human_bytes(made.need_bytes)} of "
             f"free disk: {files} ({recipe.licence})"
         )
     return entries
@@ -224,7 +225,7 @@ def _confirm(made: Plan, options: DownloadOptions, ask: Ask | None) -> None:
     for problem in made.problems:
         log.warning("%s: %s; fetching it again", recipe.name, problem)
     size = "of unknown size" if made.fetch_bytes is None else human_bytes(made.fetch_bytes)
-    log.info("%s: %d files, %s; licence: %s", recipe.name, len(made.todo), size, recipe.licence)
+    log.info("%s: %s, %s; licence: %s", recipe.name, human_count(len(made.todo), "file"), size, recipe.licence)
     unknown = [item.name for item in made.todo if not item.expected.certain]
     if unknown:
         log.warning(

@@ -24,6 +24,7 @@ from rdxcli.methods.surrogate.encoding import encode
 from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, missing_packages
 from rdxcli.methods.surrogate.languages import NAMES
 from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary, merge_concepts, near_concepts
+from rdxcli.progress import human_count
 from rdxcli.records import ConceptEncodings
 from rdxcli.services.base import Analysis
 
@@ -100,7 +101,8 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
     def headline(self) -> str:
         told = self.settings["extractor"]
         return (
-            f"encode-concepts: {sum(map(len, self.captions.values())):,} captions of {len(self.captions):,} images, "
+            f"encode-concepts: {human_count(sum(map(len, self.captions.values())), 'caption')} of "
+            f"{human_count(len(self.captions), 'image')}, "
             f"language: {NAMES[self.language]}, tagger: {told.get('tagger')}, lexicon: {told.get('lexicon')}"
         )
 
@@ -157,7 +159,10 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
             groups = near_concepts(counts, concepts, words, options.synonym_threshold)
         df = dict(zip(counts.concepts, counts.image_counts.tolist(), strict=True))
         merged = [(one, df[one], f"merged into {group[0]}") for group in groups for one in group[1:]]
-        self.remarks = [*self.remarks, f"{len(merged)} concepts were merged into {len(groups)} others"]
+        self.remarks = [
+            *self.remarks,
+            f"{human_count(len(merged), 'concept', 'were')} merged into {human_count(len(groups), 'other')}",
+        ]
         return merge_concepts(counts, groups, self.captions, self.extractor), merged
 
     def _chosen(self, counts: ConceptCounts) -> Vocabulary:

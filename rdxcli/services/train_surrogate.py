@@ -20,7 +20,7 @@ from rdxcli.errors import ArtifactError, DependencyError, RdxError, UsageError
 from rdxcli.methods.costs import documented
 from rdxcli.models.devices import pick_device
 from rdxcli.parameters import estimator_parameters, result_parameters
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 from rdxcli.records import Surrogate
 from rdxcli.services.base import Analysis
 
@@ -117,8 +117,9 @@ class TrainAnalysis(Analysis[TrainOptions]):
     def headline(self) -> str:
         images, concepts = self.encodings.shape
         return (
-            f"{COMMAND}: {len(self.source.ids):,} images with {len(self.source.texts):,} captions of the teacher, "
-            f"joined by ids with {images:,} encodings over {concepts:,} concepts"
+            f"{COMMAND}: {human_count(len(self.source.ids), 'image')} with "
+            f"{human_count(len(self.source.texts), 'caption')} of the teacher, "
+            f"joined by ids with {human_count(images, 'encoding')} over {human_count(concepts, 'concept')}"
         )
 
     def sizes(self) -> Mapping[str, float]:

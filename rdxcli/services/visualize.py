@@ -23,7 +23,7 @@ from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.numerics.axes import principal_axes
 from rdxcli.numerics.umap_axes import require_umap
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 from rdxcli.report import exports
 from rdxcli.report.figures import WIDTHS, figure
 from rdxcli.report.formats import FORMATS
@@ -236,7 +236,7 @@ def _said(unread: Sequence[str], wanted: int) -> list[str]:
     if not unread:
         return []
     some = ", ".join(unread[:3]) + (" ..." if len(unread) > 3 else "")
-    return [f"{len(unread)} of {wanted} images could not be read, moved or damaged: {some}"]
+    return [f"{len(unread)} of {human_count(wanted, 'image')} could not be read, moved or damaged: {some}"]
 
 
 def _write_samples(

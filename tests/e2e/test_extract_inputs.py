@@ -109,7 +109,7 @@ class TestArrays:
 
     def test_numbers_that_do_not_fit_the_data_set(self, tmp_path: Path, outputs: Path) -> None:
         np.save(tmp_path / "b.npy", np.ones((10, 2)))
-        with pytest.raises(InputError, match="b has 10 rows without ids, the data set digits has 1797 images"):
+        with pytest.raises(InputError, match="b has 10 rows without ids, the data set digits has 1,797 images"):
             resolve_representation(str(tmp_path / "b.npy"), selection=SelectionOptions("digits"), outputs=outputs)
         (tmp_path / "ids.txt").write_text("\n".join(f"x{i}" for i in range(10)))
         with pytest.raises(InputError, match=r"0 of the 10 samples of b are in digits: ids look like `x0` and `0000`"):

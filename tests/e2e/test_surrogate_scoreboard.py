@@ -183,7 +183,7 @@ def test_mistakes_are_said_in_a_line(world: Path, encodings: str, surrogate: str
         ((*given, *IMAGES, "--file", "caption_embeddings=txt.npy"), "caption_offsets"),
         ((*given, *IMAGES, "--file", "caption_embeddings=txt.npy", "--file", "caption_offsets=cls.npy"), "offsets"),
         ((*given, *IMAGES, *SPLICE, "--file", f"image_mean={tmp_path}/mean.npy"), "3 dimensions"),
-        ((*given, *IMAGES, *CLASSES, "--file", "class_names=caps.json"), "1 names"),
+        ((*given, *IMAGES, *CLASSES, "--file", "class_names=caps.json"), "1 name"),
         ((*given, "--vlm", "hf:nowhere", *IMAGES, "--dataset", "digits"), "--vlm embeds images"),
         (("explain", "--method", "splice", *IMAGES), "by words"),
     ]

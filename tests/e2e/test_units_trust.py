@@ -453,7 +453,7 @@ def test_numbers_in_superclasses_count_the_full_class_list(tmp_path: Path) -> No
 def test_empty_labels_are_no_class() -> None:
     found = label_matrix(ConceptOptions(method="le-label"), record(["a", "", "b", " "]))
     assert columns(found) == {"a": [1, 0, 0, 0], "b": [0, 0, 1, 0]}
-    assert found.notes == ["2 samples have an empty label and belong to no class"]
+    assert found.notes == ["2 samples have an empty label, which is no class"]
     with pytest.raises(InputError, match="all labels"):
         label_matrix(ConceptOptions(method="le-label"), record(["", ""]))
 
@@ -475,7 +475,7 @@ def test_published_names_and_superclasses_are_the_default(tmp_path: Path, monkey
     samples = record(["baby", "apple"], "cifar100")
     found = label_matrix(ConceptOptions(method="le-label"), samples)
     assert columns(found) == {"red apple": [0, 1], "fish": [0, 0], "baby": [1, 0], "living thing": [1, 0]}
-    assert "3 published class names and 1 superclasses of cifar100" in found.notes[0]
+    assert "3 published class names and 1 superclass of cifar100" in found.notes[0]
     own = label_matrix(ConceptOptions(method="le-label", parameters={"published": False}), samples)
     assert list(own.names) == ["apple", "aquarium_fish", "baby"]
     assert own.identity() != found.identity()

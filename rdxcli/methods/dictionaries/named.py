@@ -22,6 +22,7 @@ from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.surrogate.splice import SpLiCE, unit
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Count
+from rdxcli.progress import human_count
 
 from .sae import SparseAutoencoder
 
@@ -121,7 +122,10 @@ class NamedDictionary(Estimator):
             raise ValueError(f"Got scores of shape {np.shape(scores)}, expected ({len(x)}, {len(concepts)})")
         texts = SpLiCE().fit(concept_embeddings, np.zeros(x.shape[1])).dictionary_
         if len(texts) != len(concepts):
-            raise ValueError(f"Got {len(concepts)} concepts for {len(texts)} text embeddings, expected as many")
+            raise ValueError(
+                f"Got {human_count(len(concepts), 'concept')} for "
+                f"{human_count(len(texts), 'text embedding')}, expected as many"
+            )
         x = unit(x)
         self.image_mean_ = x.mean(axis=0)
         v = unit(x - self.image_mean_)

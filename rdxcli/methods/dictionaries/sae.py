@@ -40,7 +40,7 @@ from torch.nn.functional import normalize, relu
 from rdxcli.methods.directions.base import Directions
 from rdxcli.numerics.seeding import integer_seed, torch_generator
 from rdxcli.parameters import Count, NonNegative, Positive
-from rdxcli.progress import out_of_time, track
+from rdxcli.progress import human_count, out_of_time, track
 
 from .batches import Array, Batches
 from .judging import Judgement, common_threshold, judge
@@ -198,7 +198,9 @@ class SparseAutoencoder(Directions):
         self.seconds_ = time.process_time() - started
         self.curve_ = learner.curve
         if learner.step < self.steps:
-            self.notes_.append(f"learning ended after {learner.step} of {self.steps} steps: the time was over")
+            self.notes_.append(
+                f"learning ended after {learner.step} of {human_count(self.steps, 'step')}: the time was over"
+            )
         self._finish(learner, data)
         return self
 
@@ -207,7 +209,9 @@ class SparseAutoencoder(Directions):
         if self.kind not in kinds:
             raise ValueError(f"Got kind={self.kind!r}, expected one of {kinds}")
         if not 1 <= self.k < self.n_directions:
-            raise ValueError(f"Got k={self.k} of {self.n_directions} latents, expected at least 1 and fewer than all")
+            raise ValueError(
+                f"Got k={self.k} of {human_count(self.n_directions, 'latent')}, expected at least 1 and fewer than all"
+            )
         for name in ("steps", "batch", "dead_after"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Got {name}={getattr(self, name)}, expected at least 1")
@@ -296,7 +300,8 @@ class SparseAutoencoder(Directions):
             data = Batches(features, 1024, 0)
             if data.channels != len(found.b_dec):
                 raise ValueError(
-                    f"Got features of {data.channels} channels, expected {len(found.b_dec)}, on which it was learned"
+                    f"Got features of {human_count(data.channels, 'channel')}, expected "
+                    f"{len(found.b_dec)}, on which it was learned"
                 )
             sample = data.sample(_judged(len(found.W_dec), self.k))
             judged = found.judge(sample, centred, k)
@@ -358,7 +363,7 @@ class _Learner:
         device, count, D = spec.device, spec.n_directions, data.channels
         sample = data.sample(min(65_536, max(2**24 // D, 2 * count)))
         if len(sample) < 2:
-            raise ValueError(f"Got {len(sample)} positions, expected at least 2")
+            raise ValueError(f"Got {human_count(len(sample), 'position')}, expected at least 2")
         self.mean = sample.mean(0).to(device)
         self.unit = float((sample - sample.mean(0)).square().mean().sqrt())
         if not self.unit > 0:

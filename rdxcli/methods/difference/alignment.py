@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.numerics.seeding import generator, torch_generator
+from rdxcli.progress import human_count
 
 MINIMUM_ROWS = 4
 """Debiased CKA needs as many."""
@@ -172,7 +173,7 @@ def align(
     n = len(R0)
     size = int(train_fraction * n)
     if size < MINIMUM_ROWS:
-        raise ValueError(f"Got {size} training images of {n}, expected at least {MINIMUM_ROWS}")
+        raise ValueError(f"Got {human_count(size, 'training image')} of {n}, expected at least {MINIMUM_ROWS}")
     maps = []
     for m, (X, Y) in enumerate(((R0, R1), (R1, R0))):
         train = np.sort(generator(random_state, "alignment", "rows", m).permutation(n)[:size])

@@ -20,6 +20,7 @@ from rdxcli.methods.difference.results import DirectionResult
 from rdxcli.methods.difference.sides import Sides
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import lloyd
+from rdxcli.progress import human_count
 
 EXACT_UP_TO = 20_000
 """Above this n ``approximate="auto"`` takes landmarks: two n x n matrices would need more than 3.2 GB."""
@@ -130,7 +131,10 @@ def fit_landmarks(
             coordinates = np.empty((len(sides), found.coordinates.shape[1]))
             coordinates[landmarks], coordinates[rest] = found.coordinates, outside[direction]
         elif affinity.largest_difference:
-            note(f"approximate: only the {len(landmarks):,} landmarks can be in a group of {settings.clustering}")
+            note(
+                f"approximate: only the {human_count(len(landmarks), 'landmark')} can be in a group of "
+                f"{settings.clustering}"
+            )
         labels, affinities, parts, at_landmarks, within = _all_labels(
             affinity, direction, found, coordinates, landmarks, len(sides), settings, note
         )
@@ -166,7 +170,10 @@ def _all_labels(
     renumber = np.zeros(len(centres), dtype=np.int64)
     renumber[clusters[landmarks]] = numbers
     if len(used) < len(centres):
-        note(f"direction {direction}: {len(centres) - len(used)} clusters have no landmark and are left out")
+        note(
+            f"direction {direction}: {human_count(len(centres) - len(used), 'cluster', 'have')} no "
+            "landmark and are left out"
+        )
     return renumber[clusters], affinities, parts, numbers, within
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rdxcli.methods.difference.graph import Affinity, Direction
 from rdxcli.numerics.neighbours import Array
 from rdxcli.numerics.spectral import leading_eigenpairs
+from rdxcli.progress import human_count
 
 
 def _product(weights: Array, vectors: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ def pagerank(weights: Array, damping: float = 0.85, tolerance: float = 1e-6, max
         score = fresh
         if change < n * tolerance:
             return score
-    raise ValueError(f"PageRank did not converge in {max_iterations} iterations (damping {damping})")
+    raise ValueError(f"PageRank did not converge in {human_count(max_iterations, 'iteration')} (damping {damping})")
 
 
 def eigenvector_centrality(weights: Array, rng: np.random.Generator, tolerance: float | None = None) -> np.ndarray:

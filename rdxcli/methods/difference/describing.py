@@ -25,6 +25,7 @@ from scipy.stats import mannwhitneyu
 
 from rdxcli.methods.neurons.concepts import unit_rows
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 LEVEL = 0.05
 MOST_TESTED = 5  # sentences of a group; each makes the correction larger
@@ -141,7 +142,8 @@ def describe_groups(
         unit_texts = unit_rows(texts[key], "text embeddings")
         if unit_texts.shape[1] != unit_images.shape[1]:
             raise ValueError(
-                f"Got images of {unit_images.shape[1]} and texts of {unit_texts.shape[1]} columns, expected one model"
+                f"Got images of {unit_images.shape[1]} and texts of "
+                f"{human_count(unit_texts.shape[1], 'column')}, expected one model"
             )
         said = auc(unit_images[parts.proposing] @ unit_texts.T, unit_images[parts.others] @ unit_texts.T)
         best = [int(j) for j in np.argsort(-said, kind="stable")[:most] if said[j] > 0.5]

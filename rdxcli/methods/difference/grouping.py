@@ -13,6 +13,7 @@ from rdxcli.methods.difference.graph import Affinity, Direction
 from rdxcli.numerics.neighbours import Array
 from rdxcli.numerics.seeding import generator, integer_seed
 from rdxcli.numerics.spectral import cluster, spectral_embedding
+from rdxcli.progress import human_count
 
 CLUSTERINGS = ("spectral", "pagerank", "eigenvector")
 
@@ -100,7 +101,8 @@ def numbered(
         if (fewer := len(sizes) - len(np.unique(joined))) > 0:
             kept = len(sizes) - 1 - fewer
             note(
-                f"direction {direction}: {len(sizes) - 1} concepts became {kept}: parts of one group are shown as one "
+                f"direction {direction}: {human_count(len(sizes) - 1, 'concept')} became {kept}: parts "
+                "of one group are shown as one "
                 "(`--param twins=null` leaves them apart)"
             )
             labels = joined[labels]
@@ -172,7 +174,7 @@ def _spectral(
         )
     labels = cluster(embedding.coordinates, k, integer_seed(settings.random_state, "rdx", "k-means", direction))
     if labels.max() + 1 < k:
-        note(f"direction {direction}: found {labels.max() + 1} distinct clusters instead of {k}")
+        note(f"direction {direction}: found {human_count(labels.max() + 1, 'distinct cluster')} instead of {k}")
     return labels, embedding.coordinates, embedding.eigenvalues
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rdxcli.progress import human_count
+
 __all__ = ["check_pair", "check_representation"]
 
 
@@ -45,11 +47,13 @@ def check_representation(X: ArrayLike, name: str = "R", *, minimum_rows: int = 2
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise ValueError(
-            f"{name}: Got NaN or infinite values in {len(bad)} of {n} rows (first: row {bad[0]}), "
+            f"{name}: Got NaN or infinite values in {len(bad)} of {human_count(n, 'row')} (first: row {bad[0]}), "
             "expected finite numbers"
         )
     if (values == values[0]).all():
-        raise ValueError(f"{name}: Got {n} equal rows (a constant representation), expected rows that differ")
+        raise ValueError(
+            f"{name}: Got {human_count(n, 'equal row')} (a constant representation), expected rows that differ"
+        )
     return values
 
 
@@ -67,6 +71,7 @@ def check_pair(
     second = check_representation(R1, names[1], minimum_rows=minimum_rows)
     if len(first) != len(second):
         raise ValueError(
-            f"Got {len(first)} rows in {names[0]} and {len(second)} in {names[1]}, expected the same samples in both"
+            f"Got {human_count(len(first), 'row')} in {names[0]} and {len(second)} in {names[1]}, "
+            "expected the same samples in both"
         )
     return first, second

@@ -35,7 +35,7 @@ from rdxcli.methods.difference.significance import MAX_QUERIES, MAX_SCORE_ROWS, 
 from rdxcli.methods.difference.similarity import RSA_ROWS
 from rdxcli.numerics.neighbours import Points, nearest, to_numpy
 from rdxcli.numerics.seeding import generator
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 MEASURES = ("cka", "mutual_knn", "rsa", "score")
 
@@ -169,13 +169,15 @@ def similarity_matrices(
     constant = []
     for place, (values, name) in enumerate(zip(layers, names, strict=True)):
         if len(values) != n:
-            raise ValueError(f"Got {len(values)} rows in {name} and {n} in {names[0]}, expected the same images")
+            raise ValueError(
+                f"Got {human_count(len(values), 'row')} in {name} and {n} in {names[0]}, expected the same images"
+            )
         if len(values) and (np.asarray(values) == np.asarray(values[0])).all():
             constant.append(place)
         else:
             check_representation(values, name, minimum_rows=5)
     if n < 5:
-        raise ValueError(f"Got {n} rows, expected at least 5")
+        raise ValueError(f"Got {human_count(n, 'row')}, expected at least 5")
     rows = drawn_rows(n, random_state)
     k = max(1, min(neighbours, (n - 1) // 4))
     split = len(first)
@@ -187,7 +189,7 @@ def similarity_matrices(
     correlation, correlation_by_chance = _rank_correlations(varied, orders, random_state)
     read_outs = _read_outs(varied, k, random_state, device)
     m = len(rows)
-    drawn = f"{draws} random orders of the rows"
+    drawn = f"{human_count(draws, 'random order')} of the rows"
     return Matrices(
         values={"cka": _kernel_cosines(varied), "mutual_knn": common, "rsa": correlation, "score": 1.0 - common},
         chance={

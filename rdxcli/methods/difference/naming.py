@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from rdxcli.methods.neurons.concepts import unit_rows
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 LARGE_EFFECT = 0.8
 """Cohen's (1988) large effect: below it no name is clear, however significant."""
@@ -107,14 +108,19 @@ def name_groups(
     unit_images, unit_texts = unit_rows(images, "image embeddings"), unit_rows(texts, "text embeddings")
     n, tests = len(unit_images), len(groups) if tests is None else tests
     if not n or not len(unit_texts):
-        raise ValueError(f"Got {n} image and {len(unit_texts)} text embeddings, expected at least one of each")
+        raise ValueError(
+            f"Got {n} image and {human_count(len(unit_texts), 'text embedding')}, expected at least one of each"
+        )
     if unit_images.shape[1] != unit_texts.shape[1]:
         raise ValueError(
             f"Got image embeddings of width {unit_images.shape[1]} and text embeddings of width "
             f"{unit_texts.shape[1]}, expected the same model"
         )
     if len(words) != len(unit_texts):
-        raise ValueError(f"Got {len(words)} words and {len(unit_texts)} text embeddings, expected one each")
+        raise ValueError(
+            f"Got {human_count(len(words), 'word')} and "
+            f"{human_count(len(unit_texts), 'text embedding')}, expected one each"
+        )
     if permutations < 1 or top < 1:
         raise ValueError(f"Got permutations={permutations} and top={top}, expected at least 1")
     enough = max(permutations, int(np.ceil(2 * tests / LEVEL)) - 1)

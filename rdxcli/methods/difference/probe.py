@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold
 
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.numerics.seeding import integer_seed
+from rdxcli.progress import human_count
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,11 @@ def classification_probe(
     classes, y = np.unique(np.asarray(labels), return_inverse=True)
     n = len(R0)
     if len(y) != n:
-        raise ValueError(f"Got {len(y)} labels for {n} images, expected one each")
+        raise ValueError(f"Got {human_count(len(y), 'label')} for {human_count(n, 'image')}, expected one each")
     if len(classes) < 2:
         raise ValueError(f"Got {len(classes)} class, expected at least two for a classifier")
     if not 2 <= folds <= n:
-        raise ValueError(f"Got folds={folds} with n={n} images, expected between 2 and n")
+        raise ValueError(f"Got folds={folds} with n={human_count(n, 'image')}, expected between 2 and n")
     every = [R0, R1, *(np.asarray(values) for values in mapped or ())]
     seed = 0 if published_split else integer_seed(random_state, "probe")
     predictions = np.zeros((len(every), n), dtype=np.int64)
@@ -94,7 +95,9 @@ def classification_probe(
         warnings.simplefilter("ignore", ConvergenceWarning)  # the limit of 100 iterations is part of the definition
         for fold, (train, test) in enumerate(KFold(folds, shuffle=True, random_state=seed).split(R0)):
             if len(np.unique(y[train])) < 2:
-                raise ValueError(f"Got one class only in {len(train)} training images, expected at least two")
+                raise ValueError(
+                    f"Got one class only in {human_count(len(train), 'training image')}, expected at least two"
+                )
             for row, values in enumerate(every):
                 model = LogisticRegression(random_state=0).fit(values[train], y[train])
                 predictions[row, test] = model.predict(values[test])

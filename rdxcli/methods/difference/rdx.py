@@ -46,6 +46,7 @@ from rdxcli.methods.difference.sides import Sides, pair_sides, taken
 from rdxcli.methods.estimator import Estimator, clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 __all__ = ["RDX", "DifferenceGroup", "DirectionResult"]
 
@@ -334,7 +335,8 @@ class RDX(Estimator):
         n = self.n_
         self._landmarks = rows = draw_landmarks(n, self.landmarks, self.random_state)
         self._note(
-            f"approximate: {len(rows):,} of {n:,} images are landmarks, which are grouped exactly; the others join them"
+            f"approximate: {len(rows):,} of {human_count(n, 'image')} are landmarks, which are grouped "
+            "exactly; the others join them"
         )
         found: dict[Direction, Approximate] = {}
         shared = pairs["01"] is pairs["10"]
@@ -375,7 +377,11 @@ class RDX(Estimator):
                 if one.rand < RELIABLE
             }
         )
-        drawn = f"{len(rows):,} images drawn at random" if len(rows) < self.n_ else f"all {self.n_:,} images"
+        drawn = (
+            f"{human_count(len(rows), 'image')} drawn at random"
+            if len(rows) < self.n_
+            else f"all {human_count(self.n_, 'image')}"
+        )
         self._note(f"agreement with the exact method on {drawn}: {'; '.join(parts)}")
 
     def _doubt(self, reasons: Mapping[Direction, str]) -> None:
@@ -459,10 +465,13 @@ class RDX(Estimator):
             k = self.n_clusters + bool(self.null_cluster)
             what = f"n_clusters={self.n_clusters}" + (" and the null cluster" if self.null_cluster else "")
             if k > n:
-                raise ValueError(f"Got {what} with n={n} images, expected at most as many clusters as images")
+                raise ValueError(
+                    f"Got {what} with n={human_count(n, 'image')}, expected at most as many clusters as images"
+                )
             if k == 1:
                 raise ValueError("Got n_clusters=1 without a null cluster, expected at least two clusters")
         elif self.n_clusters > n:
             raise ValueError(
-                f"Got n_clusters={self.n_clusters} with n={n} images, expected at most as many groups as images"
+                f"Got n_clusters={self.n_clusters} with n={human_count(n, 'image')}, expected at most as "
+                "many groups as images"
             )

@@ -24,7 +24,7 @@ from rdxcli.methods.difference.stability import concept_stability
 from rdxcli.methods.estimator import clone
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.threads import map_in_threads
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 ROWS = 500  # images that are looked at
 MOST = 10
@@ -58,11 +58,14 @@ class Chosen:
     def sentence(self) -> str:
         """For people."""
         counts = max(self.beyond.values())
-        said = f"--k auto: {self.k} concept{'s' * (self.k > 1)} per direction; "
+        said = f"--k auto: {human_count(self.k, 'concept')} per direction; "
         if counts == 0:
             return f"{said}no group is stronger than between two versions of one model"
         if self.k < counts:
-            return f"{said}{counts} groups are stronger than by chance, but so many do not come back in other images"
+            return (
+                f"{said}{human_count(counts, 'group', 'are')} stronger than by chance, but so many do not "
+                "come back in other images"
+            )
         return f"{said}so many groups are stronger than by chance" + (
             f", with a mean stability of {self.stability[self.k]:.2f}" if self.k in self.stability else ""
         )

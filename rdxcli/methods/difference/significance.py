@@ -56,7 +56,7 @@ from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
 from rdxcli.numerics.spectral import leading_eigenpairs
 from rdxcli.numerics.threads import map_in_threads
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 from rdxcli.records import Verdict
 
 __all__ = [
@@ -265,21 +265,24 @@ def difference_test(
             raise ValueError(f"Got {name}={value!r}, expected a number of at least 0")
     if paired and R0.shape[1] != R1.shape[1]:
         raise ValueError(
-            f"Got paired=True with {R0.shape[1]} and {R1.shape[1]} dimensions, expected the same dimensions in both"
+            f"Got paired=True with {R0.shape[1]} and {human_count(R1.shape[1], 'dimension')}, expected "
+            "the same dimensions in both"
         )
     pair = None
     if reference is not None:
         pair = check_pair(*reference, names=("reference[0]", "reference[1]"), minimum_rows=MINIMUM_ROWS)
         if len(pair[0]) != n:
-            raise ValueError(f"Got {len(pair[0])} rows in the reference pair, expected {n}, the same images")
+            raise ValueError(
+                f"Got {human_count(len(pair[0]), 'row')} in the reference pair, expected {n}, the same images"
+            )
     k = max(1, min(neighbours, (n - 1) // 4))
     measure = _Measure(estimator, k, random_state, device)
-    notes = [f"the test uses {k} neighbours instead of {neighbours}: n = {n}"] if k < neighbours else []
+    notes = [f"the test uses {human_count(k, 'neighbour')} instead of {neighbours}: n = {n}"] if k < neighbours else []
     rng = generator(random_state, "significance", "rows")
     rows = np.sort(rng.permutation(n)[: min(n, MAX_SCORE_ROWS)])
     graph_rows = min(n, MAX_GRAPH_ROWS)
     if len(rows) < n:
-        notes.append(f"the difference test uses {len(rows):,} of the {n:,} images")
+        notes.append(f"the difference test uses {len(rows):,} of the {human_count(n, 'image')}")
     subsets = [np.sort(rng.permutation(rows)[:graph_rows]) for _ in range(1 if graph_rows == n else OBSERVED_GRAPHS)]
     queries = np.sort(rng.permutation(len(rows))[:MAX_QUERIES])
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rdxcli.progress import human_count
+
 
 def choose_per_class(
     labels: ArrayLike,
@@ -52,7 +54,10 @@ def choose_per_class(
     if paths is None:
         paths = [f"root/{label}/{row}" for row, label in enumerate(values.tolist())]
     if len(paths) != len(values):
-        raise ValueError(f"Got {len(paths)} paths and {len(values)} labels, expected one path per label")
+        raise ValueError(
+            f"Got {human_count(len(paths), 'path')} and {human_count(len(values), 'label')}, expected "
+            "one path per label"
+        )
     if num_images < 1:
         raise ValueError(f"Got num_images={num_images}, expected at least 1")
     order = list(np.unique(values).tolist() if classes is None else classes)

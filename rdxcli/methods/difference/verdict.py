@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.progress import human_count
 from rdxcli.records import Verdict
 
 
@@ -258,7 +259,7 @@ class Detectable:
 
     def sentence(self) -> str:
         """What would have been found."""
-        size = f"At this size ({self.images:,} images, {self.neighbours} neighbours)"
+        size = f"At this size ({human_count(self.images, 'image')}, {human_count(self.neighbours, 'neighbour')})"
         if not self.changes:
             return f"{size} not even shuffling half of the images would have been found: the test says little."
         parts = [

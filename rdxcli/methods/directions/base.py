@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rdxcli.methods.estimator import Estimator
+from rdxcli.progress import human_count
 
 from .features import as_maps, positions, to_maps
 from .signals import positive_set
@@ -62,7 +63,9 @@ class Directions(Estimator):
     def _check(self, features: Array | Tensor) -> tuple[Tensor, bool]:
         X = as_maps(features)
         if X.shape[1] != self.decoding_.shape[1]:
-            raise ValueError(f"Got features with {X.shape[1]} channels, expected {self.decoding_.shape[1]}")
+            raise ValueError(
+                f"Got features with {human_count(X.shape[1], 'channel')}, expected {self.decoding_.shape[1]}"
+            )
         return X, features.ndim == 2
 
     def responses(self, features: Array | Tensor) -> Array:

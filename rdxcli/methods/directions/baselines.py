@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.progress import human_count
 
 from .base import Array, Directions
 from .features import FeatureSpace, as_maps, positions
@@ -62,7 +63,7 @@ class _Baseline(Directions):
         name = type(self).__name__
         if len(x) > self.most:
             x = x[np.sort(generator(self.random_state, name).choice(len(x), self.most, replace=False))]
-            self.notes_.append(f"used {self.most} random positions")
+            self.notes_.append(f"used {human_count(self.most, 'random position')}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             encoding, decoding = self._pairs(x, integer_seed(self.random_state, name))
@@ -112,7 +113,9 @@ class NMFDirections(_Baseline):
             .components_
         )
         if not (np.linalg.norm(H, axis=1) > 0).all():
-            raise ValueError(f"Got a factor of zeros from NMF, expected fewer than {self.n_directions} directions")
+            raise ValueError(
+                f"Got a factor of zeros from NMF, expected fewer than {human_count(self.n_directions, 'direction')}"
+            )
         return H, np.linalg.pinv(H).T
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rdxcli.numerics.seeding import generator, integer_seed
 from rdxcli.parameters import Count, Share
+from rdxcli.progress import human_count, turns
 
 from .alignment import Head, pooled_linear
 from .base import Array, Directions
@@ -112,7 +113,8 @@ class CRAFT(Directions):
             A = A[np.sort(generator(self.random_state, "craft").choice(len(A), MOST, replace=False))]
         if self.n_directions > min(A.shape):
             raise ValueError(
-                f"Got {self.n_directions} directions for {A.shape[0]} positions of {A.shape[1]} channels, expected "
+                f"Got {human_count(self.n_directions, 'direction')} for "
+                f"{human_count(A.shape[0], 'position')} of {human_count(A.shape[1], 'channel')}, expected "
                 "fewer directions or more images"
             )
         self.low_ = np.minimum(np.minimum(A.min(0), X.amin((0, 2, 3)).numpy()), 0)
@@ -154,7 +156,9 @@ class CRAFT(Directions):
             ).fit(A)
         W = found.components_
         if not (np.linalg.norm(W, axis=1) > 0).all():
-            raise ValueError(f"Got a factor of zeros, expected fewer than {self.n_directions} directions")
+            raise ValueError(
+                f"Got a factor of zeros, expected fewer than {human_count(self.n_directions, 'direction')}"
+            )
         return W
 
     def _measure(self, X: Tensor, W: Array, head: Head) -> None:
@@ -199,7 +203,8 @@ class CRAFT(Directions):
                 )
             base, low = torch.from_numpy(W).float(), torch.from_numpy(np.asarray(self.low_)).float()
             index = []
-            for image, one in enumerate(parts):
+            for image in turns("importance of the concepts", len(parts), "images"):
+                one = parts[image]
                 designs = self._designs(image)  # of its own, so that their errors show in the spread over images
                 turned = (designs[:, None, :] * one) @ base + low  # (designs, positions, D)
                 f = head(to_maps(turned.reshape(-1, turned.shape[2]), (len(designs), *shape[1:])))[:, k]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from rdxcli.numerics.seeding import torch_generator
-from rdxcli.progress import track
+from rdxcli.progress import awaited, human_count
 
 from .alignment import frozen
 from .base import Directions, closed_form_signals
@@ -241,18 +241,15 @@ class EDDP(Directions):
         use_independence = (
             work.space.size <= _MAX_COORDINATES if self.independence == "auto" else bool(self.independence)
         )
-        with track("directions", 4, "steps") as advance:
+        with awaited("directions"):
             small = work.sample(self.search_images, self._stream("search images"))
             found = search_all(
                 small, work.space, n_detectors, self.standardisations, self.n_starts, plan["a"], self.random_state
             )
-            advance(1)
             start = self._choose(small, found, use_independence)
-            advance(1)
             if plan["b"].steps:
                 start = self._refine(work.problem, start, plan["b"], None)
             trained = self._refine(work.problem, start, plan["d"], self.signals)
-            advance(1)
             solution, taken = self._sharpen(work.problem, trained) if use_independence else (trained, [])
             ranked = _polish_parts(work.problem, solution, 250)
             apart = [
@@ -260,7 +257,6 @@ class EDDP(Directions):
                 for W, b in zip(ranked.W, ranked.b, strict=True)
             ]
             ranked = replace(ranked, merit=ranked.merit + torch.tensor(apart).to(ranked.merit))
-            advance(1)
         best = int(ranked.merit.argmin())
         self.sharpened_ = bool(taken) and taken[best]
         if taken and not self.sharpened_:
@@ -355,7 +351,8 @@ class EDDP(Directions):
     def _remarks(self, work: Workspace) -> None:
         if work.space.size < work.space.rank:
             self.notes_.append(
-                f"the last {work.space.rank - work.space.size} of {work.space.rank} principal directions were left out "
+                f"the last {work.space.rank - work.space.size} of "
+                f"{human_count(work.space.rank, 'principal direction')} were left out "
                 + ("as asked" if isinstance(self.subspace, int) else "because they look like noise")
             )
         detected = self.responses(work.X) > 0

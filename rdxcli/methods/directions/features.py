@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rdxcli.progress import human_count
+
 _SPAN = 1e-6
 _BLOCK = 262_144
 _CHANNELS = 4096
@@ -106,7 +108,9 @@ class FeatureSpace:
         if n_directions < 2:
             raise ValueError(f"Got n_directions={n_directions}, expected at least 2")
         if 2 * n_directions > P:
-            raise ValueError(f"Got {P} positions, expected at least {2 * n_directions} for {n_directions} directions")
+            raise ValueError(
+                f"Got {P} positions, expected at least {2 * n_directions} for {human_count(n_directions, 'direction')}"
+            )
         mean = torch.zeros(D, dtype=torch.float64)
         for block in x.split(_BLOCK):
             mean += block.double().sum(0)

@@ -50,6 +50,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from rdxcli.numerics.seeding import generator, torch_generator
+from rdxcli.progress import human_count
 
 from .alignment import Head, PooledLinearHead, pooled_linear
 from .base import Array, Directions, closed_form_signals
@@ -100,7 +101,9 @@ def _of_class(y: Array | None, logits: Tensor) -> tuple[Array, Array]:
     """Class of each image (given or predicted) and the classes that occur."""
     y = logits.argmax(1).numpy() if y is None else np.asarray(y)
     if y.shape != (len(logits),) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"Got classes of shape {y.shape} and type {y.dtype}, expected {len(logits)} integers")
+        raise ValueError(
+            f"Got classes of shape {y.shape} and type {y.dtype}, expected {human_count(len(logits), 'integer')}"
+        )
     if y.min() < 0 or y.max() >= logits.shape[1]:
         raise ValueError(f"Got classes from {y.min()} to {y.max()}, expected 0 to {logits.shape[1] - 1}")
     return y, np.unique(y)
@@ -375,7 +378,8 @@ def null_directions(
     positive, negative = np.flatnonzero(active), np.flatnonzero(~active)
     if min(len(positive), len(negative)) < 8:
         raise ValueError(
-            f"Got a detector active at {len(positive)} of {len(x)} positions, expected 8 or more of each kind"
+            f"Got a detector active at {len(positive)} of {human_count(len(x), 'position')}, expected 8 "
+            "or more of each kind"
         )
     negative = rng.permutation(negative)[: negatives * len(positive)]
     half = min(len(positive), len(negative), most // 2)
@@ -566,7 +570,8 @@ def influence(
     of_chance = "random sets" if null == "images" else "random filters"
     if needed > 1:
         notes.append(
-            f"with {n_null} {of_chance} and {len(p)} directions at least {needed} must stand out for any to be "
+            f"with {n_null} {of_chance} and {human_count(len(p), 'direction')} at least {needed} must "
+            "stand out for any to be "
             "significant"
         )
     return Influence(

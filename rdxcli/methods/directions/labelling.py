@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 from .base import Array, Directions
 from .features import as_maps
@@ -284,7 +285,7 @@ def _labelled(mask: Array, n_concepts: int, ignore: int | str | None) -> tuple[T
     counts = torch.ones(raw.shape[-2:], dtype=torch.bool)
     if raw.ndim == 3:
         if len(raw) != n_concepts:
-            raise ValueError(f"Got a mask of {len(raw)} concepts, expected {n_concepts}")
+            raise ValueError(f"Got a mask of {human_count(len(raw), 'concept')}, expected {n_concepts}")
         return raw, counts
     raw = raw.long()
     if ignore == OUTSIDE:
@@ -422,7 +423,7 @@ def label_by_masks(
 def _split(is_train: Array, n: int) -> tuple[Array, Array]:
     is_train = np.asarray(is_train, dtype=bool)
     if is_train.shape != (n,) or is_train.all() or not is_train.any():
-        raise ValueError(f"Got {is_train.sum()} training images of {n}, expected some of each kind")
+        raise ValueError(f"Got {human_count(is_train.sum(), 'training image')} of {n}, expected some of each kind")
     return np.flatnonzero(is_train), np.flatnonzero(~is_train)
 
 

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
+from rdxcli.progress import turns
+
 from .alignment import HeadOnShift, constrained_shift, unconstrained_shift
 from .constraints import AugmentedLagrangian, WeightedSum
 from .losses import (
@@ -202,11 +204,13 @@ class _Loop:
         self.steps, self.every, self.patience, self.tolerance = steps, every, patience, tolerance
         self.taken = 0
 
-    def run(self, evaluate: Callable[[], dict[str, Tensor]], combine: AugmentedLagrangian | WeightedSum) -> None:
-        """Take the steps; ``evaluate`` gives the losses of the present parameters."""
+    def run(
+        self, said: str, evaluate: Callable[[], dict[str, Tensor]], combine: AugmentedLagrangian | WeightedSum
+    ) -> None:
+        """Take the steps, at most all; ``evaluate`` gives the losses of the present parameters."""
         best: Tensor | None = None
         since = 0
-        for step in range(self.steps):
+        for step in turns(said, self.steps):
             found = evaluate()
             self.optimiser.zero_grad(set_to_none=True)
             combine(found).sum().backward()
@@ -261,7 +265,7 @@ def search(
             found["align"] = problem.head.loss(R @ back, problem.moved_by(z * M.unsqueeze(-1), generator))
         return found
 
-    _Loop([A, b, m], rate, steps).run(evaluate, combine)
+    _Loop([A, b, m], rate, steps).run("search for directions", evaluate, combine)
     with torch.no_grad():
         merit = combine.merit(evaluate())
         R, M = current()
@@ -326,7 +330,7 @@ def refine(
         chosen = torch.randperm(problem.n_images, generator=generator)[:batch_images]
         return evaluate(problem.images(chosen.sort().values))
 
-    _Loop(parameters, rate, steps).run(step, combine)
+    _Loop(parameters, rate, steps).run("refine the directions", step, combine)
     with torch.no_grad():
         found = evaluate(problem)
         W, M = normalize(V, dim=-1), softplus(m)
@@ -350,7 +354,7 @@ def polish(
         return problem.detector_losses((out - b.unsqueeze(-1)) / M.unsqueeze(-1), M, worst=worst)
 
     # thresholds and margins of frozen filters settle long before the last step
-    _Loop([b, m], rate, steps, patience=2, tolerance=1e-3).run(evaluate, combine)
+    _Loop([b, m], rate, steps, patience=2, tolerance=1e-3).run("thresholds of the directions", evaluate, combine)
     with torch.no_grad():
         found = evaluate(worst=True)
         return Solutions(start.W, b.detach(), softplus(m), combine.merit(found), start.S, found)

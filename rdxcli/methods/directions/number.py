@@ -22,6 +22,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 from .base import Array, Directions
 from .features import as_maps, positions
@@ -176,14 +177,15 @@ def _recommended(rows: list[dict[str, float]]) -> tuple[int, str]:
         chosen = rows[int(above.argmax())]
         return int(chosen["number"]), (
             f"no number is found again on the other half of the samples much better than random filters (at best "
-            f"{chosen['stability']:.2f}, chance {chosen['chance']:.2f}): none is recommended over another"
+            f"(correlation {chosen['stability']:.2f}, chance {chosen['chance']:.2f}): none is recommended over another"
         )
     merit = above * np.array([row["explained"] for row in rows])
     last = int(np.flatnonzero(merit >= NEARLY * merit.max())[-1])
     chosen = rows[last]
     reason = (
-        f"{chosen['number']:.0f} directions are found again on the other half of the samples (correlation "
-        f"{chosen['stability']:.2f}, chance {chosen['chance']:.2f}) and hold {chosen['explained']:.0%} of the variance"
+        f"{human_count(int(chosen['number']), 'direction', 'are')} found again on the other half of the samples "
+        f"(correlation {chosen['stability']:.2f}, chance {chosen['chance']:.2f}) and hold "
+        f"{chosen['explained']:.0%} of the variance"
     )
     if last + 1 < len(rows):
         after = rows[last + 1]

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from rdxcli.progress import human_count
+
 from .base import Directions
 from .signals import signal_values
 
@@ -90,7 +92,9 @@ def recovery(
     """
     n_detectors = S.shape[1]
     if len(found.decoding_) != n_detectors:
-        raise ValueError(f"Got {len(found.decoding_)} directions, expected {n_detectors}, one per concept")
+        raise ValueError(
+            f"Got {human_count(len(found.decoding_), 'direction')}, expected {n_detectors}, one per concept"
+        )
     filters, signals = found.decoding_.T, found.encoding_.T
     Q = np.linalg.qr(np.hstack([S, B]))[0]
     active = _by_position(found.detect(X[is_test]))

@@ -26,6 +26,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from rdxcli.errors import UnknownNameError
+from rdxcli.progress import human_count
 
 from .alignment import PooledLinearHead
 
@@ -282,7 +283,9 @@ def _classes(spec: SyntheticSpec) -> list[tuple[int, ...]]:
     if spec.n_classes:
         sets = [sets[k] for k in np.linspace(0, len(sets) - 1, spec.n_classes).round().astype(int)]
     if len(sets) < 2:
-        raise ValueError(f"Got {len(sets)} class, expected at least 2 sets of {spec.concepts_per_image} concepts")
+        raise ValueError(
+            f"Got {len(sets)} class, expected at least 2 sets of {human_count(spec.concepts_per_image, 'concept')}"
+        )
     return sets
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Count, Positive, Share
+from rdxcli.progress import human_count
 
 from .base import Array, Directions
 from .features import as_maps, positions
@@ -197,9 +198,9 @@ def _by_image(what: str, features: Array, channels: int) -> Array:
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
     if X.shape[1] != channels:
-        raise ValueError(f"Got {what} with {X.shape[1]} channels, expected {channels}")
+        raise ValueError(f"Got {what} with {human_count(X.shape[1], 'channel')}, expected {channels}")
     if len(X) < FEWEST:
-        raise ValueError(f"Got {len(X)} images: {what}, expected at least {FEWEST}")
+        raise ValueError(f"Got {human_count(len(X), 'image')}: {what}, expected at least {FEWEST}")
     return X.flatten(2).transpose(1, 2).double().numpy()
 
 

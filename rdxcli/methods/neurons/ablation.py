@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from rdxcli.methods.neurons.scores import Interval, ScoreSummary, pearson, ratio_interval, summarise
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 Variant = Literal["optim", "norm"]
 
@@ -212,7 +213,10 @@ def ablation_scores(
         raise ValueError(f"Got variant={variant!r}, expected 'optim' or 'norm'")
     columns = np.arange(p.shape[1]) if units is None else np.asarray(units)
     if len(columns) != p.shape[1] or columns.min() < 0 or columns.max() >= a.shape[1]:
-        raise ValueError(f"Got {len(columns)} units for {p.shape[1]} predictions and {a.shape[1]} activations")
+        raise ValueError(
+            f"Got {human_count(len(columns), 'unit')} for {human_count(p.shape[1], 'prediction')} and "
+            f"{human_count(a.shape[1], 'activation')}"
+        )
     if not (np.isfinite(p).all() and np.isfinite(a).all()):
         raise ValueError("Got NaN or infinite values, expected finite numbers")
     val_rows, test_rows = np.asarray(val), np.asarray(test)
@@ -220,7 +224,7 @@ def ablation_scores(
     scores, scale, shift, on_right, wrong = (np.full(m, np.nan) for _ in range(5))
     good = None if right is None else np.asarray(right, dtype=bool)
     if good is not None and good.shape != (len(a),):
-        raise ValueError(f"Got right {good.shape}, expected one entry for each of {len(a)} rows")
+        raise ValueError(f"Got right {good.shape}, expected one entry for each of {human_count(len(a), 'row')}")
     low, high, error = (np.full(m, np.nan) for _ in range(3))
     for i, unit in enumerate(columns):
         loss = _Unit(losses, int(unit), a[:, unit])
@@ -247,7 +251,8 @@ def ablation_scores(
     notes = []
     if len(undefined):
         notes.append(
-            f"no ablation score for {len(undefined)} units that have no effect or a constant prediction: "
+            f"no ablation score for {human_count(len(undefined), 'unit', 'that have')} no effect or a "
+            "constant prediction: "
             f"{', '.join(map(str, undefined[:10].tolist()))}"
         )
     return AblationScores(

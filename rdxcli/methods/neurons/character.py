@@ -26,6 +26,7 @@ from rdxcli.numerics.moments import check_rows, check_source, read_columns
 from rdxcli.numerics.multiple import benjamini_hochberg
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Count, Share
+from rdxcli.progress import human_count
 
 MOST_GROUPS = 4
 
@@ -96,9 +97,12 @@ class UnitCharacter(Estimator):
         V, A = check_source(views, "views"), check_source(activations, "activations")
         n = A.shape[0]
         if V.shape[0] != n:
-            raise ValueError(f"Got {V.shape[0]} rows of views and {n} rows of activations, expected the same images")
+            raise ValueError(
+                f"Got {human_count(V.shape[0], 'row')} of views and {human_count(n, 'row')} of "
+                "activations, expected the same images"
+            )
         if n < 20:
-            raise ValueError(f"Got {n} images, expected at least 20")
+            raise ValueError(f"Got {human_count(n, 'image')}, expected at least 20")
         self.units_ = check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
         rows = np.arange(n)
         E = read_columns(V, rows, np.arange(V.shape[1]), "views")

@@ -12,6 +12,7 @@ import numpy as np
 
 from rdxcli.methods.neurons.greedy import Refit, Search, greedy_search, top_fit
 from rdxcli.methods.neurons.tables import Explanation
+from rdxcli.progress import human_count
 
 TOGETHER = 256  # units whose searches advance together
 
@@ -181,16 +182,16 @@ def remarks(
     """
     found = []
     units = np.array([row.unit for row in explanations])
-    for status, words in (
-        ("constant", "do not vary on the training or validation rows and have no explanation"),
-        ("no concept", "have no concept with a positive validation correlation"),
+    for status, verb, words in (
+        ("constant", "that do", "not vary on the training or validation rows"),
+        ("no concept", "that have", "no concept with a positive validation correlation"),
     ):
         who = units[np.array([row.status == status for row in explanations])]
         if len(who):
-            found.append(f"{len(who)} units {words}: {_some(who)}")
+            found.append(f"no explanation for {human_count(len(who), 'unit', verb)} {words}: {_some(who)}")
     quiet = units[dead & np.array([row.status != "constant" for row in explanations])]
     if len(quiet):
-        found.append(f"{len(quiet)} units never exceed {threshold} and are as good as dead: {_some(quiet)}")
+        found.append(f"{human_count(len(quiet), 'unit', 'never exceed')} {threshold}, as good as dead: {_some(quiet)}")
     counts: dict[str, int] = {}
     for column in np.flatnonzero(mask).tolist():
         counts[names[column]] = counts.get(names[column], 0) + 1
@@ -198,7 +199,8 @@ def remarks(
     shared = sorted({names[column] for column in chosen if counts[names[column]] > 1})
     if shared:
         found.append(
-            f"{len(shared)} chosen names belong to several concepts (see `selected_` for the column): "
+            f"{human_count(len(shared), 'chosen name', 'belong')} to several concepts (see `selected_` "
+            "for the column): "
             f"{', '.join(f'`{name}`' for name in shared[:5])}"
         )
     return found

@@ -27,6 +27,7 @@ from rdxcli.methods.neurons.preparation import check_inputs
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import blocks, check_rows, read, read_columns
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 Similarity = Literal["soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed"]
 SIMILARITIES: tuple[Similarity, ...] = ("soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed")
@@ -149,14 +150,14 @@ class ClipDissect(Estimator):
         self._check()
         chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
         if len(chosen) < 2:
-            raise ValueError(f"Got {len(chosen)} images, expected at least 2")
+            raise ValueError(f"Got {human_count(len(chosen), 'image')}, expected at least 2")
         self.notes_: list[str] = []
         values = read_columns(A, chosen, np.arange(A.shape[1]), "activations")
         live = np.ptp(values, axis=0) > 0
         constant = self.units_[~live[self.units_]]
         if len(constant):
             shown = ", ".join(map(str, constant[:10].tolist()))
-            self.notes_.append(f"{len(constant)} units do not vary and have no description: {shown}")
+            self.notes_.append(f"no description for {human_count(len(constant), 'unit', 'that do')} not vary: {shown}")
         wanted = self.units_[live[self.units_]]
         self.similarity_ = np.full((len(self.units_), P.shape[1]), np.nan)
         self.chance_: Chance | None = None
@@ -222,7 +223,8 @@ class ClipDissect(Estimator):
             prior = "units" if len(live) >= FEW_UNITS else "images"
             if prior == "images" and lam:
                 self.notes_.append(
-                    f"only {len(live)} units vary, so p(concept) is taken over images instead of over the units"
+                    f"only {human_count(len(live), 'unit', 'vary')}, so p(concept) is taken over images "
+                    "instead of over the units"
                 )
         reference = live if prior == "units" and lam else wanted
         top = top_images(values[:, reference], k)

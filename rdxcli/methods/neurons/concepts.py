@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.special import expit
 
 from rdxcli.numerics.moments import ColumnStatistics, blocks, check_source, read
+from rdxcli.progress import human_count
 
 CALIBRATION: Mapping[str, tuple[float, float]] = {
     "ViT-L-16-SigLIP-384": (60.0, -0.09),
@@ -123,7 +124,7 @@ def label_concepts(
         raise ValueError(f"Got targets of type {ids.dtype}, expected class ids (integers)")
     k = len(class_names) if classes is None else classes
     if k > len(class_names):
-        raise ValueError(f"Got {len(class_names)} class names for {k} classes")
+        raise ValueError(f"Got {human_count(len(class_names), 'class name')} for {human_count(k, 'class')}")
     if ids.min() < 0 or ids.max() >= k:
         raise ValueError(f"Got class id {ids.max() if ids.max() >= k else ids.min()}, expected 0..{k - 1}")
     groups = dict(superclasses or {})

@@ -28,6 +28,7 @@ from rdxcli.methods.neurons.preparation import check_inputs, check_split
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import blocks, check_source, read, read_columns
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 PHRASE_WORDS = 3
 _EMPTY = frozenset(
@@ -203,7 +204,9 @@ class UnitDescriptions(Judged):
         n, t = P.shape
         m = len(self.units_)
         if len(proposals) != m or len(shown) != m:
-            raise ValueError(f"Got proposals for {len(proposals)} and images for {len(shown)} of {m} units")
+            raise ValueError(
+                f"Got proposals for {len(proposals)} and images for {len(shown)} of {human_count(m, 'unit')}"
+            )
         train_rows, val_rows, _ = check_split(train, val, None, n)
         rows = np.sort(np.concatenate([train_rows, val_rows]))
         both = Shuffled.of(A, np.arange(A.shape[1]), (train_rows, val_rows), self.n_shuffled, self.random_state)
@@ -240,7 +243,9 @@ class UnitDescriptions(Judged):
         self.notes_: list[str] = []
         without = [row.unit for row in self.explanations_ if row.status == "no proposal"]
         if without:
-            self.notes_.append(f"nothing is proposed for {len(without)} units: {', '.join(map(str, without[:10]))}")
+            self.notes_.append(
+                f"nothing is proposed for {human_count(len(without), 'unit')}: {', '.join(map(str, without[:10]))}"
+            )
         if advance is not None:
             advance(m)
         return self

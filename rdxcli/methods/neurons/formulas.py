@@ -29,7 +29,7 @@ from rdxcli.methods.neurons.preparation import check_inputs, check_split
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import check_source, column_statistics, read_columns
 from rdxcli.parameters import Count, NonNegative
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 OPERATORS = ("AND NOT", "AND", "OR")
 _SPLIT = re.compile(r" (AND NOT|AND|OR) ")
@@ -178,7 +178,9 @@ class LogicalExplanation(Judged):
             raise ValueError(f"Got no concept with a mean of its 5 largest activations of at least {self.min_top}")
         self.notes_ = []
         if len(columns) < c:
-            self.notes_.append(f"left out {c - len(columns)} of {c} concepts that are hardly present in the images")
+            self.notes_.append(
+                f"left out {c - len(columns)} of {human_count(c, 'concept')} that are hardly present in the images"
+            )
         both = Shuffled.of(A, np.arange(A.shape[1]), (train_rows, val_rows), self.n_shuffled, self.random_state)
         wanted = np.concatenate([self.units_, np.arange(A.shape[1], both.shape[1])])
         inside = read_columns(P, train_rows, columns, "concepts"), read_columns(P, val_rows, columns, "concepts")
@@ -189,7 +191,7 @@ class LogicalExplanation(Judged):
         z = [_unit_columns(part) for part in inside]
         own = z[0].T @ _unit_columns(truth[0])  # correlations of single concepts, (kept, units)
         found = []
-        with track(f"formulas of {len(columns):,} concepts", len(wanted), "units") as seen:
+        with track(f"formulas of {human_count(len(columns), 'concept')}", len(wanted), "units") as seen:
             for i in range(len(wanted)):
                 found.append(self._search(own[:, i], inside, truth[0][:, i], truth[1][:, i]))
                 seen(1)

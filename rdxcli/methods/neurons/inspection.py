@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rdxcli.methods.neurons.saga import cross_entropy
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 CUTOFFS = (0.0003, 0.002, 0.005, 0.02, 0.1, 0.5)
 
@@ -96,7 +96,8 @@ def importance_share(impacts: ArrayLike, activations: ArrayLike, cutoffs: Sequen
     ends = np.array([int(cutoff * n) for cutoff in cutoffs])
     if len(size) != n or (ends >= n).any() or (ends < 0).any():
         raise ValueError(
-            f"Got {len(size)} impacts, {n} activations, cutoffs {tuple(cutoffs)}, expected cutoffs in [0, 1)"
+            f"Got {human_count(len(size), 'impact')}, {human_count(n, 'activation')}, cutoffs "
+            f"{tuple(cutoffs)}, expected cutoffs in [0, 1)"
         )
     running = np.cumsum(size[order])
     return running[ends] / running[-1] if running[-1] > 0 else np.zeros(len(ends))

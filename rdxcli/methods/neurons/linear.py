@@ -49,7 +49,7 @@ from rdxcli.numerics.moments import (
 )
 from rdxcli.numerics.neighbours import resolve_device
 from rdxcli.parameters import Count, NonNegative, Positive, Share
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 DEAD = 0.01  # a unit whose largest activation is below this is dead (appendix C.2)
 MANY_CONCEPTS = 2000  # from here on float32 halves the time; weights of standardised data differ by less than 1e-6
@@ -270,7 +270,9 @@ class LinearExplanation(Judged):
         moments = second_moments(P, both, train_rows, columns=columns, centre_x=of_concepts.mean[columns], **shared)
         if moments.constant_x.any():
             keep = ~moments.constant_x
-            self._note(f"left out {int((~keep).sum())} concepts that do not vary on the training rows")
+            self._note(
+                f"left out {human_count(int((~keep).sum()), 'concept', 'that do')} not vary on the training rows"
+            )
             if not keep.any():
                 raise ValueError("Got no concept that varies on the training rows")
             columns, moments = columns[keep], moments.select(keep)
@@ -286,7 +288,7 @@ class LinearExplanation(Judged):
         blocks += [np.arange(m, len(wanted))] if len(wanted) > m else []
         problem: tuple[Problem, float] | None = None
         finished = []
-        with track(f"explain units by {len(columns):,} concepts", m, "units") as seen:
+        with track(f"explain units by {human_count(len(columns), 'concept')}", m, "units") as seen:
             for block in blocks:
                 name = f"units-{block[0]}-{block[-1]}"
                 found = None if stored is None else stored.get(name)
@@ -319,13 +321,16 @@ class LinearExplanation(Judged):
             if flat.any():
                 shown = ", ".join(f"`{self.concept_names_[column]}`" for column in columns[flat][:5])
                 self._note(
-                    f"{int(flat.sum())} concepts hardly vary (by less than {FLAT:.0%} of their mean) and are no "
-                    f"candidates: {shown}"
+                    f"no candidates: {human_count(int(flat.sum()), 'concept', 'that hardly vary')} "
+                    f"(by less than {FLAT:.0%} of the mean): {shown}"
                 )
             barred |= flat
         if self.search == "greedy" and val.constant_x.any():
             # they have no validation correlation and would only fill the window
-            self._note(f"{int(val.constant_x.sum())} concepts do not vary on the validation rows and are no candidates")
+            self._note(
+                f"no candidates: {human_count(int(val.constant_x.sum()), 'concept', 'that do')} not vary on the "
+                "validation rows"
+            )
             barred |= val.constant_x
         return barred
 
@@ -339,7 +344,10 @@ class LinearExplanation(Judged):
                 "that are no probabilities switch the first condition off"
             )
         if not mask.all():
-            self._note(f"left out {int((~mask).sum())} of {len(mask)} concepts that are hardly present in the images")
+            self._note(
+                f"left out {int((~mask).sum())} of {human_count(len(mask), 'concept')} that are hardly "
+                "present in the images"
+            )
         return np.flatnonzero(mask)
 
     def _problem(self, train: Moments, spread: np.ndarray, constant: np.ndarray) -> tuple[Problem, float]:
@@ -500,7 +508,7 @@ class LinearExplanation(Judged):
     def _linear(self, concepts: Any, rows: Any | None, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         P = check_source(concepts, "concepts")
         if P.shape[1] != len(self.concept_mask_):
-            raise ValueError(f"Got {P.shape[1]} concepts, expected {len(self.concept_mask_)}")
+            raise ValueError(f"Got {human_count(P.shape[1], 'concept')}, expected {len(self.concept_mask_)}")
         chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
         used = np.array(sorted({int(column) for picked, _ in parts for column in picked}), dtype=np.int64)
         weights = np.zeros((len(used), len(parts)))

@@ -28,6 +28,7 @@ from rdxcli.methods.neurons.chance import Chance, against_orders
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.neighbours import resolve_device
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 Batch = tuple[Any, Any]
 UPSAMPLE_ELEMENTS = 2**24
@@ -71,7 +72,7 @@ class TopQuantile:
     def thresholds(self) -> np.ndarray:
         """T_k: (units,) float64. floor(share total) values are above it, fewer where values are equal."""
         if self.seen != self.total:
-            raise ValueError(f"Got {self.seen} activations per unit, expected {self.total}")
+            raise ValueError(f"Got {human_count(self.seen, 'activation')} per unit, expected {self.total}")
         above = int(self.share * self.total)
         return -np.partition(-self.kept, above, axis=1)[:, above].astype(np.float64)
 
@@ -200,7 +201,9 @@ class NetworkDissection(Estimator):
         for maps_part, masks_part in batches():
             A_part = _maps(maps_part, u)
             if len(A_part) != len(masks_part):
-                raise ValueError(f"Got {len(A_part)} maps and {len(masks_part)} masks in a batch")
+                raise ValueError(
+                    f"Got {human_count(len(A_part), 'map')} and {human_count(len(masks_part), 'mask')} in a batch"
+                )
             for one, mask in zip(A_part, np.asarray(masks_part), strict=True):
                 flat, present = _pixels(mask, c, ignore)
                 counted = groups[:, groups[present].any(axis=0)].any(axis=1) if len(present) else np.zeros(c, bool)
@@ -223,7 +226,7 @@ class NetworkDissection(Estimator):
             draws = cells.best(np.stack([rng.permutation(len(cells.maps)) for _ in range(self.orders)]))
             self.chance_ = against_orders(best, draws)
             if len(cells.maps) < images:
-                self.notes_.append(f"chance is measured on {len(cells.maps)} of {images:,} images")
+                self.notes_.append(f"chance is measured on {len(cells.maps)} of {human_count(images, 'image')}")
         return self
 
     def _quantiles(self, batches: Iterable[Batch], n_images: int) -> TopQuantile:
@@ -281,14 +284,16 @@ class NetworkDissection(Estimator):
             )
             for unit, label in enumerate(self.best_.tolist())
         ]
-        for status, words in (("constant", "do not vary"), ("no overlap", "overlap no concept")):
+        for status, verb, words in (("constant", "that do", "not vary"), ("no overlap", "that overlap", "no concept")):
             who = [row.unit for row in self.explanations_ if row.status == status]
             if who:
-                self.notes_.append(f"{len(who)} units {words} and have no label: {', '.join(map(str, who[:10]))}")
+                self.notes_.append(
+                    f"no label for {human_count(len(who), 'unit', verb)} {words}: {', '.join(map(str, who[:10]))}"
+                )
         absent = [name for name, count in zip(names, labelled, strict=True) if not count]
         if absent:
             shown = ", ".join(f"`{name}`" for name in absent[:5])
-            self.notes_.append(f"{len(absent)} concepts have no pixel in these images: {shown}")
+            self.notes_.append(f"{human_count(len(absent), 'concept', 'have')} no pixel in these images: {shown}")
 
     def table(self, layer: str = "") -> ExplanationTable:
         """The labels as a table ``layer, unit, description, iou``."""
@@ -356,7 +361,7 @@ def _groups(names: Sequence[str], categories: Sequence[str] | None) -> np.ndarra
         raise ValueError("Got no concept names, expected at least one")
     own = ["all"] * len(names) if categories is None else list(categories)
     if len(own) != len(names):
-        raise ValueError(f"Got {len(names)} concepts and {len(own)} categories")
+        raise ValueError(f"Got {human_count(len(names), 'concept')} and {human_count(len(own), 'category')}")
     distinct = list(dict.fromkeys(own))
     return np.array([[one == category for category in distinct] for one in own])
 

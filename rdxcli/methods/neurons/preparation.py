@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rdxcli.numerics.moments import check_rows, check_source
+from rdxcli.progress import human_count
 
 Pool = Literal["avg", "max", "first", "none"]
 POOLS: tuple[Pool, ...] = ("avg", "max", "first", "none")
@@ -92,7 +93,7 @@ def random_split(n: int, seed: int = 0, fractions: tuple[float, float] = (0.7, 0
     cuts = [int(fraction * n) for fraction in fractions]
     parts = [np.sort(np.array(part, dtype=np.int64)) for part in np.split(np.array(order, dtype=np.int64), cuts)]
     if min(len(part) for part in parts) < 1:
-        raise ValueError(f"Got {n} rows, too few for training, validation and test parts")
+        raise ValueError(f"Got {human_count(n, 'row')}, too few for training, validation and test parts")
     return Split(*parts)
 
 
@@ -109,7 +110,7 @@ def check_inputs(
     P, A = check_sources(concepts, activations)
     names = [f"concept {i}" for i in range(P.shape[1])] if concept_names is None else list(concept_names)
     if len(names) != P.shape[1]:
-        raise ValueError(f"Got {P.shape[1]} concept columns and {len(names)} names")
+        raise ValueError(f"Got {human_count(P.shape[1], 'concept column')} and {human_count(len(names), 'name')}")
     return P, A, names, check_rows(np.arange(A.shape[1]) if units is None else units, A.shape[1], "units")
 
 
@@ -118,7 +119,8 @@ def check_sources(concepts: Any, activations: Any) -> tuple[Any, Any]:
     P, A = check_source(concepts, "concepts"), check_source(activations, "activations")
     if P.shape[0] != A.shape[0]:
         raise ValueError(
-            f"Got {P.shape[0]} rows of concepts and {A.shape[0]} rows of activations, expected the same images"
+            f"Got {human_count(P.shape[0], 'row')} of concepts and {human_count(A.shape[0], 'row')} of "
+            "activations, expected the same images"
         )
     return P, A
 
@@ -143,7 +145,8 @@ def check_split(train: Any, val: Any, test: Any | None, n: int) -> tuple[np.ndar
             common = np.intersect1d(parts[first], parts[second])
             if len(common):
                 raise ValueError(
-                    f"Got {len(common)} rows that are both in {first} and in {second}, expected disjoint parts"
+                    f"Got {human_count(len(common), 'row', 'that are')} both in {first} and in {second}, "
+                    "expected disjoint parts"
                 )
     return parts["train"], parts["val"], parts.get("test")
 
@@ -183,7 +186,8 @@ def standardise(
     mean_y, std_y = base.mean(axis=0), base.std(axis=0, ddof=1)
     if not (std_x > 0).all() or not (std_y > 0).all():
         raise ValueError(
-            f"Got {int((std_x <= 0).sum())} constant concepts and {int((std_y <= 0).sum())} constant units, "
+            f"Got {human_count(int((std_x <= 0).sum()), 'constant concept')} and "
+            f"{human_count(int((std_y <= 0).sum()), 'constant unit')}, "
             "expected none"
         )
     return Standardised(

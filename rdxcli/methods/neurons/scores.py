@@ -14,6 +14,7 @@ from scipy.stats import t as student
 
 from rdxcli.numerics.multiple import holm
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 BLOCK_ELEMENTS = 2**22
 MOST = 1.0 - 1e-9  # correlation that counts as perfect: its z is finite
@@ -260,7 +261,7 @@ def compare_methods(
         d = d[np.isfinite(d)]
         m = len(d)
         if m < 2:
-            raise ValueError(f"Got {m} units that both {first} and {second} score, expected at least 2")
+            raise ValueError(f"Got {human_count(m, 'unit')} that both {first} and {second} score, expected at least 2")
         error = float(d.std(ddof=1) / np.sqrt(m))
         half = float(student.ppf(0.975, m - 1)) * error
         p = sign_flip_p_value(d, n_permutations=n_permutations, seed=random_state, name=f"{first}/{second}")

@@ -24,6 +24,7 @@ from rdxcli.methods.neurons.chance import Chance, against_shuffled
 from rdxcli.methods.neurons.scores import Interval, correlation_interval, pearson
 from rdxcli.numerics.moments import check_source, read_columns
 from rdxcli.parameters import Count, Share
+from rdxcli.progress import human_count
 
 
 class UnitSearch(BaseEstimator):
@@ -68,7 +69,9 @@ class UnitSearch(BaseEstimator):
         q = np.asarray(query, dtype=np.float64)
         n = A.shape[0]
         if q.shape != (n,):
-            raise ValueError(f"Got a query of shape {q.shape}, expected one number for each of {n} images")
+            raise ValueError(
+                f"Got a query of shape {q.shape}, expected one number for each of {human_count(n, 'image')}"
+            )
         if n < 8 or not np.isfinite(q).all() or np.ptp(q) == 0:
             raise ValueError("Got a query that is no number or equal for all images, or fewer than 8 images")
         values = read_columns(A, np.arange(n), np.arange(A.shape[1]), "activations")

@@ -21,6 +21,7 @@ from rdxcli.methods.neurons.preparation import check_sources
 from rdxcli.methods.neurons.scores import Interval, ScoreSummary, correlation_interval, pearson, summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.numerics.moments import check_rows, check_source, read_columns
+from rdxcli.progress import human_count
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,15 @@ class Lookup:
         notes = []
         if self.ambiguous:
             shown = ", ".join(f"`{name}`" for name in self.ambiguous[:5])
-            notes.append(f"{len(self.ambiguous)} concept names occur more than once, the first column is used: {shown}")
+            notes.append(
+                f"{human_count(len(self.ambiguous), 'concept name', 'occur')} more than once, the first "
+                f"column is used: {shown}"
+            )
         if self.missing:
             shown = ", ".join(f"`{name}`" for name in self.missing[:5])
-            notes.append(f"{len(self.missing)} concepts of the table are not in the concept matrix: {shown}")
+            notes.append(
+                f"{human_count(len(self.missing), 'concept')} of the table are not in the concept matrix: {shown}"
+            )
         return notes
 
 
@@ -109,11 +115,13 @@ class _Design:
     def __init__(self, table: ExplanationTable, concepts: Any, names: Sequence[str], rows: Any | None) -> None:
         P = check_source(concepts, "concepts")
         if P.shape[1] != len(names):
-            raise ValueError(f"Got {P.shape[1]} concept columns and {len(names)} names")
+            raise ValueError(f"Got {human_count(P.shape[1], 'concept column')} and {human_count(len(names), 'name')}")
         found = find_concepts(table, names)
         if found.missing:
             shown = ", ".join(f"`{name}`" for name in found.missing[:5])
-            raise ValueError(f"Got {len(found.missing)} concepts without a column in the concept matrix: {shown}")
+            raise ValueError(
+                f"Got {human_count(len(found.missing), 'concept')} without a column in the concept matrix: {shown}"
+            )
         chosen = np.arange(P.shape[0]) if rows is None else check_rows(rows, P.shape[0], "rows")
         columns = np.array(sorted(set(found.columns.values())), dtype=np.int64)
         order = {int(column): i for i, column in enumerate(columns)}
@@ -196,14 +204,14 @@ def correlation_scores(
     P, A = check_sources(concepts, activations)
     chosen = np.arange(A.shape[0]) if rows is None else check_rows(rows, A.shape[0], "rows")
     if len(chosen) < 2:
-        raise ValueError(f"Got {len(chosen)} test rows, expected at least 2")
+        raise ValueError(f"Got {human_count(len(chosen), 'test row')}, expected at least 2")
     truth = read_columns(A, chosen, unit_columns(table, A.shape[1], units), "activations")
     predictions, notes = simulate(table, P, names, chosen)
     scores = pearson(predictions, truth)
     undefined = table.units[~np.isfinite(scores)]
     if len(undefined):
         notes.append(
-            f"no correlation for {len(undefined)} units that are constant or predicted as constant: "
+            f"no correlation for {human_count(len(undefined), 'unit', 'that are')} constant or predicted as constant: "
             f"{', '.join(map(str, undefined[:10].tolist()))}"
         )
     interval = None
@@ -223,7 +231,9 @@ def unit_columns(table: ExplanationTable, width: int, units: Sequence[int] | np.
     """
     known = np.arange(width) if units is None else np.asarray(units)
     if len(known) != width:
-        raise ValueError(f"Got {len(known)} unit numbers for {width} columns of activations")
+        raise ValueError(
+            f"Got {human_count(len(known), 'unit number')} for {human_count(width, 'column')} of activations"
+        )
     where = {int(unit): column for column, unit in enumerate(known)}
     missing = [row.unit for row in table.rows if row.unit not in where]
     if missing:

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rdxcli.progress import human_count
+
 SCORE_COLUMNS = (
     *("val correlation", "similarity", "score", "iou", "auc"),
     *("test correlation", "test low", "test high", "chance", "p value", "q value"),
@@ -344,7 +346,9 @@ def format_table(table: ExplanationTable) -> str:
     writer.writerow(columns)
     for row in table.rows:
         if len(row.concepts) > table.slots:
-            raise ValueError(f"Got {len(row.concepts)} concepts for unit {row.unit}, expected at most {table.slots}")
+            raise ValueError(
+                f"Got {human_count(len(row.concepts), 'concept')} for unit {row.unit}, expected at most {table.slots}"
+            )
         cells: list[Any] = [row.layer] if columns[0] == "layer" else []
         cells.append(row.unit)
         if linear:

@@ -21,6 +21,7 @@ from scipy.special import log_softmax
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.region import Region
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 Head = Callable[[np.ndarray], Any] | torch.nn.Module | Sequence[ArrayLike]
 VALUES = ("mean", "zero", "flip")
@@ -195,7 +196,9 @@ def as_head(head: Head) -> Callable[[np.ndarray], Any]:
     if callable(head):
         return head
     if len(head) != 2:
-        raise ValueError(f"Got a head of {len(head)} parts, expected a callable, a module or (weight, bias)")
+        raise ValueError(
+            f"Got a head of {human_count(len(head), 'part')}, expected a callable, a module or (weight, bias)"
+        )
     weight, bias = np.asarray(head[0], dtype=np.float64), np.asarray(head[1], dtype=np.float64)
     if weight.ndim != 2 or bias.shape != (len(weight),):
         raise ValueError(f"Got weight {weight.shape} and bias {bias.shape}, expected (c, d) and (c,)")
@@ -224,7 +227,7 @@ def _places(values: np.ndarray, configurations: Configurations) -> Callable[[int
     """Entries of a flattened sample that belong to a neuron: one, or a whole channel when channels were pooled."""
     width = int(np.prod(values.shape[1:]))
     if len(values) != configurations.n:
-        raise ValueError(f"Got activations of {len(values)} samples, expected {configurations.n}")
+        raise ValueError(f"Got activations of {human_count(len(values), 'sample')}, expected {configurations.n}")
     if width == configurations.m:
         return lambda neuron: neuron
     if configurations.pool == "none" or values.shape[1] != configurations.m:

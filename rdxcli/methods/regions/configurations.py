@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rdxcli.numerics import hamming
+from rdxcli.progress import human_count
 
 POOLS = ("none", "avg", "max")
 BLOCK_BYTES = 2**24  # of activations read at a time
@@ -184,7 +185,9 @@ class Configurations:
         shape = tuple(int(size) for size in np.atleast_1d(arrays["shape"]))
         words = np.asfortranarray(arrays["words"], dtype=np.uint64)
         if words.ndim != 2 or words.shape[1] != -(-int(np.prod(shape)) // hamming.WORD):
-            raise ValueError(f"Got packed words of shape {words.shape}, expected rows of {int(np.prod(shape))} bits")
+            raise ValueError(
+                f"Got packed words of shape {words.shape}, expected rows of {human_count(int(np.prod(shape)), 'bit')}"
+            )
         theta = np.asarray(arrays["thresholds"])
         return cls(words, shape, float(theta) if theta.ndim == 0 else theta, str(arrays["pool"]))
 
@@ -244,7 +247,10 @@ def _thresholds(
         return theta.reshape(m)
     if theta.size == shape[0]:
         return np.repeat(theta.ravel(), m // shape[0])
-    raise ValueError(f"Got {theta.size} thresholds for {m} neurons of shape {shape}, expected 1, {shape[0]} or {m}")
+    raise ValueError(
+        f"Got {human_count(theta.size, 'threshold')} for {human_count(m, 'neuron')} of shape {shape}, "
+        f"expected 1, {shape[0]} or {m}"
+    )
 
 
 def _level(name: str) -> float:
@@ -286,7 +292,10 @@ def _remarks(made: Configurations) -> list[str]:
             "features need another threshold, for example the median of each neuron"
         )
     if dead + always > made.m / 2:
-        notes.append(f"{dead} of {made.m} neurons are never on and {always} always; they cannot tell samples apart")
+        notes.append(
+            f"{dead} of {human_count(made.m, 'neuron')} are never on and {always} always; they cannot "
+            "tell samples apart"
+        )
     return notes
 
 

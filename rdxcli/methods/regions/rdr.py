@@ -24,7 +24,7 @@ from rdxcli.methods.regions.selection import SELECTIONS, choose_neurons
 from rdxcli.methods.regions.targets import Labels, Targets, choose_targets
 from rdxcli.numerics import hamming
 from rdxcli.numerics.neighbours import resolve_device
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 
 CHUNK = 1024  # targets whose neighbours are searched together
 
@@ -160,7 +160,9 @@ class RDR(Estimator):
             configurations = Configurations.from_activations(activations, self.threshold, pool=self.pool)
         n = configurations.n
         if self.n_neighbors > n:
-            raise ValueError(f"Got n_neighbors={self.n_neighbors} with {n} samples, expected at most {n}")
+            raise ValueError(
+                f"Got n_neighbors={self.n_neighbors} with {human_count(n, 'sample')}, expected at most {n}"
+            )
         if n < 2 or configurations.constant:
             raise ValueError(
                 f"Got {n} sample{'s' * (n > 1)} with one and the same configuration, expected states that differ: "
@@ -171,7 +173,7 @@ class RDR(Estimator):
                 raise ValueError(f"Got metric={self.metric!r} with configurations only, expected features as well")
             features = activations  # type: ignore[assignment]
         if features is not None and len(np.asanyarray(features)) != n:
-            raise ValueError(f"Got features of {len(np.asanyarray(features))} samples, expected {n}")
+            raise ValueError(f"Got features of {human_count(len(np.asanyarray(features)), 'sample')}, expected {n}")
         self.n_ = n
         self.configurations_ = configurations
         self.labels_ = Labels.from_arrays(n, labels, predictions)
@@ -205,7 +207,7 @@ class RDR(Estimator):
         if not isinstance(activations, Configurations):
             activations = self.configurations_.encode(activations)
         if activations.m != self.configurations_.m:
-            raise ValueError(f"Got {activations.m} neurons, expected {self.configurations_.m}")
+            raise ValueError(f"Got {human_count(activations.m, 'neuron')}, expected {self.configurations_.m}")
         return membership(self.regions_, activations)
 
     def documents(self, *, merged: bool = False) -> list[dict[str, Any]]:
@@ -257,7 +259,8 @@ class RDR(Estimator):
         notes = []
         if free:
             notes.append(
-                f"{free} {of} unbounded: there is no neuron on which all {self.n_neighbors} neighbours agree; "
+                f"{free} {of} unbounded: there is no neuron on which all "
+                f"{human_count(self.n_neighbors, 'neighbour', 'agree')}; "
                 "use fewer neighbours"
             )
         if unbounded:
@@ -265,7 +268,9 @@ class RDR(Estimator):
         if empty:
             notes.append(f"{empty} {of} empty")
         if few and self.selection == "ranked":
-            notes.append(f"{few} {of} with fewer than {self.n_neurons} neurons: not more are unanimous")
+            notes.append(
+                f"{few} {of} with fewer than {human_count(self.n_neurons or 0, 'neuron')}: not more are unanimous"
+            )
         if broad:
             notes.append(f"{broad} {of} hold more than half of all samples and say little")
         if cut:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.regions.distances import as_features
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 TorchHead = Callable[[torch.Tensor], torch.Tensor]
 
@@ -320,7 +321,7 @@ class RepresentativeInterpretation(Estimator):
         self.notes_: list[str] = []
         found = len(self.boundaries_.rows)
         if found < self.n_boundaries:
-            self.notes_.append(f"{found} boundaries found instead of {self.n_boundaries}")
+            self.notes_.append(f"{human_count(found, 'boundary')} found instead of {self.n_boundaries}")
         self.target_ = int(target)
         if found:
             self.bits_ = sides(values, self.boundaries_.W, self.boundaries_.b)
@@ -340,7 +341,7 @@ class RepresentativeInterpretation(Estimator):
         same = y == y[self.target_]
         cover = greedy_cover(match[same], match[~same], delta=self.delta, n_steps=self.n_steps, compat=self.compat)
         if len(cover.other) > self.delta:
-            self.notes_.append(f"{len(cover.other)} samples of other predictions are still covered")
+            self.notes_.append(f"{human_count(len(cover.other), 'sample')} of other predictions are still covered")
         self._store(cover.order, y)
 
     def _store(self, order: np.ndarray, y: np.ndarray) -> None:

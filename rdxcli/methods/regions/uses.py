@@ -20,6 +20,7 @@ from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.rdr import RDR
 from rdxcli.methods.regions.region import Region
 from rdxcli.methods.regions.targets import Labels, Targets, choose_targets
+from rdxcli.progress import human_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +303,7 @@ def compare_regions(
     The specification's use (several layers of one model) and models that share an architecture are what it is for.
     """
     if len(sources) < 2:
-        raise ValueError(f"Got {len(sources)} sources, expected at least two layers or models")
+        raise ValueError(f"Got {human_count(len(sources), 'source')}, expected at least two layers or models")
     base = RDR() if rdr is None else rdr
     names = tuple(sources)
     rows: np.ndarray | None = None
@@ -314,7 +315,9 @@ def compare_regions(
             first = n
             rows = choose_targets(targets, Labels.from_arrays(n, labels, given), n, base.random_state)
         elif n != first:
-            raise ValueError(f"Got {n} samples in {name} and {first} in {names[0]}, expected the same samples")
+            raise ValueError(
+                f"Got {human_count(n, 'sample')} in {name} and {first} in {names[0]}, expected the same samples"
+            )
         fits.append(clone(base).fit(source, targets=rows, labels=labels, predictions=given))
     assert rows is not None  # there are sources
     columns = [fit.regions_ for fit in fits]

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from rdxcli.progress import human_count
+
 from .encoding import Encodings
 from .model import Surrogate
 
@@ -117,7 +119,8 @@ class Affine:
         """Refuse encodings over another number of concepts."""
         if len(self.table) != len(encodings.concepts):
             raise ValueError(
-                f"Got encodings of {len(encodings.concepts)} concepts, expected the {len(self.table)} of the surrogate"
+                f"Got encodings of {human_count(len(encodings.concepts), 'concept')}, expected the "
+                f"{len(self.table)} of the surrogate"
             )
 
     def embed(self, encodings: Encodings) -> np.ndarray:
@@ -141,7 +144,9 @@ class Affine:
         if self.key_weight is not None and self.key_bias is not None:
             values = values @ self.key_weight.T.astype(np.float64) + self.key_bias
         if values.shape[1] != len(self.bias):
-            raise ValueError(f"Got text embeddings of {values.shape[1]} dimensions, expected {len(self.bias)}")
+            raise ValueError(
+                f"Got text embeddings of {human_count(values.shape[1], 'dimension')}, expected {len(self.bias)}"
+            )
         norm = np.linalg.norm(values, axis=1, keepdims=True)
         if np.any(norm == 0):
             raise ValueError("Got a text embedding of zeros, expected a direction")
@@ -235,7 +240,10 @@ def text_scores(
     t = affine.texts(given if given.ndim == 2 else given[None])
     t = np.broadcast_to(t, (encodings.shape[0], t.shape[1])) if len(t) == 1 else t
     if len(t) != encodings.shape[0]:
-        raise ValueError(f"Got {len(t)} texts for {encodings.shape[0]} images, expected one each or one for all")
+        raise ValueError(
+            f"Got {human_count(len(t), 'text')} for {human_count(encodings.shape[0], 'image')}, expected "
+            "one each or one for all"
+        )
     z = affine.embed(encodings)
     length = _length(z)
     total = np.einsum("nd,nd->n", z, t) / length

@@ -18,6 +18,7 @@ from scipy.integrate import trapezoid
 from scipy.sparse import csr_array
 
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 Judge = Callable[[np.ndarray, np.ndarray], np.ndarray]
 FRACTIONS = tuple(i / 10 for i in range(11))
@@ -140,7 +141,7 @@ def removal_curves(
     A = csr_array(values)
     score = np.asarray(scores.data if hasattr(scores, "indptr") else scores, dtype=np.float64)
     if score.shape != (A.nnz,):
-        raise ValueError(f"Got {score.shape} scores for {A.nnz} entries, expected one each")
+        raise ValueError(f"Got {score.shape} scores for {human_count(A.nnz, 'entry')}, expected one each")
     V = np.asarray(vectors, dtype=np.float64)
     if V.ndim != 2 or len(V) != A.shape[1]:
         raise ValueError(f"Got concept vectors of shape {V.shape}, expected ({A.shape[1]}, D)")

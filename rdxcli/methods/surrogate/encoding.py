@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import csr_array, issparse
 
+from rdxcli.progress import human_count
+
 from .extraction import Concept
 from .vocabulary import ConceptCounts, Vocabulary
 
@@ -56,20 +58,29 @@ class Encodings:
     def __post_init__(self) -> None:
         n, c, nnz = len(self.ids), len(self.concepts), len(self.indices)
         if self.indptr.shape != (n + 1,) or int(self.indptr[0]) != 0 or int(self.indptr[-1]) != nnz:
-            raise ValueError(f"Got a row index of shape {self.indptr.shape} for {n} ids and {nnz} entries")
+            raise ValueError(
+                f"Got a row index of shape {self.indptr.shape} for {human_count(n, 'id')} and "
+                f"{human_count(nnz, 'entry')}"
+            )
         if np.any(np.diff(self.indptr) < 0):
             raise ValueError("Got a row index that falls, expected it to rise")
         if nnz and (self.indices.min() < 0 or self.indices.max() >= c):
-            raise ValueError(f"Got a column outside the {c} concepts")
+            raise ValueError(f"Got a column outside the {human_count(c, 'concept')}")
         if len(self.shares) != nnz or not np.all(np.isfinite(self.shares)):
-            raise ValueError(f"Got {len(self.shares)} values for {nnz} entries, or values that are not finite")
+            raise ValueError(
+                f"Got {human_count(len(self.shares), 'value')} for {human_count(nnz, 'entry')}, or "
+                "values that are not finite"
+            )
         if len(set(self.ids)) != n:
             raise ValueError("Got a sample id twice, expected every id once")
         if (self.count is None) != (self.num_captions is None):
             raise ValueError("Got only one of count and num_captions, expected both or none")
         if self.count is not None and self.num_captions is not None:
             if len(self.count) != nnz or len(self.num_captions) != n:
-                raise ValueError(f"Got {len(self.count)} counts for {nnz} entries or a wrong number of caption counts")
+                raise ValueError(
+                    f"Got {human_count(len(self.count), 'count')} for {human_count(nnz, 'entry')} or a "
+                    "wrong number of caption counts"
+                )
             if np.any(self.count < 1) or np.any(self.count > self.num_captions[self.row_of_entry]):
                 raise ValueError("Got counts outside 1 <= k <= m, expected k of an image's m captions")
 
@@ -137,7 +148,8 @@ class Encodings:
         missing = [str(name) for name in ids if name not in where]
         if missing:
             raise ValueError(
-                f"Got {len(missing)} of {len(ids)} samples without an encoding, first {', '.join(missing[:3])}; "
+                f"Got {len(missing)} of {human_count(len(ids), 'sample')} without an encoding, first "
+                f"{', '.join(missing[:3])}; "
                 "expected encodings of the same data set"
             )
         return self.take([where[name] for name in ids])
@@ -243,7 +255,7 @@ def encode(counts: ConceptCounts, vocabulary: Vocabulary, *, method: str = "aver
     notes = list(vocabulary.notes)
     for what, number in (("captions", int((num_captions == 0).sum())), ("concepts", int((sizes == 0).sum()))):
         if number:
-            notes.append(f"{number} of {len(counts.ids)} images have no {what}")
+            notes.append(f"{number} of {human_count(len(counts.ids), 'image')} have no {what}")
     return Encodings(
         list(counts.ids),
         list(vocabulary.concepts),
@@ -274,7 +286,10 @@ def from_arrays(
     if "count" in arrays and "num_captions" in arrays:
         count, total = (np.asarray(arrays[key], dtype=np.uint16) for key in ("count", "num_captions"))
         if len(indptr) != len(total) + 1 or len(count) != int(indptr[-1]) or np.any(np.diff(indptr) < 0):
-            raise ValueError(f"Got {len(indptr)} row ends, {len(count)} counts and {len(total)} caption counts")
+            raise ValueError(
+                f"Got {len(indptr)} row ends, {human_count(len(count), 'count')} and "
+                f"{human_count(len(total), 'caption count')}"
+            )
         shares = _shares(count, total, indptr, method)
         return Encodings(list(ids), list(concepts), indptr, indices, shares, count, total, method)
     if "shares" not in arrays:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.numerics.shares import wilson_interval
+from rdxcli.progress import human_count
 
 RECALLS = (1, 5, 10, 50)
 
@@ -28,7 +29,9 @@ def cosine_matrix(queries: Any, keys: Any) -> np.ndarray:
     """All-pairs cosine similarities (n, m) in float64; rows of zeros give zeros."""
     q, k = _rows(queries, "queries"), _rows(keys, "keys")
     if q.shape[1] != k.shape[1]:
-        raise ValueError(f"Got queries of {q.shape[1]} and keys of {k.shape[1]} dimensions, expected equal ones")
+        raise ValueError(
+            f"Got queries of {q.shape[1]} and keys of {human_count(k.shape[1], 'dimension')}, expected equal ones"
+        )
     q, k = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (q, k))
     return q @ k.T
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from rdxcli.errors import installed
+from rdxcli.progress import human_count
 
 from .caption_tagger import CaptionTagger
 from .compounds import LONGEST
@@ -159,7 +160,10 @@ class ConceptExtractor:
         words, tags : sequence of str, equally long
         """
         if len(words) != len(tags):
-            raise ValueError(f"Got {len(words)} words and {len(tags)} tags, expected as many tags as words")
+            raise ValueError(
+                f"Got {human_count(len(words), 'word')} and {human_count(len(tags), 'tag')}, expected as "
+                "many tags as words"
+            )
         codes = ["m" if self.names and tag.startswith("NNP") else _CODE.get(tag[:1]) for tag in tags]
         lemmas = [
             self._lemma(word, code, tag) if code else None for word, code, tag in zip(words, codes, tags, strict=True)

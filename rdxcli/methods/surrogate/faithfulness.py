@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
 from rdxcli.numerics.seeding import generator
+from rdxcli.progress import human_count
 
 from .attribution import Affine, image_scores, text_scores
 from .curves import agrees_with, cosine_to, removal_curves
@@ -204,7 +205,9 @@ def measure(
         if given is not None:
             check_embeddings(given, what, rows_wanted)
             if np.shape(given)[1] != target.shape[1]:
-                raise ValueError(f"Got {what} of {np.shape(given)[1]} dimensions, the images have {target.shape[1]}")
+                raise ValueError(
+                    f"Got {what} of {human_count(np.shape(given)[1], 'dimension')}, the images have {target.shape[1]}"
+                )
     for name, student in students.items():
         if student.embeddings.shape != target.shape:
             raise ValueError(f"Got embeddings of shape {student.embeddings.shape} from {name}, expected {target.shape}")

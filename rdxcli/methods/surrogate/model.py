@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.progress import human_count
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Surrogate(nn.Module):
         text_dim = dim if text_dim is None else text_dim
         if not use_key_encoder and text_dim != dim:
             raise ValueError(
-                f"Got text embeddings of {text_dim} dimensions and a surrogate of {dim}; expected equal ones"
+                f"Got text embeddings of {human_count(text_dim, 'dimension')} and a surrogate of {dim}; "
+                "expected equal ones"
             )
         self.num_concepts, self.dim, self.text_dim = num_concepts, dim, text_dim
         self.use_key_encoder, self.mlp_dim, self.temperature = use_key_encoder, mlp_dim, temperature

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from rdxcli.methods.estimator import Estimator
+from rdxcli.progress import human_count
 
 _BLOCK = 256
 _FIRST = 48
@@ -134,7 +135,9 @@ class SpLiCE(Estimator):
         """v of every image: (n, D)."""
         v = _matrix(image_embeddings, "image embeddings")
         if v.shape[1] != self.dictionary_.shape[1]:
-            raise ValueError(f"Got images of {v.shape[1]} dimensions, expected {self.dictionary_.shape[1]}")
+            raise ValueError(
+                f"Got images of {human_count(v.shape[1], 'dimension')}, expected {self.dictionary_.shape[1]}"
+            )
         return unit(unit(v) - self.image_mean_)
 
     def transform(self, image_embeddings: Any) -> csr_array:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from rdxcli.progress import human_count
+
 from .attribution import Attributions
 
 
@@ -93,7 +95,7 @@ def summarise(attributions: Attributions, labels: Sequence[str] | np.ndarray | N
     if n == 0:
         raise ValueError("Got no images, expected at least one")
     if labels is not None and len(labels) != n:
-        raise ValueError(f"Got {len(labels)} labels for {n} images, expected as many")
+        raise ValueError(f"Got {human_count(len(labels), 'label')} for {human_count(n, 'image')}, expected as many")
     names, member = np.unique(np.asarray(["all"] * n if labels is None else labels).astype(str), return_inverse=True)
     g = len(names)
     sizes = np.bincount(member, minlength=g)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rdxcli.numerics.seeding import generator, torch_generator
+from rdxcli.progress import human_count
 
 from . import noise
 from .encoding import Encodings, entries_of
@@ -109,7 +110,8 @@ def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Pa
     if n - held - last < 2:
         least = 6 if last else 4
         raise ValueError(
-            f"Got {n} images, expected at least {least} to hold out {share + test:.0%} of them, or validation=0"
+            f"Got {human_count(n, 'image')}, expected at least {least} to hold out {share + test:.0%} of "
+            "them, or validation=0"
         )
     order = generator(seed, "surrogate", "split").permutation(n)
     validation = np.sort(order[:held])
@@ -144,11 +146,13 @@ class Teacher:
             raise ValueError(f"Got text offsets of shape {offsets.shape}, expected ({n + 1},) from 0")
         sizes = np.diff(offsets)
         if np.any(sizes < 1):
-            raise ValueError(f"Got {int((sizes < 1).sum())} images without a caption embedding, expected one or more")
+            raise ValueError(
+                f"Got {human_count(int((sizes < 1).sum()), 'image')} without a caption embedding, expected one or more"
+            )
         if np.shape(image_embeddings)[1] != np.shape(text_embeddings)[1]:
             raise ValueError(
                 f"Got image embeddings of {np.shape(image_embeddings)[1]} and text embeddings of "
-                f"{np.shape(text_embeddings)[1]} dimensions, expected equal ones"
+                f"{human_count(np.shape(text_embeddings)[1], 'dimension')}, expected equal ones"
             )
         self.images, self.texts, self.offsets, self.sizes = image_embeddings, text_embeddings, offsets, sizes
 

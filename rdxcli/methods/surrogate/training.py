@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rdxcli.progress import human_count
+
 from .encoding import Encodings
 from .loop import Callback, Loop
 from .losses import LOSSES, PUBLISHED_NAMES, make_loss
@@ -250,7 +252,10 @@ class SurrogateTrainer:
         aligned = encodings if sample_ids is None else encodings.align([str(name) for name in sample_ids])
         teacher = Teacher(image_embeddings, text_embeddings, text_offsets)
         if teacher.n != len(aligned.ids):
-            raise ValueError(f"Got {len(aligned.ids)} encodings and {teacher.n} image embeddings, expected as many")
+            raise ValueError(
+                f"Got {human_count(len(aligned.ids), 'encoding')} and "
+                f"{human_count(teacher.n, 'image embedding')}, expected as many"
+            )
         if class_embeddings is not None:
             check_embeddings(class_embeddings, "class embeddings")
             if np.shape(class_embeddings)[1] != teacher.dim:
@@ -292,7 +297,9 @@ class SurrogateTrainer:
         n_train = len(self.split_.train)
         self.batch_size_ = min(self.batch_size, n_train)
         if self.batch_size_ < self.batch_size:
-            self.notes_.append(f"batches hold all {n_train} training images, fewer than batch_size={self.batch_size}")
+            self.notes_.append(
+                f"batches hold all {human_count(n_train, 'training image')}, fewer than batch_size={self.batch_size}"
+            )
         steps = n_train // self.batch_size_ + (not self.drop_last and n_train % self.batch_size_ >= 2)
         scale = self.temp_student * self.batch_size_ / 256 if self.scale_learning_rate else 1.0
         self.learning_rate_ = self.learning_rate * scale
@@ -305,7 +312,9 @@ class SurrogateTrainer:
         if model.mlp_dim is not None:
             self.notes_.append(MLP_NOTE)
         if empty := int((~encodings.has_concepts).sum()):
-            self.notes_.append(f"{empty} of {teacher.n} images have no concepts; the surrogate gives all of them one z")
+            self.notes_.append(
+                f"{empty} of {human_count(teacher.n, 'image')} have no concepts; the surrogate gives all of them one z"
+            )
         if self.noise_mass > 0 and not batches.noisy:
             self.notes_.append("no training noise: the encodings come without caption counts")
         loss = make_loss(
@@ -358,7 +367,8 @@ class SurrogateTrainer:
         model = Surrogate.from_published_state(initial, temperature=self.temp_student).to(dtype)
         if (model.num_concepts, model.dim) != (concepts, dim):
             raise ValueError(
-                f"Got initial weights for {model.num_concepts} concepts and {model.dim} dimensions, "
+                f"Got initial weights for {human_count(model.num_concepts, 'concept')} and "
+                f"{human_count(model.dim, 'dimension')}, "
                 f"expected {concepts} and {dim}"
             )
         return model

@@ -312,7 +312,7 @@ def fit_vocabulary(
     reasons = (
         (stopped, "left out by name"),
         (~wanted & np.array([c.pos not in pos for c in counts.concepts], dtype=bool), f"part of speech not in {pos}"),
-        (~wanted & (df < min_count), f"in fewer than {min_count} images"),
+        (~wanted & (df < min_count), f"in fewer than {human_count(min_count, 'image')}"),
         (~wanted & (df / n > max_threshold), f"in more than {max_threshold:.3g} of the images"),
     )
     reason = np.full(len(df), "", dtype=object)
@@ -325,7 +325,8 @@ def fit_vocabulary(
         kept = np.sort(order[:max_size])
     if not len(kept):
         raise ValueError(
-            f"Got no concept that at least {min_count} and at most {max_threshold:.0%} of {n} images mention, out of "
+            f"Got no concept that at least {min_count} and at most {max_threshold:.0%} of "
+            f"{human_count(n, 'image')} mention, out of "
             f"{len(df)}; expected a lower min_count or a higher max_threshold"
         )
     gone = np.flatnonzero(reason != "")
@@ -370,6 +371,8 @@ def given_vocabulary(counts: ConceptCounts, concepts: Iterable[Concept | str]) -
     df = np.array([counts.image_counts[where[c]] if c in where else 0 for c in wanted], dtype=np.int64)
     missing = [str(concept) for concept, count in zip(wanted, df, strict=True) if not count]
     notes = (
-        (f"{len(missing)} of {len(wanted)} concepts are in no caption: {', '.join(missing[:5])}",) if missing else ()
+        (f"{len(missing)} of {human_count(len(wanted), 'concept')} are in no caption: {', '.join(missing[:5])}",)
+        if missing
+        else ()
     )
     return Vocabulary(wanted, df, len(counts.ids), notes)

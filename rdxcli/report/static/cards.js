@@ -1,8 +1,8 @@
 // A table of all things beside the card of the chosen one; pictures that are decoded when they are shown, and zoom.
 
-/** Give the pictures of a card their content. @param {ParentNode} within */
-function develop(within) {
-  for (const picture of within.querySelectorAll("img[data-picture]")) {
+/** Give the pictures of a card their content. @param {ParentNode} card */
+function develop(card) {
+  for (const picture of all("img[data-picture]", card)) {
     picture.src = sheet[picture.dataset.picture];
     delete picture.dataset.picture;
   }
@@ -19,8 +19,8 @@ class Explorer {
     this.grid.changed = () => this.said();
     this.cards = null;
     develop(this.place);
-    this.current = this.place.firstElementChild.id;
-    holder.querySelector(".list").addEventListener("keydown", (event) => this.key(event));
+    this.grid.chosen = this.place.firstElementChild.id;
+    on(holder.querySelector(".list"), "keydown", (event) => this.key(event));
     this.ready = this.load();
   }
 
@@ -29,13 +29,13 @@ class Explorer {
     // Jinja has escaped what came from outside
     this.cards = await unpackJson(this.holder.dataset.cards);
     this.order = new Map(this.grid.rows.map((row, place) => [row.anchor, place]));
-    this.grid.mark(this.current);
+    this.grid.mark(this.grid.chosen);
     this.said();
   }
 
   said() {
-    const [shown, all] = [this.grid.shown.length, this.grid.rows.length];
-    this.count.textContent = shown === all ? `all ${all}` : `${shown} of ${all}`;
+    const [shown, whole] = [this.grid.shown.length, this.grid.rows.length];
+    this.count.textContent = shown === whole ? `all ${whole}` : `${shown} of ${whole}`;
   }
 
   /** @param {string} anchor @returns {boolean} */
@@ -44,7 +44,6 @@ class Explorer {
     const holder = make("template", { innerHTML: this.cards[this.order.get(anchor)] });
     develop(holder.content);
     this.place.replaceChildren(holder.content.firstElementChild);
-    this.current = anchor;
     this.grid.mark(anchor);
     if (remember) { address.anchor = anchor; address.write(); }
     return true;
@@ -52,29 +51,26 @@ class Explorer {
 
   /** Arrows go through the table in its order. @param {KeyboardEvent} event */
   key(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const step = arrow(event, false), rows = this.grid.shown;
     if (!step) return;
-    event.preventDefault();
-    const rows = this.grid.shown, at = rows.findIndex((row) => row.anchor === this.current);
-    const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
+    const next = rows[within(this.grid.place() + step[1], rows.length - 1)];
     if (next) { this.show(next.anchor); next.node?.querySelector("a")?.focus({ preventScroll: true }); }
   }
 }
 
 /** @type {Explorer[]} */
-const explorers = [...document.querySelectorAll(".explorer")].map((holder) => new Explorer(holder));
+const explorers = all(".explorer").map((holder) => new Explorer(holder));
 
 /** What else is known of a sample: set by the maps. @type {(row: number) => Node[]} */
 let known = () => [];
 
 const zoom = byId("zoom");
-document.addEventListener("click", (event) => {
+on(document, "click", (event) => {
+  if (event.target === zoom) zoom.close();
   const figure = event.target.closest?.("button.shown")?.closest("figure");
   if (!figure || !zoom) return;
   const large = figure.querySelector("button.shown").cloneNode(true);
   const picture = make("div", { className: "shown large" }, ...large.children);
-  const row = figure.dataset.row === undefined ? -1 : Number(figure.dataset.row);
-  byId("zoom-content").replaceChildren(picture, make("p", { textContent: figure.querySelector("figcaption").title }), ...known(row));
+  byId("zoom-content").replaceChildren(picture, make("p", {}, figure.querySelector("figcaption").title), ...known(Number(figure.dataset.row ?? -1)));
   zoom.showModal();
 });
-zoom?.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });

@@ -13,14 +13,15 @@ class Grid {
     this.query = "";
     this.chosen = "";
     this.whole = false;
-    const [column, down] = [parseInt((address.values.get(`sort.${this.key}`) ?? "").replace("-", ""), 10), (address.values.get(`sort.${this.key}`) ?? "").startsWith("-")];
-    this.sorted = Number.isNaN(column) ? null : { column, down };
-    [...table.tHead.rows[0].cells].forEach((head, place) => {
+    const given = address.values.get(`sort.${this.key}`);
+    this.sorted = given ? { column: Math.abs(Number(given)), down: given.startsWith("-") } : null;
+    this.heads = [...table.tHead.rows[0].cells];
+    this.heads.forEach((head, place) => {
       const button = make("button", { type: "button", textContent: head.textContent });
       head.replaceChildren(button);
-      button.addEventListener("click", () => this.sort(place));
+      on(button, "click", () => this.sort(place));
     });
-    this.frame.addEventListener("scroll", () => this.virtual && this.draw());
+    on(this.frame, "scroll", () => this.virtual && this.draw());
     this.ready = this.load();
   }
 
@@ -70,7 +71,7 @@ class Grid {
         return sign * (Array.isArray(a) && Array.isArray(b) ? a[1] - b[1] : text(a).localeCompare(text(b), undefined, { numeric: true }));
       });
     }
-    [...this.table.tHead.rows[0].cells].forEach((head, place) => {
+    this.heads.forEach((head, place) => {
       if (this.sorted?.column === place) head.setAttribute("aria-sort", this.sorted.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     });
@@ -88,29 +89,29 @@ class Grid {
         node.append(place === 0 && entry.anchor ? make("a", { href: `#${encodeURIComponent(entry.anchor)}`, textContent: said }) : said);
         return node;
       }));
-      if (this.choose) entry.node.addEventListener("click", (event) => { event.preventDefault(); this.choose(entry.anchor); });
+      if (this.choose) on(entry.node, "click", (event) => { event.preventDefault(); this.choose(entry.anchor); });
     }
     entry.node.classList.toggle("current", Boolean(entry.anchor) && entry.anchor === this.chosen);
     return entry.node;
   }
 
   draw() {
-    const all = this.shown;
-    const few = !this.virtual || this.whole || all.length <= WHOLE;
+    const rows = this.shown, few = !this.virtual || this.whole || rows.length <= WHOLE;
     const first = few ? 0 : Math.max(0, Math.floor(this.frame.scrollTop / ROW) - 10);
-    const last = few ? all.length : Math.min(all.length, first + Math.ceil(this.frame.clientHeight / ROW) + 30);
-    const gap = (rows) => make("tr", { ariaHidden: "true", style: { height: `${rows * ROW}px` } });
-    this.body.replaceChildren(
-      ...(first > 0 ? [gap(first)] : []),
-      ...all.slice(first, last).map((entry) => this.row(entry)),
-      ...(last < all.length ? [gap(all.length - last)] : []),
-    );
+    const last = few ? rows.length : Math.min(rows.length, first + Math.ceil(this.frame.clientHeight / ROW) + 30);
+    const gap = (count) => (count > 0 ? [make("tr", { ariaHidden: "true", style: { height: `${count * ROW}px` } })] : []);
+    this.body.replaceChildren(...gap(first), ...rows.slice(first, last).map((entry) => this.row(entry)), ...gap(rows.length - last));
+  }
+
+  /** @returns {number} where the chosen row is */
+  place() {
+    return this.shown.findIndex((row) => row.anchor === this.chosen);
   }
 
   /** The row of an anchor is marked and brought into view. @param {string} anchor */
   mark(anchor) {
     this.chosen = anchor;
-    const place = this.shown.findIndex((row) => row.anchor === anchor);
+    const place = this.place();
     const [top, height] = [place * ROW, this.frame.clientHeight - 2 * ROW];
     if (place >= 0 && (top < this.frame.scrollTop || top > this.frame.scrollTop + height)) this.frame.scrollTop = top - height / 2;
     this.draw();
@@ -118,4 +119,4 @@ class Grid {
 }
 
 /** @type {Grid[]} */
-const grids = [...document.querySelectorAll("table.grid")].map((table) => new Grid(table));
+const grids = all("table.grid").map((table) => new Grid(table));

@@ -1,19 +1,16 @@
 // Linked maps of the two representations, and what each image is near to in both.
 (async () => {
-  const data = held("map-data", null);
+  const data = held("map-data"), root = document.documentElement;
   if (!data) return;
-  const root = document.documentElement;
   /** @param {string} packed @returns {Promise<Uint16Array>} */
   const numbers = async (packed) => new Uint16Array(await unpack(packed));
-  /** @param {Record<string, string>} packed @returns {Promise<Record<string, Uint16Array>>} */
-  const each = async (packed) => Object.fromEntries(await Promise.all(Object.entries(packed).map(async ([k, v]) => [k, await numbers(v)])));
+  /** @param {Record<string, any>} packed @returns {Promise<Record<string, any>>} */
+  const each = async (packed, open = numbers) => Object.fromEntries(await Promise.all(Object.entries(packed).map(async ([key, value]) => [key, await open(value)])));
 
-  const n = data.n;
-  const names = Object.keys(data.layouts);
-  const [placed, groups, labels, text] = await Promise.all([Promise.all(names.map((name) => each(data.layouts[name]))), each(data.groups), numbers(data.labels), unpack(data.ids)]);
-  const layouts = Object.fromEntries(names.map((name, place) => [name, placed[place]]));
+  const n = data.n, names = Object.keys(data.layouts);
+  const [layouts, groups, labels, text] = await Promise.all([each(data.layouts, (sides) => each(sides)), each(data.groups), numbers(data.labels), unpack(data.ids)]);
   /** Where the rows are now: the layout, and (x, y) of each row by side. */
-  let layout = address.values.get("map") ?? names[names.length - 1];
+  let layout = address.values.get("map") ?? names.at(-1);
   if (!layouts[layout]) [layout] = names;
   let maps = layouts[layout];
   const ids = new TextDecoder().decode(text).split("\n");
@@ -27,7 +24,7 @@
   // small pictures lie on sheets, which are decoded when one of them is shown
   const sprites = data.sprites ?? null;
   const places = new Map(sprites?.places ? [...await numbers(sprites.places)].map((row, place) => [row, place]) : []);
-  const large = new Map([...document.querySelectorAll("figure[data-row] button.shown img:first-child")].map((img) => [Number(img.closest("figure").dataset.row), img]));
+  const large = new Set(all("figure[data-row]:has(img)").map((figure) => Number(figure.dataset.row)));
   /** @param {number} row @returns {HTMLElement} */
   function small(row) {
     const node = make("span", { className: "sprite", title: named(row), role: "img", ariaLabel: named(row) });
@@ -42,11 +39,11 @@
   /** The nearest images in both models side by side; those that are near in both are framed. @param {number} row */
   known = (row) => {
     if (!near.has(row)) return [];
-    const place = near.get(row), lists = Object.fromEntries(Object.entries(data.neighbours).map(([side, rows]) => [side, rows[place]]));
-    return Object.entries(lists).map(([side, rows]) => {
-      const others = new Set(Object.entries(lists).filter(([other]) => other !== side).flatMap(([, found]) => found));
-      return make("div", { className: "near" }, make("p", {}, "nearest in ", make("span", { className: `side ${side}`, textContent: data.sides[side] })),
-        make("div", { className: "small" }, ...rows.map((one) => { const node = small(one); node.classList.toggle("both", others.has(one)); return node; })));
+    const lists = Object.entries(data.neighbours).map(([side, rows]) => [side, rows[near.get(row)]]);
+    return lists.map(([side, rows]) => {
+      const shared = (one) => lists.every(([, found]) => found.includes(one));
+      return make("div", { className: "near" }, make("p", {}, "nearest in ", make("span", { className: `side ${side}` }, data.sides[side])),
+        make("div", { className: "small" }, ...rows.map((one) => { const node = small(one); node.classList.toggle("both", shared(one)); return node; })));
     });
   };
 
@@ -55,10 +52,10 @@
     const value = parseInt(hex.slice(1), 16);
     return (0xff000000 | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
   };
-  const palette = Object.fromEntries(Object.entries(data.colours).map(([key, list]) => [key, Uint32Array.from(list, pixel)]));
+  const palette = await each(data.colours, (list) => Uint32Array.from(list, pixel));
   const PAD = 8;
-  const across = (canvas) => (canvas.width - 2 * PAD) / 65535;
-  const up = (canvas) => (canvas.height - 2 * PAD) / 65535;
+  /** @param {number} size of a canvas in pixels @returns {number} pixels a step of the packed places */
+  const scale = (size) => (size - 2 * PAD) / 65535;
 
   /** @param {HTMLCanvasElement} canvas */
   function draw(canvas) {
@@ -66,7 +63,7 @@
     const context = canvas.getContext("2d");
     const image = context.createImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer), width = canvas.width;
-    const sx = across(canvas), sy = up(canvas);
+    const sx = scale(width), sy = scale(canvas.height);
     const faint = dark() ? 0xff463a32 : 0xffe9e3df;
     // first the rows of no group (or not selected), then the others over them
     for (let pass = 0; pass < 2; pass += 1) {
@@ -90,53 +87,52 @@
       context.stroke();
     }
   }
-  const canvases = [...document.querySelectorAll("canvas[data-map]")];
+  const canvases = all("canvas[data-map]");
   const redraw = () => canvases.forEach(draw);
-  document.addEventListener("theme", redraw);
+  on(document, "theme", redraw);
 
   const panel = byId("selection");
   const part = (name) => byId(`selection-${name}`);
-  const rows = () => [...chosen.keys()].filter((i) => chosen[i]);
+  const rows = () => [...(chosen?.keys() ?? [])].filter((i) => chosen[i]);
 
   /** @param {Uint8Array | null} marks @param {string} how for the address; empty while the selection changes */
   function select(marks, how = "") {
     const started = performance.now();
-    const count = marks ? marks.reduce((sum, mark) => sum + mark, 0) : 0;
-    chosen = count ? marks : null;
+    chosen = marks;
+    const picked = rows(), count = picked.length;
+    if (!count) chosen = null;
     redraw();
     panel.hidden = !chosen;
     root.dataset.selected = String(count);
     if (chosen) {
       const found = new Map();
-      for (let i = 0; i < n; i += 1) if (chosen[i]) found.set(labels[i], (found.get(labels[i]) ?? 0) + 1);
+      for (const i of picked) found.set(labels[i], (found.get(labels[i]) ?? 0) + 1);
       const percent = (share) => `${Math.round(100 * share)} %`;
       part("count").textContent = `${count} of ${n} images`;
       part("labels").textContent = data.names.length < 2 ? "" : [...found].sort((p, q) => q[1] - p[1]).slice(0, 6)
         .map(([k, c]) => `${data.names[k]} ${percent(c / count)} (of all ${percent(base[k])})`).join(", ");
-      const first = [];
-      for (let i = 0; i < n && first.length < 30; i += 1) if (chosen[i]) first.push(ids[i]);
-      part("ids").textContent = first.join(", ") + (count > 30 ? ` and ${count - 30} more` : "");
+      part("ids").textContent = picked.slice(0, 30).map((i) => ids[i]).join(", ") + (count > 30 ? ` and ${count - 30} more` : "");
     }
     root.dataset.brushMs = (performance.now() - started).toFixed(1);
     if (how || !chosen) {
       address.set("sel", chosen ? how : "");
-      const pictured = chosen ? rows().filter((row) => places.has(row)) : [];
+      const pictured = picked.filter((row) => places.has(row));
       part("pictures").replaceChildren(...pictured.slice(0, 200).map(small));
       if (chosen && pictured.length > 200) part("pictures").append(`200 of ${count} are pictured`);
     }
   }
-  part("clear").addEventListener("click", () => select(null));
-  part("copy").addEventListener("click", () => copy(rows().map((i) => ids[i]).join("\n")));
-  part("csv").addEventListener("click", () => {
+  on(part("clear"), "click", () => select(null));
+  on(part("copy"), "click", () => copy(rows().map((i) => ids[i]).join("\n"), part("copy")));
+  on(part("csv"), "click", () => {
     const quote = (cell) => `"${String(cell).replace(/^([=+\-@])/, "'$1").replaceAll('"', '""')}"`;
-    const lines = rows().map((i) => [ids[i], data.names[labels[i]], groups.a[i], groups.b[i]].map(quote).join(","));
+    const lines = rows().map((i) => [ids[i], data.names[labels[i]], ...["a", "b"].map((side) => (groups[side][i] ? side + groups[side][i] : ""))].map(quote).join(","));
     part("csv").href = `data:text/csv;charset=utf-8,${encodeURIComponent(["id,label,concept_a,concept_b", ...lines].join("\n"))}`;
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !zoom.open) select(null); });
+  on(document, "keydown", (event) => { if (event.key === "Escape" && !zoom.open) select(null); });
   const group = (side, wanted) => Uint8Array.from(groups[side], (one) => Number(one === wanted));
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("button.choose");
-    if (button) select(group(button.dataset.side, Number(button.dataset.group)), `group:${button.dataset.side}:${button.dataset.group}`);
+  on(document, "click", (event) => {
+    const { side, group: wanted } = event.target.closest?.("button.choose")?.dataset ?? {};
+    if (side) select(group(side, Number(wanted)), `group:${side}:${wanted}`);
   });
 
   /** Whether (x, y) lies inside a closed outline. @param {number[][]} outline */
@@ -162,11 +158,15 @@
 
   const tip = make("div", { className: "tooltip", hidden: true });
   document.body.append(tip);
-  /** @param {number} row @param {number} x @param {number} y place in the window */
-  function say(row, x, y) {
+  /** Mark a row in the maps and tell it beside the pointer; -1 for none. @param {number} row @param {PointerEvent} [event] */
+  function hover(row, event) {
+    if (row === hovered) return;
+    hovered = row;
+    redraw();
     tip.hidden = row < 0;
-    if (row < 0) return;
-    tip.replaceChildren(...(places.has(row) ? [small(row)] : []), make("p", { textContent: named(row) }), ...known(row));
+    if (tip.hidden) return;
+    const { clientX: x, clientY: y } = event;
+    tip.replaceChildren(...(places.has(row) ? [small(row)] : []), make("p", {}, named(row)), ...known(row));
     tip.style.left = `${Math.max(4, Math.min(x + 18, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${y + 12 + tip.offsetHeight > innerHeight ? Math.max(4, y - tip.offsetHeight - 12) : y + 12}px`;
   }
@@ -174,13 +174,13 @@
     const side = canvas.dataset.map;
     /** @param {PointerEvent} event @returns {number[]} in the units of the map */
     const where = (event) => {
-      const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
-      return [((event.clientX - box.left) * scale - PAD) / across(canvas), 65535 - ((event.clientY - box.top) * scale - PAD) / up(canvas)];
+      const [x, y] = shares(event, canvas);
+      return [(x * canvas.width - PAD) / scale(canvas.width), 65535 - (y * canvas.height - PAD) / scale(canvas.height)];
     };
     let path = null, free = false;
-    const corners = () => (free ? path : [path[0], path[path.length - 1]]);
-    canvas.addEventListener("pointerdown", (event) => { path = [where(event)]; hovered = -1; say(-1); canvas.setPointerCapture(event.pointerId); });
-    canvas.addEventListener("pointerup", () => {
+    const corners = () => (free ? path : [path[0], path.at(-1)]);
+    on(canvas, "pointerdown", (event) => { path = [where(event)]; hover(-1); canvas.setPointerCapture(event.pointerId); });
+    on(canvas, "pointerup", () => {
       if (path && path.length < 2) select(null);
       else if (path) {
         const step = Math.ceil(corners().length / 60), kept = corners().filter((_, i) => i % step === 0 || !free);
@@ -188,7 +188,7 @@
       }
       path = null;
     });
-    canvas.addEventListener("pointermove", (event) => {
+    on(canvas, "pointermove", (event) => {
       const [x, y] = where(event);
       if (path) {
         path.push([x, y]);
@@ -197,23 +197,19 @@
         return;
       }
       const points = maps[side];
-      let best = -1, nearest = (12 / across(canvas)) ** 2;
+      let best = -1, nearest = (12 / scale(canvas.width)) ** 2;
       for (let i = 0; i < n; i += 1) {
         const distance = (points[2 * i] - x) ** 2 + (points[2 * i + 1] - y) ** 2;
         if (distance < nearest) { best = i; nearest = distance; }
       }
-      if (best === hovered) return;
-      hovered = best;
-      redraw();
-      say(best, event.clientX, event.clientY);
+      hover(best, event);
     });
-    canvas.addEventListener("pointerleave", () => { say(-1); if (hovered >= 0) { hovered = -1; redraw(); } });
+    on(canvas, "pointerleave", () => hover(-1));
   }
-  document.addEventListener("pointerover", (event) => {
+  on(document, "pointerover", (event) => {
     const figure = event.target.closest?.("figure[data-row]");
     const row = figure && event.pointerType === "mouse" ? Number(figure.dataset.row) : -1;
-    if (near.has(row)) { hovered = row; redraw(); say(row, event.clientX, event.clientY); }
-    else if (!event.target.closest?.("canvas")) { say(-1); if (hovered >= 0) { hovered = -1; redraw(); } }
+    if (near.has(row) || !event.target.closest?.("canvas")) hover(near.has(row) ? row : -1, event);
   });
 
   /** Put the rows where a layout has them. @param {string} name */
@@ -221,21 +217,19 @@
     layout = name;
     maps = layouts[name];
     for (const button of switches) button.setAttribute("aria-pressed", String(button.dataset.layout === name));
-    for (const said of document.querySelectorAll(".layout")) said.textContent = name;
+    for (const said of all(".layout")) said.textContent = name;
     redraw();
   }
-  const switches = [...document.querySelectorAll("[data-layout]")];
-  for (const button of switches) {
-    button.addEventListener("click", () => { place(button.dataset.layout); address.set("map", layout); });
-  }
+  const switches = all("[data-layout]");
+  for (const button of switches) on(button, "click", () => { place(button.dataset.layout); address.set("map", layout); });
   place(layout);
 
-  const [how, side, ...rest] = (address.values.get("sel") ?? "").split(":");
+  const asked = address.values.get("sel") ?? "", [how, side, ...rest] = asked.split(":");
   // an outline belongs to the layout that it was drawn in
   const drawn = layouts[rest.at(-1)] ?? maps, flat = rest.map(Number).filter((value) => !Number.isNaN(value));
   const path = flat.flatMap((value, i) => (i % 2 ? [[flat[i - 1], value]] : []));
-  if (how === "group" && groups[side]) select(group(side, flat[0]), [how, side, ...rest].join(":"));
-  else if (maps[side] && path.length > 1) select(marked(drawn[side], path, how === "outline"), [how, side, ...rest].join(":"));
+  if (how === "group" && groups[side]) select(group(side, flat[0]), asked);
+  else if (maps[side] && path.length > 1) select(marked(drawn[side], path, how === "outline"), asked);
   root.dataset.mapsDrawn = String(canvases.length);
   root.dataset.openMs = performance.now().toFixed(0); // since the page was asked for
   root.dataset.rows = String(n);

@@ -1,6 +1,6 @@
 // Places in the images of a concept: a click on one shows, for each model, which places it finds like it.
 (() => {
-  const data = held("patch-data", null);
+  const data = held("patch-data");
   if (!data) return;
   const sides = Object.keys(data.sides);
   /** Index of the patch of a model under a place of a tile, or -1 outside of what it sees. */
@@ -10,10 +10,9 @@
     return row < 0 || column < 0 || row >= rows || column >= columns ? -1 : row * columns + column;
   };
   for (const [name, concept] of Object.entries(data.concepts)) {
-    const article = document.getElementById(name), pictures = [...(article?.querySelectorAll(".shown > img:first-child") ?? [])].slice(0, concept.images);
+    const article = byId(name), pictures = article ? all(".shown > img:first-child", article).slice(0, concept.images) : [];
     if (pictures.length < concept.images) continue;
-    const holder = make("details", { className: "patches" }), summary = make("summary", { className: "" }, "where in the images?");
-    holder.append(summary);
+    const holder = make("details", { className: "patches" }, make("summary", {}, "where in the images?"));
     const said = make("p", { className: "facts" }, "Choose a place: what each model finds like it lights up; nothing does where 95 % of "
       + `the patches of ${data.others} other images are as much alike.`);
     const tiles = [];
@@ -33,24 +32,17 @@
         }
       }
     };
-    holder.addEventListener("toggle", async () => {
+    on(holder, "toggle", async () => {
       if (!holder.open || tiles.length) return;
       for (const side of sides) {
         const { name: model, grid } = data.sides[side], { above, boxes } = concept[side];
         holder.append(make("p", { className: "strip-of" }, `${model}: ${(100 * above).toFixed(0)} % of the pairs of places in different images are alike (chance 5 %)`));
         const row = make("div", { className: "row" });
         pictures.forEach((picture, image) => {
-          const tile = make("div", { className: "tile" }), canvas = make("canvas"), copy = make("img");
-          copy.src = picture.src;
-          copy.alt = picture.closest("figure").dataset.id;
-          [canvas.width, canvas.height] = [grid[1], grid[0]];
-          const [top, left, bottom, right] = boxes[image];
-          Object.assign(canvas.style, { top: `${100 * top}%`, left: `${100 * left}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
-          tile.append(copy, canvas);
-          tile.addEventListener("click", (event) => {
-            const place = tile.getBoundingClientRect();
-            show(image, (event.clientX - place.left) / place.width, (event.clientY - place.top) / place.height);
-          });
+          const canvas = make("canvas", { width: grid[1], height: grid[0] }), [top, left, bottom, right] = boxes[image];
+          const tile = make("div", { className: "tile" }, make("img", { src: picture.src, alt: picture.closest("figure").dataset.id }), canvas);
+          lay(canvas, left, top, right - left, bottom - top);
+          on(tile, "click", (event) => show(image, ...shares(event, tile)));
           tiles.push({ side, image, canvas });
           row.append(tile);
         });

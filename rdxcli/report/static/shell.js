@@ -16,23 +16,18 @@ function dark() {
     theme.textContent = name || "theme";
     document.dispatchEvent(new Event("theme"));
   };
-  theme.addEventListener("click", () => paint({ "": "light", light: "dark", dark: "" }[root.dataset.theme ?? ""]));
+  on(theme, "click", () => paint({ "": "light", light: "dark", dark: "" }[root.dataset.theme ?? ""]));
 
-  byId("copy")?.addEventListener("click", async (event) => {
-    const button = event.currentTarget;
-    await copy(button.dataset.copy);
-    button.textContent = "copied";
-    setTimeout(() => { button.textContent = "copy command"; }, 1500);
+  const contents = document.querySelector(".contents") ?? {};
+  on(document, "click", (event) => {
+    const button = event.target;
+    if (button.id === "copy") copy(button.dataset.copy, button);
+    if (button.id === "heat") button.setAttribute("aria-pressed", String(!root.classList.toggle("bare")));
+    if (contents.open && (button.closest("nav") || !contents.contains(button))) contents.open = false;
   });
-  byId("heat")?.addEventListener("click", (event) => {
-    const off = root.classList.toggle("bare");
-    event.currentTarget.setAttribute("aria-pressed", String(!off));
-  });
-  const contents = document.querySelector(".contents");
-  document.addEventListener("click", (event) => { if (contents?.open && (event.target.closest("nav") || !contents.contains(event.target))) contents.open = false; });
 
   const search = byId("search");
-  const articles = [...document.querySelectorAll(".concepts > article")];
+  const articles = all(".concepts > article");
   /** @param {string} given */
   const find = (given) => {
     const wanted = given.trim().toLowerCase();
@@ -44,11 +39,12 @@ function dark() {
     }
     address.set("q", wanted);
   };
-  search.addEventListener("input", () => find(search.value));
-  document.addEventListener("keydown", (event) => {
+  on(search, "input", () => find(search.value));
+  on(document, "keydown", (event) => {
     if (event.key === "/" && !/^(input|textarea)$/i.test(document.activeElement.tagName)) { event.preventDefault(); search.focus(); }
-    if (event.key === "Escape" && document.activeElement === search) { search.value = ""; find(""); }
-    if (event.key === "Escape" && contents?.open) contents.open = false;
+    if (event.key !== "Escape") return;
+    contents.open = false;
+    if (document.activeElement === search) { search.value = ""; find(""); }
   });
 
   /** Go where the address says: a card, a section, an item of a table. */
@@ -61,21 +57,19 @@ function dark() {
     target?.querySelector(":scope > details.folded")?.setAttribute("open", "");
     target?.scrollIntoView({ block: "start" });
   };
-  addEventListener("hashchange", () => { address.read(); go(); });
+  on(window, "hashchange", () => { address.read(); go(); });
 
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("footer details:not([open])")];
-    for (const details of opened) details.open = true;
-    for (const grid of grids) { grid.whole = grid.shown?.length <= 1000; if (grid.shown) grid.draw(); }
-  });
-  addEventListener("afterprint", () => {
-    for (const details of opened) details.open = false;
-    for (const grid of grids) { grid.whole = false; if (grid.shown) grid.draw(); }
-  });
+  const folded = all("footer details");
+  /** @param {boolean} whole */
+  const printed = (whole) => {
+    for (const details of folded) details.open = whole;
+    for (const grid of grids) { grid.whole = whole && grid.shown?.length <= 1000; if (grid.shown) grid.draw(); }
+  };
+  on(window, "beforeprint", () => printed(true));
+  on(window, "afterprint", () => printed(false));
 
-  addEventListener("load", async () => {
-    await Promise.all([...grids.map((grid) => grid.ready), ...explorers.map((explorer) => explorer.ready)]);
+  on(window, "load", async () => {
+    await Promise.all([...grids, ...explorers].map((one) => one.ready));
     search.value = address.values.get("q") ?? "";
     if (search.value) find(search.value);
     go();

@@ -24,7 +24,7 @@ from rdxcli.methods.difference.planted import planted_difference
 from rdxcli.methods.difference.yardsticks import YARDSTICKS
 from rdxcli.models.devices import DTYPES
 from rdxcli.parameters import result_parameters
-from rdxcli.progress import approve, log
+from rdxcli.progress import approve, human_count, log
 from rdxcli.records import Comparison
 from rdxcli.report.comparison import doubts
 from rdxcli.report.gates import parse_gates
@@ -263,7 +263,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def headline(self) -> str:
         a, b = self.joined.a, self.joined.b
-        labels = f"{len(set(map(str, a.labels)))} labels" if a.labels is not None else "no labels"
+        labels = f"{human_count(len(set(map(str, a.labels))), 'label')}" if a.labels is not None else "no labels"
         return (
             f"comparing {a.name} and {b.name}: n = {a.n}, d = {a.d} and {b.d}, method {self.options.method} "
             f"({labels}, joined by {self.joined.by})"
@@ -372,7 +372,7 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> tuple[int, i
         else:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
             n, width = record.n, record.d
-            document[side] = f"{record.name}, {n} rows of {width}{columns_taken(record)}"
+            document[side] = f"{record.name}, {human_count(n, 'row')} of {width}{columns_taken(record)}"
         sizes.append(n)
         widths += [] if width is None else [width]
     n = min(sizes)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rdxcli.errors import UsageError, did_you_mean
+from rdxcli.methods.costs import comparison
 from rdxcli.methods.difference.guidance import Supervision, takes_guidance
 from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.selection import choose_k
@@ -13,7 +14,7 @@ from rdxcli.methods.difference.significance import difference_test
 from rdxcli.methods.difference.verdict import DifferenceTest
 from rdxcli.methods.registry import get, names
 from rdxcli.parameters import declared, estimator_parameters
-from rdxcli.progress import time_limit, track
+from rdxcli.progress import awaited, time_limit
 from rdxcli.records import Verdict
 from rdxcli.representations.joining import Joined
 from rdxcli.services.compare.options import AUTO, CompareOptions
@@ -103,7 +104,9 @@ def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision, s
         It takes longer and has nothing to show before its end.
     """
     given = supervision.fit_options if takes_guidance(estimator) else {}
-    with track(f"explain with {method}", None, "steps"), time_limit(seconds):
+    width = joined.a.d + joined.b.d
+    cost = comparison({method: estimator}, joined.a.n, width, tested=False, bootstraps=0, limit=seconds)
+    with awaited(f"explain with {method}", cost.parts.get(method)), time_limit(seconds):
         estimator.fit(joined.a.values, joined.b.values, **given)
 
 

@@ -29,7 +29,7 @@ from rdxcli.methods.difference.record import concepts_of, notes_of, reliability
 from rdxcli.methods.difference.significance import concept_stability, difference_test
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.parameters import result_parameters
-from rdxcli.progress import log, track
+from rdxcli.progress import human_count, log, track
 from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
 from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
@@ -140,7 +140,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         everything, notes = join_all([*sides[0], *sides[1]])
         rows = drawn_rows(everything[0].n, options.seed)
         if len(rows) < everything[0].n:
-            notes.append(f"{len(rows):,} of {everything[0].n:,} images were drawn")
+            notes.append(f"{len(rows):,} of {human_count(everything[0].n, 'image')} were drawn")
         everything = [take(record, rows) for record in everything]
         for note in notes:
             log.warning("%s", note)
@@ -159,7 +159,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
             found = self._layers(text, "a")
             if len(found) != 1:
                 raise UsageError(
-                    f"--layers {options.layers}: {found[0].name} has {len(found)} such layers",
+                    f"--layers {options.layers}: {found[0].name} has {human_count(len(found), 'such layer')}",
                     "of several models one layer each is read",
                 )
             return found[0]
@@ -386,7 +386,11 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
     def headline(self) -> str:
         sides = [self.rows, self.columns or self.rows]
         sizes = " x ".join(str(len(side)) for side in sides)
-        labels = f"{len(set(map(str, self.first.labels)))} labels" if self.first.labels is not None else "no labels"
+        labels = (
+            f"{human_count(len(set(map(str, self.first.labels))), 'label')}"
+            if self.first.labels is not None
+            else "no labels"
+        )
         names = " and ".join(dict.fromkeys(record.name for side in sides for record in side[:3]))
         what = "models" if self.of_models else "layers"
         return f"comparing {sizes} {what} of {names}: n = {self.first.n:,} ({labels}), method {self.options.method}"
@@ -410,7 +414,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
                 layers = str(options.layers).partition(":")[2] or "series" if self.pattern == WALK else options.layers
                 names, images = plan_layers(text, str(layers), options.selection, options.outputs)
                 count.append(len(names))
-                said[side] = f"{text}: {len(names)} layers, {names[0]} to {names[-1]}" + (
+                said[side] = f"{text}: {human_count(len(names), 'layer')}, {names[0]} to {names[-1]}" + (
                     f"; {images}" if images else ""
                 )
             count += count[: 2 - len(count)]
@@ -420,7 +424,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         self.counts = {"n": 2000, "r": total, "t": cells, "k": full}
         return {
             **said,
-            "cells": f"{cells:,} ({count[0]} x {count[1]}), {len(MEASURES)} measures each",
+            "cells": f"{cells:,} ({count[0]} x {count[1]}), {human_count(len(MEASURES), 'measure')} each",
             "pairs in full": full,
             "images": "at most 2,000, drawn with the seed",
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rdxcli.artifacts.layout import array_dataset, explanations_folder
+from rdxcli.progress import human_count
 from rdxcli.records import Representation, Result
 from rdxcli.representations.layer import planned, representation
 from rdxcli.representations.resolve import columns_taken, names_array
@@ -79,4 +80,8 @@ def _described(options: ExplainOptions) -> str | None:
         if not names_array(source, options.selection.root):
             return source
         source = representation(options, spatial=True)
-    return None if source is None else f"{source.name}, {source.n} rows of {source.d}{columns_taken(source)}"
+    return (
+        None
+        if source is None
+        else f"{source.name}, {human_count(source.n, 'row')} of {source.d}{columns_taken(source)}"
+    )

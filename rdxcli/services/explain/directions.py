@@ -29,7 +29,7 @@ from rdxcli.methods.registry import get
 from rdxcli.models import load
 from rdxcli.models.dictionaries import read_dictionary
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
-from rdxcli.progress import log, track
+from rdxcli.progress import awaited, human_count, log
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.crops import crop_features
@@ -178,7 +178,8 @@ class DirectionAnalysis(ExplainAnalysis):
         positions = source.n * int(np.prod(source.values.shape[2:], dtype=int))
         if 4 * positions * n_directions > MEMORY:
             raise InputError(
-                f"responses of {n_directions:,} directions at {positions:,} positions take "
+                f"responses of {human_count(n_directions, 'direction')} at "
+                f"{human_count(positions, 'position', 'take')} "
                 f"{4 * positions * n_directions / 2**30:.0f} GiB, more than the {MEMORY // 2**30} that are used",
                 "take fewer samples (--sample N), a pooled layer (--pool avg) or fewer directions",
             )
@@ -215,7 +216,8 @@ class DirectionAnalysis(ExplainAnalysis):
         if isinstance(self.estimator, SparseAutoencoder):
             self._learn_dictionary(self.estimator, draft.path / STATE)
         else:
-            with track(f"directions with {self.options.method}", None, "steps"):
+            cost = self.expected()
+            with awaited(f"directions with {self.options.method}", cost and cost.seconds):
                 self.estimator.fit(features, head, **given)
         extra["about"] = self.estimator.about()
         again = self.own["stability"]
@@ -342,7 +344,8 @@ def _stored(applied: Artifact, channels: int) -> Directions:
     found = _read(applied.path / "directions.safetensors")
     if found.n_features_in_ != channels:
         raise InputError(
-            f"{applied.path} has directions of {found.n_features_in_} channels, got features of {channels}",
+            f"{applied.path} has directions of {human_count(found.n_features_in_, 'channel')}, got "
+            f"features of {channels}",
             "use the layer that the directions were found in",
         )
     return found

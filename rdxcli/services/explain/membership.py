@@ -17,6 +17,7 @@ from rdxcli.methods.regions.applied import apply_rule
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.methods.regions.selection import Rule
 from rdxcli.methods.regions.targets import Labels
+from rdxcli.progress import human_count
 from rdxcli.records import Regions, Representation
 from rdxcli.representations.layer import representation
 from rdxcli.services.explain.base import ExplainAnalysis
@@ -89,7 +90,8 @@ def _encoded(artifact: Artifact, configurations: Configurations, source: Represe
     seen = shape if configurations.pool == "none" else shape[:1]
     if tuple(configurations.shape) != seen:
         raise InputError(
-            f"{artifact.path} has {configurations.m} units of shape {configurations.shape}, {source.name} gives "
+            f"{artifact.path} has {human_count(configurations.m, 'unit')} of shape "
+            f"{configurations.shape}, {source.name} gives "
             f"{seen}: another layer, model, image size or pooling",
             "use the layer, the pooling and the image size that the regions were found with",
         )
@@ -133,10 +135,12 @@ def _found(analysis: MembershipAnalysis, view: record.RegionView) -> Regions:
     notes = list(analysis.notes)
     free = sum(region["stored"]["status"] != "bounded" for region in entries)
     if free:
-        notes.append(f"{free} stored regions were not bounded where they were found, and have no members here")
+        notes.append(
+            f"{human_count(free, 'stored region', 'were')} not bounded where they were found, and have no members here"
+        )
     everybody = sum(region["status"] == "unbounded" and region["stored"]["status"] == "bounded" for region in entries)
     if everybody:
-        notes.append(f"{everybody} rules hold for every sample here and say nothing about them")
+        notes.append(f"{human_count(everybody, 'rule', 'hold')} for every sample here: nothing is said about them")
     path = analysis.applied.path.as_posix()
     applied = {"artifact": path, "n": stored["samples"]["n"], "model": stored["model"]}
     return analysis.answer(Regions, notes, regions=entries, applied=applied)

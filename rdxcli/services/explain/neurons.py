@@ -175,7 +175,7 @@ class UnitAnalysis(ExplainAnalysis):
         )
         table, notes = estimator.table(self.source.layer or ""), list(estimator.notes_)
         if len(split.test) < 4:
-            return table, [*notes, f"{len(split.test)} test rows are too few for scores"]
+            return table, [*notes, f"{human_count(len(split.test), 'test row', 'are')} too few for scores"]
         scores, interval = estimator.score_rows(concepts.values, values, split.test)
         rows = tuple(
             row.with_scores(test_correlation=scores[i], test_low=interval.low[i], test_high=interval.high[i])
@@ -209,7 +209,8 @@ def with_chance(
         rows.append(replace(scored, status=CHANCE_STATUS) if lost else scored)
     known = int(sum(bool(row.concepts) for row in table.rows))
     said = (
-        f"{int(chance.better.sum())} of {known} explanations beat chance: `chance` is what 95 % of explanations "
+        f"{int(chance.better.sum())} of {human_count(known, 'explanation')} beat chance: `chance` is "
+        "what 95 % of explanations "
         f"{drawn} stay below, `q value` the p value corrected over units (at most {LEVEL:.0%} of those called better "
         "are expected to be chance)"
     )

@@ -19,7 +19,7 @@ from rdxcli.methods.regions.rdr import RDR
 from rdxcli.methods.regions.uses import compare_regions, find_causes, find_subclasses
 from rdxcli.methods.registry import get
 from rdxcli.parameters import Parameter, by_name, estimator_parameters, result_parameters
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 from rdxcli.records import Regions, Representation, plain
 from rdxcli.representations.heads import head_of
 from rdxcli.representations.joining import join
@@ -64,7 +64,8 @@ class RegionAnalysis(ExplainAnalysis):
         source = representation(options, spatial=True, pool=options.unpooled)
         if source.n < self.rdr.n_neighbors:
             raise InputError(
-                f"{source.name} has {source.n} samples, fewer than the {self.rdr.n_neighbors} neighbours of a region",
+                f"{source.name} has {human_count(source.n, 'sample')}, fewer than the "
+                f"{human_count(self.rdr.n_neighbors, 'neighbour')} of a region",
                 f"give --param n_neighbors={max(1, source.n // 2)}, or more samples",
             )
         causes = self.settings["use"] == "causes"
@@ -157,7 +158,9 @@ def _against(options: ExplainOptions, source: Representation, layers: str | None
 def _same_rows(source: Representation, other: Representation) -> Representation:
     joined = join(source, other)
     if joined.a.n < source.n:
-        raise InputError(f"{other.name} lacks {source.n - joined.a.n} of the {source.n} samples of {source.name}")
+        raise InputError(
+            f"{other.name} lacks {source.n - joined.a.n} of the {human_count(source.n, 'sample')} of {source.name}"
+        )
     return joined.b
 
 

@@ -14,6 +14,7 @@ from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.surrogate.splice import SpLiCE, distinct, unit
 from rdxcli.parameters import Count, NonNegative, Parameter, Positive, Share, by_name, completed
+from rdxcli.progress import human_count
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
@@ -117,19 +118,22 @@ def decompose(
         mean = unit(values if rows is None or not len(rows) else values[list(rows)]).mean(axis=0)
         if len(values) < 1000:
             notes.append(
-                f"SpLiCE centres by the mean of {len(values)} images; give the mean of many: --file image_mean=FILE"
+                f"SpLiCE centres by the mean of {human_count(len(values), 'image')}; give the mean of "
+                "many: --file image_mean=FILE"
             )
     elif mean.shape != values.shape[1:]:
-        raise InputError(f"the image mean has {len(mean)} dimensions, the images {values.shape[1]}")
+        raise InputError(f"the image mean has {human_count(len(mean), 'dimension')}, the images {values.shape[1]}")
     words, embedded = given.words or [], np.asarray(given.word_embeddings)
     kept = distinct(words, embedded, settings["duplicates"])
     if left := len(words) - len(kept):
-        notes.append(f"{left} of {len(words)} words are left out of SpLiCE: others say the same")
+        notes.append(f"{left} of {human_count(len(words), 'word')} are left out of SpLiCE: others say the same")
         given.words, given.word_embeddings = [words[j] for j in kept], embedded[kept]
     model = SpLiCE(l1=settings["l1"], tolerance=settings["tolerance"]).fit(given.word_embeddings, mean)
     weights = model.transform(values)
     if empty := int((np.diff(weights.indptr) == 0).sum()):
-        notes.append(f"{empty} of {len(values)} images get no words from SpLiCE: l1 is too large for them")
+        notes.append(
+            f"{empty} of {human_count(len(values), 'image')} get no words from SpLiCE: l1 is too large for them"
+        )
     return model, weights, notes
 
 

@@ -20,7 +20,7 @@ from rdxcli.errors import UsageError
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.steering import explain_predictions, own_strength, steer
 from rdxcli.parameters import Parameter
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 from rdxcli.records import Directions as Record
 from rdxcli.records import Representation, plain
 from rdxcli.representations.placing import placer
@@ -127,7 +127,7 @@ def add(
     if rows is not None:
         found = replace(found, images=plain(_images(view, directions, features, rows[:EXPLAINED], clamp)))
         if len(rows) > EXPLAINED:
-            more = f"{len(rows)} images are targets, the first {EXPLAINED} are explained one by one"
+            more = f"{human_count(len(rows), 'image', 'are')} targets, the first {EXPLAINED} are explained one by one"
             found = replace(found, notes=[*found.notes, more])
     return found
 

@@ -28,6 +28,7 @@ from rdxcli.methods.surrogate.prompts import duplicates
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
+from rdxcli.progress import human_count
 from rdxcli.records import Attributions, plain
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
@@ -81,7 +82,7 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def headline(self) -> str:
         n, c = self.encodings.shape
-        return f"surrogate: {n:,} images over {c:,} concepts, {self.given.said()}"
+        return f"surrogate: {human_count(n, 'image')} over {human_count(c, 'concept')}, {self.given.said()}"
 
     def compute(self, draft: Draft) -> Attributions:
         from scipy import sparse
@@ -138,9 +139,12 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
             entries[i]["remark"] = "the bias makes most of the embedding: scores are unstable"
         notes = []
         if without := int((~encodings.has_concepts).sum()):
-            notes.append(f"{without} of {len(entries)} images have no concepts and therefore no scores")
+            notes.append(f"{without} of {human_count(len(entries), 'image')} have no concepts and therefore no scores")
         if blown.any():
-            notes.append(f"{int(blown.sum())} images have unstable scores: the bias makes most of their embedding")
+            notes.append(
+                f"{human_count(int(blown.sum()), 'image', 'have')} unstable scores: the bias makes most "
+                "of their embedding"
+            )
         if self.surrogate.mlp_dim is not None:
             notes.append("the surrogate has a hidden layer: concept scores describe its affine part only")
         return entries, {"data_set": summarise(images).top(0, names, top)}, notes
@@ -191,7 +195,7 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
             for entry, label in zip(entries, best_texts(self.surrogate, self.before, texts), strict=True):
                 entry["before"] = classes[int(label)]
                 changed += entry["before"] != entry["prediction"]
-            told += f", the prediction of {changed} of {len(turned)} images changes"
+            told += f", the prediction of {changed} of {human_count(len(turned), 'image')} changes"
         return told, {"mean_turned": float(np.mean(turned)), "changed": changed}
 
 
@@ -222,7 +226,9 @@ def _mean_contrast(
         "class": first,
         "rival": second,
         "images": count,
-        "over": f"the {count} images predicted as {first}" if count else f"all images (none is predicted as {first})",
+        "over": f"the {human_count(count, 'image')} predicted as {first}"
+        if count
+        else f"all images (none is predicted as {first})",
         "concepts": found.top(list(found.groups).index(first) if count else 0, names, top),
     }
 

@@ -29,7 +29,7 @@ from rdxcli.methods.surrogate.faithfulness import constant_student, measure, rem
 from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import Attributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain import splice, surrogate
@@ -114,7 +114,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
                     entry["methods"][method] = {"concepts": chosen}
         students["constant"] = constant_student(images)
         labels = class_numbers(given, notes)
-        log.info("judging %s on %d images", ", ".join(students), len(images))
+        log.info("judging %s on %s", ", ".join(students), human_count(len(images), "image"))
         found = measure(
             students,
             images,
@@ -172,7 +172,10 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
         latents = NamedDictionary(k=parameters["k"], random_state=self.options.seed)
         latents.fit(self.others, given.word_embeddings, given.words)
         clear = int((latents.p_value_ <= 0.05).sum())
-        note = f"sae: {clear} of {len(latents.p_value_)} latents have a name nearer than 95 % of random directions have"
+        note = (
+            f"sae: {clear} of {human_count(len(latents.p_value_), 'latent')} have a name nearer than 95 % of "
+            "random directions have"
+        )
         return latents, latents.transform(given.images), latents.names_, [note]
 
 
@@ -219,7 +222,9 @@ def _joined(
     ids = list(map(str, encodings.ids))
     if given.ids is None:
         if len(ids) != len(given.images):
-            raise InputError(f"got {len(ids)} encodings for {len(given.images)} images without ids")
+            raise InputError(
+                f"got {human_count(len(ids), 'encoding')} for {human_count(len(given.images), 'image')} without ids"
+            )
         given.ids = ids
     places, note = find(given.ids, ids)
     given.ids = [ids[place] if place >= 0 else sample for sample, place in zip(given.ids, places, strict=True)]
@@ -228,11 +233,11 @@ def _joined(
         given.notes.append(taken_as_one(note, given.name, "the encodings"))
     if not rows:
         raise InputError(
-            f"none of the {len(ids)} encoded images has an embedding in {given.name}",
+            f"none of the {human_count(len(ids), 'encoded image')} has an embedding in {given.name}",
             f"the encodings have `{ids[0]}`, the embeddings `{given.ids[0]}`",
         )
     if len(rows) < len(ids):
-        given.notes.append(f"{len(ids) - len(rows)} of {len(ids)} encoded images have no embedding")
+        given.notes.append(f"{len(ids) - len(rows)} of {human_count(len(ids), 'encoded image')} have no embedding")
     trained = _origin(options)[2]
     seen = trained is None or any(given.ids[i] in trained for i in rows)
     if trained is not None and wanted != "all":

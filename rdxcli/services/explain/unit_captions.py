@@ -23,7 +23,7 @@ from rdxcli.methods.neurons.descriptions import UnitDescriptions, shared_phrases
 from rdxcli.models.registry import resolve
 from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Count, NonNegative, Parameter, by_name, estimator_parameters, result_parameters
-from rdxcli.progress import log
+from rdxcli.progress import human_count, log
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
 from rdxcli.representations.unit_pictures import maps_over_square
@@ -135,7 +135,7 @@ class DescribeAnalysis(UnitAnalysis):
         return {
             **super().cost(),
             "concepts": f"captions ({whose})",
-            **({"captions": f"of up to {per_unit} pictures for each unit"} if made else {}),
+            **({"captions": f"of up to {human_count(per_unit, 'picture')} for each unit"} if made else {}),
         }
 
     def _pictures(self) -> Dataset:
@@ -161,7 +161,7 @@ class DescribeAnalysis(UnitAnalysis):
             near = find([ids[row] for row in rows], keys)[0]
             of_row = {row: list(found[keys[k]]) if k >= 0 else [] for row, k in zip(rows, near, strict=True)}
             missing = sum(not texts for texts in of_row.values())
-            notes = [f"{missing} of {len(rows)} images have no caption"] if missing else []
+            notes = [f"{missing} of {human_count(len(rows), 'image')} have no caption"] if missing else []
             return [[of_row[int(row)] for row in own] for own in shown], notes
         dataset = self.options.selection.open(source.dataset)
         places = np.arange(source.n) if source.sample_ids is None else dataset.locate(ids)
@@ -177,7 +177,7 @@ class DescribeAnalysis(UnitAnalysis):
         ]  # fmt: skip
         every = list(dict.fromkeys(view for own in views for of in own for view in of))
         pictures = views_of(dataset, every)
-        log.info("%d pictures of %d units are captioned", len(every), len(units))
+        log.info("%s of %s are captioned", human_count(len(every), "picture"), human_count(len(units), "unit"))
         asked = {key: self.settings[key] for key in CAPTIONING}
         run = f"{model_slug(captioner)}--units-{short_digest([repr(asked), *pictures.sample_ids])}"
         made = self._captioning(pictures, model=captioner, run=run).run()
@@ -185,7 +185,7 @@ class DescribeAnalysis(UnitAnalysis):
         told = dict(zip(every, pictures.sample_ids, strict=True))
         notes = [] if boxes or not self.settings["crops"] else ["the layer has no places to cut out: whole images only"]
         failed = len(every) - len(found)
-        notes += [f"{failed} pictures could not be captioned"] if failed else []
+        notes += [f"{human_count(failed, 'picture')} could not be captioned"] if failed else []
         return [[[text for view in of for text in found.get(told[view], ())] for of in own] for own in views], notes
 
     def _boxes(

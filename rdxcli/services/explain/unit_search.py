@@ -22,6 +22,7 @@ from rdxcli.methods.neurons.search import UnitSearch
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable, format_table
 from rdxcli.numerics.moments import read_columns
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
+from rdxcli.progress import human_count
 from rdxcli.records import NeuronExplanations, Representation
 from rdxcli.representations.layer import representation
 from rdxcli.representations.unit_pictures import add_masks, strongest
@@ -92,7 +93,8 @@ class SearchAnalysis(ExplainAnalysis):
         (draft.path / TABLE).write_text(format_table(table), "utf-8")
         draft.manifest.rows = len(rows)
         said = (
-            f"{int(chance.better.sum())} of {len(rows)} units respond to `{concepts.names[0]}` more than chance; "
+            f"{int(chance.better.sum())} of {human_count(len(rows), 'unit')} respond to "
+            f"`{concepts.names[0]}` more than chance; "
             "nothing was fitted, so `test correlation` is over all images"
         )
         return result(self, table, entries, [*concepts.notes, said])

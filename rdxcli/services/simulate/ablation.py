@@ -18,7 +18,7 @@ from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.simulation import simulate, unit_columns
 from rdxcli.methods.neurons.tables import ExplanationTable
 from rdxcli.parameters import Count, Parameter, Positive, by_name
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 from rdxcli.records import Representation, plain
 from rdxcli.representations.judge import open_judge
 from rdxcli.services.simulate.options import SimulateOptions
@@ -118,7 +118,8 @@ def score_tables(
             undefined = [unit["unit"] for unit in units if unit["score"] is None or not np.isfinite(unit["score"])]
             if undefined:
                 notes.append(
-                    f"no ablation score for {len(undefined)} units that have no effect or a constant prediction: "
+                    f"no ablation score for {human_count(len(undefined), 'unit', 'that have')} no effect "
+                    "or a constant prediction: "
                     f"{', '.join(map(str, undefined[:10]))}"
                 )
             methods.append(

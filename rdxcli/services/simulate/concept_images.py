@@ -14,6 +14,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.concept_images import table_scores
 from rdxcli.methods.neurons.scores import summarise
 from rdxcli.methods.neurons.tables import ExplanationTable
+from rdxcli.progress import human_count
 from rdxcli.records import Representation
 from rdxcli.representations.layer import representation
 from rdxcli.services.simulate.options import SimulateOptions
@@ -65,7 +66,9 @@ def score_tables(
     """
     assert shown.labels is not None
     if shown.d != source.d:
-        raise InputError(f"{shown.name} has {shown.d} units on the images of the concepts, {source.d} on the others")
+        raise InputError(
+            f"{shown.name} has {human_count(shown.d, 'unit')} on the images of the concepts, {source.d} on the others"
+        )
     scored = {
         name: table_scores(table, source.values, shown.values, shown.labels, rows) for name, table in tables.items()
     }
@@ -82,7 +85,9 @@ def score_tables(
                 "summary": vars(summarise(scores)),
                 "units": units,
                 "length_curve": [],
-                "notes": [f"{without} units have no concept with images and no score"] if without else [],
+                "notes": [f"{human_count(without, 'unit', 'have')} no concept with images and no score"]
+                if without
+                else [],
             }
         )
     return methods

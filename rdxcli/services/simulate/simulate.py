@@ -28,7 +28,7 @@ from rdxcli.methods.neurons.tables import ExplanationTable, format_explanation
 from rdxcli.numerics.moments import read_columns
 from rdxcli.numerics.seeding import generator
 from rdxcli.parameters import Parameter, checked
-from rdxcli.progress import track
+from rdxcli.progress import human_count, track
 from rdxcli.records import Representation, Simulation
 from rdxcli.representations.layer import planned, representation
 from rdxcli.representations.units import check_units, parse_units
@@ -115,7 +115,7 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
         self.notes += _same_eyes(tables, concepts)
         size = source.n if options.part == "all" else len(getattr(split, options.part))
         if size < 2:
-            raise InputError(f"the {options.part} part has {size} rows, expected at least 2")
+            raise InputError(f"the {options.part} part has {human_count(size, 'row')}, expected at least 2")
         records = {"representation": source, "concepts": concepts, "tables": tables, "split": asdict(split)}
         if options.scoring == "ablation":
             records["judge"] = request_inputs(asked, source)
@@ -319,7 +319,7 @@ def _on_common_units(methods: Sequence[dict[str, Any]]) -> list[str]:
     sizes = ", ".join(f"{entry['method']} {len(entry['units'])}" for entry in methods)
     if len({len(entry["units"]) for entry in methods}) == 1:
         return []
-    return [f"means are over the {len(common)} units that all tables explain (units: {sizes})"]
+    return [f"means are over the {human_count(len(common), 'unit')} that all tables explain (units: {sizes})"]
 
 
 def _pairs(methods: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:

@@ -37,4 +37,4 @@ def test_what_is_damaged_and_unfinished_is_listed(tmp_path: Path) -> None:
     assert cut["artifact"].endswith("cut.partial")
     assert f"begun by process {os.getpid()}" in cut["state"]
     table = rdx_here("doctor", "--verify", "--outputs", str(tmp_path))
-    assert "1 artifacts are intact, 1 damaged, 1 unfinished" in table.stderr
+    assert "1 artifact is intact, 1 damaged, 1 unfinished" in table.stderr

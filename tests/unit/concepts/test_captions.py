@@ -35,7 +35,7 @@ def test_layouts(tmp_path: Path, name: str) -> None:
     [
         ("x.csv", "just one column\nof words", "one column"),
         ("x.csv", "name,age,town\na,3,b", "the columns name, age, town"),
-        ("x.tsv", "a.jpg\ta dog\nb.jpg", "row 2 has 1 columns"),
+        ("x.tsv", "a.jpg\ta dog\nb.jpg", "row 2 has 1 column"),
         ("x.odd", "a dog", "captions are read from .json, .jsonl, .txt, .csv"),
     ],
 )

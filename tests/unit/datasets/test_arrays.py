@@ -220,7 +220,7 @@ class TestValues:
         [
             (np.zeros(5), r"shape \(5,\), expected \(n, d\)"),
             (np.zeros((5, 3, 2)), r"shape \(5, 3, 2\), expected \(n, d\)"),
-            (np.zeros((1, 3)), "1 rows, expected at least 2"),
+            (np.zeros((1, 3)), "1 row, expected at least 2"),
             (np.zeros((5, 0)), "at least one column"),
             (np.zeros((5, 3), complex), "complex128, expected real numbers"),
             (np.array([["a", "b"], ["c", "d"]]), "expected real numbers"),

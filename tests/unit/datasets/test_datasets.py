@@ -94,7 +94,7 @@ class TestFolders:
     def test_images_beside_the_classes_are_left_out_loudly(self, birds: Path, caplog: pytest.LogCaptureFixture) -> None:
         picture(birds / "stray.png")
         assert len(open_dataset(f"folder:{birds}")) == 5
-        assert "leaving out 1 images" in caplog.text
+        assert "leaving out 1 image" in caplog.text
 
     @pytest.mark.parametrize("scheme", ["folder", "images"])
     def test_an_empty_folder(self, tmp_path: Path, scheme: str) -> None:
@@ -162,7 +162,7 @@ class TestLists:
 
     def test_ragged_rows_are_named(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text("path,label\na.png,x\nb.png\n")
-        with pytest.raises(InputError, match="row 3 has 1 cells"):
+        with pytest.raises(InputError, match="row 3 has 1 cell"):
             open_dataset(f"images:{tmp_path / 't.csv'}")
 
     def test_a_path_that_occurs_twice(self, birds: Path) -> None:
@@ -234,7 +234,7 @@ class TestIdx:
             (bytes([0, 0, 13, 3]) + bytes(12), "idx type 0x0d"),
             (bytes([0, 0, 8, 3, 0, 0]), "ends inside its header"),
             (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 4) + bytes(23), "promises 24 bytes"),
-            (bytes([0, 0, 8, 1]) + struct.pack(">I", 4) + bytes(4), "1 dimensions"),
+            (bytes([0, 0, 8, 1]) + struct.pack(">I", 4) + bytes(4), "1 dimension"),
         ],
     )
     def test_damage(self, tmp_path: Path, content: bytes, message: str) -> None:
@@ -416,7 +416,7 @@ class TestNames:
 class TestDatasetChecks:
     def test_lengths(self) -> None:
         source = ArrayImages(np.zeros((2, 3, 3), np.uint8))
-        with pytest.raises(InputError, match="2 sample ids but 1 labels"):
+        with pytest.raises(InputError, match="2 sample ids but 1 label"):
             Dataset("d", "d", source, ["a", "b"], labels=["x"])
         with pytest.raises(InputError, match="3 sample ids but 2 images"):
             Dataset("d", "d", source, ["a", "b", "c"])

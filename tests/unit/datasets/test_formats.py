@@ -203,14 +203,14 @@ def test_two_folders_of_a_tool_are_joined(tmp_path: Path, make: Callable[..., No
 def test_what_does_not_fit_together(tmp_path: Path) -> None:
     thingsvision(tmp_path / "a", VALUES, "npy")
     (tmp_path / "a" / "file_names.txt").write_text("one\n")
-    with pytest.raises(InputError, match="names 1 files, the features have 20 rows"):
+    with pytest.raises(InputError, match="names 1 file, the features have 20 rows"):
         load_representation(str(tmp_path / "a"))
     clip_retrieval(tmp_path / "b", VALUES, "parts")
     pq.write_table(pa.table({"image_path": ["x"]}), tmp_path / "b" / "metadata" / "metadata_0.parquet")
-    with pytest.raises(InputError, match="has 1 rows"):
+    with pytest.raises(InputError, match="has 1 row"):
         load_representation(str(tmp_path / "b"))
     fiftyone(tmp_path / "c", VALUES, "lists")
-    with pytest.raises(InputError, match="1 fields hold vectors: embedding"):
+    with pytest.raises(InputError, match="1 field holds vectors: embedding"):
         load_representation(f"{tmp_path / 'c'}:clip")
 
 

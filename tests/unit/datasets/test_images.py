@@ -295,7 +295,7 @@ class TestWebDataset:
         assert dataset.captions == [["a cat"], []]
         assert "1 of 2 samples have no label" in caplog.text
         assert "1 of 2 samples have no caption" in caplog.text
-        assert "left out: 1 hidden, 1 samples without an image" in caplog.text
+        assert "left out: 1 hidden, 1 without an image" in caplog.text
 
     def test_several_images_of_a_sample(self, tmp_path: Path) -> None:
         self.shard(

@@ -123,7 +123,7 @@ def test_images_per_class():
     ("arguments", "message"),
     [
         ({"classes": [2]}, "Got class 2"),
-        ({"paths": ["a"]}, "Got 1 paths and 30 labels"),
+        ({"paths": ["a"]}, "Got 1 path and 30 labels"),
         ({"num_images": 0}, "Got num_images=0"),
     ],
 )

@@ -173,7 +173,7 @@ def test_transformers_checkpoint_that_lacks_weights(hub, tmp_path):
     state = load_file(tmp_path / "cut" / "model.safetensors")
     state.pop("layernorm.weight")
     save_file(state, tmp_path / "cut" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"lacks 1 weights.*layernorm\.weight"):
+    with pytest.raises(InputError, match=r"lacks 1 weight.*layernorm\.weight"):
         load(f"hf:{tmp_path}/cut", "cpu")
 
 

@@ -177,7 +177,7 @@ def test_standardisation_by_the_training_rows_alone() -> None:
     changed[25:] += 100  # test rows
     np.testing.assert_array_equal(standardise(P, changed, np.arange(20), np.arange(20, 25)).train_y, out.train_y)
     P[:, 1] = 1.0
-    with pytest.raises(ValueError, match="1 constant concepts"):
+    with pytest.raises(ValueError, match="1 constant concept"):
         standardise(P, A, np.arange(20), np.arange(20, 25))
 
 

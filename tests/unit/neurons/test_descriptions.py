@@ -103,7 +103,7 @@ def test_a_single_unit_is_not_compared_with_itself() -> None:
     S, A, truth = planted()
     alone = ClipDissect(a=60.0).fit(S, A[:, [5]])
     assert alone.best_[0] == truth[5]
-    assert "only 1 units vary" in alone.notes_[0]
+    assert "only 1 unit varies" in alone.notes_[0]
     published = ClipDissect(a=60.0, prior="units").fit(S, A[:, [5]])
     np.testing.assert_allclose(published.similarity_, 0.0, atol=1e-9)  # why
     # the expectation over images, by hand
@@ -122,7 +122,7 @@ def test_constant_units_have_no_description() -> None:
         model = ClipDissect(similarity=similarity).fit(S, A)
         assert model.best_[2] == -1
         assert model.explanations_[2].status == "constant"
-        assert model.notes_ == ["1 units do not vary and have no description: 2"]
+        assert model.notes_ == ["no description for 1 unit that does not vary: 2"]
         assert "nan" not in format_table(model.table()).lower()
 
 
@@ -262,9 +262,9 @@ def test_units_and_concepts_without_a_label() -> None:
     assert not model.interpretable_[5:].any()
     assert np.isnan(model.iou_[:, 5]).all()
     assert model.notes_ == [
-        "1 units do not vary and have no label: 5",
-        "1 units overlap no concept and have no label: 6",
-        "1 concepts have no pixel in these images: `never`",
+        "no label for 1 unit that does not vary: 5",
+        "no label for 1 unit that overlaps no concept: 6",
+        "1 concept has no pixel in these images: `never`",
     ]
 
 

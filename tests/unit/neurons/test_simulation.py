@@ -37,7 +37,7 @@ def test_predictions_by_hand() -> None:
     np.testing.assert_allclose(predicted[:, 0], 2 * P[rows, 0] - P[rows, 3] + 0.5)
     assert predicted[:, 1].tolist() == [3.0] * 3
     np.testing.assert_allclose(predicted[:, 2], P[rows, 2] + 0.5 * P[rows, 1] + 0.25 * P[rows, 0])
-    assert notes == ["1 concept names occur more than once, the first column is used: `dog`"]
+    assert notes == ["1 concept name occurs more than once, the first column is used: `dog`"]
     np.testing.assert_allclose(simulate(TABLE, P, NAMES, rows, length=1)[0][:, 2], P[rows, 2])
 
 
@@ -65,7 +65,7 @@ def test_correlation_scores() -> None:
     assert scores.summary.count == 2
     assert scores.summary.undefined == 1
     assert scores.lengths.tolist() == [2, 0, 3]
-    assert any("no correlation for 1 units" in note for note in scores.notes)
+    assert any("no correlation for 1 unit" in note for note in scores.notes)
     assert scores.interval is not None
     assert scores.interval.low[0] < scores.scores[0] < scores.interval.high[0]
     picked = correlation_scores(TABLE, P, NAMES, A[:, [2, 4, 1]], units=[2, 4, 1], rows=test, n_resamples=0)
@@ -167,7 +167,7 @@ def test_the_mean_scores_zero_and_constants_have_no_score() -> None:
     silent[:, 2] = 0.0
     scores = ablation_scores(X, X, LinearHead(X, silent, b, y), val=val, test=test, steps=2)
     assert np.isnan(scores.scores).tolist() == [False, False, True, False]
-    assert scores.notes == ("no ablation score for 1 units that have no effect or a constant prediction: 2",)
+    assert scores.notes == ("no ablation score for 1 unit that has no effect or a constant prediction: 2",)
     assert (scores.summary.count, scores.summary.undefined) == (3, 1)
 
 

@@ -116,7 +116,7 @@ def test_unbounded_regions_are_not_compared() -> None:
 
 
 def test_comparison_refused() -> None:
-    with pytest.raises(ValueError, match="Got 1 sources"):
+    with pytest.raises(ValueError, match="Got 1 source"):
         compare_regions({"a": Z})
     with pytest.raises(ValueError, match="Got 5 samples in b and 180 in a"):
         compare_regions({"a": Z, "b": Z[:5]})

@@ -27,10 +27,10 @@ from rdxcli.report import exports
 from rdxcli.report.figures import figure
 from rdxcli.report.kinds import BUILDERS, summarize
 from rdxcli.report.markdown import markdown, plain, prose, text
-from rdxcli.report.page import page
+from rdxcli.report.page import page, unit_square
 from rdxcli.report.several import several
 from rdxcli.report.similarities import _table as similarities_table
-from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Picture, Section, Summary, Table, written
+from rdxcli.report.summary import Bar, Chart, Column, Drawing, Item, Maps, Picture, Section, Summary, Table, written
 from rdxcli.report.text import clean
 
 
@@ -88,8 +88,11 @@ def _said(value: Any, column: Column | None = None) -> Iterator[str]:
         yield from (value.name, value.meaning)
     elif isinstance(value, Verdict):
         yield str(value)
+    elif isinstance(value, Maps):
+        yield human_count(len(value.ids), "image")
+        yield from (*value.placed, *value.names.values())
     elif dataclasses.is_dataclass(value):
-        skipped = {"kind", "method", "maps", "markup", "most", "ends", "grid", "scale", "left_out", "key", "dataset"}
+        skipped = {"kind", "method", "markup", "most", "ends", "grid", "scale", "left_out", "key", "dataset"}
         for part in dataclasses.fields(value):
             if part.name not in skipped:
                 yield from _said(getattr(value, part.name))
@@ -122,6 +125,37 @@ def test_every_field_is_in_the_page_and_in_the_markdown(kind: str, summaries: Ma
     assert len(wanted) > 20
     assert [one for one in wanted if clean(one, 4000) not in shown] == []
     assert [one for one in wanted if not any(way(one) in commented for way in (text, plain, prose))] == []
+
+
+def test_every_row_of_the_maps_is_in_the_page(summaries: Mapping[str, Summary]) -> None:
+    """What the page packs: places, groups, labels, ids and neighbours of all rows, in every layout."""
+    maps = summaries["comparison"].maps
+    assert maps is not None
+    turned = {side: points[:, ::-1] for side, points in maps.points.items()}
+    maps = dataclasses.replace(maps, layouts={"UMAP": turned})
+    source = page(dataclasses.replace(summaries["comparison"], maps=maps))
+    held = json.loads(source.partition('id="map-data">')[2].partition("</script>")[0])
+
+    def raw(packed: str) -> bytes:
+        return gzip.decompress(base64.b64decode(packed))
+
+    def numbers(packed: str) -> np.ndarray:
+        return np.frombuffer(raw(packed), "<u2")
+
+    assert raw(held["ids"]).decode().split("\n") == [str(one) for one in maps.ids]
+    assert maps.labels is not None
+    assert [held["names"][code] for code in numbers(held["labels"])] == maps.labels.tolist()
+    for side, groups in maps.groups.items():
+        assert numbers(held["groups"][side]).tolist() == groups.tolist()
+    assert set(held["layouts"]) == set(maps.placed) == {"main axes", "UMAP"}
+    for name, sides in maps.placed.items():
+        for side, points in sides.items():
+            shown = numbers(held["layouts"][name][side]).reshape(-1, 2) / 65535
+            np.testing.assert_allclose(shown, unit_square(points), atol=1e-5)
+    assert maps.shown is not None
+    assert held["shown"] == maps.shown.tolist()
+    assert held["neighbours"] == {side: rows.tolist() for side, rows in maps.neighbours.items()}
+    assert held["sides"] == dict(maps.names)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -216,6 +250,17 @@ def test_foreign_text_stays_text() -> None:
     assert exports.written_csv(Table("", [Column("x")], [["=HYPERLINK(1)"], ["-1+2"], [None], [-1.5]])) == (
         "x\n'=HYPERLINK(1)\n'-1+2\n\"\"\n-1.5\n"
     )
+
+
+def test_what_is_not_a_number_is_missing() -> None:
+    nan = float("nan")
+    chart = Chart("one", "curves", {"a": [(0.0, nan)], "b": [(0.0, 1.0), (nan, 2.0)]}, "x")
+    empty = Chart("two", "histogram", {"a": [nan]}, "x")
+    table = Table("", [Column("x"), Column("y", unit="share")], [[nan, nan], [1.0, (nan, 0.5)]])
+    shown = page(Summary("x", "m", "k", "t", "f", [Section("S", "s", tables=[table], charts=[chart, empty])]))
+    assert "nan" not in shown.partition("<main")[2].partition("<script>")[0].lower()
+    assert shown.count("<svg") == 1
+    assert chart.series == {"a": [], "b": [(0.0, 1.0)]}
 
 
 def test_long_markdown_is_cut_and_counted() -> None:

@@ -74,7 +74,7 @@ def test_without_ids_by_position() -> None:
         (record("a", ["s1", "s2"]), record("b", None, n=4), "without sample ids for b"),
         (record("a", ["s1", "s2", "s1"]), record("b", ["s1", "s2"]), "a: the sample id `s1` occurs in rows 0 and 2"),
         (record("a", ["s1", "s2"]), record("b", ["s3", "s4"]), "0 samples in common: ids look like `s1` and `s3`"),
-        (record("a", ["s1", "s2"]), record("b", ["s2", "s4"]), "1 samples in common"),
+        (record("a", ["s1", "s2"]), record("b", ["s2", "s4"]), "1 sample in common"),
     ],
 )
 def test_what_cannot_be_joined(a: Representation, b: Representation, message: str) -> None:
@@ -113,7 +113,7 @@ def test_selection_mistakes() -> None:
         select_rows(array, per_class=1)
     with pytest.raises(UnknownNameError, match="unknown class of a: `q`"):
         select_rows(record("a", ["s1", "s2"], ["x", "y"]), classes="q")
-    with pytest.raises(InputError, match="1 rows are left"):
+    with pytest.raises(InputError, match="1 row is left"):
         select_rows(array, limit=1)
     assert select_rows(array) is array
     assert take(array, np.array([2, 0])).values[:, 0].tolist() == [3.0, 1.0]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.numerics.seeding import torch_generator
-from rdxcli.progress import check_time
+from rdxcli.progress import human_count, turns
 
 
 @dataclass
@@ -81,7 +81,9 @@ class SAE(Baseline):
         generator = torch_generator(self.random_state, "sae", model)
         X, used = standardised(R)
         if not used.all():
-            self.notes_.append(f"model {'ab'[model]}: {int((~used).sum())} constant dimensions were left out")
+            self.notes_.append(
+                f"model {'ab'[model]}: {human_count(int((~used).sum()), 'constant dimension', 'were')} left out"
+            )
         start = sae_start(X.shape[1], self.n_clusters, generator)
         trained = train_sae(
             X,
@@ -142,8 +144,7 @@ def train_sae(
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
     out = TrainedAutoencoder(weights)
     steps = 0
-    for _ in range(epochs):
-        check_time()
+    for _ in turns("train the autoencoder", epochs, "epochs"):
         total = 0.0
         for batch in batches(X, batch_size, generator):
             with torch.no_grad():
@@ -268,8 +269,7 @@ def train_topk(
     weights = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimiser = torch.optim.Adam(weights.values(), lr=lr)
     out = TrainedAutoencoder(weights)
-    for _ in range(epochs):
-        check_time()
+    for _ in turns("train the autoencoder", epochs, "epochs"):
         losses = []
         for batch in batches(X, batch_size, None):
             with torch.no_grad():
@@ -288,4 +288,4 @@ def train_topk(
 def _note_dead(notes: list[str], codes: np.ndarray, model: int) -> None:
     off = int((codes.max(axis=0) <= 0).sum())
     if off:
-        notes.append(f"model {'ab'[model]}: {off} of {codes.shape[1]} concepts are off for every image")
+        notes.append(f"model {'ab'[model]}: {off} of {human_count(codes.shape[1], 'concept')} are off for every image")

@@ -19,6 +19,7 @@ from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.results import DirectionResult
 from rdxcli.methods.estimator import Estimator
 from rdxcli.numerics.threads import single_thread, torch_on_one_thread
+from rdxcli.progress import human_count
 
 
 class Baseline(Estimator):
@@ -59,7 +60,9 @@ class Baseline(Estimator):
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Got {name}={value!r}, expected a positive integer")
         if self.n_clusters > n:
-            raise ValueError(f"Got n_clusters={self.n_clusters} with n={n} images, expected at most as many")
+            raise ValueError(
+                f"Got n_clusters={self.n_clusters} with n={human_count(n, 'image')}, expected at most as many"
+            )
         self.n_ = n
         self.notes_: list[str] = []
         self.directions_: dict[str, DirectionResult] = {}
@@ -80,7 +83,9 @@ class Baseline(Estimator):
     def _store(self, direction: Direction, labels: np.ndarray, samples: list[np.ndarray]) -> None:
         found = len(samples)
         if found < self.n_clusters:
-            self.notes_.append(f"direction {direction}: found {found} concepts instead of {self.n_clusters}")
+            self.notes_.append(
+                f"direction {direction}: found {human_count(found, 'concept')} instead of {self.n_clusters}"
+            )
         self.directions_[direction] = DirectionResult(
             direction,
             labels.astype(np.int64),
@@ -109,6 +114,7 @@ def check_dimensions(k: int, R: np.ndarray, what: str) -> None:
     """
     if k > min(R.shape):
         raise ValueError(
-            f"Got n_clusters={k} for {R.shape[0]} images of {R.shape[1]} dimensions: {what} finds at most "
+            f"Got n_clusters={k} for {human_count(R.shape[0], 'image')} of "
+            f"{human_count(R.shape[1], 'dimension')}: {what} finds at most "
             f"{min(R.shape)}"
         )

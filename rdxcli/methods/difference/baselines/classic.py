@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from rdxcli.methods.difference.baselines.base import Baseline, check_dimensions
 from rdxcli.numerics.seeding import generator, integer_seed
-from rdxcli.progress import check_time
+from rdxcli.progress import turns
 
 TINY = 1e-9  # keeps the multiplicative updates away from 0 / 0
 
@@ -208,8 +208,7 @@ def convex_nmf(
     U = onehot + 0.2
     G = (onehot + 0.01) / np.bincount(assignment, minlength=k)[assignment][:, None]
     errors: list[float] = []
-    for _ in range(max_iter):
-        check_time()
+    for _ in turns("convex factors", max_iter, "iterations"):
         PG, NG = parts(G)
         U = U * np.sqrt((PG + U @ (G.T @ NG)) / (NG + U @ (G.T @ PG) + TINY))
         PU, NU = parts(U)
@@ -264,8 +263,7 @@ def semi_nmf(X: np.ndarray, U: np.ndarray, max_iter: int = 100) -> tuple[np.ndar
         return np.maximum(M, 0.0), np.maximum(-M, 0.0)
 
     V = np.empty((U.shape[1], X.shape[1]))
-    for _ in range(max_iter):
-        check_time()
+    for _ in turns("semi-negative factors", max_iter, "iterations"):
         V = np.linalg.pinv(U.T @ U) @ (U.T @ X)
         cross, inner = parts(X @ V.T), parts(V @ V.T)
         U = U * np.sqrt((cross[0] + U @ inner[1]) / (cross[1] + U @ inner[0] + TINY))

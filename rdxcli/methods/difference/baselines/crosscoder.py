@@ -15,6 +15,7 @@ import numpy as np
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
+from rdxcli.progress import human_count
 
 EXCLUSIVE = 0.8
 """Lean from which a latent counts as b's own; a's own is below 1 minus that."""
@@ -73,7 +74,9 @@ class Crosscoder(Baseline):
         x = np.concatenate(sides, axis=1).astype(np.float32)
         count = self.latents or min(512, 4 * max(side.shape[1] for side in sides))
         if count < 2 * self.n_clusters:
-            raise ValueError(f"Got {count} latents, expected at least {2 * self.n_clusters}, two per concept")
+            raise ValueError(
+                f"Got {human_count(count, 'latent')}, expected at least {2 * self.n_clusters}, two per concept"
+            )
         found = SparseAutoencoder(
             count,
             k=min(self.k, count - 1),
@@ -101,7 +104,7 @@ class Crosscoder(Baseline):
             for part in (slice(None, split), slice(split, None))
         )
         self.notes_.append(
-            f"{count} latents: {self.counts_['shared']} shared, {self.counts_['a']} only in a, "
+            f"{human_count(count, 'latent')}: {self.counts_['shared']} shared, {self.counts_['a']} only in a, "
             f"{self.counts_['b']} only in b (four fifths of the decoder), {self.counts_['dead']} never active; "
             f"explained variance {self.explained_[0]:.0%} and {self.explained_[1]:.0%}"
         )

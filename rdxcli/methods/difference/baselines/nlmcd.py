@@ -20,6 +20,7 @@ from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, integer_seed
 from rdxcli.numerics.umap_axes import umap_axes
+from rdxcli.progress import human_count
 
 
 class NLMCD(Baseline):
@@ -88,7 +89,9 @@ class NLMCD(Baseline):
             2 * self.min_cluster_size, self.neighbours + 1, 0 if self.components is None else self.components + 2
         )
         if n < least:
-            raise ValueError(f"Got n={n} images, expected at least {least} for NLMCD with these settings")
+            raise ValueError(
+                f"Got n={human_count(n, 'image')}, expected at least {least} for NLMCD with these settings"
+            )
         clusters = []
         for model, R in enumerate((R0, R1)):
             E = R if self.components is None else self._embed(R, model, self.components)
@@ -193,7 +196,7 @@ def cluster_difference(S0: np.ndarray, S1: np.ndarray) -> np.ndarray:
     O(q0 q1 m^2).
     """
     if len(S0) < 2:
-        raise ValueError(f"Got {len(S0)} images to compare clusters on, expected at least two")
+        raise ValueError(f"Got {human_count(len(S0), 'image')} to compare clusters on, expected at least two")
     own = [_mean_gap(S) for S in (S0, S1)]
     out = np.empty((S0.shape[1], S1.shape[1]))
     for a in range(S0.shape[1]):

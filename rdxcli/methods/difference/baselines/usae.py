@@ -20,7 +20,7 @@ from rdxcli.methods.difference.baselines.autoencoders import batches, keep_top
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, torch_generator
-from rdxcli.progress import out_of_time, track
+from rdxcli.progress import human_count, out_of_time, track
 
 TINY = 1e-10
 MOMENTUM, EPSILON = 0.1, 1e-5  # of batch normalisation, torch's defaults
@@ -106,10 +106,10 @@ class USAE(Baseline):
     def _fit(self, R0: np.ndarray, R1: np.ndarray) -> None:
         latents = self.factor * R0.shape[1]
         if latents < self.n_clusters:
-            raise ValueError(f"Got {latents} latents, expected at least n_clusters={self.n_clusters}")
+            raise ValueError(f"Got {human_count(latents, 'latent')}, expected at least n_clusters={self.n_clusters}")
         k = min(self.top_k, latents)
         if k < self.top_k:
-            self.notes_.append(f"{k} active latents instead of {self.top_k}: there are no more")
+            self.notes_.append(f"{human_count(k, 'active latent')} instead of {self.top_k}: there are no more")
         data = [torch.as_tensor(R.astype(np.float32)) for R in (R0, R1)]
         start = [
             usae_start(X.shape[1], latents, torch_generator(self.random_state, "usae", m)) for m, X in enumerate(data)
@@ -134,7 +134,7 @@ class USAE(Baseline):
         if len(self.history_) < len(sequence):
             why = "the time was over" if out_of_time() else "the loss fell no more"
             made = len(self.history_) // per_epoch
-            self.notes_.append(f"the training ended after {made} of {self.epochs} epochs: {why}")
+            self.notes_.append(f"the training ended after {made} of {human_count(self.epochs, 'epoch')}: {why}")
         full = [usae_codes(X, w, k, training=self.compat).numpy() for X, w in zip(data, weights, strict=True)]
         analysed = full
         if self.compat:
