@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from logging import DEBUG, INFO
 from pathlib import Path
@@ -15,7 +15,7 @@ from rdxcli.datasets.addresses import address
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array, split_key
 from rdxcli.datasets.foreign import is_foreign, read_foreign
 from rdxcli.datasets.registry import open_dataset
-from rdxcli.datasets.seen import ID_NAMES, LABEL_NAMES, Seen
+from rdxcli.datasets.seen import ANOTHER_FILE, ID_NAMES, LABEL_NAMES, Seen
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import (
     TABLES,
@@ -105,7 +105,8 @@ def as_representation(
     """What was read from a file, checked and joined with what belongs to its rows; see `load_representation`."""
     choice = choice or Choice()
     values = check_values(file.values, name, spatial=spatial, pool=pool)
-    n, seen = len(values), _as_taken(file, values, pool, labels, sample_ids)
+    given = {what: Path(path).name for what, path in {"labels": labels, "ids": sample_ids}.items() if path is not None}
+    n, seen = len(values), _as_taken(file, values, pool, given)
     ids = read_values(sample_ids, ID_NAMES, "sample ids") if sample_ids is not None else file.sample_ids
     if ids is not None:
         check_ids(ids, n, name)
@@ -126,27 +127,27 @@ def as_representation(
         source={
             "array": str(file.path.resolve()),
             "key": file.key,
-            "seen": seen.describe() if seen is not None else None,
+            # where labels came from is no part of what they are: the same ones in a renamed file make no new request
+            "seen": _with(seen, dict.fromkeys(given, ANOTHER_FILE)).describe() if seen is not None else None,
         },
         dataset=dataset,
     )
 
 
-def _as_taken(
-    file: ArrayFile, values: np.ndarray, pool: str, labels: Path | str | None, sample_ids: Path | str | None
-) -> Seen | None:
+def _as_taken(file: ArrayFile, values: np.ndarray, pool: str, given: Mapping[str, str]) -> Seen | None:
     """What is said of a file: other files may give its labels and ids, and its positions may have been pooled."""
     if file.seen is None:
         return None
-    seen, shape = file.seen, file.values.shape
-    given = {"labels": labels, "ids": sample_ids}
-    seen = replace(seen, **{what: Path(path).name for what, path in given.items() if path is not None})
+    seen, shape = _with(file.seen, given), file.values.shape
     if len(shape) == 4 and values.ndim == 2:
         done = {"max": "the largest", "first": "the first", "cls": "the first"}.get(pool, "the mean")
-        seen = replace(
-            seen, notes=[*seen.notes, f"{done} of {shape[2]} x {shape[3]} places of each of {shape[1]} channels"]
-        )
+        note = f"{done} of {shape[2]} x {shape[3]} places of each of {shape[1]} channels"
+        seen = replace(seen, notes=[*seen.notes, note])
     return seen
+
+
+def _with(seen: Seen, given: Mapping[str, str]) -> Seen:
+    return replace(seen, labels=given.get("labels", seen.labels), ids=given.get("ids", seen.ids))
 
 
 def load_concepts(

@@ -32,7 +32,7 @@ LABEL_NAMES = (
     *("class_label", "class_idx", "category_id", "category_name", "label_name", "label_id", "label_idx", "y_true"),
     *("fine_label", "ground_truth", "gt", "gt_label", "true_label", "classname", "species", "coarse_label", "cls"),
 )
-FILE = "the file"  # where ids and labels come from that are no column
+FILE, ANOTHER_FILE = "the file", "another file"  # where ids and labels come from that are no column
 COUNTS, COUNTS_FROM_1 = "counts the rows", "counts the rows from 1"
 _EXTRA_NAMES = {
     *("split", "splits", "fold", "folds", "subset", "partition", "set", "istrain", "istest", "isval", "train", "test"),

@@ -163,7 +163,7 @@ def test_what_was_taken_from_where_is_said(tmp_path: Path, caplog: pytest.LogCap
     np.testing.assert_allclose(record.values, maps.max(axis=(2, 3)), rtol=1e-6)
     line = "ids from the file; labels from `y.txt`; the largest of 2 x 4 places of each of 3 channels"
     assert line in caplog.text
-    assert record.source["seen"]["labels"] == "y.txt"
+    assert record.source["seen"]["labels"] == "another file"  # what is in the request is no name of a file
 
 
 def test_rows_of_a_json_list(tmp_path: Path) -> None:
