@@ -259,6 +259,8 @@ class Comparison(Result):
         How the two sides were joined: ``{joined, missing_in_a, missing_in_b}`` and the data set, if known.
     predictions : mapping
         Churn, flips and accuracy, in all, by class and by concept; empty without predictions and labels.
+    heads : mapping
+        What two classifiers with different outputs say, see `rdxcli.concepts.heads`; empty where there are none.
     properties : mapping
         What the images of each concept share; empty where nothing is known of the images.
     patches : mapping
@@ -278,6 +280,7 @@ class Comparison(Result):
     scores: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     patches: Mapping[str, Any] = field(default_factory=dict)
     reliability: Mapping[str, Any] = field(default_factory=dict)
@@ -304,6 +307,7 @@ class Comparison(Result):
             "samples": self.samples,
             "predictions": self.predictions,
             "properties": self.properties,
+            **({"heads": self.heads} if self.heads else {}),
             **({"patches": self.patches} if self.patches else {}),
             "reliability": self.reliability,
             **self.scoreboard,

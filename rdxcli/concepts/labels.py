@@ -202,9 +202,18 @@ def named_classes(options: ConceptOptions, count: int) -> list[str] | None:
     RdxError
         The file cannot be read or has another number of lines.
     """
-    if "classes" not in options.files:
-        return None
-    path = Path(options.files["classes"]).expanduser()
+    return read_class_names(Path(options.files["classes"]), count) if "classes" in options.files else None
+
+
+def read_class_names(path: Path, count: int) -> list[str]:
+    """The names of so many outputs, one a line.
+
+    Raises
+    ------
+    RdxError
+        The file cannot be read or has another number of lines.
+    """
+    path = path.expanduser()
     try:
         lines = [line.strip() for line in text_lines(path.read_text("utf-8"))]
     except (OSError, UnicodeDecodeError) as error:

@@ -102,21 +102,18 @@ def predictions_of_heads(a: Representation, b: Representation, root: Path | None
     return Predictions(named[0], named[1], source, first, second)
 
 
-def different_heads(a: Representation, b: Representation) -> str:
-    """What can be said of heads with different classes: how sure each is of its own, in a sentence."""
-    sure = [float(_confidence(np.asarray(side.values)).mean()) for side in (a, b)]
-    return (
-        f"predictions are not compared: the heads have {a.d:,} and {human_count(b.d, 'output')}, not the same classes; "
-        f"the predicted class has a mean probability of {sure[0]:.2f} in {a.name} and {sure[1]:.2f} in {b.name}"
-    )
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Scores, which are logits unless they are probabilities, as probabilities: (n, classes) float64."""
+    values = np.asarray(scores, dtype=np.float64)
+    if values.min() >= 0.0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
+        return values
+    shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def _confidence(scores: np.ndarray) -> np.ndarray:
-    """Probability of the largest of scores, which are logits unless they are probabilities: (n,) float64."""
-    values = np.asarray(scores, dtype=np.float64)
-    if values.min() >= 0.0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
-        return np.asarray(values.max(axis=1))
-    return np.asarray(1.0 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1))
+    """Probability of the largest of scores: (n,) float64."""
+    return np.asarray(probabilities(scores).max(axis=1))
 
 
 def read_predictions(files: tuple[str | None, str | None], a: Representation, b: Representation) -> Predictions | None:

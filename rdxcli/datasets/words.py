@@ -152,6 +152,46 @@ def find_all(
     return places, note
 
 
+def same_words(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Which of ``known`` each of ``wanted`` is another spelling of: classes as two lists name them.
+
+    A class may have several names: ``n01532829<tab>house finch, linnet`` and ``Haemorhous mexicanus (House Finch)``
+    share one. Names are the whole text and its parts at tabs, commas, semicolons and brackets, without case, with one
+    space for underscores, hyphens and spaces. The whole text goes first. What could be several is none, and no two of
+    ``wanted`` are the same one of ``known``, unless they are the same text.
+
+    Returns
+    -------
+    ndarray of shape (len(wanted),), int64
+        -1 where there is none.
+    """
+    whole: dict[str, int] = {}
+    parts: dict[str, int] = {}
+    for place, text in enumerate(known):
+        for names, table in ((_class_names(text)[:1], whole), (set(_class_names(text)[1:]), parts)):
+            for name in names:
+                table[name] = -1 if name in table else place
+    found: dict[str, int] = {}
+    for text in dict.fromkeys(wanted):
+        first, *others = _class_names(text)
+        if first in whole:
+            found[text] = whole[first]
+            continue
+        places = {table[name] for name in (first, *others) for table in (whole, parts) if name in table}
+        found[text] = places.pop() if len(places) == 1 else -1
+    taken: dict[int, int] = {}
+    for place in found.values():
+        taken[place] = taken.get(place, 0) + 1
+    return np.array([found[text] if taken[found[text]] == 1 else -1 for text in wanted], dtype=np.int64)
+
+
+def _class_names(text: str) -> list[str]:
+    """The names that a text gives a class, as they are compared; the whole text first."""
+    every = [text, *re.split(r"[\t,;()\[\]]", text)]
+    plain = [" ".join(re.sub(r"[_\-\s]+", " ", composed(name)).split()).casefold() for name in every]
+    return [plain[0], *dict.fromkeys(name for name in plain[1:] if name and name != plain[0])]
+
+
 def taken_as_one(note: str, a: str, b: str) -> str:
     """The sentence for a note of `find`."""
     return f"{note} between {a} and {b}: taken as one"

@@ -55,7 +55,7 @@ _RDX = "rdxcli.methods.difference.rdx:RDX"
 _BASELINES = "rdxcli.methods.difference.baselines"
 
 _BUILT_IN = (
-    Method("rdx", "compare", _RDX, "representational difference explanations", {"twins": 0.2}),
+    Method("rdx", "compare", _RDX, "representational difference explanations", {"twins": 0.15}),
     Method(
         "rdx-pagerank",
         "compare",
@@ -68,7 +68,7 @@ _BUILT_IN = (
         "compare",
         _RDX,
         "later variant of RDX: symmetrised ranks, concepts dropped by an affinity threshold",
-        {"symmetrize": "ranks", "null_cluster": False, "affinity_threshold": 1.1, "twins": 0.2},
+        {"symmetrize": "ranks", "null_cluster": False, "affinity_threshold": 1.1, "twins": 0.15},
     ),
     Method("kmeans", "compare", f"{_BASELINES}.classic:KMeans", "baseline: clusters of each model"),
     Method("pca", "compare", f"{_BASELINES}.classic:PCA", "baseline: principal components of each model"),

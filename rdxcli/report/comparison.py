@@ -139,6 +139,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     sections: list[Section | None] = [_side(document, side, verdict, base, arrays, maps is not None) for side in SIDES]
     sections += [
         _predictions(document.get("predictions")),
+        _heads(document.get("heads")),
         _patches(document, arrays),
         *_scoreboard(document, base),
         _scores(document["scores"]),
@@ -160,6 +161,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
             *(f"{doubt}." for doubt in doubts(document).values()),
             *_sentences(difference),
             *prediction_lines(document),
+            *head_lines(document),
             *property_lines(document),
             *described_lines(document),
         ],
@@ -313,6 +315,102 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
                     f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
                 )
     return lines
+
+
+def _heads(found: Mapping[str, Any] | None) -> Section | None:
+    """Two classifiers with different outputs: what each says, by group too, and which classes are the same words."""
+    if not found:
+        return None
+    measures = [
+        Column("confidence", "Mean probability of the predicted class"),
+        Column("entropy", "Mean entropy of the outputs in nats; 0 = all on one class", better="lower"),
+        Column("named", "Images whose label is one of the head's classes"),
+        Column("accuracy", "Right among those", "share", "higher"),
+        Column("accuracy, 95 %", "", "share", brief=False),
+    ]
+
+    def cells(row: Mapping[str, Any], end: str = "") -> list[Any]:
+        rate = row[f"accuracy{end}"]
+        interval = (rate["low"], rate["high"]) if rate else None
+        values = [row[f"{name}{end}"] for name in ("confidence", "entropy", "named")]
+        return [*values, rate["value"] if rate else None, interval]
+
+    columns = [
+        Column("model"),
+        Column("outputs"),
+        Column("names of outputs"),
+        Column("entropy at most", "That of equal probabilities"),
+        *measures,
+        Column("one class", "Accuracy of always saying the most frequent of these labels", "share"),
+    ]
+    sides = [
+        [f"{one['model']} ({side})", one["outputs"], one["names"], one["entropy_most"], *cells(one), one["one_class"]]
+        for side, one in ((side, found[side]) for side in SIDES)
+    ]
+    tables = [Table("Two heads with different outputs", columns, sides)]
+    groups = [
+        [name, row["n"], side, *cells(row, f"_{side}")] for name, row in found["groups"].items() for side in SIDES
+    ]
+    if groups:
+        tables.append(Table("By group", [Column("images of"), Column("images"), Column("in"), *measures], groups))
+    if both := found["both"]:
+        rates = [(RATES[name], both[name]) for name in RATES if name in both]
+        rows = [[column.name, rate["count"], rate["value"], (rate["low"], rate["high"])] for column, rate in rates]
+        named = [Column("what"), Column("images"), Column("share", "", "share"), Column("95 %", "", "share")]
+        tables.append(Table(f"On the {human_count(both['n'], 'image')} whose label both can name", named, rows))
+    if (classes := found["classes"]) and classes["matched"]:
+        title = "Classes that are the same words"
+        tables.append(Table(title, [Column("class of a"), Column("class of b")], classes["matched"], folded=True))
+    return Section("Predictions of different classes", "heads", tables=tables)
+
+
+def head_lines(document: Mapping[str, Any]) -> list[str]:
+    """What two heads with different outputs say, in sentences."""
+    found = document.get("heads")
+    if not found:
+        return []
+    a, b, classes = found["a"], found["b"], found["classes"]
+    said = f"The heads have different outputs ({a['outputs']:,} and {b['outputs']:,}), so predictions are not compared"
+    if classes is None:
+        who = " and ".join(side for side in SIDES if found[side]["names"] == "not known")
+        said += f": the names of the classes of {who} are not known (--classes-{who[0]} FILE)"
+    else:
+        said += (
+            f" image by image: {human_count(len(classes['matched']), 'class')} of both are the same words, "
+            f"{classes['not_matched_a']:,} of a and {classes['not_matched_b']:,} of b are not"
+            f"{_such_as(classes['only_a'], classes['only_b'])}"
+        )
+    lines = [f"{said}."]
+    for side in SIDES:
+        one = found[side]
+        line = (
+            f"{one['model']} ({side}) gives its class a probability of {one['confidence']:.2f}, entropy "
+            f"{one['entropy']:.2f} of at most {one['entropy_most']:.2f}"
+        )
+        if rate := one["accuracy"]:
+            line += (
+                f"; it is right on {_share(rate)} of the {human_count(one['named'], 'image')} whose label is one of "
+                f"its classes (one class for all: {one['one_class']:.1%})"
+            )
+        elif one["labels_not_named"]:
+            line += "; no label is one of its classes"
+        if one["labels_not_named"] and one["labels"]:
+            count = human_count(one["labels_not_named"], "label")
+            line += f"; {count} {'is' if one['labels_not_named'] == 1 else 'are'} not{_such_as(one['not_named'])}"
+        lines.append(f"{line}.")
+    if both := found["both"]:
+        lines.append(
+            f"On the {human_count(both['n'], 'image')} whose label both can name: accuracy "
+            f"{_share(both['accuracy_a'])} (a) and {_share(both['accuracy_b'])} (b), "
+            f"{both['negative_flips']['count']} right in a alone and {both['positive_flips']['count']} in b alone "
+            f"(p = {both['flips_p']:.2g})."
+        )
+    return lines
+
+
+def _such_as(*lists: Sequence[str]) -> str:
+    first = [clean(names[0].replace("\t", " "), 40) for names in lists if names]
+    return f" (such as {' and '.join(first)})" if first else ""
 
 
 def _share(rate: Mapping[str, float]) -> str:

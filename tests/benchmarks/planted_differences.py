@@ -13,7 +13,7 @@ Per method, with three concepts per direction: recall and precision of the plant
 best, and the share of planted images among the nine that its first concept shows in the direction of that concept.
 
 `rdx null` leaves parts of one group apart (`--param twins=null`), `rdx 5` asks for five concepts, `rdx auto` is
-`--k auto`. The limit of `twins` was chosen on seeds 11 to 13.
+`--k auto`. The rule and the limit of `twins` were chosen on seeds 11 to 14.
 """
 
 from __future__ import annotations

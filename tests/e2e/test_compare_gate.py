@@ -77,6 +77,8 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
         (["--fail-on", "score>2"], "between 0 and 1"),
         (["--fail-on", "flips>1%"], "--predictions-a"),
         (["--predictions-a", "y.npy"], "--predictions-b is missing"),
+        (["--classes-a", "none.txt"], "--classes-a: no such file: none.txt"),
+        (["--classes-b", "y.npy"], "name the outputs of two classifiers that have different ones"),
         (["--fail-on", "reference"], "--reference"),
         (["--fail-on", "strength>1", "--no-test"], "--no-test"),
         (["--k", "3", "--param", "n_clusters=5"], "--k 3 and --param n_clusters=5 contradict"),

@@ -125,9 +125,9 @@ def numbered(
 def join_twins(between: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarray:
     """Join clusters that are parts of one group, the closest first.
 
-    Two clusters are as close as the excess affinity (above 1) between them is large beside that within them: their
-    ratio, with the geometric mean of both within, is 1 for a group that was cut at random and 0 for two groups that
-    the other model tells apart no more and no less than this one.
+    Two clusters are as close as the excess affinity (above 1) between them is large beside that within the stronger of
+    them: the ratio is 1 for a group that was cut at random and 0 for two groups that the other model tells apart no
+    more and no less than this one. Beside the stronger, so that a weak cluster does not dilute a clear one.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def join_twins(between: np.ndarray, sizes: np.ndarray, limit: float) -> np.ndarr
     while len(alive) > 1:
         mean = excess[np.ix_(alive, alive)] / np.outer(count[alive], count[alive])
         own = np.maximum(np.diag(mean), 1e-12)
-        ratio = np.where(np.tri(len(alive), k=-1) > 0, mean / np.sqrt(np.outer(own, own)), -np.inf)
+        ratio = np.where(np.tri(len(alive), k=-1) > 0, mean / np.maximum.outer(own, own), -np.inf)
         one, other = np.unravel_index(int(ratio.argmax()), ratio.shape)
         if ratio[one, other] < limit:
             break

@@ -104,7 +104,7 @@ class RDX(Estimator):
         Clusters with a mean affinity below it are no concepts (label 0).
     twins : float or None
         Concepts of one direction are joined where the excess of their mutual affinity over 1 is at least this share of
-        the excess within them: they are parts of one group. ``rdx compare`` takes 0.2; None is as published.
+        the excess within the stronger: they are parts of one group. ``rdx compare`` takes 0.15; None is as published.
     sigma : int, default 7
         Neighbour that sets the length scale of ``local_scaling``.
     compat : bool, default False

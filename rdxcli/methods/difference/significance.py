@@ -80,7 +80,9 @@ BATCH = 10  # null pairs between two looks at whether more are needed
 ENOUGH_ABOVE = 5  # null values above the observed one, of both numbers, after which the answer is no
 CLEAR = 8.0  # standard deviations of the null above all of it, after which the answer is yes
 CLEAR_AFTER = 49  # null pairs before that
-CHEAP_ROWS = 350  # images up to which twice as many null pairs are drawn for concepts
+DRAWS = 99  # null pairs of a question
+CHEAP_ROWS = 350  # images up to which a draw takes milliseconds
+CHEAP_DRAWS = 199  # null pairs of a question for so few images
 SLACK = 1.005  # rounding of the largest eigenvalue
 
 GRAPH_SETTINGS = (
@@ -197,7 +199,7 @@ def difference_test(
     reference: tuple[ArrayLike, ArrayLike] | None = None,
     estimator: RDX | None = None,
     paired: bool | None = None,
-    replicates: int = 99,
+    replicates: int | None = None,
     noise: float = 0.05,
     rounding: float = 0.02,
     alpha: float = 0.05,
@@ -218,8 +220,9 @@ def difference_test(
     paired : bool, optional
         Whether dimension j means the same in both, as in two edits of one network; default: see
         `rdxcli.methods.difference.resampling.same_features`. The verdict then says whether the model changed at all.
-    replicates : int, default 99
-        At most so many null pairs per question, half of them of each model. Fewer are drawn where the answer is clear.
+    replicates : int, optional
+        At most so many null pairs per question, half of them of each model; by default 199 up to 350 images, 99 above.
+        Fewer are drawn where the answer is clear.
     noise : float, default 0.05
         Versions: differences that Gaussian noise of this size, relative to the spread of the features, could make do
         not count.
@@ -247,14 +250,17 @@ def difference_test(
     At most 2,000 images drawn at random are used for the score (250 of them as query points in null pairs) and four
     times 500 for the strength; ``notes`` says so. Time O(replicates * 500^2 (d0 + d1)).
 
-    Null pairs are drawn until both numbers have been exceeded five times (no), until one lies 8 standard deviations
-    above all of 50 or more (yes), or ``replicates`` times. Five of 99 already mean no, so the first rule changes no
-    answer; see docs/methods/significance.md for the second, and for what the nulls can and cannot tell. With a fitted
+    Null pairs are drawn until both numbers have been exceeded five times (no), above 350 images until one lies 8
+    standard deviations above all of 50 or more (yes), or ``replicates`` times. Five of 199 already mean no, so the
+    first rule changes no answer; see docs/methods/significance.md for the second, and for what the nulls can and
+    cannot tell. With a fitted
     estimator more are drawn for the concepts that no null pair has matched yet, see
     `rdxcli.methods.difference.verdict.ConceptNull`.
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=MINIMUM_ROWS)
     n = len(R0)
+    if replicates is None:
+        replicates = CHEAP_DRAWS if n <= CHEAP_ROWS else DRAWS
     least = int(np.ceil(2.0 / alpha)) - 1 if 0.0 < alpha < 1.0 else 0
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"Got alpha={alpha!r}, expected a number between 0 and 1")
@@ -356,8 +362,8 @@ class _Sampler:
         # So few null values above the observed one would still be significant after all replicates.
         self.allowed = int(np.floor(alpha / 2.0 * (replicates + 1))) - 1
 
-    def versions(self, noise: float, all_of_them: bool) -> tuple[np.ndarray, ConceptNull | None]:
-        """Between two versions of one model: scores and strengths (2, m), and of concepts with an estimator."""
+    def versions(self, noise: float, all_of_them: bool) -> tuple[tuple[np.ndarray, np.ndarray], ConceptNull | None]:
+        """Between two versions of one model: scores and strengths, and of concepts with an estimator."""
         widths = tuple(R.shape[1] for R in self.pair)
         sources = [
             Versions(R, noise, generator(self.random_state, "significance", "basis", m))
@@ -370,8 +376,8 @@ class _Sampler:
         concepts = None if self.measure.estimator is None else ConceptNull(self.measure.concepts)
         return self._draws("version", "versions of one model", draw, concepts, all_of_them=all_of_them), concepts
 
-    def runs(self, rounding: float) -> np.ndarray:
-        """Between two runs of one model: (2, m)."""
+    def runs(self, rounding: float) -> tuple[np.ndarray, np.ndarray]:
+        """Between two runs of one model: scores and strengths."""
         sources = [Copies(R, rounding) for R in self.pair]
 
         def draw(b: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -387,20 +393,19 @@ class _Sampler:
         concepts: ConceptNull | None,
         *,
         all_of_them: bool,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         n, measure = len(self.pair[0]), self.measure
         # Of the same graph the strongest group that there could be bounds every concept, so that most null pairs need
         # no clustering to say that no concept of theirs is as strong as an observed one.
         bounded = not measure.own_graph
-        most = self.replicates
-        if concepts is not None and bounded and self.graph_rows <= CHEAP_ROWS:
-            most = 2 * self.replicates + 1
 
-        def replicate(b: int, scored: bool, limit: float) -> tuple[float, float, float]:
+        def replicate(b: int, scored: bool, strong: bool, limit: float) -> tuple[float, float, float]:
             rng = generator(self.random_state, "significance", stream, b)
             first, second = draw(b, rng)
             queries = np.sort(rng.permutation(n)[:MAX_QUERIES])
             score = measure.score(first, second, queries) if scored else np.nan
+            if not strong:
+                return score, np.nan, np.nan
             part = np.sort(rng.permutation(n)[: self.graph_rows])
             first, second = first[part], second[part]
             affinity = measure.affinity(first, second)
@@ -411,24 +416,29 @@ class _Sampler:
 
         found: list[tuple[float, float, float]] = []
         decided: int | None = None
+        strong = True
         with track(title, self.replicates, "pairs") as advance:
-            while len(found) < most:
+            while len(found) < self.replicates:
                 limit = concepts.limit if concepts is not None and bounded else 0.0
                 scored = decided is None
-                batch = range(len(found), min(most, len(found) + BATCH))
-                if scored:
-                    batch = range(batch.start, min(batch.stop, self.replicates))
-                for values in map_in_threads(partial(replicate, scored=scored, limit=limit), batch):
+                batch = range(len(found), min(self.replicates, len(found) + BATCH))
+                one = partial(replicate, scored=scored, strong=strong, limit=limit)
+                for values in map_in_threads(one, batch):
                     found.append(values)
                     advance(1)
                 if concepts is not None:
                     concepts.add([strongest for _, _, strongest in found[batch.start :]])
                 null = np.array(found).T[:2]
+                # where both are clear the score, which costs least, makes the p-value smaller by itself
+                strong = strong and not (
+                    (concepts is None or concepts.clear) and not all_of_them and self._clear(null).all()
+                )
                 if scored and (len(found) >= self.replicates or (not all_of_them and self._enough(null))):
                     decided = len(found)
                 if decided is not None and (concepts is None or concepts.clear):
                     break
-        return np.array(found).T[:2, :decided]
+        scores, strengths = np.array(found).T[:2, :decided]
+        return scores, strengths[np.isfinite(strengths)]
 
     def _enough(self, null: np.ndarray) -> bool:
         if null.shape[1] < LEAST_DRAWS:
@@ -436,10 +446,13 @@ class _Sampler:
         above = (null >= self.observed[:, None]).sum(axis=1)
         if (above >= max(ENOUGH_ABOVE, self.allowed + 1)).all():
             return True
+        return self.graph_rows > CHEAP_ROWS and bool(self._clear(null).any())
+
+    def _clear(self, null: np.ndarray) -> np.ndarray:
+        """Which of both numbers lies far above all of enough null values: (2,) bool."""
         if null.shape[1] < CLEAR_AFTER:
-            return False
-        limits = null.max(axis=1) + CLEAR * null.std(axis=1)
-        return bool((self.observed > limits).any())
+            return np.zeros(2, dtype=bool)
+        return np.asarray(self.observed > np.nanmax(null, axis=1) + CLEAR * np.nanstd(null, axis=1))
 
 
 def _against(

@@ -13,6 +13,7 @@ import numpy as np
 from rdxcli.artifacts import Artifact, Draft, Request, write_json
 from rdxcli.artifacts.blocks import BlockStore
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
+from rdxcli.concepts.heads import SIDES, heads_document
 from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.known import read_known
@@ -82,6 +83,12 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs(test=options.test, reference=measured)
         check_metadata(options)
+        for side in SIDES:
+            names = getattr(options, f"classes_{side}")
+            if names is not None and not Path(names).expanduser().is_file():
+                raise UsageError(
+                    f"--classes-{side}: no such file: {names}", "one name a line, in the order of the outputs"
+                )
         _ = options.seconds  # refused now, not after the first method
         check_patches(options)
         self.estimators, self.resumes = make_estimators(options), is_scoreboard(options.method)
@@ -106,7 +113,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         options = self.options
         self.namer = self._namer()
         self.readers = open_patches(options)
-        self.joined, self.predictions = read_pair(options)
+        self.joined, self.predictions, self.heads = read_pair(options)
         if self.predictions is None and self.joined.a.labels is None:
             for gate in parse_gates(options.fail_on, options.fail_above):
                 gate.needs_predictions()
@@ -137,6 +144,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "joined": self.joined.describe(),
             "reference": None if self.reference is None else [self.reference.a, self.reference.b],
             "predictions": self.predictions,
+            **({} if self.heads is None else {"heads": list(self.heads)}),
             "properties": self.known,
             "naming": self.embedded.source if self.embedded is not None else self.namer,
         }
@@ -248,10 +256,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
             found = predictions_document(predictions, joined.a.labels, record.concepts, record.arrays)
             arrays = {**record.arrays, "predictions_a": predictions.a, "predictions_b": predictions.b}
             record = replace(record, predictions=found, arrays=arrays)
+        if self.heads is not None:
+            told = heads_document(self.heads, joined.a.labels, record.concepts, record.arrays)
+            said = {f"predictions_{side}": head.words() for side, head in zip(SIDES, self.heads, strict=True)}
+            record = replace(record, heads=told, arrays={**record.arrays, **said})
         if self.readers is not None:
             patches, more = patches_of(self.readers, record, joined, options.seed)
             record = replace(record, patches=patches, arrays={**record.arrays, **more})
-        shared, columns = shared_properties(self.known, record, joined.a.labels, predictions, draft.path)
+        shared, columns = shared_properties(self.known, record, joined.a.labels, predictions, self.heads, draft.path)
         record = replace(record, properties=shared)
         write_images(draft.path / "images.csv", record, evaluation.neighbours, columns)
         np.savez_compressed(draft.path / "arrays.npz", **dict(record.arrays))  # type: ignore[arg-type]

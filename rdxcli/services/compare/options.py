@@ -64,6 +64,8 @@ class CompareOptions(WithShortcuts):
         A reference pair made of the first model, see `rdxcli.methods.difference.yardsticks`.
     predictions_a, predictions_b : str, optional
         Files of predictions, see `rdxcli.concepts.predictions.read_predictions`.
+    classes_a, classes_b : Path, optional
+        Names of the outputs of heads that have different ones, see `rdxcli.concepts.heads`.
     metadata : Path, optional
         A table about the images, see `rdxcli.datasets.metadata.read_metadata`.
     properties : bool
@@ -157,6 +159,11 @@ class CompareOptions(WithShortcuts):
         "Predictions of the first model: a table with ids, one a line, or logits (n, classes)."
     )
     predictions_b: str | None = option("Predictions of the second model.")
+    classes_a: Path | None = option(
+        "Names of the outputs of the first model, one a line, where the two heads have different outputs (default: the "
+        "data set's classes if there are as many, ImageNet's for 1,000)."
+    )
+    classes_b: Path | None = option("Names of the outputs of the second model.")
     metadata: Path | None = option(
         "A table about the images (device, place, date, age ...), joined by id: what do the images of a group share?"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.concepts.heads import SIDES, Head
 from rdxcli.concepts.predictions import Predictions, groups_of
 from rdxcli.datasets.appearance import PROPERTIES
 from rdxcli.datasets.known import Known
@@ -34,7 +35,12 @@ def check_metadata(options: CompareOptions) -> None:
 
 
 def shared_properties(
-    known: Known, record: Comparison, labels: np.ndarray | None, predictions: Predictions | None, folder: Path
+    known: Known,
+    record: Comparison,
+    labels: np.ndarray | None,
+    predictions: Predictions | None,
+    heads: tuple[Head, Head] | None,
+    folder: Path,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The entry ``properties`` of the document, with every test in ``properties.csv``; and the columns by name."""
     columns = known.columns(record.n)
@@ -48,6 +54,9 @@ def shared_properties(
         if predictions.confidence_a is not None and predictions.confidence_b is not None:
             columns["confidence of a"], columns["confidence of b"] = predictions.confidence_a, predictions.confidence_b
             columns["confidence shift"] = predictions.confidence_b - predictions.confidence_a
+    for side, head in zip(SIDES, heads or (), strict=False):
+        columns |= {f"prediction of {side}": head.words(), f"confidence of {side}": head.confidence}
+        columns[f"entropy of {side}"] = head.entropy
     groups = groups_of(record.concepts, record.arrays)
     if not columns or not groups:
         return {}, columns

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rdxcli.concepts.predictions import Predictions, different_heads, predictions_of_heads, read_predictions
+from rdxcli.concepts.heads import Head, head_of
+from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions
 from rdxcli.datasets.selection import ArrayOptions
+from rdxcli.errors import UsageError
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.pairs import built_in, restricted, told_apart, without
@@ -13,22 +15,29 @@ from rdxcli.representations.resolve import is_model, resolve_representation, res
 from rdxcli.services.compare.options import CompareOptions
 
 
-def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None]:
-    """Both sides on the samples they share, under names that tell them apart, and predictions that were given."""
+def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None, tuple[Head, Head] | None]:
+    """Both sides on the samples they share, under names that tell them apart, and what their heads or files predict.
+
+    Of two heads with different outputs predictions are not comparable image by image: what each says, instead.
+    """
+    heads: tuple[Head, Head] | None = None
     notes: list[str] = []
     (a, logits_a), (b, logits_b) = _read_sides(options)
     a, b = without(a, options.drop_a, "--drop-a"), without(b, options.drop_b, "--drop-b")
     predictions = read_predictions((options.predictions_a, options.predictions_b), a, b)
     if logits_a is not None and logits_b is not None:
-        both = join(logits_a, logits_b)
-        predictions = predictions_of_heads(both.a, both.b, options.selection.root)
+        root = options.selection.root
+        both = join(*told_apart((logits_a, options.a), (logits_b, options.b)))
+        predictions = predictions_of_heads(both.a, both.b, root)
         if predictions is None:
-            notes.append(different_heads(both.a, both.b))
+            heads = head_of(both.a, options.classes_a, root), head_of(both.b, options.classes_b, root)
+    if heads is None and (options.classes_a or options.classes_b):
+        raise _no_use_for_classes()
     if _labels_by_position(options, a, b):
         b = replace(b, labels=None)
         notes.append(f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}")
     joined = join(*told_apart((a, options.a), (b, options.b)))
-    return replace(joined, notes=[*joined.notes, *notes]), predictions
+    return replace(joined, notes=[*joined.notes, *notes]), predictions, heads
 
 
 def _read_sides(options: CompareOptions) -> list[tuple[Representation, Representation | None]]:
@@ -37,6 +46,8 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
     root = options.selection.root
     heads = (options.predictions_a, options.predictions_b, options.drop_a, options.drop_b) == (None,) * 4
     if not heads or not all(is_model(text, options.outputs, root) for text, _, _ in sides):
+        if options.classes_a or options.classes_b:
+            raise _no_use_for_classes()
         return [(read_side(options, text, layer, arrays_of(options, side)), None) for text, layer, side in sides]
     return [
         resolve_with_logits(
@@ -52,6 +63,13 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
         )
         for text, layer, _ in sides
     ]
+
+
+def _no_use_for_classes() -> UsageError:
+    return UsageError(
+        "--classes-a and --classes-b name the outputs of two classifiers that have different ones, which these are not",
+        "leave them out; or give two whole models, without --predictions-a and --drop-a",
+    )
 
 
 def arrays_of(options: CompareOptions, side: str) -> ArrayOptions:

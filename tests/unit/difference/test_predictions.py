@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from helpers import made_up_comparison
 from scipy import stats
 
+from rdxcli.concepts.heads import head_of, heads_document
+from rdxcli.concepts.predictions import predictions_of_heads
+from rdxcli.datasets.words import same_words
+from rdxcli.errors import InputError
 from rdxcli.methods.difference.predictions import compare_predictions, fisher, mcnemar, newcombe, wilson
 from rdxcli.numerics.multiple import holm
+from rdxcli.records import DifferenceConcept, Representation
+from rdxcli.report.kinds import summarize
+from rdxcli.report.markdown import markdown
+from rdxcli.report.page import Images, page
 
 
 def test_counts_by_hand():
@@ -109,11 +120,74 @@ def test_what_does_not_fit_is_refused():
         compare_predictions([1, 2], [1, 2], [1])
 
 
-def test_heads_with_other_classes_are_not_compared_and_said():
-    from rdxcli.concepts.predictions import different_heads, predictions_of_heads
-    from rdxcli.records import Representation
+def _head(right: np.ndarray, width: int, name: str, **more) -> Representation:
+    """Logits that are sure of ``right``."""
+    return Representation(50.0 * np.eye(width)[right], None, name, **more)
 
-    a, b = (Representation(50.0 * np.eye(8, width), None, name) for name, width in (("a", 8), ("b", 9)))
+
+def test_names_of_classes_are_matched_where_they_are_the_same_words():
+    known = ["Haemorhous mexicanus (House Finch)", "Grus (crane)", "crane, machine", "Sea_Lion", "tabby", "tabby cat"]
+    wanted = ["n01532829\thouse finch, linnet", "crane", "sea-lion", "tabby cat", "TABBY", "dog"]
+    assert same_words(wanted, known).tolist() == [0, -1, 3, 5, 4, -1]
+    assert same_words(["a", "b", "a"], ["b", "a"]).tolist() == [1, 0, 1]
+    assert same_words(["house finch", "House Finch"], ["house finch"]).tolist() == [-1, -1]
+    assert same_words([], ["x"]).tolist() == []
+
+
+def test_heads_with_other_classes_are_judged_on_the_labels_they_can_name(tmp_path):
+    """Eight classes against five of other names: two are the same words, one label is of neither."""
+    (tmp_path / "a.txt").write_text("red fox\nwolf\ncat\ndog\nx\ny\nz\nu\n")
+    (tmp_path / "b.txt").write_text("Lynx lynx (Lynx)\nVulpes vulpes (Red Fox)\nCanis lupus (Wolf)\nq\nr\n")
+    labels = np.array(["red_fox"] * 6 + ["wolf"] * 4 + ["cat"] * 5 + ["tree"] * 3)
+    first = np.repeat([0, 1, 2, 4], [6, 4, 5, 3])
+    second = np.repeat([1, 2, 0, 3], [6, 4, 5, 3])
+    second[:3] = 0  # three of six foxes are lynxes for b
+    a, b = _head(first, 8, "a", labels=labels), _head(second, 5, "b", labels=labels)
     assert predictions_of_heads(a, b) is None
-    assert "8 and 9 outputs" in different_heads(a, b)
-    assert "mean probability of 1.00 in a and 1.00 in b" in different_heads(a, b)
+    heads = head_of(a, tmp_path / "a.txt"), head_of(b, tmp_path / "b.txt")
+    concept = DifferenceConcept("a", 1, 6, 9.0, [0], ["0"])
+    arrays = {"labels_a": np.repeat([1, 0], [6, 12])}
+    found = heads_document(heads, labels, [concept], arrays)
+    assert found["classes"]["matched"] == [["red fox", "Vulpes vulpes (Red Fox)"], ["wolf", "Canis lupus (Wolf)"]]
+    assert (found["classes"]["not_matched_a"], found["classes"]["not_matched_b"]) == (6, 3)
+    assert (found["a"]["named"], found["a"]["accuracy"]["count"]) == (15, 15)
+    assert (found["b"]["named"], found["b"]["accuracy"]["count"]) == (10, 7)
+    assert found["b"]["one_class"] == 0.6
+    assert found["a"]["not_named"] == ["tree"]
+    assert found["b"]["not_named"] == ["cat", "tree"]
+    assert (found["both"]["n"], found["both"]["negative_flips"]["count"]) == (10, 3)
+    assert found["groups"]["a1"]["accuracy_b"]["value"] == 0.5
+    assert found["a"]["entropy"] == pytest.approx(0.0, abs=1e-6)
+    assert found["b"]["entropy_most"] == pytest.approx(np.log(5))
+    even = head_of(Representation(np.zeros((18, 5)), None, "even"), None)
+    assert even.entropy == pytest.approx(np.log(5))
+    unnamed = heads_document((heads[0], even), None, [], {})
+    assert unnamed["classes"] is None
+    assert unnamed["both"] is None
+    assert unnamed["b"]["accuracy"] is None
+    with pytest.raises(InputError, match="has 5 lines, the model has 8 outputs"):
+        head_of(a, tmp_path / "b.txt")
+
+
+def test_what_is_said_of_two_heads_are_their_numbers(tmp_path):
+    """Terminal, page and Markdown are one summary; classes without names are said, with the option that gives them."""
+    labels = np.array(["cat", "dog"] * 30)
+    a, b = _head(np.arange(60) % 2, 2, "a", labels=labels), _head(np.arange(60) % 3, 3, "b", labels=labels)
+    (tmp_path / "b.txt").write_text("Felis catus (cat)\ndog\nlynx\n")
+    record = made_up_comparison(dataset=None)
+    heads = head_of(a, None), head_of(b, tmp_path / "b.txt")
+    document = replace(record, heads=heads_document(heads, labels, record.concepts, record.arrays)).to_document("x")
+    summary = summarize(document)
+    said = " ".join(summary.lines())
+    assert "2 classes of both are the same words, 0 of a and 1 of b are not (such as lynx)" in said
+    assert "a (a) gives its class a probability of 1.00, entropy 0.00 of at most 0.69; it is right on 100.0%" in said
+    assert "it is right on 33.3%" in said
+    assert "(one class for all: 50.0%)" in said
+    assert "40 right in a alone and 0 in b alone" in said
+    for text in (markdown(summary), page(summary, Images({}))):
+        assert "Predictions of different classes" in text
+        assert "By group" in text
+        assert "Felis catus" in text
+    unnamed = heads_document((heads[0], head_of(b, None)), labels, record.concepts, record.arrays)
+    lines = summarize(replace(record, heads=unnamed).to_document("x")).lines()
+    assert any("the names of the classes of b are not known (--classes-b FILE)" in line for line in lines)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
+from rdxcli.methods.difference.grouping import join_twins
 from rdxcli.methods.difference.rdx import RDX
 
 
@@ -330,7 +331,7 @@ def test_parts_of_one_group_are_one_concept_and_two_groups_stay_two(approximate)
         a = where[[merged.get(one, one) for one in group]] + rng.normal(size=(240, 8))
         options = {"approximate": approximate, "landmarks": 160, "random_state": 1}
         plain = RDX(5, **options).fit(a, b)
-        joined = RDX(5, twins=0.2, **options).fit(a, b)
+        joined = RDX(5, twins=0.15, **options).fit(a, b)
         found = joined.directions_["01"]
         assert len(found.concepts) < len(plain.directions_["01"].concepts)
         strongest = sorted(found.concepts, key=lambda one: -(one.affinity - 1) * one.size)[:expected]
@@ -343,6 +344,16 @@ def test_parts_of_one_group_are_one_concept_and_two_groups_stay_two(approximate)
         sizes = np.bincount(found.labels, minlength=len(found.sizes))
         assert (sizes == found.sizes).all()
         assert np.all(np.diff(found.affinities[1:]) >= 0)
+
+
+def test_a_weak_cluster_does_not_dilute_a_clear_one():
+    """Joined are parts that are as close as the stronger one is; what lies near a clear group, but is weak, is not."""
+    sizes = np.array([100, 40, 40])
+    excess = np.array([[0.0, 0, 0], [0, 20.0, 8.0], [0, 8.0, 18.0]])
+    assert join_twins(1 + excess, sizes, 0.15).tolist() == [0, 1, 1]
+    excess[1, 2] = excess[2, 1] = 1.2
+    excess[1, 1] = 0.4  # the geometric mean of 0.4 and 18 is 2.7
+    assert join_twins(1 + excess, sizes, 0.15).tolist() == [0, 1, 2]
 
 
 def test_twins_is_a_share():
