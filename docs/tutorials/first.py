@@ -18,19 +18,25 @@ import rdxcli as rdx
 # (NumPy arrays, tensors, data frames, files) work in its place.
 
 # %%
-a, b = (rdx.representation(model, dataset="digits", sample=600) for model in ("digits-cnn-m35", "digits-cnn"))
+a = rdx.representation("digits-cnn-m35", dataset="digits", sample=600)
+b = rdx.representation("digits-cnn", dataset="digits", sample=600)
 print(a.name, a.values.shape, "and", b.name, b.values.shape)
 
 # %% [markdown]
 # The comparison says first whether there is a difference at all, and only then what it is: groups of images that one
 # model holds together and the other keeps apart. In a notebook the answer shows itself.
+#
+# In its table *strength* is how much of the difference a group explains, with the interval that other images of the
+# kind would give; *stability* how much of the group comes back when images are drawn anew; *p* how often a group as
+# strong is found between two random versions of one model (read-outs), and *sd* how far beyond those it lies.
 
 # %%
 found = rdx.compare(a, b, k=2, bootstraps=5)
 print(found.verdict)
 for concept in found.concepts:
     closer = found.a["name"] if concept["closer_in"] == "a" else found.b["name"]
-    print(f"{concept['size']:4d} images closer in {closer}:", dict(list(concept["labels"].items())[:3]))
+    labels = ", ".join(f"{name} {share:.0%}" for name, share in list(concept["labels"].items())[:3])
+    print(f"{concept['size']:4d} images closer in {closer}: {labels}")
 found  # noqa: B018 - a notebook shows it
 
 # %% [markdown]

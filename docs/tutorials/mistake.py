@@ -30,19 +30,20 @@ print(f"{len(found.regions)} mistakes among 600 images, {len(mistakes)} with a r
 for region in mistakes[:6]:
     cause = region["cause"]
     print(
-        f"image {region['target_id']}: a {cause['label']} taken for a {cause['prediction']}."
-        f" {len(region['members'])} images obey the same rule, {cause['prediction_share']:.0%} of them are"
+        f"image {region['target_id']}, label {cause['label']}, taken for a {cause['prediction']}."
+        f" {len(region['members'])} images obey its rule,\n    {cause['prediction_share']:.0%} of the others are"
         f" {cause['prediction']}s, {cause['lift']:.1f} times as many as by chance."
     )
 
 # %% [markdown]
-# Look at one of them: the mistake first, then the images that the network treats most like it.
+# Look at one of them: the mistake first, then images that obey its rule, the nearest ones first. Above each its label:
+# a mistake lies between two classes, with its own class nearest and the wrong one in the majority.
 
 # %%
 clearest = max(mistakes, key=lambda region: region["cause"]["lift"])
 pictures = load_digits().images
-figure, axes = plt.subplots(1, 8, figsize=(8, 1.5))
-for axis, name, label in zip(axes, clearest["sample_ids"], clearest["sample_labels"], strict=False):
+figure, axes = plt.subplots(2, 8, figsize=(8, 2.8))
+for axis, name, label in zip(axes.flat, clearest["sample_ids"], clearest["sample_labels"], strict=False):
     axis.imshow(pictures[int(name)], cmap="gray_r")
     axis.set(title=label, xticks=[], yticks=[])
 figure.tight_layout()

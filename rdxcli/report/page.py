@@ -32,6 +32,9 @@ FEW = 8
 LONG = 60
 """Rows of a table that are written out; longer ones draw the rows in view."""
 
+SENTENCE = 1000
+"""Characters of a sentence in a notebook."""
+
 LARGEST = 10_000_000
 """Bytes of a page; the pictures of a larger one go to a folder beside it."""
 
@@ -110,7 +113,7 @@ def brief(summary: Summary, most: int = 20) -> str:
         parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
         left_out = table.left_out + len(table.rows) - len(rows)
         parts += [f"<p>and {left_out:,} more</p>"] if left_out else []
-    words = "".join(f"<li>{escape(clean(line))}</li>" for line in (*summary.said, *summary.notes))
+    words = "".join(f"<li>{escape(clean(line, SENTENCE))}</li>" for line in (*summary.said, *summary.notes))
     return "".join([*parts, f"<ul>{words}</ul>"])
 
 

@@ -143,3 +143,11 @@ def test_explanations_are_scored_where_they_were_made() -> None:
     other = rdx.representation(np.abs(X[::-1].copy()), labels=np.where(X[:, 0] > 0, "up", "down"))
     with pytest.raises(rdx.RdxError):
         rdx.simulate(made, other)
+
+
+def test_sentences_are_whole_in_a_notebook() -> None:
+    from rdxcli.report.page import brief
+    from rdxcli.report.summary import Summary
+
+    long = "accuracy " * 40 + "ends here."
+    assert long in brief(Summary("comparison", "rdx", "", "title", "", [], said=[long]))
