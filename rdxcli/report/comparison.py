@@ -323,7 +323,11 @@ def _heads(found: Mapping[str, Any] | None) -> Section | None:
         return None
     measures = [
         Column("confidence", "Mean probability of the predicted class"),
-        Column("entropy", "Mean entropy of the outputs in nats; 0 = all on one class", better="lower"),
+        Column(
+            "entropy",
+            "Mean entropy of the outputs in nats; 0 = all on one class, at most log(outputs)",
+            better="lower",
+        ),
         Column("named", "Images whose label is one of the head's classes"),
         Column("accuracy", "Right among those", "share", "higher"),
         Column("accuracy, 95 %", "", "share", brief=False),
@@ -339,12 +343,11 @@ def _heads(found: Mapping[str, Any] | None) -> Section | None:
         Column("model"),
         Column("outputs"),
         Column("names of outputs"),
-        Column("entropy at most", "That of equal probabilities"),
         *measures,
         Column("one class", "Accuracy of always saying the most frequent of these labels", "share"),
     ]
     sides = [
-        [f"{one['model']} ({side})", one["outputs"], one["names"], one["entropy_most"], *cells(one), one["one_class"]]
+        [f"{one['model']} ({side})", one["outputs"], one["names"], *cells(one), one["one_class"]]
         for side, one in ((side, found[side]) for side in SIDES)
     ]
     tables = [Table("Two heads with different outputs", columns, sides)]

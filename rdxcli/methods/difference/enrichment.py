@@ -52,7 +52,8 @@ class Shared:
         In [-1, 1], with its interval of 95 %.
     p_value, p_corrected : float
     within_labels : float or None
-        Corrected p-value of the same question among images of one label.
+        Corrected p-value of the same question among images of one label; None without labels, and where it cannot be
+        asked: no label has images inside and outside of the group.
     """
 
     group: str
@@ -113,10 +114,12 @@ def enrich(
         for shared, p in ask(name, kind, values, masks, labels):
             found.append(shared)
             within.append(p)
-    corrected, corrected_within = (holm(np.array(all_p)).tolist() for all_p in ([one.p_value for one in found], within))
+    corrected = holm(np.array([one.p_value for one in found])).tolist()
+    asked = np.isfinite(within) if labels is not None else np.zeros(len(found), dtype=bool)
+    told = iter(holm(np.array(within)[asked]).tolist())
     done = [
-        Shared(**{**asdict(one), "p_corrected": p, "within_labels": None if labels is None else q})
-        for one, p, q in zip(found, corrected, corrected_within, strict=True)
+        Shared(**{**asdict(one), "p_corrected": p, "within_labels": next(told) if has else None})
+        for one, p, has in zip(found, corrected, asked, strict=True)
     ]
     order = {name: place for place, name in enumerate(masks)}
     return sorted(done, key=lambda one: (order[one.group], -abs(one.difference)))
@@ -135,7 +138,7 @@ def _ask_number(
         return []
     codes = None if labels is None else labels[known]
     ranks = midranks(x)
-    scores = None if codes is None else _ranks_within(x, codes)
+    scores = np.zeros(0) if codes is None else _ranks_within(x, codes)
     out = []
     for group, mask in masks.items():
         inside = mask[known]
@@ -145,7 +148,7 @@ def _ask_number(
         auc = (float(ranks[inside].sum()) - m * (m + 1) / 2.0) / (m * rest)
         low, high = auc_interval(auc, m, rest)
         p = _drawn(ranks, inside, np.zeros(len(x), dtype=np.int64))
-        within = 1.0 if codes is None or scores is None else _drawn(scores, inside, codes)
+        within = _drawn(scores, inside, codes) if codes is not None and _mixed(inside, codes) else np.nan
         medians = float(np.median(x[inside])), float(np.median(x[~inside]))
         shared = Shared(group, name, kind, None, m, *medians, 2 * auc - 1, 2 * low - 1, 2 * high - 1, p)
         out.append((shared, within))
@@ -170,7 +173,7 @@ def _ask_category(
         m, n = int(inside.sum()), len(text)
         if m < SMALLEST or n - m < SMALLEST:
             continue
-        mine = asked
+        mine, mixed = asked, codes is not None and _mixed(inside, codes)
         if len(names) == 2:  # one question, not two
             first = np.mean(text[inside] == names[0]) - np.mean(text[~inside] == names[0])
             mine = [str(names[0] if first >= 0.0 else names[1])]
@@ -179,7 +182,7 @@ def _ask_category(
             count, every = int((has & inside).sum()), int(has.sum())
             shares = count / m, (every - count) / (n - m)
             interval = newcombe(count, m, every - count, n - m)
-            within = 1.0 if codes is None else _fisher_within(has, inside, codes)
+            within = _fisher_within(has, inside, codes) if codes is not None and mixed else np.nan
             p = fisher(count, m, every, n)
             out.append((Shared(group, name, kind, value, m, *shares, shares[0] - shares[1], *interval, p), within))
     return out
@@ -189,6 +192,11 @@ def midranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1, equal values share their mean rank: (n,) float64."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[place])
+
+
+def _mixed(inside: np.ndarray, codes: np.ndarray) -> bool:
+    """Whether some stratum has images inside and outside of the group."""
+    return len(np.intersect1d(codes[inside], codes[~inside])) > 0
 
 
 def _ranks_within(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

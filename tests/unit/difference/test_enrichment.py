@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rdxcli.methods.difference.enrichment import auc_interval, enrich, midranks
+from rdxcli.report.properties import said
 
 
 def _properties(rng: np.random.Generator, n: int, label: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,6 +60,17 @@ def test_what_only_the_label_explains_is_said_so() -> None:
         assert one.p_corrected < 1e-6
         assert one.within_labels is not None
         assert one.within_labels > 0.05
+
+
+def test_what_cannot_be_asked_among_images_of_one_label_is_not_denied() -> None:
+    """Every image of a label of its own, and a group of whole labels: nothing is said of images of one label."""
+    group = np.arange(60) < 20
+    columns = {"size": np.arange(60.0), "place": np.where(group, "in", "out")}
+    for labels in (np.arange(60), np.where(group, "cat", "dog")):
+        found = enrich({"g": group}, columns, labels)
+        assert len(found) == 2
+        assert all(one.p_corrected < 1e-6 and one.within_labels is None for one in found)
+        assert not any("images of one label" in said(one.to_dict()) for one in found)
 
 
 def test_small_and_odd_input() -> None:
