@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "code"), [("1", 0), ("0.01", 3)])
+@pytest.mark.parametrize(("limit", "code"), [("1", 0), ("0.01", 3), ("nonsense", 2)])
 def test_the_gate(limit: str, code: int, tmp_path: Path) -> None:
+    """Exit code 3 is the gate; a check that failed itself is another one, and leaves no summary."""
     rng = np.random.default_rng(0)
     for name in ("old", "new"):
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(60, 8)).astype(np.float32))
@@ -36,6 +37,10 @@ def test_the_gate(limit: str, code: int, tmp_path: Path) -> None:
         ["bash", "-e", "-c", step["run"]], cwd=tmp_path, env={**os.environ, **paths, **given}, check=False, timeout=300
     )
     assert done.returncode == code
+    if code == 2:
+        assert not said.exists()
+        assert not summary.exists()
+        return
     folder = said.read_text("utf-8").strip().removeprefix("artifact=")
     assert (tmp_path / folder / "manifest.json").exists()
     assert "old" in summary.read_text("utf-8")
