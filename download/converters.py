@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from rdxcli.artifacts.store import write_json
 from rdxcli.errors import InputError
+from rdxcli.lazy import pyarrow, safetensors_torch, torch
 
 from .plainpickle import Opaque, Tensor, read_plain
 from .zipcheckpoint import read_zip_checkpoint
@@ -57,21 +59,19 @@ def checkpoint(path: Path) -> list[Path]:
         state, extra = _without_torch(path)
     if not state:
         raise InputError(f"{path.name} holds no tensors")
-    import torch
-    from safetensors.torch import save_file
 
     target = safe_name(path)
     # tensors that share memory are written apart
     tensors = {key: torch.as_tensor(value).detach().cpu().contiguous().clone() for key, value in state.items()}
     draft = target.with_name(target.name + ".tmp")
-    save_file(tensors, draft, {"source": path.name, **({"checkpoint": json.dumps(extra)} if extra else {})})
+    safetensors_torch.save_file(
+        tensors, draft, {"source": path.name, **({"checkpoint": json.dumps(extra)} if extra else {})}
+    )
     os.replace(draft, target)
     return [target]
 
 
 def _with_torch(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    import torch
-
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; what they mean is decided by the second reader
@@ -117,8 +117,6 @@ def cub_lists(path: Path) -> list[Path]:
     the arrays are ``attribute_label`` (n, a) uint8, ``uncertain_attribute_label`` (n, a) float32 and, where present,
     ``attribute_certainty``.
     """
-    from safetensors.numpy import save_file
-
     rows = read_plain(path.read_bytes(), path.name)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path.name}: expected a list of dictionaries")
@@ -184,14 +182,11 @@ def image_table(path: Path) -> list[Path]:
 
     Writes ``<name>/<row>.<ending>`` and ``<name>.csv`` with columns ``path,label``.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = path.with_suffix("")
     folder.mkdir()
     rows: list[tuple[str, Any]] = []
     try:
-        with pq.ParquetFile(path) as table:
+        with pyarrow.parquet.ParquetFile(path) as table:
             missing = {"image", "label"} - set(table.schema_arrow.names)
             if missing:
                 raise InputError(f"{path.name} has no column {' or '.join(sorted(missing))}")
@@ -203,7 +198,7 @@ def image_table(path: Path) -> list[Path]:
                     name = f"{len(rows):06d}{_ending(data)}"
                     (folder / name).write_bytes(data)
                     rows.append((f"{folder.name}/{name}", label))
-    except (pa.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputError(f"{path.name} is no readable parquet table: {str(error).splitlines()[0][:160]}") from None

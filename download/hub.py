@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from rdxcli.errors import RdxError
+from rdxcli.lazy import huggingface_hub
 from rdxcli.progress import track
 
 from .catalogue import Hub, Recipe
@@ -136,10 +137,9 @@ _HINT = "check the network, or ask another server with --mirror URL"
 
 def _cached_snapshot(hub: Hub) -> Path | None:
     """Folder of the snapshot, when its weights (or the files that the recipe names) are complete."""
-    from huggingface_hub import try_to_load_from_cache
 
     def here(name: str) -> Path | None:
-        found = try_to_load_from_cache(hub.repo, name)
+        found = huggingface_hub.try_to_load_from_cache(hub.repo, name)
         return Path(found) if isinstance(found, str) else None
 
     if hub.files:
@@ -164,17 +164,15 @@ def _hugging_face(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
     source = {"library": hub.library, "repo": hub.repo}
     if present is not None and not settings.force:
         return Warmed(present, "present", 0, [{**source, "revision": present.name, "files": []}])
-    import huggingface_hub as library
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
     endpoint = settings.mirror.rstrip("/") if settings.mirror else None
-    if endpoint is None and library.constants.HF_HUB_OFFLINE:
+    if endpoint is None and huggingface_hub.constants.HF_HUB_OFFLINE:
         raise TransferError(
             f"{recipe.name}: HF_HUB_OFFLINE is set, and {hub.repo} is not in the cache", "unset it to download"
         )
     try:
         with proxies_of_the_environment():
-            info = library.HfApi(endpoint=endpoint).model_info(
+            info = huggingface_hub.HfApi(endpoint=endpoint).model_info(
                 hub.repo, files_metadata=True, timeout=settings.policy.connect
             )
             sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or []}
@@ -188,20 +186,20 @@ def _hugging_face(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
                     advance(steps)
 
                 for name in chosen:
-                    extra = _reporting(library.hf_hub_download, count)
-                    path = library.hf_hub_download(
+                    extra = _reporting(huggingface_hub.hf_hub_download, count)
+                    path = huggingface_hub.hf_hub_download(
                         hub.repo, name, endpoint=endpoint, force_download=settings.force, **extra
                     )
-    except GatedRepoError:
+    except huggingface_hub.errors.GatedRepoError:
         raise TransferError(
             f"{recipe.name}: {hub.repo} asks for an agreement with its owner",
             "accept it on the repository's page, then log in with `hf auth login`",
         ) from None
     except RdxError:
         raise
-    except OfflineModeIsEnabled as error:
+    except huggingface_hub.errors.OfflineModeIsEnabled as error:
         raise TransferError(f"{recipe.name}: {_first_line(error)}", "unset HF_HUB_OFFLINE to download") from None
-    except HfHubHTTPError as error:
+    except huggingface_hub.errors.HfHubHTTPError as error:
         raise TransferError(f"{recipe.name}: {hub.repo}: {_first_line(error)}", _HINT) from None
     except OSError as error:
         if error.errno is not None:

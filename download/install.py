@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
 from rdxcli.errors import RdxError, without_passwords
+from rdxcli.lazy import httpx
 from rdxcli.progress import log, track
 
 from . import store

@@ -7,7 +7,7 @@ import socket
 from email.utils import parsedate_to_datetime
 from time import time
 
-import httpx
+from rdxcli.lazy import httpx
 
 
 def content_range(response: httpx.Response) -> tuple[int | None, int | None]:

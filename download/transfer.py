@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from rdxcli import __version__
 from rdxcli.errors import without_passwords
+from rdxcli.lazy import httpx
 from rdxcli.progress import human_count, log
 
 from .expected import Expected, Fetched, Policy, Remote, Stopped, TransferError, digests

@@ -13,6 +13,7 @@ from rdxcli.artifacts import find_artifacts
 from rdxcli.datasets.registry import SCHEMES as DATASET_SCHEMES
 from rdxcli.datasets.registry import describe_datasets
 from rdxcli.download.catalogue import Recipe, catalogue
+from rdxcli.download.hub import cached
 from rdxcli.download.store import Home
 from rdxcli.errors import UnknownNameError
 from rdxcli.methods.registry import Method
@@ -125,8 +126,6 @@ def artifacts(outputs: Path) -> Listing:
 
 def downloads(root: Path | None = None) -> Listing:
     """Every recipe: size, whether it is on this machine, licence."""
-    from rdxcli.download.hub import cached  # with httpx
-
     place = data_root(root)
     rows: list[tuple[Any, ...]] = []
     for recipe in catalogue().values():

@@ -429,7 +429,7 @@ class Regions(Result):
 
 
 @dataclass(frozen=True)
-class Directions(Result):
+class DirectionExplanations(Result):
     """Directions of feature space that carry concepts.
 
     Parameters
@@ -534,7 +534,7 @@ class Simulation(Result):
 
 
 @dataclass(frozen=True)
-class Attributions(Result):
+class SampleAttributions(Result):
     """Which words explain embeddings, image by image.
 
     Parameters
@@ -570,7 +570,7 @@ class Attributions(Result):
 
 
 @dataclass(frozen=True)
-class Surrogate(Result):
+class TrainedSurrogate(Result):
     """A trained concept surrogate.
 
     Parameters

@@ -1,6 +1,6 @@
 """The outputs directory: layout, manifests, atomic writes, reuse, locks."""
 
-from rdxcli.artifacts.layout import outputs_root, slug
+from rdxcli.artifacts.layout import slug
 from rdxcli.artifacts.manifest import (
     Manifest,
     Request,
@@ -37,7 +37,6 @@ __all__ = [
     "fingerprint_file",
     "fingerprint_json",
     "join",
-    "outputs_root",
     "resolve_artifact",
     "set_wait",
     "slug",

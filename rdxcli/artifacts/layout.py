@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -55,11 +54,6 @@ def model_slug(name: str) -> str:
         if short == name
         else f"{slug(short)}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
     )
-
-
-def outputs_root(given: Path | str | None = None) -> Path:
-    """The outputs directory: the given one, else ``RDX_OUTPUTS``, else ``./outputs``."""
-    return Path(given or os.environ.get("RDX_OUTPUTS") or "outputs")
 
 
 def dataset_folder(root: Path, dataset: str) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from rdxcli.artifacts import fingerprint_json, write_json
 from rdxcli.methods.difference.describing import Description, Halves, describe_groups, halve
 from rdxcli.methods.neurons.descriptions import shared_phrases
+from rdxcli.models.captioners import Sampling
 from rdxcli.progress import human_count, log, track
 
 if TYPE_CHECKING:
@@ -143,8 +144,6 @@ class Describer:
 
     def _captions(self, dataset: Dataset, places: np.ndarray, proposals: Proposals, seed: int) -> list[list[str]]:
         """Captions of some images; those that are not known yet are asked for in small batches."""
-        from rdxcli.models.captioners import Sampling
-
         how = Sampling(captions=PER_IMAGE, max_tokens=40, seed=seed)
         captioner = self.identity()
         found: dict[int, list[str]] = {}

@@ -29,8 +29,7 @@ from rdxcli.methods.directions.recovery import recovery
 from rdxcli.methods.directions.steering import clarity
 from rdxcli.parameters import Count, Parameter, Positive, Share
 from rdxcli.progress import human_count, log
-from rdxcli.records import Directions as Record
-from rdxcli.records import Representation, plain
+from rdxcli.records import DirectionExplanations, Representation, plain
 from rdxcli.representations.placing import placer
 
 SHOWN = 12  # images per direction
@@ -149,7 +148,9 @@ def _has_masks(source: Representation) -> bool:
     return source.dataset is not None and open_dataset(source.dataset).mask is not None
 
 
-def describe(view: View, directions: Directions, features: np.ndarray, extra: Mapping[str, Any]) -> Record:
+def describe(
+    view: View, directions: Directions, features: np.ndarray, extra: Mapping[str, Any]
+) -> DirectionExplanations:
     """The record of directions.
 
     Parameters
@@ -217,7 +218,7 @@ def describe(view: View, directions: Directions, features: np.ndarray, extra: Ma
                 f"no recovery scores: {human_count(len(directions.bias_), 'direction')}, and the case "
                 f"has {human_count(truth.S.shape[1], 'concept')}; they compare equal numbers"
             )
-    return Record(
+    return DirectionExplanations(
         method=view.options.method,
         parameters=view.settings,
         seed=view.options.seed,

@@ -26,6 +26,7 @@ from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
 from rdxcli.methods.surrogate.prompts import TEMPLATE, clean, prompts
 from rdxcli.methods.surrogate.splice import unit
+from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
@@ -353,8 +354,6 @@ def _starts(path: str, n: int | None, texts: int) -> np.ndarray:
 
 
 def _from_model(options: ConceptOptions, vlm: str, images: bool, words: Sequence[str] | None) -> Inputs:
-    from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
-
     model = load_vision_language(resolve_vision_language(vlm), options.device)
     dataset = options.selection.open() if options.selection.dataset is not None else None
     if images and dataset is None:

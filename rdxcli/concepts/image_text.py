@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from rdxcli.artifacts import Draft, Request, fingerprint_json, join
 from rdxcli.artifacts.layout import image_text_folder, model_slug, slug
@@ -17,14 +16,15 @@ from rdxcli.engines.activations import ActivationTask, default_batch_size, defau
 from rdxcli.engines.local import RunOptions, RunReport
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, make_one
-from rdxcli.engines.texts import OUTPUT, TextTask
+from rdxcli.engines.texts import EMBEDDINGS, TextTask
 from rdxcli.errors import InputError
+from rdxcli.lazy import pyarrow as pa
+from rdxcli.models.taps import OUTPUT
+from rdxcli.models.vision_language import TEXT_BATCH, fill_template, load_vision_language
 from rdxcli.places import data_root
 from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rdxcli.datasets.base import Dataset
     from rdxcli.datasets.selection import SelectionOptions
     from rdxcli.models.spec import ModelSpec
@@ -87,8 +87,6 @@ def image_embeddings(
     RdxError
         No image can be read, or the folder holds embeddings of something else.
     """
-    from rdxcli.models.taps import OUTPUT
-
     images = model.images
     kind = images.device.type
     batch = batch_size or default_batch_size(images.input_size, kind)
@@ -121,9 +119,6 @@ def open_images(
     how: tuple[ModelSpec, str, str, bool], spec: str, selection: Mapping[str, Any], root: Path
 ) -> ActivationTask:
     """The task of `image_embeddings`, opened anew: what a worker process of another engine starts with."""
-    from rdxcli.models.taps import OUTPUT
-    from rdxcli.models.vision_language import load_vision_language
-
     model, device, dtype, untrained = how
     images = load_vision_language(model, device, dtype, untrained).images
     return ActivationTask(images, open_dataset(spec, root=root).select(**selection), [OUTPUT], "auto")
@@ -183,8 +178,6 @@ def text_embeddings(
     template : str
         See `VisionLanguageModel.encode_text`.
     """
-    from rdxcli.models.vision_language import TEXT_BATCH, fill_template
-
     prompts = fill_template(template, texts)
     digest = fingerprint_json(prompts)
     request = _request(model, {"of": "texts", "template": template}, {"texts": digest})
@@ -200,7 +193,7 @@ def text_embeddings(
 
         wanted = ShardPlan.of(len(ids), TEXT_BATCH)
         run = RunOptions(description="embed texts")
-        make_one(Making(folder, draft, finish), OUTPUT, wanted, ids, TextTask(model, prompts), run)
+        make_one(Making(folder, draft, finish), EMBEDDINGS, wanted, ids, TextTask(model, prompts), run)
     found = _opened(folder, draft)
     return Embeddings(found.values, list(texts), folder, found.fingerprint)
 
@@ -237,7 +230,7 @@ def _finish(
 
 def _opened(folder: Path, draft: Draft) -> Embeddings:
     values = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False)
-    ids = pq.read_table(folder / SAMPLES, columns=["sample_id"]).slice(0, len(values))["sample_id"].to_pylist()
+    ids = pa.parquet.read_table(folder / SAMPLES, columns=["sample_id"]).slice(0, len(values))["sample_id"].to_pylist()
     manifest = draft.result.manifest
     failed = int(manifest.details["failed"])
     if failed:

@@ -17,6 +17,7 @@ from rdxcli.concepts.sets import FOLDER, RECIPE
 from rdxcli.datasets.registry import open_dataset
 from rdxcli.download.store import content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
+from rdxcli.lazy import torchvision
 from rdxcli.methods.neurons.concepts import label_concepts, text_lines
 from rdxcli.progress import human_count, log
 from rdxcli.records import Representation
@@ -187,10 +188,8 @@ def class_names(source: Representation, count: int, options: ConceptOptions | No
     if len(names) == count:
         return [str(name) for name in names]
     if count == 1000 and source.source.get("model"):
-        from torchvision.models._meta import _IMAGENET_CATEGORIES
-
         log.info("1,000 outputs are called as the classes of ImageNet; --file classes=FILE names others")
-        return [str(name) for name in _IMAGENET_CATEGORIES]
+        return [str(name) for name in torchvision.models._meta._IMAGENET_CATEGORIES]
     return [str(i) for i in range(count)]
 
 

@@ -21,8 +21,6 @@ from rdxcli.models.preprocessing import Preprocessing, cut_labels
 from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rdxcli.records import Representation
 
 SUFFIXES = (".png", ".npy", ".gif", ".bmp", ".tif", ".tiff")

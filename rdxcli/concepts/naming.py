@@ -12,6 +12,8 @@ import numpy as np
 
 from rdxcli.artifacts import fingerprint_json
 from rdxcli.concepts.captions import load_captions
+from rdxcli.concepts.describing import Describer, Proposals
+from rdxcli.concepts.gather import read_embeddings
 from rdxcli.concepts.image_text import embeddings_of, text_embeddings
 from rdxcli.concepts.options import FILES, NamingOptions
 from rdxcli.concepts.sets import default_set, read_concept_set
@@ -19,14 +21,13 @@ from rdxcli.datasets.selection import SelectionOptions
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.difference.naming import PERMUTATIONS, name_groups
 from rdxcli.methods.neurons.concepts import clean_concepts
+from rdxcli.models.caption_server import check_captioner, open_captioner
+from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import human_count
 from rdxcli.records import Representation
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from rdxcli.concepts.describing import Describer, Proposals
     from rdxcli.models.vision_language import VisionLanguageModel
     from rdxcli.records import Comparison, DifferenceConcept
     from rdxcli.representations.joining import Joined
@@ -106,8 +107,6 @@ class Namer:
         return partial(self.describer.describe, images, dataset, places, seed=self.seed)
 
     def _from_files(self, joined: Joined) -> Embedded:
-        from rdxcli.concepts.gather import read_embeddings  # with torch
-
         given, root = self.options, self.selection.root
         images, texts = (given.files[name] for name in FILES)
         found = read_embeddings(images, texts, given.concept_set, joined.a, root)
@@ -190,8 +189,6 @@ def open_naming(
             if not Path(given.files[name].partition(":")[0]).expanduser().exists():
                 raise MissingDataError(f"--file {name}: no such file: {given.files[name]}")
         return Namer(given, selection, outputs, seed, None, {}, str(given.concept_set), [])
-    from rdxcli.models.caption_server import check_captioner, open_captioner
-    from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 
     spec = resolve_vision_language(given.model)
     if dataset is None:
@@ -204,8 +201,6 @@ def open_naming(
     texts, label, notes = _candidates(given, dataset or None, selection, outputs, seed)
     model, describer = load_vision_language(spec, device=device), None
     if given.describe is not None:
-        from rdxcli.concepts.describing import Describer  # with scipy.stats
-
         describer = Describer(open_captioner(given.describe, device, base_url=given.base_url), model)
     return Namer(given, selection, outputs, seed, model, texts, label, notes, describer)
 

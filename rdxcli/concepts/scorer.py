@@ -12,6 +12,7 @@ from rdxcli.concepts.labels import label_matrix
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.concepts.sets import RECIPE, default_set, read_concept_set
 from rdxcli.download.catalogue import find
+from rdxcli.download.hub import cached
 from rdxcli.download.store import Home
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.neurons.concepts import CALIBRATION, LazyCosines, clean_concepts, fit_sigmoid
@@ -110,8 +111,6 @@ def check_calibration(options: ConceptOptions) -> None:
 
 def missing_downloads(options: ConceptOptions) -> list[str]:
     """Recipes that would bring what is missing on this machine for these options."""
-    from rdxcli.download.hub import cached
-
     names = [options.model, dataset_name(options), options.vlm or DEFAULT_MODEL.get(options.method)]
     if wanted(options) and (options.concept_set is None or not Path(options.concept_set).expanduser().is_file()):
         names.append(RECIPE)

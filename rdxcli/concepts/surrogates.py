@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from rdxcli.artifacts import resolve_artifact
 from rdxcli.concepts.encodings import cut_concepts, details_of, load_encodings
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError, did_you_mean
+from rdxcli.lazy import safetensors_torch
 from rdxcli.methods.surrogate.encoding import Encodings
 from rdxcli.progress import human_count
 
@@ -32,9 +35,6 @@ def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
     RdxError
         No such artifact or file, or other tensors than expected.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from rdxcli.methods.surrogate.model import Surrogate
 
     path = Path(text)
@@ -46,7 +46,7 @@ def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
     if beside.is_file():
         names = [lemma if pos == "*" else f"{lemma}/{pos}" for lemma, pos in json.loads(beside.read_text("utf-8"))]
     try:
-        state = load_file(path)
+        state = safetensors_torch.load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if "weight" in state and "bias" in state:

@@ -18,6 +18,7 @@ from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, UsageError
+from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 from rdxcli.progress import human_count, log
 
 
@@ -113,8 +114,6 @@ def _from_arrays(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
 
 def _from_model(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     """Embed images, captions and classes, or find their embeddings in the outputs."""
-    from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
-
     if options.image_embeddings or options.text_embeddings or options.text_offsets:
         raise UsageError("--teacher embeds images and captions itself", "leave the arrays out, or the teacher")
     if options.selection.dataset is None:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import scipy.io
+from safetensors import safe_open
 
 from rdxcli.datasets.seen import (
     FILE,
@@ -28,9 +26,11 @@ from rdxcli.datasets.seen import (
     take_columns,
 )
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, begins_with, read_table, require_file, squashed, table_kind
+from rdxcli.datasets.tables import DataTable, begins_with, read_table, require_file, squashed, table_kind
 from rdxcli.datasets.words import texts_of
 from rdxcli.errors import DependencyError, InputError, RdxError, did_you_mean
+from rdxcli.lazy import pyarrow as pa
+from rdxcli.lazy import scipy, torch
 from rdxcli.progress import human_count
 
 SUFFIXES = (
@@ -170,7 +170,7 @@ def array_keys(text: str) -> list[str]:
     return sorted(every.names, key=lambda name: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name)])
 
 
-def from_table(table: Table, key: str | None, choice: Choice, concepts: bool = False) -> ArrayFile:
+def from_table(table: DataTable, key: str | None, choice: Choice, concepts: bool = False) -> ArrayFile:
     """The features, ids and labels of a table."""
     taken = take_columns(table, key, choice, concepts)
     if taken.lists is not None:
@@ -196,7 +196,7 @@ def from_table(table: Table, key: str | None, choice: Choice, concepts: bool = F
     return ArrayFile(table.path, key, values, ids, labels, columns, seen)
 
 
-def _is_single(table: Table, name: str) -> bool:
+def _is_single(table: DataTable, name: str) -> bool:
     kind = table.columns[name].type
     return pa.types.is_float32(kind) or pa.types.is_float16(kind)
 
@@ -226,7 +226,7 @@ def _chosen(file: ArrayFile, choice: Choice, concepts: bool) -> ArrayFile:
     return ArrayFile(file.path, file.key, values, file.sample_ids, file.labels, file.columns, seen)
 
 
-def _structured(path: Path, values: np.ndarray) -> Table:
+def _structured(path: Path, values: np.ndarray) -> DataTable:
     """A structured array, such as ``DataFrame.to_records`` gives."""
     columns = {}
     for name in values.dtype.names or ():
@@ -237,7 +237,7 @@ def _structured(path: Path, values: np.ndarray) -> Table:
             columns[name] = pa.chunked_array([pa.array(cells.astype(cells.dtype.newbyteorder("=")))])
         else:
             columns[name] = pa.chunked_array([pa.array(texts_of(cells), pa.string())])
-    return Table(path, columns, typed=True)
+    return DataTable(path, columns, typed=True)
 
 
 def _beside(found: Mapping[str, Callable[[], Any]], wanted: Sequence[str], rows: int) -> list[str] | None:
@@ -317,8 +317,6 @@ def _mapped_member(path: Path, name: str) -> np.ndarray | None:
 
 
 def _safetensors(path: Path, key: str | None) -> ArrayFile:
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         chosen = _choose(path, key, names, lambda name: len(file.get_slice(name).get_shape()) >= 2)
@@ -326,8 +324,6 @@ def _safetensors(path: Path, key: str | None) -> ArrayFile:
 
 
 def _torch(path: Path, key: str | None) -> ArrayFile:
-    import torch
-
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError as error:
@@ -353,13 +349,11 @@ def _torch(path: Path, key: str | None) -> ArrayFile:
 
 
 def _from_tensor(tensor: Any) -> np.ndarray:
-    import torch
-
     tensor = tensor.detach()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _parquet_folder(path: Path) -> Table:
+def _parquet_folder(path: Path) -> DataTable:
     """A table in parts, as Dask, Spark and dinotool write it; ``part.10`` comes after ``part.9``."""
     parts = sorted(
         path.rglob("*.parquet"), key=lambda part: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", part.name)]
@@ -377,7 +371,7 @@ def _parquet_folder(path: Path) -> Table:
         )
         for name in names
     }
-    return Table(
+    return DataTable(
         path,
         columns,
         typed=True,
@@ -498,14 +492,14 @@ def _raw(path: Path, key: str | None) -> ArrayFile:
 
 
 def _from_lists(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    lengths = pc.list_value_length(column)
+    lengths = pa.compute.list_value_length(column)
     if column.null_count:
         row = lengths.to_pylist().index(None)
         raise InputError(f"{path}: the column `{name}` is empty in row {row}")
-    counts = pc.unique(lengths).to_pylist()
+    counts = pa.compute.unique(lengths).to_pylist()
     if len(counts) != 1:
         raise InputError(f"{path}: the lists of column `{name}` have different lengths: {sorted(counts)[:5]}")
-    flat = pc.list_flatten(column)
+    flat = pa.compute.list_flatten(column)
     return flat.to_numpy().reshape(len(column), counts[0])
 
 

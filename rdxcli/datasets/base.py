@@ -353,13 +353,13 @@ def natural_ids(count: int) -> list[str]:
     return [f"{i:0{width}d}" for i in range(count)]
 
 
-def folder_name(path: Path | str, prefix: str = "") -> str:
+def folder_name(path: Path | str) -> str:
     """Short name for data at a path or an address: its last part and six digits that tell equal last parts apart."""
     where = address(path)
     if where is not None:
-        return f"{prefix}{Place(where).name}-{short_digest([whole(path)])}"
+        return f"{Place(where).name}-{short_digest([whole(path)])}"
     resolved = Path(path).expanduser().resolve()
-    return f"{prefix}{resolved.name or 'root'}-{short_digest([resolved.as_posix()])}"
+    return f"{resolved.name or 'root'}-{short_digest([resolved.as_posix()])}"
 
 
 def short_digest(parts: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rdxcli.datasets.base import Dataset, natural_ids
 from rdxcli.datasets.images import ArrayImages
+from rdxcli.lazy import sklearn
 
 FLIPPED = "-flipped"
 
@@ -23,9 +24,7 @@ def digit_arrays() -> tuple[np.ndarray, np.ndarray]:
 
     The file holds ink in 0..16; it is scaled by 255/16 and rounded.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
+    raw = sklearn.datasets.load_digits()
     images = np.rint(raw.images * (255.0 / 16.0)).astype(np.uint8)
     images.setflags(write=False)
     return images, raw.target.astype(np.int64)

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rdxcli.datasets.arrayfiles import ArrayFile, from_table, read_array
 from rdxcli.datasets.seen import Seen
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, pick_column, read_lines, read_table
+from rdxcli.datasets.tables import DataTable, pick_column, read_lines, read_table
 from rdxcli.datasets.words import text_of
 from rdxcli.errors import InputError
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_count
 
 _PIECE = re.compile(r"features.*?(?:_(\d+))?(?:[-_](\d+))?\.(npy|pt)")
@@ -183,7 +183,7 @@ def _dinotool(folder: Path, key: str | None, choice: Choice) -> ArrayFile:
         name: pa.chunked_array([c for table in known for c in table.columns[name].chunks], known[0].columns[name].type)
         for name in names
     }
-    return _per_image(from_table(Table(folder, columns, True, known[0].index), None, choice))
+    return _per_image(from_table(DataTable(folder, columns, True, known[0].index), None, choice))
 
 
 def _numbered_parts(folder: Path) -> list[Path]:

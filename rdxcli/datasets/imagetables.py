@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdxcli.datasets.addresses import Place, address, listing, whole
 from rdxcli.datasets.base import Dataset, folder_name
@@ -32,6 +30,7 @@ from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import pick_column, unknown_column
 from rdxcli.datasets.words import UNLABELLED, text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean, without_passwords
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_count, log
 
 if TYPE_CHECKING:
@@ -283,7 +282,7 @@ def _schema(place: Place) -> pa.Schema:
     if not _is_parquet(place):
         return _arrow(place)[0]
     with place.open() as stream:
-        return pq.ParquetFile(stream).schema_arrow
+        return pa.parquet.ParquetFile(stream).schema_arrow
 
 
 def _starts(place: Place) -> tuple[int, ...]:
@@ -292,7 +291,7 @@ def _starts(place: Place) -> tuple[int, ...]:
             sizes = [len(batch) for batch in _arrow(place)[1]]
         else:
             with place.open() as stream:
-                known = pq.ParquetFile(stream).metadata
+                known = pa.parquet.ParquetFile(stream).metadata
                 sizes = [known.row_group(group).num_rows for group in range(known.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         text = " ".join(str(error).split())[:200]
@@ -304,7 +303,7 @@ def _read_group(place: Place, group: int, column: str) -> pa.Array:
     if not _is_parquet(place):
         return _arrow(place)[1][group].column(column)
     with place.open() as stream:
-        found = pq.ParquetFile(stream).read_row_group(group, columns=[column]).column(column)
+        found = pa.parquet.ParquetFile(stream).read_row_group(group, columns=[column]).column(column)
     return found.combine_chunks()
 
 
@@ -314,7 +313,7 @@ def _column(parts: Sequence[_Part], name: str) -> list[Any]:
     for part in parts:
         if _is_parquet(part.place):
             with part.place.open() as stream:
-                values += pq.ParquetFile(stream).read(columns=[name]).column(name).to_pylist()
+                values += pa.parquet.ParquetFile(stream).read(columns=[name]).column(name).to_pylist()
         else:
             values += [value for batch in _arrow(part.place)[1] for value in batch.column(name).to_pylist()]
     return values
@@ -488,7 +487,7 @@ def _paths(parts: Sequence[_Part], column: str) -> list[str] | None:
             return None
         if _is_parquet(part.place):
             with part.place.open() as stream:
-                file = pq.ParquetFile(stream)
+                file = pa.parquet.ParquetFile(stream)
                 if f"{column}.path" not in [file.schema.column(i).path for i in range(len(file.schema))]:
                     return None
                 cells = file.read(columns=[f"{column}.path"]).column(column).to_pylist()

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
-from scipy.io import loadmat
+from safetensors.numpy import load_file
 
 from rdxcli.datasets.images import ArrayImages, FileImages, ImageSource
 from rdxcli.errors import InputError
+from rdxcli.lazy import scipy
 from rdxcli.progress import human_count
 
 if TYPE_CHECKING:
@@ -122,8 +123,6 @@ def _cbm_lists(folder: Path) -> dict[str, Path]:
 
 def cub_attributes(folder: Path) -> tuple[list[str], np.ndarray]:
     """Ids, and attributes of shape (n, a), float32 0 or 1, from the concept bottleneck models; rows as in `cub`."""
-    from safetensors.numpy import load_file
-
     ids: list[str] = []
     parts = []
     for path in _cbm_lists(folder).values():
@@ -267,8 +266,8 @@ def sun397(folder: Path, recipe: Recipe) -> Gathered:
 def flowers102(folder: Path, recipe: Recipe) -> Gathered:
     """Oxford 102 Flowers; ids are file names, splits in the order of ``setid.mat``."""
     base = inner(folder, "flowers-102")
-    numbers = loadmat(base / "imagelabels.mat")["labels"].ravel()
-    sets = loadmat(base / "setid.mat")
+    numbers = scipy.io.loadmat(base / "imagelabels.mat")["labels"].ravel()
+    sets = scipy.io.loadmat(base / "setid.mat")
     table = Gathered(class_names=list(recipe.class_names))
     for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         for image in sets[key].ravel():

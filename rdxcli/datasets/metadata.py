@@ -11,7 +11,7 @@ import numpy as np
 
 from rdxcli.datasets.seen import ID_NAMES
 from rdxcli.datasets.tables import (
-    Table,
+    DataTable,
     check_order,
     names_an_index,
     numbers,
@@ -95,7 +95,7 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
     return Metadata(path.name, columns, notes)
 
 
-def _numbering(table: Table, ids: Sequence[str] | None) -> str | None:
+def _numbering(table: DataTable, ids: Sequence[str] | None) -> str | None:
     """The column of row numbers, where these are the ids; refused where the rows are numbered in another order."""
     name = next((name for name in table.columns if names_an_index(name)), None)
     counted = [] if name is None else numbers_of_rows({name: table.texts(name)})
@@ -105,7 +105,7 @@ def _numbering(table: Table, ids: Sequence[str] | None) -> str | None:
     return None
 
 
-def _column(table: Table, name: str, places: np.ndarray) -> np.ndarray:
+def _column(table: DataTable, name: str, places: np.ndarray) -> np.ndarray:
     """A column as what it is, in the order of the samples."""
     there = places >= 0
     rows = np.where(there, places, 0)

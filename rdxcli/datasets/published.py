@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdxcli.datasets import layouts
+from rdxcli.datasets.base import Dataset
+from rdxcli.datasets.imagenet import INDEX, read_index
 from rdxcli.download.catalogue import get
 from rdxcli.download.store import Home, content_folder
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.records import ConceptMatrix
 
 if TYPE_CHECKING:
-    from rdxcli.datasets.base import Dataset
     from rdxcli.download.catalogue import Recipe
-    from rdxcli.records import ConceptMatrix
 
 NAMES: Mapping[str, str] = {
     "cub": "11,788 birds of 200 species, with the splits of the concept bottleneck models",
@@ -92,9 +93,6 @@ def read(recipe: Recipe, folder: Path, home: Path | None = None) -> Dataset:
     InputError
         The folder is laid out otherwise, or holds no images.
     """
-    from rdxcli.datasets.base import Dataset
-    from rdxcli.datasets.imagenet import INDEX, read_index
-
     if recipe.reader not in _READERS:
         raise UsageError(f"{recipe.name} is no data set that can be opened by its folder")
     index = home / ".rdx" / INDEX if home is not None else None
@@ -140,8 +138,6 @@ def concepts(name: str, root: Path) -> ConceptMatrix:
         Another data set.
     MissingDataError
     """
-    from rdxcli.datasets import layouts
-
     recipe = get(name)
     if recipe.name not in {"voc", "cub"}:
         raise UsageError(f"{name} has no published concept labels besides its classes", "voc and cub have some")

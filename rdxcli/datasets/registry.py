@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdxcli.datasets.addresses import address
+from rdxcli.datasets.base import Dataset
 from rdxcli.errors import RdxError, UnknownNameError, UsageError
 from rdxcli.places import data_root
-
-if TYPE_CHECKING:
-    from rdxcli.datasets.base import Dataset
 
 ENTRY_POINTS = "rdx.datasets"
 
@@ -139,8 +137,6 @@ def _unknown(text: str) -> RdxError:
 
 
 def _open_external(name: str, point: Any, root: Path) -> Dataset:
-    from rdxcli.datasets.base import Dataset
-
     opened = point.load()(root)
     if not isinstance(opened, Dataset):
         raise RdxError(

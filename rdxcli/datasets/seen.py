@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, names_an_index, numbers, pick_column, squashed, unknown_column
+from rdxcli.datasets.tables import DataTable, names_an_index, numbers, pick_column, squashed, unknown_column
 from rdxcli.errors import InputError
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_count
 
 ID_NAMES = (
@@ -122,12 +122,12 @@ class Taken:
     left_out: dict[str, str]
 
 
-def take_columns(table: Table, key: str | None, choice: Choice, concepts: bool = False) -> Taken:
+def take_columns(table: DataTable, key: str | None, choice: Choice, concepts: bool = False) -> Taken:
     """Decide what each column of ``table`` is.
 
     Parameters
     ----------
-    table : Table
+    table : DataTable
     key : str, optional
         Columns named with the file (``a.csv:f*``): they win over ``choice.features``.
     choice : Choice
@@ -179,7 +179,7 @@ def take_columns(table: Table, key: str | None, choice: Choice, concepts: bool =
 
 
 def _decide(
-    table: Table, parsed: dict[str, np.ndarray], explicit: dict[str, str], accept: bool, concepts: bool
+    table: DataTable, parsed: dict[str, np.ndarray], explicit: dict[str, str], accept: bool, concepts: bool
 ) -> Taken:
     families = _families(parsed)
     member = {name: prefix for prefix, group in families.items() for name in group}
@@ -212,7 +212,7 @@ def _decide(
 
 
 def _check_doubts(
-    table: Table,
+    table: DataTable,
     parsed: dict[str, np.ndarray],
     whole: dict[str, bool],
     member: dict[str, str],
@@ -250,7 +250,7 @@ def _check_doubts(
         raise _doubt(table, [n for n in features if member.get(n) in odd], "their names say bookkeeping")
 
 
-def _why(table: Table, name: str) -> str:
+def _why(table: DataTable, name: str) -> str:
     """Why a column that nobody asked for is no feature."""
     column = _index(table, name)
     if column is not None and _counts(column):
@@ -258,7 +258,7 @@ def _why(table: Table, name: str) -> str:
     return "the index of pandas" if name in table.index else _kind(table, name)
 
 
-def _index(table: Table, name: str) -> np.ndarray | None:
+def _index(table: DataTable, name: str) -> np.ndarray | None:
     """The numbers of a column that is called an index, or is the index of pandas; None for every other."""
     index = name in table.index or _part_of(name, True, False) == "index"
     return _numbers(table, name) if index and not _is_list(table, name) else None
@@ -268,7 +268,7 @@ def _counting(column: np.ndarray) -> str:
     return COUNTS if column[0] == 0 else COUNTS_FROM_1
 
 
-def _tells_apart(table: Table, name: str) -> bool:
+def _tells_apart(table: DataTable, name: str) -> bool:
     """Whether a column is an index that tells the rows apart and is not their order."""
     column = _index(table, name)
     return column is not None and _is_whole(column) and _distinct(column) and not _counts(column)
@@ -290,7 +290,7 @@ def counted_ids(seen: Mapping[str, Any] | None, n: int, others: Sequence[str]) -
     return own if own and set(others) <= set(own) else None
 
 
-def _doubt(table: Table, names: Sequence[str], why: str) -> InputError:
+def _doubt(table: DataTable, names: Sequence[str], why: str) -> InputError:
     asked = f"are the columns {_shown(names)} features" if len(names) > 1 else f"is the column `{names[0]}` a feature"
     return InputError(
         f"{table.path}: {asked}? {why}",
@@ -300,7 +300,7 @@ def _doubt(table: Table, names: Sequence[str], why: str) -> InputError:
 
 
 def _finish(
-    table: Table,
+    table: DataTable,
     features: list[str],
     values: dict[str, np.ndarray],
     lists: str | None,
@@ -337,7 +337,7 @@ def _finish(
     return Taken(features, values, lists, ids, labels, {n: w for n, w in left_out.items() if n not in (ids, labels)})
 
 
-def _fitting(table: Table, known: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def _fitting(table: DataTable, known: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The first column with a usual name whose values tell the rows apart; with none, the first with such a name."""
     found = [name for wanted in names for name in known if squashed(name) == squashed(wanted)]
     distinct = [name for name in found if _differ(table, name)]
@@ -345,7 +345,7 @@ def _fitting(table: Table, known: Mapping[str, Any], names: Sequence[str]) -> st
     return next(iter([*distinct, *certain]), None)
 
 
-def _first_known(table: Table, given: str) -> str:
+def _first_known(table: DataTable, given: str) -> str:
     names = list(table.columns)
     for name in [given, *(part.strip() for part in given.split(","))]:
         if name in table.columns:
@@ -353,7 +353,7 @@ def _first_known(table: Table, given: str) -> str:
     raise unknown_column(table.path, given, names)
 
 
-def _named(table: Table, wanted: str, names: Sequence[str]) -> list[str]:
+def _named(table: DataTable, wanted: str, names: Sequence[str]) -> list[str]:
     """Columns that a list of names and patterns means, in their order."""
     if wanted in names:
         return [wanted]
@@ -431,31 +431,31 @@ def _distinct(column: np.ndarray) -> bool:
     return bool(np.isfinite(column).all()) and len(np.unique(column)) == len(column)
 
 
-def _is_list(table: Table, name: str) -> bool:
+def _is_list(table: DataTable, name: str) -> bool:
     kind = table.columns[name].type
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _numbers(table: Table, name: str) -> np.ndarray | None:
+def _numbers(table: DataTable, name: str) -> np.ndarray | None:
     """The numbers of a column; text of a file that knows types is no number."""
     return None if table.typed and _is_text(table, name) else numbers(table.columns[name])
 
 
-def _is_text(table: Table, name: str) -> bool:
+def _is_text(table: DataTable, name: str) -> bool:
     return pa.types.is_string(table.columns[name].type)
 
 
-def _is_words(table: Table, name: str) -> bool:
+def _is_words(table: DataTable, name: str) -> bool:
     """Whether a column holds words, not numbers that are written as text."""
     return _is_text(table, name) and _numbers(table, name) is None
 
 
-def _differ(table: Table, name: str) -> bool:
+def _differ(table: DataTable, name: str) -> bool:
     values = table.texts(name)
     return len(set(values)) == len(values) and "" not in values
 
 
-def _kind(table: Table, name: str) -> str:
+def _kind(table: DataTable, name: str) -> str:
     if _is_list(table, name):
         return "lists"
     return (

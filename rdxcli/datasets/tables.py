@@ -17,15 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.parquet as pq
 
 from rdxcli.datasets.addresses import address, local_copy
 from rdxcli.datasets.words import text_of, texts_of
 from rdxcli.errors import InputError, MissingDataError, did_you_mean
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_count, log
 
 Columns = dict[str, list[str]]
@@ -39,7 +35,7 @@ _PATH_AND_LABEL = re.compile(r"(?P<path>.+?\.(?:jpe?g|png|bmp|gif|tiff?|webp|ppm
 
 
 @dataclass
-class Table:
+class DataTable:
     """Columns of a file, in their order.
 
     Attributes
@@ -124,7 +120,7 @@ def table_kind(path: Path) -> str:
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes[-1] if suffixes else "")
 
 
-def read_table(path: Path | str) -> Table:
+def read_table(path: Path | str) -> DataTable:
     """Any table.
 
     Raises
@@ -136,12 +132,12 @@ def read_table(path: Path | str) -> Table:
     kind = table_kind(file)
     try:
         if kind in {".parquet", ".pq"}:
-            return arrow_table(pq.read_table(file), file)
+            return arrow_table(pa.parquet.read_table(file), file)
         if kind in {".feather", ".arrow"}:
             return arrow_table(_feather(file), file)
         if kind in {".json", ".jsonl", ".ndjson"}:
             columns = _json_columns(_json(file, kind != ".json"), file)
-            return Table(
+            return DataTable(
                 file, {name: pa.chunked_array([_cells(cells)]) for name, cells in columns.items()}, typed=False
             )
         return _text_table(file, kind)
@@ -151,7 +147,7 @@ def read_table(path: Path | str) -> Table:
         ) from None
 
 
-def arrow_table(table: pa.Table, path: Path) -> Table:
+def arrow_table(table: pa.Table, path: Path) -> DataTable:
     """A table of Arrow with what pandas noted about it."""
     names = table.column_names
     if len(set(names)) != len(names):
@@ -164,7 +160,7 @@ def arrow_table(table: pa.Table, path: Path) -> Table:
         except (ValueError, AttributeError):
             index = []
     columns = {name: _plain_column(table.column(name)) for name in names}
-    return Table(path, columns, typed=True, index=[name for name in index if name in columns])
+    return DataTable(path, columns, typed=True, index=[name for name in index if name in columns])
 
 
 def read_columns(path: Path | str) -> Columns:
@@ -312,15 +308,17 @@ _GAPS = ("", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "none", "<NA>",
 def _parsed(column: pa.ChunkedArray) -> np.ndarray | None:
     for change in (
         lambda c: c,
-        lambda c: pc.utf8_trim_whitespace(c),
-        lambda c: pc.if_else(
-            pc.is_in(pc.utf8_trim_whitespace(c), value_set=pa.array(_GAPS)), None, pc.utf8_trim_whitespace(c)
+        lambda c: pa.compute.utf8_trim_whitespace(c),
+        lambda c: pa.compute.if_else(
+            pa.compute.is_in(pa.compute.utf8_trim_whitespace(c), value_set=pa.array(_GAPS)),
+            None,
+            pa.compute.utf8_trim_whitespace(c),
         ),
-        lambda c: pc.replace_substring(pc.utf8_trim_whitespace(c), ",", "."),  # decimal commas
-        lambda c: pc.utf8_ltrim(pc.utf8_trim_whitespace(c), "+"),
+        lambda c: pa.compute.replace_substring(pa.compute.utf8_trim_whitespace(c), ",", "."),  # decimal commas
+        lambda c: pa.compute.utf8_ltrim(pa.compute.utf8_trim_whitespace(c), "+"),
     ):
         try:
-            values = pc.cast(change(column), pa.float64())
+            values = pa.compute.cast(change(column), pa.float64())
         except pa.ArrowInvalid:
             continue
         if values.null_count == len(values):
@@ -342,13 +340,13 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _feather(file: Path) -> pa.Table:
     try:
-        return pyarrow.feather.read_table(file)
+        return pa.feather.read_table(file)
     except pa.ArrowInvalid:
         with pa.memory_map(str(file)) as source:  # as `datasets` stores them
             return pa.ipc.open_stream(source).read_all()
 
 
-def _text_table(file: Path, kind: str) -> Table:
+def _text_table(file: Path, kind: str) -> DataTable:
     content = file.read_bytes()
     if file.suffix.lower() == ".gz":
         content = gzip.decompress(content)
@@ -384,7 +382,7 @@ def _text_table(file: Path, kind: str) -> Table:
     columns = _read_cells(file, body, names, skip, separator, len(comments))
     for name, column in columns.items():
         columns[name] = _vectors(file, name, column)
-    return Table(file, columns, typed=False, notes=notes)
+    return DataTable(file, columns, typed=False, notes=notes)
 
 
 def _read_cells(
@@ -397,13 +395,13 @@ def _read_cells(
         return "skip"
 
     keys = [str(i) for i in range(len(names))]
-    table = pyarrow.csv.read_csv(
+    table = pa.csv.read_csv(
         io.BytesIO(body),
-        read_options=pyarrow.csv.ReadOptions(column_names=keys, skip_rows=skip),
-        parse_options=pyarrow.csv.ParseOptions(
+        read_options=pa.csv.ReadOptions(column_names=keys, skip_rows=skip),
+        parse_options=pa.csv.ParseOptions(
             delimiter=separator, newlines_in_values=True, invalid_row_handler=note, ignore_empty_lines=True
         ),
-        convert_options=pyarrow.csv.ConvertOptions(
+        convert_options=pa.csv.ConvertOptions(
             column_types={key: pa.string() for key in keys}, strings_can_be_null=False
         ),
     )
@@ -416,7 +414,7 @@ def _read_cells(
                 )
         raise InputError(f"{file}: a row has {human_count(bad[0].actual_columns, 'cell')}, the header has {len(names)}")
     return {
-        name: pc.utf8_trim_whitespace(table.column(key)) if len(table) else table.column(key)
+        name: pa.compute.utf8_trim_whitespace(table.column(key)) if len(table) else table.column(key)
         for name, key in zip(names, keys, strict=True)
     }
 
@@ -481,7 +479,7 @@ def _separator(head: Sequence[str], kind: str) -> str:
     return usual
 
 
-def _spaced(file: Path, comments: Sequence[str], body: bytes) -> Table:
+def _spaced(file: Path, comments: Sequence[str], body: bytes) -> DataTable:
     """A table whose cells stand apart by spaces."""
     rows = [line.split() for line in body.decode("utf-8").splitlines() if line.strip() and not line.startswith("#")]
     width = len(rows[-1])
@@ -497,7 +495,7 @@ def _spaced(file: Path, comments: Sequence[str], body: bytes) -> Table:
         if len(row) != width:
             raise InputError(f"{file}: row {number} has {human_count(len(row), 'cell')}, the header has {width}")
     columns = {name: pa.chunked_array([pa.array([row[i] for row in rows])]) for i, name in enumerate(names)}
-    return Table(file, columns, typed=False, notes=["cells are separated by spaces"])
+    return DataTable(file, columns, typed=False, notes=["cells are separated by spaces"])
 
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:

@@ -28,7 +28,6 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import numpy as np
-import pyarrow as pa
 
 from rdxcli.datasets import addresses
 from rdxcli.datasets.addresses import Place, address, whole
@@ -39,6 +38,7 @@ from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import require_file
 from rdxcli.datasets.words import UNLABELLED, escaped, text_of
 from rdxcli.errors import InputError, MissingDataError, without_passwords
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.places import cache_root
 from rdxcli.progress import human_bytes, human_count, log
 

@@ -12,10 +12,9 @@ from threadpoolctl import threadpool_limits
 from rdxcli.datasets.addresses import AT_ONCE
 from rdxcli.datasets.images import ArrayImages
 from rdxcli.engines.tasks import ShardTask
+from rdxcli.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
-
     from rdxcli.datasets.base import Dataset
 
 _BATCH_BYTES = {"cpu": 5 * 2**20, "cuda": 192 * 2**20}
@@ -64,8 +63,6 @@ class ActivationTask(ShardTask):
 
     def prepare_batch(self, rows: range) -> torch.Tensor:
         """Grey images that lie in an array in the model's own size need no Pillow: the same arithmetic on all."""
-        import torch
-
         how = self.model.transform
         assert self._pixels is not None
         assert self.dataset.rows is not None
@@ -75,8 +72,6 @@ class ActivationTask(ShardTask):
         return batch.pin_memory() if self.on_cuda else batch
 
     def collate(self, items: Sequence[torch.Tensor]) -> torch.Tensor:
-        import torch
-
         batch = torch.stack(list(items))
         return batch.pin_memory() if self.on_cuda else batch
 
@@ -89,8 +84,6 @@ class ActivationTask(ShardTask):
 
     def recover(self) -> None:
         if self.on_cuda:
-            import torch
-
             torch.cuda.empty_cache()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rdxcli.engines.tasks import ShardTask
+from rdxcli.lazy import torch
 
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
@@ -42,6 +43,4 @@ class CaptionTask(ShardTask):
 
     def recover(self) -> None:
         if self.captioner.device.type == "cuda":
-            import torch
-
             torch.cuda.empty_cache()

@@ -139,12 +139,6 @@ def run_local(
     return _Run(task, plan, stores, options, worker).run(list(range(len(plan)) if shards is None else shards))
 
 
-def all_done(plan: ShardPlan, stores: Mapping[str, ShardStore]) -> bool:
-    """Whether every shard of every output is finished."""
-    shards = range(len(plan))
-    return all(store.done(shard, rows=plan.rows(shard)) for store in stores.values() for shard in shards)
-
-
 def check_failures(failures: Sequence[Failure], options: RunOptions) -> None:
     """Raise `RdxError` when more samples failed than ``options`` allow; ``failures`` are in row order."""
     if failures and options.strict:

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdxcli.artifacts.contents import digest_bytes, digest_file, is_intact, sealed
 from rdxcli.artifacts.store import PLAN
 from rdxcli.errors import ArtifactError
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_count
 
 OK, FAILED = "ok", "failed"
@@ -267,7 +266,7 @@ class ShardStore:
         )
         files: dict[str, tuple[int, str]] = {}
         with _replacing(self._path(shard, "parquet"), files) as temporary:
-            pq.write_table(table, temporary)
+            pa.parquet.write_table(table, temporary)
         if isinstance(result.values, np.ndarray):
             with _replacing(self._path(shard, "npy"), files) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(result.values), allow_pickle=False)
@@ -295,7 +294,7 @@ class ShardStore:
         marker = self._marker(shard)
         if marker is None or not marker["failed"]:
             return []
-        table = pq.read_table(io.BytesIO(self._content(shard, "parquet", marker))).to_pydict()
+        table = pa.parquet.read_table(io.BytesIO(self._content(shard, "parquet", marker))).to_pydict()
         columns = zip(rows, table["sample_id"], table["status"], table["error"], strict=True)
         return [Failure(row, sample, error) for row, sample, status, error in columns if status == FAILED]
 
@@ -427,13 +426,13 @@ def assemble(
             table[name] = pa.array([column[row] for row in order])
     table["status"] = pa.array([FAILED if row in failed else OK for row in order], pa.string())
     table["error"] = pa.array([failed.get(row) for row in order], pa.string())
-    pq.write_table(pa.table(table), samples_file)
+    pa.parquet.write_table(pa.table(table), samples_file)
     return Assembled(total, shape, failures)
 
 
 def failed_samples(samples_file: Path, rows: int) -> list[dict[str, str]]:
     """``sample_id`` and ``error`` of the samples that failed, from a table of `assemble` with ``rows`` good ones."""
-    return pq.read_table(samples_file, columns=["sample_id", "error"]).slice(rows).to_pylist()
+    return pa.parquet.read_table(samples_file, columns=["sample_id", "error"]).slice(rows).to_pylist()
 
 
 def _join_arrays(store: ShardStore, counts: Sequence[int], total: int, target: Path) -> tuple[int, ...]:

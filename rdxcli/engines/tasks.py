@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from rdxcli.lazy import torch
+
 Values = np.ndarray | list[dict[str, Any]]
 
 
@@ -60,8 +62,6 @@ class ShardTask(ABC):
         if isinstance(items[0], np.ndarray):
             return np.stack(items)
         if type(items[0]).__module__.startswith("torch"):
-            import torch
-
             return torch.stack(list(items))
         return list(items)
 

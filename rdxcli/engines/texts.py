@@ -9,7 +9,7 @@ import numpy as np
 
 from rdxcli.engines.tasks import ShardTask
 
-OUTPUT = "features"
+EMBEDDINGS = "features"
 
 
 class TextTask(ShardTask):
@@ -23,7 +23,7 @@ class TextTask(ShardTask):
         As they go to the tokeniser.
     """
 
-    outputs = (OUTPUT,)
+    outputs = (EMBEDDINGS,)
     unit = "texts"
 
     def __init__(self, model: Any, texts: Sequence[str]) -> None:
@@ -33,4 +33,4 @@ class TextTask(ShardTask):
         return self.texts[row]
 
     def run(self, batch: list[str]) -> dict[str, np.ndarray]:
-        return {OUTPUT: self.model.encode_text(batch, batch_size=len(batch))}
+        return {EMBEDDINGS: self.model.encode_text(batch, batch_size=len(batch))}

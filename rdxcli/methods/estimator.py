@@ -6,6 +6,8 @@ import copy
 import inspect
 from typing import Any, TypeVar
 
+from rdxcli.lazy import sklearn
+
 E = TypeVar("E", bound="Estimator")
 
 
@@ -41,9 +43,9 @@ class Estimator:
     def __getattr__(self, name: str) -> Any:
         """Results, whose names end in an underscore, and what ``fit`` keeps for itself are there after ``fit``."""
         if name.startswith("_") != name.endswith("_"):
-            from sklearn.exceptions import NotFittedError
-
-            raise NotFittedError(f"Got an unfitted {type(self).__name__}, expected `fit` to be called first")
+            raise sklearn.exceptions.NotFittedError(
+                f"Got an unfitted {type(self).__name__}, expected `fit` to be called first"
+            )
         raise AttributeError(f"{type(self).__name__} has no attribute `{name}`")
 
     def __repr__(self) -> str:
@@ -54,9 +56,7 @@ class Estimator:
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn asks of an estimator before it uses one."""
-        from sklearn.base import BaseEstimator
-
-        return BaseEstimator().__sklearn_tags__()
+        return sklearn.base.BaseEstimator().__sklearn_tags__()
 
 
 def clone(estimator: E) -> E:

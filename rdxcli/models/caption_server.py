@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from rdxcli.errors import InputError, RdxError, UsageError
+from rdxcli.lazy import httpx, torch
 from rdxcli.models.captioners import INSTRUCTION, Captioner, Sampling, load_captioner, one_line, resolve_captioner
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import log
@@ -29,7 +28,8 @@ SCHEME = "openai:"
 KEY = "OPENAI_API_KEY"
 DEFAULT_URL = "https://api.openai.com/v1"
 _SIDE = 1024  # pixels of the longer side that are sent
-_TIMEOUT = httpx.Timeout(300.0, connect=10.0)
+_TIMEOUT = 300.0  # seconds that an answer may take
+_CONNECT = 10.0
 _TRIES, _FIRST_WAIT, _LONGEST_WAIT = 6, 0.5, 30.0
 _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])
 
@@ -59,8 +59,6 @@ class CaptionServer:
     def __init__(
         self, name: str, base_url: str | None = None, *, parallel: int = 8, first_wait: float = _FIRST_WAIT
     ) -> None:
-        import torch
-
         url = (base_url or DEFAULT_URL).rstrip("/")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -110,7 +108,10 @@ class CaptionServer:
             for item, sample in zip(items, sample_ids, strict=True)
             for k in range(how.captions)
         ]
-        with httpx.Client(timeout=_TIMEOUT) as client, ThreadPoolExecutor(self.parallel) as pool:
+        with (
+            _client() as client,
+            ThreadPoolExecutor(self.parallel) as pool,
+        ):
             asked = self.prompt(how.prompt)
             texts = [one_line(text, asked) for text in pool.map(lambda body: self._asked(client, body), jobs)]
         return [texts[i * how.captions : (i + 1) * how.captions] for i in range(len(items))]
@@ -124,7 +125,7 @@ class CaptionServer:
             As of `caption`.
         """
         body = {"model": self.model, "messages": [{"role": "user", "content": question}], "temperature": 0.0}
-        with httpx.Client(timeout=_TIMEOUT) as client:
+        with _client() as client:
             return self._asked(client, {**body, "max_tokens": 400, "seed": seed})
 
     def _body(self, item: str, sample: str, k: int, how: Sampling) -> dict[str, Any]:
@@ -201,6 +202,10 @@ def _refusal(status: int, said: str, server: CaptionServer) -> RdxError:
     if status == 404:
         return UsageError(f"{server.base_url} knows no model `{server.model}`: {said}", "see its /models")
     return InputError(f"{server.base_url} refuses the request: {said}", "does the model read images?")
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(timeout=httpx.Timeout(_TIMEOUT, connect=_CONNECT))
 
 
 def _complaint(answer: httpx.Response) -> str:

@@ -11,21 +11,23 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from rdxcli.errors import DependencyError, InputError, UnknownNameError, UsageError
+from rdxcli.lazy import torch, transformers
 from rdxcli.models.checkpoints import state_sha256
-from rdxcli.models.devices import pick_device, pick_dtype
+from rdxcli.models.devices import pick_device, pick_dtype, without_gradients
 from rdxcli.models.grammar import parse
 from rdxcli.models.huggingface import library_place, missing_keys, quiet, refuse_missing
 from rdxcli.models.opened import fetching
 from rdxcli.models.registry import ModelSpec
 from rdxcli.numerics.seeding import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CAPTIONERS = {
     "blip2-opt-2.7b-coco": "Salesforce/blip2-opt-2.7b-coco",
@@ -192,7 +194,7 @@ class Captioner:
             return image
         return self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
 
-    @torch.inference_mode()
+    @without_gradients
     def caption(self, items: Sequence[Any], sample_ids: Sequence[str], how: Sampling) -> list[list[str]]:
         """Captions of prepared images.
 
@@ -209,8 +211,6 @@ class Captioner:
         list of list of str
             Of ``how.captions`` captions each.
         """
-        from transformers import LogitsProcessorList
-
         inputs = self._inputs(items, self.prompt(how.prompt))
         arguments: dict[str, Any] = {"max_new_tokens": how.max_tokens, "num_beams": 1}
         if how.temperature == 0:
@@ -226,8 +226,8 @@ class Captioner:
             # the choice is made by `_Choose`; the library then draws from a distribution with a single token
             arguments |= {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
             arguments["num_return_sequences"] = how.captions
-            arguments["logits_processor"] = LogitsProcessorList([_Choose(uniform, how)])
-        arguments.setdefault("logits_processor", LogitsProcessorList([_refuse_nan]))
+            arguments["logits_processor"] = transformers.LogitsProcessorList([_Choose(uniform, how)])
+        arguments.setdefault("logits_processor", transformers.LogitsProcessorList([_refuse_nan]))
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             tokens = self.model.generate(**inputs, **arguments)
@@ -245,7 +245,7 @@ class Captioner:
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype).contiguous()
             for name, value in values.items()
-            if isinstance(value, Tensor) and name != _UNREAD and (name not in _SEGMENTS or name in self._takes)
+            if isinstance(value, torch.Tensor) and name != _UNREAD and (name not in _SEGMENTS or name in self._takes)
         }
 
     def _prompt_tokens(self, prompt: str) -> dict[str, Tensor]:
@@ -370,8 +370,6 @@ def load_captioner(name: str | ModelSpec, device: str = "auto", dtype: str | Non
     InputError
         Weights or processor do not fit.
     """
-    import transformers
-
     spec = name if isinstance(name, ModelSpec) else resolve_captioner(name)
     place = pick_device(device)
     precision = pick_dtype(dtype or ("float16" if place.type == "cuda" else "float32"))

@@ -10,14 +10,17 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
 
 from rdxcli.errors import InputError, MissingDataError, near_matches
+from rdxcli.lazy import torch
 from rdxcli.places import cache_root
 from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # where training programs put the weights inside a checkpoint, and what they put before each name
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net", "weights")
@@ -77,8 +80,6 @@ def _torch_load(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
@@ -94,7 +95,7 @@ def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, list | tuple) and len(content) == 1:
             content = content[0]
             continue
-        if isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
             inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping | list)), None)
             if inner is not None:
                 content = inner
@@ -102,7 +103,7 @@ def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         break
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a state dict")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise InputError(
             f"{path} holds no tensors, expected a state dict",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from rdxcli.errors import UsageError
+from rdxcli.lazy import torch
 
-if TYPE_CHECKING:
-    import torch
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -26,8 +29,6 @@ def pick_device(device: str = "auto") -> torch.device:
     UsageError
         If the name is unknown, or the device is asked for and not there: work never moves to the CPU silently.
     """
-    import torch
-
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not index.isdecimal()):
         raise UsageError(
@@ -58,9 +59,18 @@ def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     UsageError
         If the name is unknown.
     """
-    import torch
-
     name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise UsageError(f"unknown dtype: `{dtype}`", hint="expected " + ", ".join(f"`{name}`" for name in DTYPES))
     return getattr(torch, name)
+
+
+def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs in torch's inference mode; torch is loaded by the first call."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode():
+            return function(*args, **kwargs)
+
+    return call

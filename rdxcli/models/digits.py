@@ -32,15 +32,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
+from rdxcli.lazy import safetensors_torch, sklearn, torch
 from rdxcli.numerics.seeding import torch_generator
 from rdxcli.numerics.threads import torch_on_one_thread
 from rdxcli.places import cache_root
 from rdxcli.progress import human_count, log, track
 
 if TYPE_CHECKING:
-    import torch
-
     from rdxcli.models.architectures import PooledCNN
 
 WIDTHS = (16, 32)
@@ -130,9 +130,7 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
         Counts 0 to 16 spread over 0 to 255.
     labels : ndarray of shape (1797,), int64
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    digits = sklearn.datasets.load_digits()
     return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
 
 
@@ -166,9 +164,6 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
     facts : dict
         See `Trained`.
     """
-    import torch
-    from torch.nn import functional
-
     images, labels = training_set(recipe)
     x = ((torch.from_numpy(images).double() / 255 - 0.5) / 0.5)[:, None]
     y = torch.from_numpy(labels)
@@ -184,7 +179,7 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
     with torch_on_one_thread(), track(f"train {name}", total, "steps") as advance:
         while done < total:
             for rows in torch.randperm(len(x), generator=random).split(recipe.batch):
-                loss = functional.cross_entropy(net(x[rows]), y[rows])
+                loss = torch.nn.functional.cross_entropy(net(x[rows]), y[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -212,16 +207,13 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
 
 def _initial(classes: int, random: torch.Generator) -> PooledCNN:
     """The network in double precision with torch's default initial distribution, drawn from ``random``."""
-    import torch
-    from torch import nn
-
     from rdxcli.models.architectures import PooledCNN
 
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         net = PooledCNN(WIDTHS, classes).double()
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 bound = module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=random)
                 if module.bias is not None:
@@ -278,7 +270,6 @@ def _read(path: Path, recipe: Variant) -> Trained | None:
     """A cached file, or None when there is none or it is damaged."""
     if not path.is_file():
         return None
-    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
@@ -291,11 +282,9 @@ def _read(path: Path, recipe: Variant) -> Trained | None:
 
 
 def _write(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_file(state, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
+        safetensors_torch.save_file(state, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

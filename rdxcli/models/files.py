@@ -9,14 +9,12 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
-from torch.hub import get_dir
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.datasets.addresses import localised
 from rdxcli.download.store import checkpoint_file
 from rdxcli.errors import InputError, RdxError, UnknownNameError, UsageError
+from rdxcli.lazy import timm, torch, torchvision
 from rdxcli.models.architectures import ARCHITECTURES
 from rdxcli.models.checkpoints import file_sha256, load_strictly, read_state
 from rdxcli.models.grammar import ModelName, literal, parse, split_factory
@@ -26,6 +24,9 @@ from rdxcli.models.preprocessing import Preprocessing, ProcessorTransform, from_
 from rdxcli.models.registry import ModelSpec
 from rdxcli.places import cache_root
 from rdxcli.progress import log
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _METADATA = {"mean": "mean", "std": "std", "resize_short_side": "resize", "crop": "input_size"}
 
@@ -77,7 +78,7 @@ def _find(spec: ModelSpec, path: Path) -> Path:
     original = Path(spec.source.removeprefix("file:").partition("?")[0])
     # `rdx download` gives each recipe a folder, and turns pickles into safetensors
     names = (original, original.with_suffix(".safetensors"))
-    folders = (data, cache_root() / "models", Path(get_dir()) / "checkpoints")
+    folders = (data, cache_root() / "models", Path(torch.hub.get_dir()) / "checkpoints")
     found = [folder / name for name in names for folder in folders if (folder / name).is_file()]
     for name in names:
         found += [path for depth in ("*", "*/*") for path in sorted(data.glob(f"{depth}/{name.as_posix()}"))]
@@ -136,8 +137,6 @@ def _architecture(spec: ModelSpec, arch: ModelName, state: Mapping[str, Tensor],
 
 
 def _timm_architecture(spec: ModelSpec, name: str, state: Mapping[str, Tensor], options: dict[str, Any]) -> Opened:
-    import timm
-
     if not timm.is_model(name.partition(".")[0]):
         raise UnknownNameError("timm architecture", name, timm.list_models())
     module = build(spec, timm.create_model, options, model_name=name, pretrained=False)
@@ -150,16 +149,14 @@ def _timm_architecture(spec: ModelSpec, name: str, state: Mapping[str, Tensor], 
 def _torchvision_architecture(
     spec: ModelSpec, name: str, state: Mapping[str, Tensor], options: dict[str, Any]
 ) -> Opened:
-    from torchvision import models
-
-    known = models.list_models(module=models)
+    known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UnknownNameError("torchvision architecture", name, known)
-    module = build(spec, models.get_model, options, name=name, weights=None)
+    module = build(spec, torchvision.models.get_model, options, name=name, weights=None)
     classes = _classes(module, None, state)
     if state and "num_classes" not in options and classes:
-        module = build(spec, models.get_model, {**options, "num_classes": classes}, name=name, weights=None)
-    weights = getattr(models.get_model_weights(name), "DEFAULT", None)
+        module = build(spec, torchvision.models.get_model, {**options, "num_classes": classes}, name=name, weights=None)
+    weights = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
     preprocessing = from_torchvision(weights.transforms()) if weights is not None else Preprocessing()
     return Opened(module, preprocessing, torchvision_tokens(module))
 
@@ -168,7 +165,7 @@ def _classes(module: nn.Module, classifier: nn.Module | None, state: Mapping[str
     """Classes of a checkpoint whose head differs from the network's; 0 when it has no head; None when equal."""
     names = {id(layer): name for name, layer in module.named_modules()}
     if classifier is None or not hasattr(classifier, "weight"):
-        linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        linear = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
         classifier = linear[-1] if linear else None
     if classifier is None:
         return None
@@ -186,7 +183,7 @@ class UserTransform(ProcessorTransform):
 
     def __call__(self, image: Any) -> Tensor:
         tensor = self.processor(image)
-        if not isinstance(tensor, Tensor) or tensor.ndim != 3:
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3:
             raise InputError(f"the factory's transform returns {type(tensor).__name__}, expected a tensor (c, h, w)")
         return tensor.float()
 
@@ -214,7 +211,7 @@ def open_factory(spec: ModelSpec, untrained: bool) -> Opened:
             f"`{name}` of {place} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         ) from error
     module, transform = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, nn.Module):
+    if not isinstance(module, torch.nn.Module):
         raise InputError(f"`{name}` of {place} returns {type(module).__name__}, expected a torch.nn.Module")
     timm_like = hasattr(module, "pretrained_cfg") and hasattr(module, "get_classifier")
     tokens = timm_tokens(module) if timm_like else torchvision_tokens(module)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import InputError, MissingDataError, UsageError
+from rdxcli.lazy import torch, transformers
 from rdxcli.models.grammar import parse
 from rdxcli.models.opened import (
     Opened,
@@ -25,6 +23,9 @@ from rdxcli.models.preprocessing import OPTIONS, Preprocessing, ProcessorTransfo
 from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
 from rdxcli.progress import human_count
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # two-tower models: the class of their image tower, with the projection into the joint space where there is one
 _VISION_TOWERS = {
@@ -49,8 +50,6 @@ def open_huggingface(spec: ModelSpec, untrained: bool) -> Opened:
     The library fills weights that a checkpoint lacks with random numbers and goes on; here that is an error, save for
     the pooling layer of backbones, which is then left out.
     """
-    import transformers
-
     target, common = library_place(spec)
     with quiet(), fetching(spec):
         config = transformers.AutoConfig.from_pretrained(target, **common)
@@ -66,8 +65,6 @@ def open_whole(
     spec: ModelSpec, untrained: bool
 ) -> tuple[nn.Module, Preprocessing | ProcessorTransform, dict[str, Any], str, dict[str, Any]]:
     """``hf:REPO_OR_FOLDER`` with every tower: network, image transform, provenance, and what opens the tokeniser."""
-    import transformers
-
     target, common = library_place(spec)
     with quiet(), fetching(spec):
         config = transformers.AutoConfig.from_pretrained(target, **common)
@@ -105,17 +102,15 @@ def library_place(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No reports and no progress bars of the library's own; what matters in them is checked and said here."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity, bars = transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers.utils.logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            transformers.utils.logging.enable_progress_bar()
 
 
 def _vision_config(config: Any) -> Any:
@@ -130,8 +125,6 @@ def _vision_config(config: Any) -> Any:
 def _network(
     spec: ModelSpec, target: str, config: Any, common: dict[str, Any], untrained: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    import transformers
-
     name = _VISION_TOWERS.get(config.model_type)
     kind: Any = getattr(transformers, name) if name is not None else transformers.AutoModel
     options = constructor_options(spec)
@@ -179,8 +172,6 @@ def refuse_missing(spec: ModelSpec, module: nn.Module, missing: list[str]) -> No
 
 
 def _transform(spec: ModelSpec, target: str, config: Any, common: dict[str, Any]) -> Preprocessing | ProcessorTransform:
-    import transformers
-
     options = {key: value for key, value in all_options(spec).items() if key in OPTIONS}
     if "preprocess" in options:
         size = getattr(config, "image_size", 224)

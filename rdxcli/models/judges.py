@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import transformers
 from rdxcli.models.huggingface import library_place, missing_keys, quiet, refuse_missing
 from rdxcli.models.loaded import LoadedModel
 from rdxcli.models.opened import fetching
@@ -82,8 +83,6 @@ def with_own_head(model: LoadedModel) -> tuple[LoadedModel, list[str]]:
     UsageError
         The repository holds no image classifier.
     """
-    import transformers
-
     no_logits = UsageError(
         f"`{model.name}` gives no logits, so it has no loss",
         "ablation needs a classifier; a vision-language model becomes one with --param zero_shot='a photo of a {}'",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rdxcli.download.catalogue import Recipe
 from rdxcli.errors import UsageError
+from rdxcli.lazy import open_clip, timm, torchvision
 from rdxcli.models.registry import resolve
 
 
@@ -39,7 +40,6 @@ def recipe_of(name: str) -> Recipe | None:
 def _timm(target: str) -> str | None:
     if target.startswith("hf-hub:"):
         return target.removeprefix("hf-hub:")
-    import timm
 
     try:
         config = timm.get_pretrained_cfg(target)
@@ -49,8 +49,6 @@ def _timm(target: str) -> str | None:
 
 
 def _open_clip(target: str) -> str | None:
-    import open_clip
-
     arch, _, tag = target.partition("/")
     if arch.startswith("hf-hub:"):
         return target.removeprefix("hf-hub:")
@@ -63,11 +61,9 @@ def _transformers(target: str) -> str | None:
 
 
 def _torchvision(target: str) -> str | None:
-    from torchvision.models import get_model_weights
-
     name, _, tag = target.partition("@")
     try:
-        weights = get_model_weights(name)
+        weights = torchvision.models.get_model_weights(name)
         return str(weights[tag or "DEFAULT"].url)
     except (ValueError, KeyError):
         return None

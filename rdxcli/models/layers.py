@@ -6,18 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rdxcli.errors import InputError, UnknownNameError, UsageError
+from rdxcli.lazy import torch
 from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, pool, standard_form
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 LAYERS_COMMAND = "rdx list layers MODEL"
 ALIASES = ("penultimate", "last", "block:N")
-# modules that hand on what they get (in evaluation mode)
-_TRIVIAL = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,23 @@ def normal_path(path: str) -> str:
     return re.sub(r"\[\s*['\"]?([\w-]+)['\"]?\s*\]", r".\1", path.strip()).strip(".")
 
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList)
+def _is_trivial(module: nn.Module) -> bool:
+    """Whether a module hands on what it gets (in evaluation mode)."""
+    one = torch.nn
+    return isinstance(module, one.Identity | one.Dropout | one.Dropout1d | one.Dropout2d | one.Flatten)
+
+
+def _is_container(module: nn.Module) -> TypeGuard[nn.Sequential | nn.ModuleList]:
+    return isinstance(module, torch.nn.Sequential | torch.nn.ModuleList)
 
 
 def _is_composite(module: nn.Module) -> bool:
-    return not isinstance(module, _CONTAINERS) and any(True for _ in module.children())
+    return not _is_container(module) and any(True for _ in module.children())
 
 
 def _is_stage(module: nn.Module) -> bool:
     """Whether a module holds blocks of its own: a list of nothing but composite modules."""
-    lists = (sub for sub in module.modules() if isinstance(sub, _CONTAINERS) and len(sub) > 0)
+    lists = (sub for sub in module.modules() if _is_container(sub) and len(sub) > 0)
     return any(all(_is_composite(child) for child in sub.children()) for sub in lists)
 
 
@@ -83,7 +89,7 @@ def blocks(module: nn.Module) -> list[str]:
 
     def visit(parent: nn.Module, prefix: str) -> None:
         for name, child in parent.named_children():
-            is_block = isinstance(parent, _CONTAINERS) and _is_composite(child) and not _is_stage(child)
+            is_block = _is_container(parent) and _is_composite(child) and not _is_stage(child)
             if is_block and any(True for _ in child.parameters()):
                 found.append(f"{prefix}{name}")
             else:
@@ -195,9 +201,9 @@ def trace(module: nn.Module, image: Tensor, tokens: Tokens) -> list[LayerInfo]:
             channels = shape[-1] if kind == "tokens" else shape[0]
             calls = seen.pop(path).calls + 1 if path in seen else 1
             raw = first_tensor(output)
-            handed_on = raw is before[0] and (path == OUTPUT or isinstance(layer, _CONTAINERS))
+            handed_on = raw is before[0] and (path == OUTPUT or _is_container(layer))
             before[0] = raw
-            own = not handed_on and not isinstance(layer, _TRIVIAL)
+            own = not handed_on and not _is_trivial(layer)
             seen[path] = LayerInfo(path, type(layer).__name__, shape, kind, channels, calls, own)
 
         return keep
@@ -245,7 +251,7 @@ def penultimate_layer(module: nn.Module, image: Tensor, tokens: Tokens, classifi
             if path == OUTPUT:
                 result[0] = first_tensor(output)
                 return
-            if isinstance(layer, nn.Linear) or layer is classifier:
+            if isinstance(layer, torch.nn.Linear) or layer is classifier:
                 read[id(layer)] = inputs[0].clone()
             try:
                 value = pool(standard_form(output, len(image), size, tokens, path), "auto", tokens, path)
@@ -270,7 +276,7 @@ def penultimate_layer(module: nn.Module, image: Tensor, tokens: Tokens, classifi
         wanted = wanted.mean((2, 3))
     before = [entry for entry in ran[:position] if entry[2] is not None]
     for path, layer, value in reversed(before):
-        if value is not None and not isinstance(layer, _TRIVIAL) and _same(value, wanted):
+        if value is not None and not _is_trivial(layer) and _same(value, wanted):
             return path
     for path, _, value in reversed(before):
         if value is not None and _same(value, wanted):

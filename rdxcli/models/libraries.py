@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from torch import nn
-from torch.hub import get_dir
-
 from rdxcli.errors import UnknownNameError, UsageError
+from rdxcli.lazy import open_clip, timm, torch, torchvision
 from rdxcli.models.grammar import parse
 from rdxcli.models.opened import (
     Opened,
@@ -29,25 +27,26 @@ from rdxcli.models.registry import ModelSpec
 from rdxcli.models.taps import Tokens
 from rdxcli.progress import human_count
 
+if TYPE_CHECKING:
+    from torch import nn
+
 # ---------------------------------------------------------------------------------------------------- torchvision
 
 
 def open_torchvision(spec: ModelSpec, untrained: bool) -> Opened:
     """``torchvision:resnet50`` or ``torchvision:resnet50@IMAGENET1K_V1`` (the library's default weights otherwise)."""
-    from torchvision import models
-
     name, _, tag = parse(spec.source).target.partition("@")
-    known = models.list_models(module=models)
+    known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UnknownNameError("torchvision model", name, known)
-    entries = models.get_model_weights(name)
+    entries = torchvision.models.get_model_weights(name)
     if tag and tag not in entries.__members__:
         raise unknown_weights(f"torchvision:{name}", tag, entries.__members__)
     weights = entries[tag] if tag else getattr(entries, "DEFAULT", None)
     options = constructor_options(spec)
     preprocessing = from_torchvision(weights.transforms()) if weights is not None else Preprocessing()
     if untrained:
-        module = build(spec, models.get_model, options, name=name, weights=None)
+        module = build(spec, torchvision.models.get_model, options, name=name, weights=None)
         provenance = random_weights(spec)
     else:
         if weights is None:
@@ -56,13 +55,13 @@ def open_torchvision(spec: ModelSpec, untrained: bool) -> Opened:
         if is_offline() and not _hub_file(weights.url).is_file():
             raise missing_weights(spec, f"{_hub_file(weights.url)} is not there, and HF_HUB_OFFLINE is set")
         with fetching(spec):
-            module = build(spec, models.get_model, options, name=name, weights=weights, progress=False)
+            module = build(spec, torchvision.models.get_model, options, name=name, weights=weights, progress=False)
         provenance = {"origin": "torchvision", "weights": str(weights), "url": weights.url}
     return Opened(module, override(preprocessing, all_options(spec)), torchvision_tokens(module), provenance)
 
 
 def _hub_file(url: str) -> Path:
-    return Path(get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
 def _check_head(spec: ModelSpec, options: dict[str, Any], classes: int | None) -> None:
@@ -90,8 +89,6 @@ def torchvision_tokens(module: nn.Module) -> Tokens:
 
 def open_timm(spec: ModelSpec, untrained: bool) -> Opened:
     """``timm:NAME``, ``timm:hf-hub:ORG/NAME``, ``timm:local-dir:FOLDER``, with the model's own evaluation transform."""
-    import timm
-
     target = parse(spec.source).target
     target = target.replace("hf_hub:", "hf-hub:", 1) if target.startswith("hf_hub:") else target
     _check_timm_name(spec, target)
@@ -110,8 +107,6 @@ def open_timm(spec: ModelSpec, untrained: bool) -> Opened:
 
 
 def _check_timm_name(spec: ModelSpec, target: str) -> None:
-    import timm
-
     if target.startswith("local-dir:"):
         check_folder(spec, target.removeprefix("local-dir:"))
     if ":" in target:
@@ -130,8 +125,6 @@ def _check_timm_name(spec: ModelSpec, target: str) -> None:
 
 def _timm_classes(target: str) -> int | None:
     """Classes of the pretrained head; None where only the hub knows."""
-    import timm
-
     if ":" in target:
         return None
     config = timm.get_pretrained_cfg(target)
@@ -140,15 +133,13 @@ def _timm_classes(target: str) -> int | None:
 
 def timm_preprocessing(module: nn.Module, options: dict[str, Any]) -> Preprocessing:
     """Evaluation transform of a timm network; ``img_size`` of the constructor sets the input size as well."""
-    from timm.data import resolve_model_data_config
-
     size = options.get("img_size")
     args = {"in_chans": options.get("in_chans")}
     if isinstance(size, int):
         args["input_size"] = (options.get("in_chans", 3), size, size)
     elif isinstance(size, tuple):
         args["input_size"] = (options.get("in_chans", 3), *size)
-    return from_timm(resolve_model_data_config(module, args={k: v for k, v in args.items() if v is not None}))
+    return from_timm(timm.data.resolve_model_data_config(module, args={k: v for k, v in args.items() if v is not None}))
 
 
 def timm_tokens(module: nn.Module) -> Tokens:
@@ -168,7 +159,7 @@ def timm_classifier(module: nn.Module) -> nn.Module | None:
     get = getattr(module, "get_classifier", None)
     found = get() if get is not None else None
     found = found[0] if isinstance(found, tuple | list) and found else found
-    return found if isinstance(found, nn.Module) else None
+    return found if isinstance(found, torch.nn.Module) else None
 
 
 # ------------------------------------------------------------------------------------------------------ open_clip
@@ -187,8 +178,6 @@ def open_open_clip(spec: ModelSpec, untrained: bool) -> Opened:
 
 def whole_open_clip(spec: ModelSpec, untrained: bool) -> tuple[Any, Preprocessing, dict[str, Any]]:
     """Both towers of an open_clip model, the preprocessing of its images, and what is known of the weights."""
-    import open_clip
-
     arch, pretrained = split_open_clip(parse(spec.source).target)
     if arch.startswith("local-dir:"):
         check_folder(spec, arch.removeprefix("local-dir:"))
@@ -218,8 +207,6 @@ def whole_open_clip(spec: ModelSpec, untrained: bool) -> tuple[Any, Preprocessin
 
 def split_open_clip(target: str) -> tuple[str, str | None]:
     """Architecture and weights of ``ARCH/PRETRAINED``; folders and hub names have no separate weights."""
-    import open_clip
-
     if target.startswith(("hf-hub:", "local-dir:")):
         return target, None
     known = open_clip.list_models()
@@ -233,8 +220,6 @@ def split_open_clip(target: str) -> tuple[str, str | None]:
 
 
 def _quick_gelu(spec: ModelSpec, arch: str, pretrained: str | None) -> bool:
-    import open_clip
-
     if pretrained is None or Path(pretrained).is_file():
         return False
     config = open_clip.get_pretrained_cfg(arch, pretrained)
@@ -253,7 +238,7 @@ def _quick_gelu(spec: ModelSpec, arch: str, pretrained: str | None) -> bool:
 
 def _open_clip_tokens(module: nn.Module) -> Tokens:
     trunk = getattr(module, "trunk", None)
-    if isinstance(trunk, nn.Module):
+    if isinstance(trunk, torch.nn.Module):
         return timm_tokens(trunk)
     if getattr(module, "class_embedding", None) is None:
         return Tokens()

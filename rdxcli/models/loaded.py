@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from rdxcli.lazy import torch
 from rdxcli.models.layers import LayerInfo, blocks, matching_layers, penultimate_layer, resolve_layer, trace
 from rdxcli.models.taps import OUTPUT, LayerTap, Tokens
 from rdxcli.numerics.seeding import torch_generator
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from rdxcli.models.preprocessing import Preprocessing, ProcessorTransform
@@ -72,24 +72,18 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are; the CPU for a network without any."""
-        import torch
-
         parameter = next(self.module.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights, to which `tap` casts its inputs."""
-        import torch
-
         parameter = next(self.module.parameters(), None)
         return torch.float32 if parameter is None else parameter.dtype
 
     @cached_property
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of one input."""
-        import torch
-
         size = getattr(self.transform, "input_size", None)
         if size is not None:
             return (self.transform.channels, *size)  # type: ignore[union-attr]
@@ -99,8 +93,6 @@ class LoadedModel:
 
     def _example(self) -> Tensor:
         """One noise image: layers of different content must not look alike."""
-        import torch
-
         noise = torch.randn(1, *self.input_size, generator=torch_generator(0, "models", "example"))
         return noise.to(self.device, self.dtype)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import torch
+from rdxcli.models import digits
+from rdxcli.models.checkpoints import load_strictly, state_sha256
 from rdxcli.models.devices import pick_device, pick_dtype
+from rdxcli.models.loaded import LoadedModel
+from rdxcli.models.opened import Opened, all_options, constructor_options, random_weights
+from rdxcli.models.preprocessing import Preprocessing, override
 from rdxcli.models.registry import ModelSpec, resolve
+from rdxcli.numerics.seeding import integer_seed
 from rdxcli.progress import log
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from rdxcli.models.loaded import LoadedModel
-    from rdxcli.models.opened import Opened
 
 
 def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, untrained: bool = False) -> LoadedModel:
@@ -39,12 +43,6 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
     InputError
         If a checkpoint does not fit its network, or holds NaN.
     """
-    import torch
-
-    from rdxcli.models.checkpoints import state_sha256
-    from rdxcli.models.loaded import LoadedModel
-    from rdxcli.numerics.seeding import integer_seed
-
     spec = name if isinstance(name, ModelSpec) else resolve(name)
     target, precision = pick_device(device), pick_dtype(dtype)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
@@ -89,11 +87,7 @@ def _open(spec: ModelSpec, untrained: bool) -> Opened:
 
 
 def _open_digits(spec: ModelSpec, untrained: bool) -> Opened:
-    from rdxcli.models import digits
     from rdxcli.models.architectures import PooledCNN
-    from rdxcli.models.checkpoints import load_strictly
-    from rdxcli.models.opened import Opened, all_options, constructor_options, random_weights
-    from rdxcli.models.preprocessing import Preprocessing, override
 
     if unknown := constructor_options(spec):
         raise UsageError(f"`{spec.name}` takes no option `{next(iter(unknown))}`")
@@ -110,8 +104,6 @@ def _open_digits(spec: ModelSpec, untrained: bool) -> Opened:
 
 
 def check_finite(spec: ModelSpec, module: nn.Module) -> None:
-    import torch
-
     for key, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from rdxcli.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def structure(output: Any, batch: int, axes: Sequence[int] = ()) -> tuple[Any, tuple[int, ...]] | None:
@@ -28,7 +30,7 @@ def structure(output: Any, batch: int, axes: Sequence[int] = ()) -> tuple[Any, t
     found: list[int] = []
 
     def walk(part: Any) -> Any:
-        if isinstance(part, Tensor):
+        if isinstance(part, torch.Tensor):
             given = axes[len(found)] if len(found) < len(axes) else None
             axis = next((a for a in range(min(2, part.ndim)) if part.shape[a] == batch and given in (None, a)), None)
             if axis is None:
@@ -51,7 +53,7 @@ def structure(output: Any, batch: int, axes: Sequence[int] = ()) -> tuple[Any, t
 
 def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The output with every tensor replaced by ``change(tensor)``."""
-    if isinstance(output, Tensor):
+    if isinstance(output, torch.Tensor):
         return change(output)
     if isinstance(output, tuple | list):
         return type(output)(mapped(one, change) for one in output)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import torch, torchvision
 from rdxcli.models.grammar import literal
 from rdxcli.progress import human_count
 from rdxcli.records import plain
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -94,33 +94,27 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Tensor of shape (c, h, w), float32."""
-        import torch
-        from torchvision.transforms import functional
-
         image = image if image.mode == self.mode else image.convert(self.mode)
-        image = functional.center_crop(self._resized(image), list(self.input_size))
-        tensor = functional.pil_to_tensor(image).to(torch.float32).div(self.scale)
-        return functional.normalize(tensor, list(self.mean), list(self.std), inplace=True)
+        image = torchvision.transforms.functional.center_crop(self._resized(image), list(self.input_size))
+        tensor = torchvision.transforms.functional.pil_to_tensor(image).to(torch.float32).div(self.scale)
+        return torchvision.transforms.functional.normalize(tensor, list(self.mean), list(self.std), inplace=True)
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        from torchvision.transforms import InterpolationMode, functional
-        from torchvision.transforms.functional import pil_modes_mapping
-
-        mode = InterpolationMode(self.interpolation)
+        mode = torchvision.transforms.InterpolationMode(self.interpolation)
         height, width = self.resize_to
         if self.resize == "squash":
-            return functional.resize(image, [height, width], mode)
+            return torchvision.transforms.functional.resize(image, [height, width], mode)
         size = self._size_of(image)
         if math.prod(size) > _LARGE:
-            return _cut(image, size, self.input_size, pil_modes_mapping[mode])
+            return _cut(image, size, self.input_size, torchvision.transforms.functional.pil_modes_mapping[mode])
         if self.resize == "shortest" and height == width:
-            return functional.resize(image, [height], mode)
-        image = functional.resize(image, list(size), mode)
+            return torchvision.transforms.functional.resize(image, [height], mode)
+        image = torchvision.transforms.functional.resize(image, list(size), mode)
         if self.resize == "shortest":
             return image
         down, right = max(0, self.input_size[0] - image.height), max(0, self.input_size[1] - image.width)
         edges = [right // 2, down // 2, right - right // 2, down - down // 2]
-        return functional.pad(image, edges, fill=self._fill_colour())
+        return torchvision.transforms.functional.pad(image, edges, fill=self._fill_colour())
 
     def _size_of(self, image: Image.Image) -> tuple[int, int]:
         """Height and width of the whole picture after the resize; no side vanishes, however thin the picture is."""
@@ -171,9 +165,6 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
     (h', w') int64 or (c, h', w') bool of the model's input size
         Padding is -1, or False.
     """
-    import torch
-    from torchvision.transforms import InterpolationMode, functional
-
     binary = labels.ndim == 3
     # shifted by one, so that the zeros of padding become -1
     tensor = torch.as_tensor(labels.astype(np.int32) if binary else labels[None].astype(np.int32) + 1)
@@ -184,8 +175,10 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
         pick = max if how.resize == "longest" else min
         ratio = pick(tensor.shape[-2] / height, tensor.shape[-1] / width)
         size = [max(1, round(tensor.shape[-2] / ratio)), max(1, round(tensor.shape[-1] / ratio))]
-    tensor = functional.resize(tensor, size, InterpolationMode.NEAREST_EXACT)
-    cut = functional.center_crop(tensor, list(how.input_size)).numpy()
+    tensor = torchvision.transforms.functional.resize(
+        tensor, size, torchvision.transforms.InterpolationMode.NEAREST_EXACT
+    )
+    cut = torchvision.transforms.functional.center_crop(tensor, list(how.input_size)).numpy()
     return cut.astype(bool) if binary else cut[0].astype(np.int64) - 1
 
 

@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import torch
+from rdxcli.models.devices import without_gradients
 from rdxcli.progress import human_count
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 POOLS = ("auto", "avg", "mean", "max", "first", "cls", "none")
 """What ``--pool`` takes; see `pool`."""
@@ -49,16 +51,23 @@ class Tokens:
 
 def first_tensor(output: Any) -> Tensor | None:
     """The tensor a layer stands for: itself, ``pooler_output``, or the first tensor in a tuple or mapping."""
-    if isinstance(output, Tensor):
+    if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, Mapping):
         for key in ("pooler_output", "image_embeds", "last_hidden_state"):
-            if isinstance(output.get(key), Tensor):
+            if isinstance(output.get(key), torch.Tensor):
                 return output[key]
         output = list(output.values())
     if isinstance(output, Sequence) and not isinstance(output, str):
         return next((tensor for tensor in map(first_tensor, output) if tensor is not None), None)
     return None
+
+
+def embedding(output: Any) -> Tensor:
+    """The tensor of an output that has one."""
+    tensor = first_tensor(output)
+    assert tensor is not None
+    return tensor
 
 
 def standard_form(output: Any, batch: int, image_size: tuple[int, int], tokens: Tokens, layer: str) -> Tensor:
@@ -256,7 +265,7 @@ class LayerTap:
 
         return hook
 
-    @torch.inference_mode()
+    @without_gradients
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Activations of a batch.
 

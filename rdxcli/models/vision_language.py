@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import open_clip, torch, transformers
 from rdxcli.models.checkpoints import state_sha256
-from rdxcli.models.devices import pick_device, pick_dtype
+from rdxcli.models.devices import pick_device, pick_dtype, without_gradients
 from rdxcli.models.grammar import parse
 from rdxcli.models.huggingface import open_whole
 from rdxcli.models.libraries import split_open_clip, whole_open_clip
@@ -23,11 +22,12 @@ from rdxcli.models.loaded import LoadedModel
 from rdxcli.models.loading import check_finite
 from rdxcli.models.opened import fetching
 from rdxcli.models.registry import ModelSpec, resolve
-from rdxcli.models.taps import OUTPUT, Tokens, first_tensor
+from rdxcli.models.taps import OUTPUT, Tokens, embedding
 from rdxcli.numerics.seeding import integer_seed
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor, nn
 
     from rdxcli.models.preprocessing import Preprocessing, ProcessorTransform
 
@@ -37,7 +37,7 @@ SAME_WEIGHTS: Mapping[str, str] = {"clip": "clip_vit_l_14_336"}
 
 TEXT_BATCH = 64
 
-Tokenise = Callable[[list[str]], Mapping[str, Tensor]]
+Tokenise = Callable[[list[str]], Mapping[str, "Tensor"]]
 
 
 class VisionLanguageModel:
@@ -72,7 +72,7 @@ class VisionLanguageModel:
         """What a manifest records; see `LoadedModel.description`."""
         return self.images.description()
 
-    @torch.inference_mode()
+    @without_gradients
     def encode_text(self, texts: Sequence[str], template: str = "{}", batch_size: int = TEXT_BATCH) -> np.ndarray:
         """Embeddings of texts.
 
@@ -106,7 +106,7 @@ class VisionLanguageModel:
             raise InputError(f"the tokeniser of `{self.name}` does not fit its text tower: {error}") from None
         return values.float().cpu().numpy()
 
-    @torch.inference_mode()
+    @without_gradients
     def encode_images(self, pictures: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
         """Embeddings of Pillow images, (n, d) float32."""
         parts = []
@@ -209,33 +209,19 @@ def load_vision_language(
     return VisionLanguageModel(spec, images, tokenise, texts)
 
 
-class _ImageTower(nn.Module):
+def _image_tower(model: nn.Module, function: str, argument: str | None = None) -> nn.Module:
     """The image half of a model as a network of its own."""
+    from rdxcli.models.towers import ImageTower  # defines a network, which loads torch
 
-    def __init__(self, model: nn.Module, function: str, argument: str | None) -> None:
-        super().__init__()
-        self.model, self.function, self.argument = model, function, argument
-
-    def forward(self, images: Tensor) -> Tensor:
-        encode = getattr(self.model, self.function)
-        output = encode(images) if self.argument is None else encode(**{self.argument: images})
-        return _embedding(output)
-
-
-def _embedding(output: Any) -> Tensor:
-    tensor = first_tensor(output)
-    assert tensor is not None
-    return tensor
+    return ImageTower(model, function, argument)
 
 
 _Parts = tuple[
-    nn.Module, nn.Module, "Preprocessing | ProcessorTransform", dict[str, Any], Tokenise, Callable[..., Tensor]
+    "nn.Module", "nn.Module", "Preprocessing | ProcessorTransform", dict[str, Any], Tokenise, Callable[..., "Tensor"]
 ]
 
 
 def _open_clip(spec: ModelSpec, untrained: bool) -> _Parts:
-    import open_clip
-
     arch, _ = split_open_clip(parse(spec.source).target)
     model, preprocessing, provenance = whole_open_clip(spec, untrained)
     if not hasattr(model, "encode_text"):
@@ -246,12 +232,10 @@ def _open_clip(spec: ModelSpec, untrained: bool) -> _Parts:
     def tokenise(texts: list[str]) -> dict[str, Tensor]:
         return {"text": tokeniser(texts)}
 
-    return model, _ImageTower(model, "encode_image", None), preprocessing, provenance, tokenise, model.encode_text
+    return model, _image_tower(model, "encode_image"), preprocessing, provenance, tokenise, model.encode_text
 
 
 def _huggingface(spec: ModelSpec, untrained: bool) -> _Parts:
-    import transformers
-
     whole, transform, provenance, target, common = open_whole(spec, untrained)
     model: Any = whole
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
@@ -276,7 +260,7 @@ def _huggingface(spec: ModelSpec, untrained: bool) -> _Parts:
         return {name: tokens[name] for name in names if name in tokens}
 
     def texts(**tokens: Tensor) -> Tensor:
-        return _embedding(model.get_text_features(**tokens))
+        return embedding(model.get_text_features(**tokens))
 
-    tower = _ImageTower(model, "get_image_features", "pixel_values")
+    tower = _image_tower(model, "get_image_features", "pixel_values")
     return model, tower, transform, provenance, tokenise, texts

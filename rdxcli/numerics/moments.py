@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from rdxcli.lazy import torch
 from rdxcli.progress import human_count, track
 
 BLOCK_BYTES = 64 * 2**20
@@ -263,8 +264,6 @@ def second_moments(
     O(m c (c + u)) time, O(c^2 + c u) memory beside one block. CSR concepts (labels) use sparse products, O(m s^2) for
     s entries per row.
     """
-    import torch
-
     c = X.shape[1] if columns is None else len(columns)
     u = Y.shape[1] if units is None else len(units)
     centre_x = np.zeros(c) if centre_x is None else centre_x

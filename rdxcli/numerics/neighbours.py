@@ -20,16 +20,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
 
+from rdxcli.lazy import scipy, torch
 from rdxcli.progress import human_count
-
-if TYPE_CHECKING:
-    import torch
 
 Array = Any  # numpy array on the CPU, torch tensor on another device
 Rows = slice | np.ndarray
@@ -65,15 +62,12 @@ def _cuda() -> bool:
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvhost-ctrl")  # NVIDIA, ROCm, WSL, Tegra
     if "torch" not in sys.modules and os.name == "posix" and not any(map(os.path.exists, drivers)):
         return False
-    import torch
 
     return torch.cuda.is_available()
 
 
 def torch_device(device: str) -> torch.device:
     """Where the tensors of a device name (not ``cpu``) live."""
-    import torch
-
     return torch.device("cpu" if device == "torch" else device)
 
 
@@ -152,28 +146,25 @@ class Points:
         block[block <= self._coincident[rows][:, None]] = 0.0
         return block
 
-    def squared_from(self, X: ArrayLike, columns: Rows | None = None) -> Array:
-        """Squared distances, in units of ``scale ** 2``, from other points of the same space: float64 block.
+    def squared_from(self, X: ArrayLike) -> Array:
+        """Squared distances to all points, in units of ``scale ** 2``, from others of the same space: float64 block.
 
         Parameters
         ----------
         X : (m, d) array-like
             Not among the points; placed in their frame.
-        columns : slice or index array, optional
-            Points to which distances are taken; default all.
         """
         first, mean, second = self._frame
         left: Array = (np.asarray(X, dtype=np.float64) / first - mean) / second
-        right = self.values if columns is None else self.values[columns]
         if self.device != "cpu":
             left = _to_tensor(left, self.device)
         if self.exact:
-            return _direct(left, right)
+            return _direct(left, self.values)
         own = (left * left).sum(1)[:, None]
-        block = left @ right.T
+        block = left @ self.values.T
         block *= -2.0
         block += own
-        block += self._norms if columns is None else self._norms[columns]
+        block += self._norms
         block[block <= _rounding(self.d) * own] = 0.0
         return block
 
@@ -186,16 +177,13 @@ class Points:
 
 
 def _to_tensor(values: np.ndarray, device: str) -> torch.Tensor:
-    import torch
-
     return torch.as_tensor(values, device=torch_device(device))
 
 
 def _direct(left: Array, right: Array) -> Array:
     """Squared distances as sums of squared differences."""
     if isinstance(left, np.ndarray):
-        return cdist(left, right, "sqeuclidean")
-    import torch
+        return scipy.spatial.distance.cdist(left, right, "sqeuclidean")
 
     return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
@@ -280,8 +268,6 @@ def ranks(points: Points, rows: Rows) -> Array:
     order = _order(block, points.exact)
     kind = rank_dtype(points.n)
     if not isinstance(order, np.ndarray):
-        import torch
-
         positions = torch.arange(points.n, device=order.device, dtype=torch.int16 if kind is np.int16 else torch.int32)
         return torch.empty_like(order, dtype=positions.dtype).scatter_(1, order, positions.expand_as(order))
     out = np.empty(order.shape, dtype=kind)
@@ -305,8 +291,6 @@ def ranks_from(points: Points, squared: Array) -> Array:
     order = _order(squared, points.exact)
     kind = rank_dtype(points.n + 1)
     if not isinstance(order, np.ndarray):
-        import torch
-
         positions = torch.arange(1, points.n + 1, device=order.device, dtype=torch.int32)
         return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, positions.expand_as(order))
     out = np.empty(order.shape, dtype=kind)

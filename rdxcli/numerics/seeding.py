@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import torch
+from rdxcli.lazy import torch
 
 
 def _entropy(seed: int, names: tuple[str | int, ...]) -> int:
@@ -37,6 +35,4 @@ def integer_seed(seed: int, *names: str | int) -> int:
 
 def torch_generator(seed: int, *names: str | int, device: str = "cpu") -> torch.Generator:
     """Torch generator of the stream ``(seed, *names)``."""
-    import torch
-
     return torch.Generator(device=device).manual_seed(_entropy(seed, names) % (2**63))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from rdxcli.lazy import torch
 from rdxcli.numerics.neighbours import to_numpy
 from rdxcli.numerics.threads import single_thread
 
@@ -180,7 +181,6 @@ def _scaled_product(W: Array, scale: np.ndarray) -> Product:
     """Multiplication by ``diag(scale) W diag(scale)`` with W in its own precision."""
     column = scale[:, None]
     if not isinstance(W, np.ndarray):
-        import torch
 
         def on_device(block: np.ndarray) -> np.ndarray:
             right = torch.as_tensor(column * block, device=W.device).to(W.dtype)
@@ -196,8 +196,6 @@ def _scaled_product(W: Array, scale: np.ndarray) -> Product:
 
 def _row_sums(W: Array) -> np.ndarray:
     if not isinstance(W, np.ndarray):
-        import torch
-
         return to_numpy(W.sum(1, dtype=torch.float64))
     return W.sum(axis=1, dtype=np.float64)
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from rdxcli.lazy import torch
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -49,8 +51,6 @@ def single_thread() -> Iterator[None]:
 @contextmanager
 def torch_on_one_thread() -> Iterator[None]:
     """Context in which torch's own pool has one thread."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.records import plain
 from rdxcli.report.summary import Summary, Table
 
@@ -99,7 +98,7 @@ def as_json(summary: Summary) -> str:
 
 def read_samples(folder: Path, count: int) -> tuple[list[str], list[str] | None]:
     """Ids and labels of the first ``count`` rows of ``samples.parquet``."""
-    table = pq.read_table(folder / "samples.parquet").slice(0, count)
+    table = pa.parquet.read_table(folder / "samples.parquet").slice(0, count)
     labels = list(map(str, table["label"].to_pylist())) if "label" in table.column_names else None
     return list(map(str, table["sample_id"].to_pylist())), labels
 
@@ -173,7 +172,7 @@ def samples(
         [pa.field(name, array.type, metadata={"description": SAMPLE_COLUMNS[name]}) for name, array in arrays.items()],
         metadata={"title": summary.title},
     )
-    pq.write_table(pa.table(list(arrays.values()), schema=schema), path, compression="zstd")
+    pa.parquet.write_table(pa.table(list(arrays.values()), schema=schema), path, compression="zstd")
     return len(ids)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rdxcli.lazy import matplotlib, matplotlib_agg
 from rdxcli.progress import human_count
 from rdxcli.report.charts import histogram, stack
 from rdxcli.report.html import HEAT
@@ -50,9 +51,7 @@ def figure(summary: Summary, uris: Mapping[str, str], path: Path, form: str, wid
     width : float
         Inches; the height follows.
     """
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         _draw(summary, uris, width).savefig(path, dpi=DPI, format=form)
 
 
@@ -88,9 +87,6 @@ def _panels(summary: Summary) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
 
 
 def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups, left_out = _panels(summary)
     widest = max((len(group) for group in groups), default=1)
     wide = all(panel[0] is _table for group in groups for panel in group)
@@ -108,8 +104,8 @@ def _draw(summary: Summary, uris: Mapping[str, str], width: float) -> Any:
     title = clean(summary.title[:1].upper() + summary.title[1:], 160)
     head = [title, *([summary.chip] if summary.chip else []), *map(clean, summary.said[:4]), *left_out]
     lines = [part for line in head for part in textwrap.wrap(line, int(width * 17))]
-    drawn = Figure(figsize=(width, 0.25 + 0.12 * len(lines) + high), layout="constrained")
-    FigureCanvasAgg(drawn)
+    drawn = matplotlib.figure.Figure(figsize=(width, 0.25 + 0.12 * len(lines) + high), layout="constrained")
+    matplotlib_agg.FigureCanvasAgg(drawn)
     drawn.suptitle("\n".join(lines), fontsize=7)
     axes = drawn.subplots(max(1, sum(rows)), across, squeeze=False)
     for axis in axes.flat:
@@ -236,18 +232,16 @@ def _chart(axis: Any, uris: Mapping[str, str], chart: Chart) -> None:
 
 
 def _heat(axis: Any, uris: Mapping[str, str], title: str, heat: Heat) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-
     axis.set_axis_on()
     axis.imshow(heat.colours, interpolation="nearest", aspect="equal")
     for names, place, turned in ((heat.rows, axis.yaxis, 0), (heat.columns, axis.xaxis, 90)):
         shown = [i for i, name in enumerate(names) if name]
         place.set_ticks(shown, [clean(names[i], 24) for i in shown], fontsize=5, rotation=turned)
     light, dark = heat.ends
-    ramp = LinearSegmentedColormap.from_list("heat", heat.ramp / 255.0)
+    ramp = matplotlib.colors.LinearSegmentedColormap.from_list("heat", heat.ramp / 255.0)
     colours = ramp if light < dark else ramp.reversed()
-    bar = axis.figure.colorbar(ScalarMappable(Normalize(min(heat.ends), max(heat.ends)), colours), ax=axis, shrink=0.7)
+    scale = matplotlib.colors.Normalize(min(heat.ends), max(heat.ends))
+    bar = axis.figure.colorbar(matplotlib.cm.ScalarMappable(scale, colours), ax=axis, shrink=0.7)
     bar.ax.tick_params(labelsize=5)
     axis.set_title(f"{clean(title)}\n{heat.beside}")
 

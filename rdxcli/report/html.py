@@ -12,11 +12,11 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from PIL import Image
 
 from rdxcli import __version__
+from rdxcli.lazy import jinja2
 from rdxcli.progress import human_count
 from rdxcli.records import plain
 from rdxcli.report.charts import draw
@@ -38,11 +38,11 @@ HEAT = (213, 94, 0)
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("rdxcli.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rdxcli.report"),
+        autoescape=jinja2.select_autoescape(default=True, default_for_string=True),
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_shown,

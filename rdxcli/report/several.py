@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from rdxcli.lazy import scipy
 from rdxcli.progress import human_count
 from rdxcli.report.summary import Column, Item, Section, Summary, Table
 
@@ -108,9 +109,9 @@ def _matched(a: Summary, b: Summary) -> list[list[Any]]:
         best, overlap, chance = max(found, key=lambda one: one[1] - (one[2] or 0.0))
         shared, p_value = len(ids & theirs[best]), None
         if n:
-            from scipy.stats import hypergeom
-
-            p_value = min(1.0, len(theirs) * float(hypergeom.sf(shared - 1, n, len(ids), len(theirs[best]))))
+            p_value = min(
+                1.0, len(theirs) * float(scipy.stats.hypergeom.sf(shared - 1, n, len(ids), len(theirs[best])))
+            )
         rows.append([name, best, overlap, chance, shared, len(ids), len(theirs[best]), p_value])
     return sorted(rows, key=lambda row: -row[2])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rdxcli.lazy import torch
+
 CELLS = 14  # largest side of a mask: finer ones would make the page large and are not seen on a thumbnail
 
 
@@ -31,8 +33,6 @@ def over_square(
     (g, g') float64
         NaN where the network saw nothing.
     """
-    import torch
-
     grid = torch.as_tensor(np.array(one, dtype=np.float64))[None]
     most = min(CELLS, grid.shape[1]), min(CELLS, grid.shape[2])
     if most != tuple(grid.shape[1:]):

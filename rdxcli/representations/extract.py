@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from rdxcli.artifacts import Artifact, Request, check_reuse, join
 from rdxcli.engines.ranks import Rank
 from rdxcli.engines.sharing import Engine, ShareDone, still_made
 from rdxcli.errors import ArtifactError
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import human_bytes, human_count, human_seconds, log
 from rdxcli.representations.extraction import (
     SAMPLES,
@@ -195,7 +194,7 @@ def _opened(layer: str, artifact: Artifact, folder: Path, reused: bool, strict: 
     details = artifact.manifest.details
     failures: list[dict[str, str]] = []
     if details["failed"]:
-        table = pq.read_table(folder / SAMPLES, columns=["sample_id", "error"]).slice(details["shape"][0])
+        table = pa.parquet.read_table(folder / SAMPLES, columns=["sample_id", "error"]).slice(details["shape"][0])
         failures = table.to_pylist()
         if strict:
             first = failures[0]

@@ -25,9 +25,11 @@ from rdxcli.engines.shards import Assembled, ShardPlan, ShardStore, assemble
 from rdxcli.engines.sharing import Making, engine_chosen, make
 from rdxcli.engines.tasks import is_out_of_memory
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import torch
 from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
 from rdxcli.models.registry import resolve
+from rdxcli.models.taps import POOLS
 from rdxcli.places import data_root
 from rdxcli.progress import human_bytes, human_count, human_seconds, log
 from rdxcli.representations.options import ExtractOptions
@@ -83,8 +85,6 @@ class Job:
 
 
 def prepare(options: ExtractOptions, rank: Rank) -> Job:
-    from rdxcli.models.taps import POOLS
-
     for name, number, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
         if number is not None and number < least:
             raise UsageError(f"--{name}: got {number}, expected at least {least}")
@@ -131,8 +131,6 @@ def on_engine(options: ExtractOptions) -> ExtractOptions:
 
 def _device_of(rank: Rank, device: str) -> str:
     """Ranks on one machine take its GPUs in turn."""
-    import torch
-
     if rank.count == 1 or device not in ("auto", "cuda") or not torch.cuda.is_available():
         return device
     return f"cuda:{rank.local % torch.cuda.device_count()}"
@@ -349,8 +347,6 @@ def _first_readable(task: ActivationTask, count: int) -> list[int]:
 
 def output_shapes(job: Job) -> list[tuple[int, ...]]:
     """Shape of one image's activations, per layer, from a pass over one blank input."""
-    import torch
-
     with job.model.tap(job.layers, job.options.pool, early_stop=False) as tap:
         example = torch.zeros(1, *job.model.input_size, device=job.model.device, dtype=job.model.dtype)
         values = tap(example)

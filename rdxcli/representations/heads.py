@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from rdxcli.errors import UsageError
 from rdxcli.models import load
@@ -53,8 +54,6 @@ def head_of(options: LayerOptions, source: Representation) -> Any:
     InputError
         The layer does not determine the prediction.
     """
-    import torch
-
     if options.model is None or source.layer is None:
         raise UsageError("this needs the model behind the layer", "give --model and --layer")
     rest = RestOfNetwork(load(options.model, device=options.device), source.layer)

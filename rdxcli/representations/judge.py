@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from rdxcli.artifacts import fingerprint_array
 from rdxcli.datasets.arrayfiles import read_array
@@ -108,8 +109,6 @@ def _from_model(
     zero_shot: str | None,
     class_indices: ClassIndices,
 ) -> Judge:
-    import torch
-
     dataset = options.selection.open(source.dataset)
     places = np.arange(source.n)
     if source.sample_ids is not None:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rdxcli.artifacts import fingerprint_array
 from rdxcli.datasets.arrayfiles import from_table
 from rdxcli.datasets.arrays import check_ids, check_values
 from rdxcli.datasets.seen import check_columns
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import Table, arrow_table
+from rdxcli.datasets.tables import DataTable, arrow_table
 from rdxcli.datasets.words import composed, texts_of
 from rdxcli.errors import InputError
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.progress import log
 from rdxcli.records import Representation
 
@@ -105,7 +105,7 @@ def _column(values: Any) -> Any:
     return values.tolist() if isinstance(values, np.ndarray) and values.dtype.hasobject else values
 
 
-def _table(values: Any, name: str) -> Table | None:
+def _table(values: Any, name: str) -> DataTable | None:
     """A table of Arrow, a frame of pandas or polars, or a structured array, as a table."""
     if isinstance(values, np.ndarray) and values.dtype.names:
         values = pa.table({column: pa.array(values[column]) for column in values.dtype.names})

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from rdxcli.artifacts import Artifact, fingerprint_array, fingerprint_json
 from rdxcli.artifacts.layout import short_name
@@ -24,6 +23,7 @@ from rdxcli.datasets.words import apart, find, taken_as_one
 from rdxcli.download.store import content_folder
 from rdxcli.engines.sharing import engine_chosen
 from rdxcli.errors import ArtifactError, InputError, MissingDataError, UnknownNameError, UsageError, near_matches
+from rdxcli.lazy import pyarrow as pa
 from rdxcli.models.grammar import EXPLICIT
 from rdxcli.models.registry import resolve
 from rdxcli.progress import human_count, log
@@ -31,9 +31,6 @@ from rdxcli.records import ConceptMatrix, Representation
 from rdxcli.representations.extract import extract
 from rdxcli.representations.joining import select_rows, take
 from rdxcli.representations.options import ExtractOptions
-
-if TYPE_CHECKING:
-    from rdxcli.artifacts import Artifact
 
 PUBLISHED_ARRAYS = {
     "cub-pcbm": ("rdx-checkpoints", "post-hoc-cbm/output/cub_resnet18/train-proj_*.npy"),
@@ -246,7 +243,7 @@ def open_activations(artifact: Artifact, layer: str | None = None, pool: str | N
         if wanted is not None and wanted not in (parameters[option], artifact.manifest.details.get(f"asked_{option}")):
             raise UsageError(f"{artifact.path} holds {option} `{parameters[option]}`, not `{wanted}`")
     values = np.load(artifact.path / "activations.npy", mmap_mode="r", allow_pickle=False)
-    whole = pq.read_table(artifact.path / "samples.parquet")
+    whole = pa.parquet.read_table(artifact.path / "samples.parquet")
     table, failed = whole.slice(0, len(values)), whole["sample_id"].to_pylist()[len(values) :]
     dataset = artifact.manifest.details.get("dataset", {})
     return Representation(

@@ -13,6 +13,7 @@ import numpy as np
 
 from rdxcli.engines.activations import default_batch_size
 from rdxcli.errors import RdxError, UsageError
+from rdxcli.lazy import torch
 from rdxcli.models import load
 from rdxcli.models.preprocessing import Preprocessing, seen_part
 from rdxcli.numerics.seeding import generator
@@ -149,8 +150,6 @@ def maps_over_square(
 def _maps_of_model(
     options: LayerOptions, source: Representation, name: str, peak: bool, wanted: Mapping[str, Sequence[int]]
 ) -> dict[str, list[np.ndarray]]:
-    import torch
-
     model = load(name, device=options.device)
     if model.tokens.has_class and source.source.get("pool") in ("auto", "first", "cls"):
         return {}

@@ -164,9 +164,11 @@ class Analysis(ABC, Generic[Options]):
         self.settings = self.check()
         return {**self.settings, **self.cost(), **documented(self.expected())}
 
-    def announce(self) -> None:
-        """Say what was read and what the work takes."""
-        log.info("%s", "; ".join(map(str, filter(None, (self.headline(), self.expected())))))
+    def announce(self) -> Cost | None:
+        """Say what was read and what the work takes, and give the latter back."""
+        cost = self.expected()
+        log.info("%s", "; ".join(map(str, filter(None, (self.headline(), cost)))))
+        return cost
 
     def outcome(self, artifact: Artifact, reused: bool = False) -> Outcome:
         """A finished artifact with what people see of it."""

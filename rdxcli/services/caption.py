@@ -20,6 +20,8 @@ from rdxcli.engines.sharing import Making, make_one
 from rdxcli.engines.tasks import seconds_of_one
 from rdxcli.errors import InputError, MissingDataError, UsageError
 from rdxcli.methods.costs import Cost, documented, expected
+from rdxcli.models.caption_server import check_captioner, open_captioner
+from rdxcli.models.captioners import ATTRIBUTES, DEFAULT, Sampling
 from rdxcli.places import data_root
 from rdxcli.progress import human_count, log
 from rdxcli.records import Captions
@@ -28,7 +30,7 @@ from rdxcli.services.base import Analysis
 if TYPE_CHECKING:
     from rdxcli.datasets.base import Dataset
     from rdxcli.models.caption_server import CaptionServer
-    from rdxcli.models.captioners import Captioner, Sampling
+    from rdxcli.models.captioners import Captioner
 
 CAPTIONS, SAMPLES = "captions.jsonl", "samples.parquet"
 HUMAN = "human"
@@ -185,8 +187,6 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
 
 def _sampling(options: CaptionOptions) -> Sampling:
     """How captions are drawn, checked."""
-    from rdxcli.models.captioners import ATTRIBUTES, Sampling
-
     how = Sampling(
         captions=options.captions,
         temperature=options.temperature,
@@ -210,9 +210,6 @@ def open_task(options: CaptionOptions, name: str) -> CaptionTask:
 
 def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
     """The captioner that the options mean, which exists as far as its name tells."""
-    from rdxcli.models.caption_server import check_captioner
-    from rdxcli.models.captioners import DEFAULT
-
     if options.model is None:
         if dataset.captions is None:
             return DEFAULT
@@ -227,7 +224,5 @@ def _captioner_name(options: CaptionOptions, dataset: Dataset) -> str:
 
 
 def _opened(options: CaptionOptions, name: str) -> Captioner | CaptionServer:
-    from rdxcli.models.caption_server import open_captioner
-
     address, parallel = options.base_url, options.parallel
     return open_captioner(name, options.device, options.dtype, base_url=address, parallel=parallel)

@@ -24,6 +24,7 @@ from rdxcli.methods.surrogate.encoding import encode
 from rdxcli.methods.surrogate.extraction import PHRASES, SOURCES, Concept, missing_packages
 from rdxcli.methods.surrogate.languages import NAMES
 from rdxcli.methods.surrogate.vocabulary import fit_vocabulary, given_vocabulary, merge_concepts, near_concepts
+from rdxcli.models.vision_language import load_vision_language, resolve_vision_language
 from rdxcli.progress import human_count
 from rdxcli.records import ConceptEncodings
 from rdxcli.services.base import Analysis
@@ -63,8 +64,6 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
             raise UsageError(f"--synonym-threshold {options.synonym_threshold}: expected above 0 and up to 1")
         by_model = options.synonyms is not None and not Path(options.synonyms).expanduser().is_file()
         if by_model:
-            from rdxcli.models.vision_language import resolve_vision_language
-
             self.comparing = resolve_vision_language(options.synonyms)
         names = ("method", "min_count", "max_threshold", "pos", "max_size")
         return {
@@ -88,8 +87,6 @@ class EncodeAnalysis(Analysis[EncodeOptions]):
         self.settings = {**self.settings, "phrases": self.extractor.phrases, "extractor": described}
         weights = None
         if self.comparing is not None:
-            from rdxcli.models.vision_language import load_vision_language
-
             self.synonyms = load_vision_language(self.comparing)
             weights = self.synonyms.weights_sha256
         captions = {sample: list(texts) for sample, texts in self.captions.items()}

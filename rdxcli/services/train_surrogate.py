@@ -17,11 +17,12 @@ from rdxcli.concepts.surrogates import state_of
 from rdxcli.concepts.teacher import read_teacher
 from rdxcli.concepts.word_options import TrainOptions
 from rdxcli.errors import ArtifactError, DependencyError, RdxError, UsageError
+from rdxcli.lazy import safetensors_torch
 from rdxcli.methods.costs import documented
 from rdxcli.models.devices import pick_device
 from rdxcli.parameters import estimator_parameters, result_parameters
 from rdxcli.progress import human_count, log, track
-from rdxcli.records import Surrogate
+from rdxcli.records import TrainedSurrogate
 from rdxcli.services.base import Analysis
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
@@ -68,9 +69,7 @@ class TrainAnalysis(Analysis[TrainOptions]):
         options = self.options
         return surrogates_folder(options.outputs, options.name or self.source.name, options.run or "surrogate")
 
-    def compute(self, draft: Draft) -> Surrogate:
-        from safetensors.torch import save_file
-
+    def compute(self, draft: Draft) -> TrainedSurrogate:
         trainer, source, options = self.trainer, self.source, self.options
         with (
             track("train the surrogate", trainer.epochs, "epochs") as advance,
@@ -94,14 +93,14 @@ class TrainAnalysis(Analysis[TrainOptions]):
             )
         if trainer.resumed_at_ is not None:
             log.info("took up the training at epoch %d, step %d", *trainer.resumed_at_)
-        save_file(state_of(trainer.surrogate_), draft.path / "surrogate.safetensors")
+        safetensors_torch.save_file(state_of(trainer.surrogate_), draft.path / "surrogate.safetensors")
         _write_metrics(draft.path / "metrics.csv", trainer.history_)
         write_json(draft.path / "vocabulary.json", [[c.lemma, c.pos] for c in self.encodings.concepts])
         write_json(draft.path / "samples.json", _split(trainer, source.ids))
         draft.manifest.rows = len(source.images)
         draft.manifest.details = {"teacher": options.teacher, "encodings": options.encodings, **source.details}
         draft.discard_at_end(CHECKPOINTS)
-        return Surrogate(
+        return TrainedSurrogate(
             method="surrogate",
             parameters=self.settings,
             seed=options.seed,

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ ROOM_FOLDERS = {
 }
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _imports(tree: ast.AST, package: str) -> list[tuple[str, bool]]:
     """(module, at module level) of every import of a file; relative ones are made absolute."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -73,7 +79,7 @@ def _files() -> list[tuple[str, Path]]:
 def test_imports_go_down(room: str, path: Path) -> None:
     relative = path.relative_to(ROOM_FOLDERS[room]).parent.parts
     package = ".".join(["rdxcli", room, *relative])
-    for module, at_top in _imports(ast.parse(path.read_text("utf-8")), package):
+    for module, at_top in _imports(_tree(path), package):
         if at_top and (room in {"cli", "services"} or path.name == "__init__.py" or path.name == "registry.py"):
             assert module.split(".")[0] not in HEAVY, f"{path} imports {module} when it is loaded"
         parts = module.split(".")
@@ -121,7 +127,7 @@ def test_no_two_modules_import_each_other() -> None:
     for name, path in modules.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         used: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.ImportFrom):
                 base = node.module or ""
                 if node.level:
@@ -133,9 +139,103 @@ def test_no_two_modules_import_each_other() -> None:
     assert _circles(graph) == []
 
 
+def test_a_class_name_has_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in _modules().items():
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_the_check_sees_a_circle_around_a_corner() -> None:
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [("a", "b", "c")]
     assert _circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+# one door each: the library and the function that opens it, with why it is not `rdxcli.lazy`
+OWN_DOORS = {
+    ("datasets/libraries.py", "torchvision", "torchvision"),  # the function bears the name of the library
+    ("datasets/libraries.py", "hugging_face", "datasets"),  # an extra: its absence is a sentence
+    ("datasets/arrayfiles.py", "_hdf5", "h5py"),
+    ("datasets/arrayfiles.py", "_zarr", "zarr"),
+    ("datasets/addresses.py", "_system", "fsspec"),
+    ("engines/ray.py", "_ray", "ray"),
+    ("methods/difference/baselines/nlmcd.py", "soft_clusters", "hdbscan"),  # warns when it is loaded
+    ("numerics/umap_axes.py", "umap_axes", "umap"),
+    ("methods/surrogate/hanta.py", "load", "HanTa"),  # the caption tools, extras
+    ("methods/surrogate/languages.py", "detect", "simplemma"),
+    ("methods/surrogate/lexicon.py", "__init__", "simplemma"),
+    ("methods/surrogate/lexicon.py", "__init__", "lemminflect"),
+    ("methods/surrogate/lexicon.py", "__init__", "textblob"),
+    ("methods/surrogate/nltk_data.py", "find", "nltk"),
+    ("methods/surrogate/tokenising.py", "_treebank", "nltk"),
+    ("methods/surrogate/tokenising.py", "__init__", "textblob"),
+    ("services/train_surrogate.py", "_tensorboard", "torch"),  # needs the extra
+    ("hub.py", "_reporting", "tqdm"),
+}
+DEFINES_NETWORKS = {"torch", "torchvision", "sklearn"}  # what a module that subclasses needs when it is loaded
+
+
+def _inside_functions(path: Path) -> list[tuple[str, ast.Import | ast.ImportFrom]]:
+    """(function, import) of every import below the top of a file."""
+    found: dict[int, tuple[str, ast.Import | ast.ImportFrom]] = {}
+    for function in ast.walk(_tree(path)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    found[id(node)] = (function.name, node)
+    return list(found.values())
+
+
+def _loaded_with(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """The foreign libraries that are loaded with each module, by itself or by what it imports at its top."""
+    own: dict[str, set[str]] = {}
+    foreign: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        top = {module for module, at_top in _imports(_tree(path), package) if at_top}
+        own[name] = {module for module in top if module in modules}
+        foreign[name] = {module.split(".")[0] for module in top if module not in modules}
+    reach = {name: set(others) for name, others in own.items()}
+    for middle in modules:
+        for others in reach.values():
+            if middle in others:
+                others |= reach[middle]
+    return {name: foreign[name].union(*(foreign[other] for other in reach[name])) for name in modules}
+
+
+def test_imports_stand_at_the_top_but_for_named_doors() -> None:
+    """`cli` is the lazy border. Below it a library has its door in `rdxcli.lazy` or in one function that is named here,
+    and a module of our own is imported inside a function only where it cannot be loaded without torch."""
+    modules = _modules()
+    loads = _loaded_with(modules)
+    doors = set()
+    for name, path in modules.items():
+        if name.startswith("rdxcli.cli") or name in {"rdxcli.__main__", "rdxcli.doctor"}:
+            continue  # the border; and the doctor, which also works where something does not load
+        where = path.relative_to(ROOT / "rdxcli" if (ROOT / "rdxcli") in path.parents else ROOT / "download").as_posix()
+        for function, node in _inside_functions(path):
+            base = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+            if base.split(".")[0] != "rdxcli":
+                doors.add((where, function, base.split(".")[0]))
+                continue
+            targets = {f"{base}.{alias.name}" for alias in node.names} & set(modules) or {base}
+            heavy = set().union(*(loads[target] for target in targets)) & DEFINES_NETWORKS
+            assert heavy - loads[name], f"{where}: {ast.unparse(node)} in `{function}` can stand at the top of the file"
+    assert doors == OWN_DOORS
+
+
+def test_a_door_opens_at_its_first_use() -> None:
+    code = (
+        "import sys\nfrom rdxcli.lazy import scipy, sklearn, torch\n"
+        "assert not {'scipy', 'sklearn', 'torch'} & set(sys.modules)\n"
+        "assert scipy.stats.norm.cdf(0) == 0.5 and 'scipy.stats' in sys.modules\n"
+        "assert len(sklearn.datasets.load_digits().target) == 1797\n"
+        "assert not hasattr(scipy, 'no_such_name') and 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: c[0] if c else "rdx")

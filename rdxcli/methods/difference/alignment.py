@@ -9,15 +9,18 @@ Reference: specification of RDX, section 3; Song et al., JMLR 2012 (debiased HSI
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
+from rdxcli.lazy import torch
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.numerics.seeding import generator, torch_generator
 from rdxcli.progress import human_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MINIMUM_ROWS = 4
 """Debiased CKA needs as many."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.linalg import subspace_angles
 
+from rdxcli.lazy import scipy
 from rdxcli.methods.difference.graph import Affinity, DifferenceGraph, Direction
 from rdxcli.methods.difference.grids import choose_images, neighbourhoods
 from rdxcli.methods.difference.grouping import Grouping, Groups, group, numbered
@@ -225,11 +226,9 @@ def agreement(
         angle = float(np.degrees(angles.max()))
         overlap = float(np.mean(np.sort(np.cos(angles) ** 2)[:-1])) if len(angles) > 1 else 1.0
 
-    from scipy.optimize import linear_sum_assignment
-
     counts = np.zeros((int(exact.labels.max()) + 1, int(ours.result.labels.max()) + 1))
     np.add.at(counts, (exact.labels, labels), 1)
-    theirs, mine = linear_sum_assignment(-counts[1:, 1:])
+    theirs, mine = scipy.optimize.linear_sum_assignment(-counts[1:, 1:])
     match = dict(zip(theirs + 1, mine + 1, strict=True))
     hits = [float(np.mean(labels[concept.samples] == match.get(concept.label, -1))) for concept in exact.concepts]
     return Agreement(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rdxcli.lazy import torch
 from rdxcli.methods.difference.graph import Affinity, Direction
 from rdxcli.numerics.neighbours import Array
 from rdxcli.numerics.spectral import leading_eigenpairs
@@ -16,8 +17,6 @@ from rdxcli.progress import human_count
 
 def _product(weights: Array, vectors: np.ndarray) -> np.ndarray:
     if not isinstance(weights, np.ndarray):
-        import torch
-
         right = torch.as_tensor(vectors, device=weights.device).to(weights.dtype)
         return (weights @ right).cpu().numpy().astype(np.float64)
     return (weights @ vectors.astype(weights.dtype)).astype(np.float64)

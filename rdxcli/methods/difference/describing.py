@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import mannwhitneyu
 
+from rdxcli.lazy import scipy
 from rdxcli.methods.neurons.concepts import unit_rows
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import human_count
@@ -155,7 +155,7 @@ def describe_groups(
         inside, outside = unit_images[parts.held_out] @ vectors.T, unit_images[parts.held_out_others] @ vectors.T
         reached = auc(inside, outside)
         for place, j in enumerate(best):
-            p = mannwhitneyu(inside[:, place], outside[:, place], alternative="greater").pvalue
+            p = scipy.stats.mannwhitneyu(inside[:, place], outside[:, place], alternative="greater").pvalue
             corrected = min(1.0, float(p) * tested)
             if corrected <= level:
                 sizes = len(parts.held_out), len(parts.held_out_others)

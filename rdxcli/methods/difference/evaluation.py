@@ -10,6 +10,7 @@ import numpy as np
 from rdxcli.methods.difference.change import neighbour_lists, shared
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.planted import Planted, recovery
+from rdxcli.methods.difference.probe import classification_probe
 from rdxcli.methods.difference.scores import EvaluationDistances, linear_cka, score_grids
 from rdxcli.methods.difference.similarity import KNN_ROWS, mutual_neighbours, rsa
 from rdxcli.progress import log
@@ -120,8 +121,6 @@ class Evaluation:
                 out[name] = None
         labels = self.labels
         if labels is not None and len(a) <= PROBE_ROWS and _learnable(labels):
-            from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
-
             try:
                 probe = classification_probe(a, b, labels, random_state=self.random_state)
             except ValueError as error:

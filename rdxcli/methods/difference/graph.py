@@ -19,11 +19,12 @@ Reference: Kondapaneni, Mac Aodha and Perona, "Representational Difference Expla
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rdxcli.lazy import torch
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.numerics.neighbours import (
     Array,
@@ -38,9 +39,6 @@ from rdxcli.numerics.neighbours import (
     to_numpy,
     torch_device,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 Similarity = Literal["neighborhood", "max_normalized", "local_scaling"]
 Difference = Literal["locally_biased", "standard"]
@@ -183,7 +181,6 @@ class DifferenceGraph:
             scales = nth_distance(points, self.sigma)
             if self.device == "cpu":
                 return scales
-            import torch
 
             return torch.as_tensor(scales, device=torch_device(self.device))
         return None
@@ -206,8 +203,6 @@ class DifferenceGraph:
                 labels = self._labels[model]
                 split = labels[rows][:, None] != labels
                 if not isinstance(block, np.ndarray):
-                    import torch
-
                     block = block.to(torch.int32)
                     block[torch.as_tensor(split, device=block.device)] = GUIDANCE_FACTOR * (self.n - 1)
                 else:
@@ -280,7 +275,6 @@ class DifferenceGraph:
         """An n x n matrix of no particular content, where this graph computes."""
         if self.device == "cpu":
             return np.empty((self.n, self.n), dtype=kind)
-        import torch
 
         return torch.empty((self.n, self.n), dtype=_torch_type(kind), device=torch_device(self.device))
 
@@ -354,7 +348,6 @@ class Affinity:
         """The same for some nodes only: a copy."""
         if isinstance(self.matrix, np.ndarray):
             return Affinity(self.matrix[np.ix_(rows, rows)], self.largest_difference)
-        import torch
 
         places = torch.as_tensor(rows, device=self.matrix.device)
         return Affinity(self.matrix[places][:, places], self.largest_difference)
@@ -362,8 +355,6 @@ class Affinity:
     def take(self, direction: Direction, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Single entries A[rows, columns] with NumPy's broadcasting, float64."""
         if not isinstance(self.matrix, np.ndarray):
-            import torch
-
             index = [torch.as_tensor(one, device=self.matrix.device) for one in (rows, columns)]
             values = self.matrix[index[0], index[1]].cpu().numpy().astype(np.float64)
         else:
@@ -430,8 +421,6 @@ class Affinity:
         if isinstance(self.matrix, np.ndarray):
             right = right.astype(self.matrix.dtype)
         else:
-            import torch
-
             right = torch.as_tensor(right, device=self.matrix.device).to(self.matrix.dtype)
         for rows in row_blocks(self.n, self.n):
             yield rows, to_numpy(self.rows(direction, rows) @ right)
@@ -451,14 +440,11 @@ def _library(block: Array) -> Any:
     """NumPy or torch, whichever computes with ``block``."""
     if isinstance(block, np.ndarray):
         return np
-    import torch
 
     return torch
 
 
 def _torch_type(kind: Any) -> torch.dtype:
-    import torch
-
     return {"int16": torch.int16, "int32": torch.int32, "float32": torch.float32, "float64": torch.float64}[
         np.dtype(kind).name
     ]

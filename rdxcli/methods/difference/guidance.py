@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from rdxcli.errors import UsageError
+from rdxcli.methods.difference.alignment import align as align_maps
+from rdxcli.methods.difference.probe import classification_probe
 from rdxcli.progress import log
 from rdxcli.records import Representation
 
@@ -62,8 +64,6 @@ def supervise(a: Representation, b: Representation, guidance: str, align: bool, 
             f"--guidance {guidance} needs labels", "give them with --labels FILE, or use a data set that has them"
         )
     if align:
-        from rdxcli.methods.difference.alignment import align as align_maps  # with torch
-
         maps = align_maps(a.values, b.values, random_state=seed)
         options |= {"mapped0": maps.mapped0, "mapped1": maps.mapped1}
         details["alignment"] = maps.describe()
@@ -71,8 +71,6 @@ def supervise(a: Representation, b: Representation, guidance: str, align: bool, 
     if guidance == "labels":
         options |= {"labels0": labels, "labels1": labels}
     elif guidance != "none":
-        from rdxcli.methods.difference.probe import classification_probe  # scikit-learn takes a second to load
-
         assert labels is not None
         mapped = (options["mapped0"], options["mapped1"]) if align else None
         probe = classification_probe(a.values, b.values, labels, mapped=mapped, random_state=seed)

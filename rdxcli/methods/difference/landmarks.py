@@ -20,20 +20,17 @@ of ranks, so gamma keeps its meaning (see ``reference_n`` of `rdxcli.methods.dif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rdxcli.lazy import torch
 from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
 from rdxcli.methods.difference.sides import Sides
 from rdxcli.numerics.ascending import AscendingRows
 from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks, to_numpy
 from rdxcli.numerics.threads import map_in_threads
 from rdxcli.progress import track
-
-if TYPE_CHECKING:
-    import torch
-
 
 Ranks = tuple[Array, Array]
 """Of one model: ranks of the landmarks as seen from other images, and of those images as seen from the landmarks."""
@@ -104,7 +101,6 @@ class Extension:
         if isinstance(ascending, AscendingRows):
             backward = ascending.smaller(np.concatenate(columns, axis=1))
             return np.concatenate(forward), np.maximum(backward, 1, out=backward).T
-        import torch
 
         queries = torch.cat(columns, dim=1).contiguous().to(ascending.dtype)
         return torch.cat(forward), torch.searchsorted(ascending, queries).clamp_(min=1).T
@@ -154,8 +150,6 @@ class Extension:
                 weights = forward + backward if direction == "10" else 1.0 / forward + 1.0 / backward
                 right = np.hstack([values, np.ones((len(values), 1))])
                 if not isinstance(weights, np.ndarray):
-                    import torch
-
                     right_there = torch.as_tensor(right, device=weights.device).to(weights.dtype)
                     sums = (weights @ right_there).cpu().numpy().astype(np.float64)
                 else:
@@ -184,7 +178,6 @@ def _sorted_distances(points: Points) -> AscendingRows | torch.Tensor:
     blocks = (points.squared(part) for part in row_blocks(points.n, points.n))
     if points.device == "cpu":  # NumPy sorts several times faster
         return AscendingRows(np.concatenate([np.sort(block.astype(kind), axis=1) for block in blocks]))
-    import torch
 
     return torch.cat([block.to(getattr(torch, kind.__name__)).sort(1).values for block in blocks])
 
@@ -263,8 +256,6 @@ def _local_scales(points: Points, values: np.ndarray, sigma: int) -> np.ndarray:
 
 def _counted_ranks(points: Points, values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Ranks of ``columns`` among all images as seen from ``rows``: how many are strictly nearer, itself included."""
-    import torch
-
     some = Points(values[rows], exact=points.exact)
     limits = some.squared_from(values[columns]).T.astype(np.float32)
     limits[rows[:, None] == columns] = 0.0
@@ -327,8 +318,6 @@ def tighten(
 
 
 def _tensor(block: Array) -> torch.Tensor:
-    import torch
-
     return torch.from_numpy(block) if isinstance(block, np.ndarray) else block
 
 

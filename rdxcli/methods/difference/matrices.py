@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rdxcli.lazy import scipy
 from rdxcli.methods.difference.enrichment import midranks
 from rdxcli.methods.difference.inputs import check_representation
 from rdxcli.methods.difference.resampling import Versions
@@ -404,8 +405,7 @@ def tree(distances: np.ndarray) -> Dendrogram:
     """The tree of a symmetric (l, l) matrix of distances, l at least 2; NaN counts as the largest."""
     known = np.nan_to_num(distances, nan=float(np.nanmax(distances, initial=1.0)))
     condensed = ((known + known.T) / 2.0)[np.triu_indices(len(known), 1)]
-    from scipy.cluster.hierarchy import leaves_list, linkage
 
-    joined = linkage(condensed, "average", optimal_ordering=True)
+    joined = scipy.cluster.hierarchy.linkage(condensed, "average", optimal_ordering=True)
     merges = [(int(a), int(b), float(height)) for a, b, height, _ in joined]
-    return Dendrogram([int(leaf) for leaf in leaves_list(joined)], merges)
+    return Dendrogram([int(leaf) for leaf in scipy.cluster.hierarchy.leaves_list(joined)], merges)

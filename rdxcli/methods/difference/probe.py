@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold
 
+from rdxcli.lazy import sklearn
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.numerics.seeding import integer_seed
 from rdxcli.progress import human_count
@@ -92,14 +90,16 @@ def classification_probe(
     accuracy = np.zeros((len(every), folds))
     agreement = np.zeros(folds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the limit of 100 iterations is part of the definition
-        for fold, (train, test) in enumerate(KFold(folds, shuffle=True, random_state=seed).split(R0)):
+        # the limit of 100 iterations is part of the definition
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        parts = sklearn.model_selection.KFold(folds, shuffle=True, random_state=seed).split(R0)
+        for fold, (train, test) in enumerate(parts):
             if len(np.unique(y[train])) < 2:
                 raise ValueError(
                     f"Got one class only in {human_count(len(train), 'training image')}, expected at least two"
                 )
             for row, values in enumerate(every):
-                model = LogisticRegression(random_state=0).fit(values[train], y[train])
+                model = sklearn.linear_model.LogisticRegression(random_state=0).fit(values[train], y[train])
                 predictions[row, test] = model.predict(values[test])
                 accuracy[row, fold] = (predictions[row, test] == y[test]).mean()
             agreement[fold] = (predictions[0, test] == predictions[1, test]).mean()

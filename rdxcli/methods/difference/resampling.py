@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rdxcli.lazy import scipy
+
 SHARE = 0.6
 """Read-outs of a version per read-out of the model it stands for.
 
@@ -55,11 +57,10 @@ class Versions:
         if self.d <= EXACT_ROTATION:
             orthogonal, triangle = np.linalg.qr(rng.standard_normal((self.d, self.d)))
             return self._values @ (orthogonal * np.sign(np.diag(triangle)))
-        from scipy.fft import dct
 
         mixed = self._values
         for _ in range(2):
-            mixed = dct(mixed * rng.choice([-1.0, 1.0], size=self.d), axis=1, norm="ortho")
+            mixed = scipy.fft.dct(mixed * rng.choice([-1.0, 1.0], size=self.d), axis=1, norm="ortho")
         return mixed
 
     def draw(self, units: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import pdist, squareform
 
+from rdxcli.lazy import scipy
 from rdxcli.methods.difference.enrichment import midranks
 from rdxcli.methods.difference.inputs import check_pair
 from rdxcli.methods.difference.significance import neighbour_disagreement
@@ -50,14 +50,14 @@ def rbf_cka(
         raise ValueError(f"Got sigma2={sigma2!r}, expected a positive number")
     kernels = []
     for R in check_pair(R0, R1, minimum_rows=4 if debiased else 2):
-        squared = pdist(R, "sqeuclidean")
+        squared = scipy.spatial.distance.pdist(R, "sqeuclidean")
         width = sigma2
         if width is None:
             positive = np.sort(squared[squared > 0])
             count = len(positive)
             low, high = positive[(count - 1) // 2], positive[count // 2]
             width = float(low if middle == "lower" else (low + high) / 2)
-        kernels.append(squareform(np.exp(-squared / (2.0 * width))) + np.eye(len(R)))
+        kernels.append(scipy.spatial.distance.squareform(np.exp(-squared / (2.0 * width))) + np.eye(len(R)))
     K, L = (_centre_debiased(kernel) if debiased else _centre(kernel) for kernel in kernels)
     first, second = float((K * K).sum()), float((L * L).sum())
     if not (first > 0.0 and second > 0.0):
@@ -103,7 +103,7 @@ def rsa(R0: ArrayLike, R1: ArrayLike, *, random_state: int = 0) -> float:
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=3)
     rows = _rows(len(R0), RSA_ROWS, random_state, "rsa")
-    order = [midranks(pdist(np.asarray(R[rows], dtype=np.float64))) for R in (R0, R1)]
+    order = [midranks(scipy.spatial.distance.pdist(np.asarray(R[rows], dtype=np.float64))) for R in (R0, R1)]
     first, second = (values - values.mean() for values in order)
     scale = float(np.sqrt((first @ first) * (second @ second)))
     if scale == 0.0:

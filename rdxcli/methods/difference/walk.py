@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.lazy import scipy
 from rdxcli.numerics.neighbours import Points, nearest
 
 SAME = 0.5
@@ -186,11 +187,9 @@ def _later(groups: Sequence[Group], group: Group) -> list[Group]:
 
 def _meeting(concept: Group, other: Group, n: int, tests: int) -> Meeting | None:
     """The overlap of two groups, where it is large and no chance."""
-    from scipy.stats import hypergeom  # a second to load, for walks only
-
     size, own = int(concept.members.sum()), int(other.members.sum())
     shared = int((concept.members & other.members).sum())
-    p_value = min(1.0, tests * float(hypergeom.sf(shared - 1, n, size, own)))
+    p_value = min(1.0, tests * float(scipy.stats.hypergeom.sf(shared - 1, n, size, own)))
     if p_value > ALPHA or shared < RELATED * min(size, own):
         return None
     return Meeting(other.step, other.side, other.index, shared, shared / own, size / n, p_value)

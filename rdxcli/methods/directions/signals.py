@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rdxcli.lazy import sklearn
+
 MIN_POSITIVES = 8
 """A detector with fewer positive positions than this has no usable covariance."""
 
@@ -116,8 +118,6 @@ def cav(X: np.ndarray, present: np.ndarray, C: float = 1.0) -> tuple[np.ndarray,
     thresholds : ndarray, shape (I,), float64
         ``w . x > threshold`` means present.
     """
-    from sklearn.linear_model import LogisticRegression
-
     X = np.asarray(X, dtype=np.float64)
     mean = X.mean(0)
     unit = np.sqrt(((X - mean) ** 2).sum(1).mean() / X.shape[1])
@@ -125,15 +125,13 @@ def cav(X: np.ndarray, present: np.ndarray, C: float = 1.0) -> tuple[np.ndarray,
     for column in np.asarray(present, dtype=bool).T:
         if column.all() or not column.any():
             raise ValueError("Got a concept present nowhere or everywhere, expected both kinds of positions")
-        model = LogisticRegression(C=C, max_iter=2000).fit((X - mean) / unit, column)
+        model = sklearn.linear_model.LogisticRegression(C=C, max_iter=2000).fit((X - mean) / unit, column)
         weights.append(model.coef_[0] / unit)
         thresholds.append(weights[-1] @ mean - model.intercept_[0])
     return np.stack(weights), np.asarray(thresholds)
 
 
-def signal_values(
-    X: np.ndarray, decoding: np.ndarray, encoding: np.ndarray, mean: np.ndarray | None = None
-) -> np.ndarray:
+def signal_values(X: np.ndarray, decoding: np.ndarray, encoding: np.ndarray) -> np.ndarray:
     """Signal values relative to their mean: ``(w_i . x - w_i . mean) / (w_i . s_i)`` (EDDP, appendix C).
 
     Parameters
@@ -142,15 +140,13 @@ def signal_values(
         Features.
     decoding, encoding : ndarray, shape (I, D)
         Direction pairs; lengths do not matter for ``w``, the values are in units of ``|s|``.
-    mean : ndarray, shape (D,), optional
-        Mean features; default is the mean of ``X``.
 
     Returns
     -------
     ndarray, shape (..., I), float64
     """
     X = np.asarray(X, dtype=np.float64)
-    mean = X.reshape(-1, X.shape[-1]).mean(0) if mean is None else mean
+    mean = X.reshape(-1, X.shape[-1]).mean(0)
     gain = (decoding * encoding).sum(1)
     if (np.abs(gain) < 1e-12).any():
         raise ValueError("Got a filter orthogonal to its own signal vector, expected w . s != 0")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import t as student
 
+from rdxcli.lazy import scipy
 from rdxcli.numerics.multiple import holm
 from rdxcli.numerics.seeding import generator
 from rdxcli.progress import human_count
@@ -134,7 +134,7 @@ def _jackknife(z: np.ndarray, confidence: float, floor: float = 0.0) -> tuple[np
     spread = np.sqrt((n - 1) / n * total)
     kurtosis = np.divide(n * (square**2).sum(axis=0), total**2, out=np.full_like(total, n), where=total > 0)
     freedom = np.clip(2.0 * n / np.maximum(kurtosis - 1.0, 1e-9), 1.0, max(n - 1.0, 1.0))
-    return student.ppf(0.5 + confidence / 2.0, freedom) * np.maximum(spread, floor), spread
+    return scipy.stats.t.ppf(0.5 + confidence / 2.0, freedom) * np.maximum(spread, floor), spread
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def compare_methods(
         if m < 2:
             raise ValueError(f"Got {human_count(m, 'unit')} that both {first} and {second} score, expected at least 2")
         error = float(d.std(ddof=1) / np.sqrt(m))
-        half = float(student.ppf(0.975, m - 1)) * error
+        half = float(scipy.stats.t.ppf(0.975, m - 1)) * error
         p = sign_flip_p_value(d, n_permutations=n_permutations, seed=random_state, name=f"{first}/{second}")
         mean = float(d.mean())
         found.append(

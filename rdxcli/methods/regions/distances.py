@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
 
+from rdxcli.lazy import scipy
 from rdxcli.methods.regions.configurations import Configurations
 from rdxcli.numerics import hamming
 from rdxcli.numerics.neighbours import row_blocks
@@ -60,7 +60,7 @@ def distance_matrix(
     X = as_features(values)
     left, right = (X[_rows(index, len(X))].astype(np.float64) for index in (first, second))
     if metric == "euclidean":
-        return cdist(left, right)
+        return scipy.spatial.distance.cdist(left, right)
     return _cosine(_normalised(left), _normalised(right))
 
 
@@ -98,7 +98,7 @@ def nearest_features(
     index = np.empty((len(rows), k), dtype=np.int64)
     distance = np.empty((len(rows), k))
     for part in row_blocks(len(rows), len(X)):
-        block = cdist(X[rows[part]], X) if metric == "euclidean" else _cosine(X[rows[part]], X)
+        block = scipy.spatial.distance.cdist(X[rows[part]], X) if metric == "euclidean" else _cosine(X[rows[part]], X)
         for i, line in zip(range(part.start, part.stop), block, strict=True):
             keys = line.astype(np.float32)
             keys[rows[i]] = -1.0

@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
@@ -81,8 +82,6 @@ def surrogate_student(surrogate: Surrogate, encodings: Encodings) -> Student:
     encodings : Encodings
         Of the n images, without noise.
     """
-    import torch
-
     affine = Affine.of(surrogate)
     with torch.inference_mode():
         z = surrogate(Rows.of(encodings.indptr, encodings.indices, encodings.shares)).numpy().astype(np.float64)

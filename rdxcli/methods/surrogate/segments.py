@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.lazy import sklearn
+
 
 def thin_masks(masks: Any, *, min_area: float = 0.005, max_iou: float = 0.8) -> list[int]:
     """Masks worth keeping, in the given order.
@@ -105,12 +107,10 @@ class Tree:
 
 def cluster(features: Any) -> Tree:
     """Ward clustering (Euclidean) of crop features (n, d)."""
-    from sklearn.cluster import AgglomerativeClustering
-
     X = np.asarray(features, dtype=np.float64)
     if X.ndim != 2 or len(X) < 2 or not np.all(np.isfinite(X)):
         raise ValueError(f"Got features of shape {X.shape} or not finite, expected a finite (n, d) with n > 1")
-    fitted = AgglomerativeClustering(n_clusters=None, distance_threshold=0, linkage="ward").fit(X)
+    fitted = sklearn.cluster.AgglomerativeClustering(n_clusters=None, distance_threshold=0, linkage="ward").fit(X)
     return Tree(fitted.children_.astype(np.int64), fitted.distances_)
 
 

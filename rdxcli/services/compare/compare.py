@@ -289,11 +289,11 @@ class CompareAnalysis(Analysis[CompareOptions]):
         tested, limit = options.test, options.seconds
         return comparison(self.estimators, n, width, tested=tested, bootstraps=options.bootstraps, limit=limit)
 
-    def announce(self) -> None:
-        super().announce()
-        cost = self.expected()
+    def announce(self) -> Cost | None:
+        cost = super().announce()
         if is_scoreboard(self.options.method) and self.options.seconds is None and cost is not None and cost.seconds:
             approve(cost.seconds, f"--method {self.options.method} takes about {cost.in_words()}")
+        return cost
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()

@@ -12,6 +12,7 @@ import numpy as np
 
 from rdxcli.artifacts import Artifact, Request, check_reuse, create, write_json
 from rdxcli.artifacts.store import DOCUMENTS
+from rdxcli.concepts.describing import Proposals
 from rdxcli.concepts.naming import Embedded, key_of, rows_of
 from rdxcli.errors import ArtifactError, RdxError
 from rdxcli.progress import log
@@ -63,8 +64,6 @@ def described(artifact: Artifact, embedded: Embedded, describer: Mapping[str, An
     RdxError
         The captioner failed; the comparison is as it was, and the next call asks for what is missing only.
     """
-    from rdxcli.concepts.describing import Proposals  # with scipy.stats
-
     assert embedded.describe is not None
     details, asked = artifact.manifest.details, plain(dict(describer))
     if details.get("describer") == asked and not force:

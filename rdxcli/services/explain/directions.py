@@ -30,8 +30,7 @@ from rdxcli.models import load
 from rdxcli.models.dictionaries import read_dictionary
 from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.progress import awaited, human_count, log
-from rdxcli.records import Directions as Record
-from rdxcli.records import Representation, plain
+from rdxcli.records import DirectionExplanations, Representation, plain
 from rdxcli.representations.crops import crop_features
 from rdxcli.representations.heads import head_of, read_with_output
 from rdxcli.representations.layer import representation
@@ -162,7 +161,7 @@ class DirectionAnalysis(ExplainAnalysis):
             )
         return folder
 
-    def compute(self, draft: Draft) -> Record:
+    def compute(self, draft: Draft) -> DirectionExplanations:
         features = np.array(self.source.values, dtype=np.float32)  # a copy: networks write into what they are given
         directions, extra = self._directions(draft, features)
         steering.check(self.steps, len(directions.bias_))

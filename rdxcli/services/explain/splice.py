@@ -12,10 +12,11 @@ from rdxcli.artifacts import Draft
 from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.errors import InputError, UsageError
+from rdxcli.lazy import scipy
 from rdxcli.methods.surrogate.splice import SpLiCE, distinct, unit
 from rdxcli.parameters import Count, NonNegative, Parameter, Positive, Share, by_name, completed
 from rdxcli.progress import human_count
-from rdxcli.records import Attributions
+from rdxcli.records import SampleAttributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
 
@@ -55,7 +56,7 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         dataset = slug(given.name) if given.dataset else array_dataset(slug(given.name))
         return dataset_folder(options.outputs, dataset) / "explanations" / slug(options.run or options.method)
 
-    def compute(self, draft: Draft) -> Attributions:
+    def compute(self, draft: Draft) -> SampleAttributions:
         from rdxcli.methods.surrogate.faithfulness import constant_student, measure, splice_student
 
         given: Inputs = self.records["embeddings"]
@@ -63,14 +64,13 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         images = np.asarray(given.images)
         model, weights, notes = decompose(given, self.settings)
         words = given.words or []
-        from scipy import sparse
 
-        sparse.save_npz(draft.path / "attributions.npz", weights)
+        scipy.sparse.save_npz(draft.path / "attributions.npz", weights)
         students = {"splice": splice_student(model, weights), "constant": constant_student(images)}
         found = measure(students, images, classes=given.classes, texts=given.captions)
         ids = given.ids if given.ids is not None else [str(i) for i in range(len(images))]
         draft.manifest.rows = len(images)
-        return Attributions(
+        return SampleAttributions(
             method="splice",
             parameters=self.settings,
             seed=self.options.seed,
@@ -98,9 +98,7 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         return {**self.check(), "files": dict(self.options.files), "words": self.options.concept_set}
 
 
-def decompose(
-    given: Inputs, settings: Mapping[str, Any], rows: Sequence[int] | None = None
-) -> tuple[Any, Any, list[str]]:
+def decompose(given: Inputs, settings: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
     """The fitted model, the weights (n, w) of every image, and remarks.
 
     Parameters
@@ -109,13 +107,11 @@ def decompose(
         Words that say what others say leave it.
     settings : mapping
         ``l1``, ``tolerance`` and ``duplicates``.
-    rows : sequence of int, optional
-        Images whose mean centres the images when no ``image_mean`` is given; all of them without it.
     """
     values = np.array(given.images, dtype=np.float64)
     notes, mean = [], given.image_mean
     if mean is None:
-        mean = unit(values if rows is None or not len(rows) else values[list(rows)]).mean(axis=0)
+        mean = unit(values).mean(axis=0)
         if len(values) < 1000:
             notes.append(
                 f"SpLiCE centres by the mean of {human_count(len(values), 'image')}; give the mean of "

@@ -17,12 +17,12 @@ import numpy as np
 
 from rdxcli.concepts.direction_record import View
 from rdxcli.errors import UsageError
+from rdxcli.lazy import scipy
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.steering import explain_predictions, own_strength, steer
 from rdxcli.parameters import Parameter
 from rdxcli.progress import human_count, track
-from rdxcli.records import Directions as Record
-from rdxcli.records import Representation, plain
+from rdxcli.records import DirectionExplanations, Representation, plain
 from rdxcli.representations.placing import placer
 
 PARAMETERS = (
@@ -97,19 +97,19 @@ def check(steps: Sequence[Step], count: int) -> None:
 def add(
     folder: Path,
     view: View,
-    found: Record,
+    found: DirectionExplanations,
     directions: Directions,
     features: np.ndarray,
     steps: Sequence[Step],
     rows: np.ndarray | None,
-) -> Record:
+) -> DirectionExplanations:
     """The record with counterfactuals and single images; the table and arrays of steering go into ``folder``.
 
     Parameters
     ----------
     folder : Path
     view : View
-    found : Record
+    found : DirectionExplanations
     directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
     steps : sequence of Step
@@ -182,9 +182,8 @@ def _summary(
     before, now = base.argmax(axis=1), after.argmax(axis=1)
     moved = before != now
     gained = np.bincount(now[moved], minlength=len(names))
-    from scipy.special import softmax
 
-    p, q = softmax(base, axis=1).mean(axis=0), softmax(after, axis=1).mean(axis=0)
+    p, q = scipy.special.softmax(base, axis=1).mean(axis=0), scipy.special.softmax(after, axis=1).mean(axis=0)
     predicted, said = np.bincount(before, minlength=len(names)), np.bincount(now, minlength=len(names))
     return {
         "direction": step.direction,

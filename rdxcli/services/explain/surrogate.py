@@ -14,6 +14,7 @@ from rdxcli.concepts.embeddings import check_files, gather
 from rdxcli.concepts.encodings import dataset_of, details_of
 from rdxcli.concepts.surrogates import contrast, edited, encodings_of, identities, trained
 from rdxcli.errors import RdxError, UsageError
+from rdxcli.lazy import scipy
 from rdxcli.methods.surrogate.attribution import (
     Affine,
     best_texts,
@@ -29,7 +30,7 @@ from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.progress import human_count
-from rdxcli.records import Attributions, plain
+from rdxcli.records import SampleAttributions, plain
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain.options import ExplainOptions
 
@@ -84,21 +85,19 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
         n, c = self.encodings.shape
         return f"surrogate: {human_count(n, 'image')} over {human_count(c, 'concept')}, {self.given.said()}"
 
-    def compute(self, draft: Draft) -> Attributions:
-        from scipy import sparse
-
+    def compute(self, draft: Draft) -> SampleAttributions:
         surrogate, encodings, top = self.surrogate, self.encodings, int(self.settings["top"])
         images = image_scores(surrogate, encodings)
-        sparse.save_npz(draft.path / "attributions.npz", images.csr())
+        scipy.sparse.save_npz(draft.path / "attributions.npz", images.csr())
         entries, summary, notes = self._described(images, top)
         for name, scores in self._class_scores(entries, summary, notes, top).items():
-            sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
+            scipy.sparse.save_npz(draft.path / f"{name}.npz", scores.csr())
         more: dict[str, Any] = {}
         if encodings is not self.before:
             note, more["edit"] = self._effect(entries)
             notes = [note, *notes]
         draft.manifest.rows = encodings.shape[0]
-        return Attributions(
+        return SampleAttributions(
             method=self.options.method,
             parameters=self.settings,
             seed=self.options.seed,

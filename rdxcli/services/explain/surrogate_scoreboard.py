@@ -30,7 +30,7 @@ from rdxcli.methods.surrogate.splice import unit
 from rdxcli.methods.surrogate.summaries import summarise
 from rdxcli.parameters import Count, Parameter, by_name, completed
 from rdxcli.progress import human_count, log
-from rdxcli.records import Attributions
+from rdxcli.records import SampleAttributions
 from rdxcli.services.base import Analysis
 from rdxcli.services.explain import splice, surrogate
 from rdxcli.services.explain.options import ExplainOptions
@@ -86,7 +86,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
             "teacher": self.options.vlm or _origin(self.options)[0],
         }
 
-    def compute(self, draft: Draft) -> Attributions:
+    def compute(self, draft: Draft) -> SampleAttributions:
         given, model, encodings, names, parameters = self.given, self.model, self.encodings, self.names, self.settings
         images = np.asarray(given.images, dtype=np.float64)
         notes = [*given.notes]
@@ -139,7 +139,7 @@ class ScoreboardAnalysis(Analysis[ExplainOptions]):
             notes.append(f"{method} did not run: {why}")
         notes += remarks(board)
         draft.manifest.rows = len(entries)
-        return Attributions(
+        return SampleAttributions(
             method=self.options.method,
             parameters=self.settings,
             seed=self.options.seed,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdxcli.engines.local import RunOptions, RunReport, all_done, run_local
+from rdxcli.engines.local import RunOptions, RunReport, run_local
 from rdxcli.engines.shards import ShardPlan, ShardStore, assemble
 from rdxcli.engines.tasks import ShardTask, is_out_of_memory, join_outputs, split_batch
 from rdxcli.errors import RdxError
@@ -120,7 +120,8 @@ def test_only_the_missing_output_of_a_shard_is_written(tmp_path: Path) -> None:
     kept = (tmp_path / "numbers" / "00001.npy").stat().st_mtime_ns
     run(tmp_path, Squares())
     assert (tmp_path / "numbers" / "00001.npy").stat().st_mtime_ns == kept
-    assert all_done(ShardPlan(N, 16, 8), {"words": ShardStore(tmp_path / "words", IDS)})
+    plan, words = ShardPlan(N, 16, 8), ShardStore(tmp_path / "words", IDS)
+    assert all(words.done(shard, rows=plan.rows(shard)) for shard in range(len(plan)))
 
 
 def test_broken_samples_are_recorded_and_skipped(tmp_path: Path) -> None:
