@@ -51,9 +51,15 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "usae": {"e n h": 7.4e-8, "e n d h": 1.1e-10},
     "crosscoder": {"e": 5e-3, "e d h": 7.9e-8},
     "nlmcd": {"1": 8.0, "n": 4e-3},
+    "properties": {"1": 0.2, "i": 4e-3},
+    "patches": {"1": 2.0, "i": 0.1},
     "similarities": {"1": 1.0, "t": 0.05, "k": 4.0},
     "explanations: le-label": _LINEAR,
     "explanations: le-siglip": _LINEAR,
+    "explanations: logical": {"1": 0.1, "u": 5e-3, "c": 3e-3, "u c": 2e-4, "n u c": 3e-8},
+    "explanations: describe": {"1": 0.05, "u": 5e-3, "n": 6e-5, "n u": 1e-7},
+    "explanations: find-units": {"1": 0.05, "u": 5e-3, "n u": 7e-7},
+    "explanations: network-dissection": {"1": 0.05, "u": 5e-3, "n": 2e-3, "n u": 1e-4, "p u": 2e-6},
     "explanations: clip-dissect": {"1": 0.05, "u": 5e-3, "n": 6e-5, "c": 5e-4, "n c u": 1e-10},
     "simulation: correlation": {"1": 0.05, "t u": 6e-4, "t n u": 3e-8, "t n u c": 1e-11},
     "directions: pca": {"1": 0.1, "n": 5e-5, "n d": 5e-7},
@@ -61,6 +67,8 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "directions: ica": {"1": 0.2, "n": 1.2e-4, "n d": 1e-6},
     "directions: kmeans": {"1": 0.05, "n": 7e-5, "n d": 7e-7},
     "directions: natural": {"1": 0.05, "n d": 3e-7},
+    "directions: uibe": {"e": 2.7e-2, "e s b k": 1.3e-7, "e s b d k": 1.2e-10},
+    "directions: eddp": {"e": 5.4e-2, "e s b k": 2.6e-7, "e s b d k": 2.4e-10},
     "directions: sae": {"e": 4e-3, "e b d k": 5e-10},
     "regions: rdr": {"1": 0.05, "n u": 2e-9, "t": 2e-3, "t n u": 3e-11},
     "attributions: surrogate": {"1": 0.05, "n": 3e-4},
@@ -71,8 +79,8 @@ RATES: Mapping[str, Mapping[str, float]] = {
 """Seconds by method, or by kind and method, and term.
 
 ``n`` samples (of directions: positions), ``d`` dimensions of all sides, ``k`` groups or directions, ``c`` concepts,
-``u`` units, ``t`` targets, tables or cells, ``e`` epochs or steps, ``s`` batches, ``b`` rows of a batch, ``h`` latents,
-``m`` landmarks, ``w`` words; ``1`` stands for itself.
+``u`` units, ``t`` targets, tables or cells, ``e`` epochs or steps, ``s`` batches or random starts, ``b`` rows of a
+batch, ``h`` latents, ``m`` landmarks, ``w`` words, ``p`` positions, ``i`` images looked at; ``1`` stands for itself.
 """
 
 
@@ -165,10 +173,13 @@ def expected(kind: str, method: str, sizes: Mapping[str, float]) -> Cost | None:
     """
     try:
         memory, disk = FAMILIES[kind](sizes)
-        name = f"{kind}: {method}"
-        took = seconds_of(name if name in RATES else kind, **sizes)
     except KeyError:
         return None
+    name = f"{kind}: {method}"
+    try:
+        took = seconds_of(name if name in RATES else kind, **sizes)
+    except KeyError:  # the bytes are known, the steps are not
+        took = None
     return Cost(int(sizes["n"]), int(LIBRARIES + memory), int(disk), _known({method or kind: took}))
 
 
@@ -180,6 +191,8 @@ def comparison(
     tested: bool = True,
     bootstraps: int = 20,
     limit: float | None = None,
+    pictures: int = 0,
+    patches: int = 0,
 ) -> Cost:
     """The cost of comparing two representations by one or several methods.
 
@@ -195,6 +208,10 @@ def comparison(
         Resamplings for the stability of concepts.
     limit : float, optional
         Seconds that one method may take.
+    pictures : int
+        Images whose look is measured, for what the images of a concept share.
+    patches : int
+        Images that each model looks into for ``--patches``.
     """
     found: dict[str, float | None] = {}
     for name, estimator in estimators.items():
@@ -217,6 +234,10 @@ def comparison(
     if bootstraps and any(name.startswith("rdx") for name in estimators):
         found["stability"] = seconds_of("stability", e=bootstraps, n=min(n, TESTED), d=d)
     found["scores"] = seconds_of("scores", n=n, d=d)
+    if pictures:
+        found["properties"] = seconds_of("properties", i=pictures)
+    if patches:
+        found["patches"] = seconds_of("patches", i=2 * patches)
     matrices = max(getattr(one, "matrix_bytes", lambda _: 0)(n) for one in estimators.values())
     given, copies = 4 * n * d, 8 * n * d * COPIES
     memory = LIBRARIES + given + max(matrices + given, copies)

@@ -85,7 +85,16 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
         if self.dataset is None or self.how is None:
             return f"caption: {human_count(len(self.records['captions']), 'image')} from {self.settings['source']}"
         where = f"with {self.captioner.name}, device {self.captioner.device.type}"
-        return f"caption: {human_count(len(self.dataset), 'image')} of {self.dataset.name} {where}"
+        asked = self._asked()
+        words = f"; {asked['requests']:,} requests, at most {asked['tokens_at_most']:,} tokens" if asked else ""
+        return f"caption: {human_count(len(self.dataset), 'image')} of {self.dataset.name} {where}{words}"
+
+    def _asked(self) -> dict[str, int]:
+        """What a server will be asked for, which it may want to be paid; nothing where no server is asked."""
+        if self.how is None or not isinstance(getattr(self.captioner, "model", None), str):
+            return {}
+        requests = len(self.dataset or ()) * self.how.captions
+        return {"requests": requests, "tokens_at_most": requests * self.how.max_tokens}
 
     def compute(self, draft: Draft) -> Captions:
         captions = self.records["captions"]
@@ -152,7 +161,7 @@ class CaptionAnalysis(Analysis[CaptionOptions]):
             self.captioner = _opened(self.options, self.settings["captioner"])
         except MissingDataError as error:
             return {**self.settings, **read, "missing": error.message}
-        return {**self.settings, **read, **documented(self.expected())}
+        return {**self.settings, **read, **self._asked(), **documented(self.expected())}
 
     def _given(self) -> dict[str, list[str]]:
         """Captions that are there: of a file, of the data set."""

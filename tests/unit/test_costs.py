@@ -52,6 +52,15 @@ def test_what_is_not_known_is_not_said() -> None:
     assert known is not None
     assert known.seconds is None
     assert "memory" in str(known)
+    steps = costs.expected("directions", "eddp", {"n": 100, "d": 3, "k": 4})  # through a network of unknown depth
+    assert steps is not None
+    assert steps.seconds is None
+
+
+def test_properties_and_patches_are_paid_too() -> None:
+    plain, more = board(2000, 128), board(2000, 128, pictures=2000, patches=60)
+    assert set(more.parts) - set(plain.parts) == {"properties", "patches"}
+    assert more.parts["patches"] > more.parts["properties"] / 2 > 0
 
 
 def test_the_model_stands_in_the_docs() -> None:

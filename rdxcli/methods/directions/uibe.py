@@ -94,10 +94,23 @@ class Workspace:
 def starts_for(n_directions: int, problem: LearningProblem, most: int = 16, budget: float = 2e8) -> int:
     """How many starts fit into one batch: ``most`` on small problems, fewer when a step would cost too much."""
     k, P = problem.X.shape
-    cost = n_directions * P * max(k, 8)
-    if problem.head is not None and not problem.head.short:
-        cost *= 8
-    return int(max(1, min(most, budget // cost)))
+    deep = problem.head is not None and not problem.head.short
+    return _affordable(n_directions, P, k, most, budget / 8 if deep else budget)
+
+
+def _affordable(n_directions: int, positions: float, dimensions: float, most: int = 16, budget: float = 2e8) -> int:
+    return int(max(1, min(most, budget // (n_directions * positions * max(dimensions, 8)))))
+
+
+def search_work(estimator: Any, positions: float, dimensions: float) -> dict[str, float]:
+    """Steps ``e`` and random starts ``s`` of step (a) of an estimator, as `rdxcli.methods.costs` calls them."""
+    given = (
+        estimator.steps if isinstance(estimator.steps, Mapping) or estimator.steps is None else {"a": estimator.steps}
+    )
+    step = recipe(estimator.combine, estimator.weights, estimator.bounds, given)["a"]
+    auto = isinstance(estimator.n_starts, str)
+    starts = _affordable(estimator.n_directions, positions, dimensions) if auto else estimator.n_starts
+    return {"e": step.steps, "s": starts}
 
 
 class UIBE(Directions):

@@ -16,7 +16,7 @@ from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.concepts.heads import SIDES, heads_document
 from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
-from rdxcli.datasets.known import read_known
+from rdxcli.datasets.known import MOST_MEASURED, read_known
 from rdxcli.errors import ArtifactError, GateError, InputError, RdxError, UsageError
 from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
@@ -42,7 +42,7 @@ from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
 from rdxcli.services.compare.naming import described, made_before, named
 from rdxcli.services.compare.options import AUTO, CompareOptions
-from rdxcli.services.compare.patches import check_patches, open_patches, patches_of
+from rdxcli.services.compare.patches import IMAGES, OTHERS, check_patches, open_patches, patches_of
 from rdxcli.services.compare.properties import check_metadata, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
@@ -286,8 +286,27 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def _cost(self, n: int, width: int) -> Cost:
         options = self.options
-        tested, limit = options.test, options.seconds
-        return comparison(self.estimators, n, width, tested=tested, bootstraps=options.bootstraps, limit=limit)
+        groups = sum(2 * one.get_params().get("n_clusters", 1) for one in list(self.estimators.values())[:1])
+        return comparison(
+            self.estimators,
+            n,
+            width,
+            tested=options.test,
+            bootstraps=options.bootstraps,
+            limit=options.seconds,
+            pictures=min(n, MOST_MEASURED) if options.properties and self._has_pictures() else 0,
+            patches=OTHERS + groups * IMAGES if options.patches else 0,
+        )
+
+    def _has_pictures(self) -> bool:
+        """Whether the images of the two sides can be opened, as far as it is known."""
+        options = self.options
+        if self.records:
+            return bool(self.joined.a.dataset or self.joined.b.dataset)
+        sides = (options.a, options.b)
+        return bool(
+            options.selection.dataset or any(dataset_of(s, options.outputs, options.selection.root) for s in sides)
+        )
 
     def announce(self) -> Cost | None:
         cost = super().announce()

@@ -25,6 +25,7 @@ from rdxcli.methods.directions.health import stability
 from rdxcli.methods.directions.number import how_many
 from rdxcli.methods.directions.synthetic import generate, named
 from rdxcli.methods.directions.tcav import FEWEST
+from rdxcli.methods.directions.uibe import search_work
 from rdxcli.methods.registry import get
 from rdxcli.models import load
 from rdxcli.models.dictionaries import read_dictionary
@@ -48,6 +49,9 @@ DICTIONARY = "dictionary"
 
 STATE = "learning.safetensors"
 """Where learning a dictionary has got to; not part of the finished artifact."""
+
+SEARCHING = ("uibe", "eddp")
+"""Methods that search from random starts."""
 
 MEMORY = 8 * 2**30
 """Bytes that responses of all directions at all positions may take."""
@@ -190,7 +194,14 @@ class DirectionAnalysis(ExplainAnalysis):
         found = super().sizes() if self.records or not _is_synthetic(self.options) else {}
         if not found:
             return {}
-        own = self.settings
+        own, options = self.settings, self.options
+        if options.method in SEARCHING and options.apply is None:
+            images = min(found["n"], own["search_images"] or found["n"])
+            seen = images * found["p"] / found["n"]
+            # every step of eddp goes through the network above the layer, of which nothing is known here
+            deep = options.method == "eddp" and self.own["head"] and options.model is not None
+            steps = {} if deep else search_work(self.estimator, seen, found["u"])
+            return {"n": found["p"], "d": found["u"], "k": own["n_directions"], "b": seen, **steps}
         steps, batch = own.get("steps"), own.get("batch") or found["p"]
         more = {"e": steps, "b": min(batch, found["p"])} if isinstance(steps, int) else {}
         return {"n": found["p"], "d": found["u"], "k": own.get("n_directions") or 16, **more}

@@ -43,6 +43,11 @@ class RepresentativeAnalysis(ExplainAnalysis):
             raise UsageError(f"--target {options.target}: `representative` explains single samples", "give ids or rows")
         return {"representation": source, "targets": targets}
 
+    def sizes(self) -> Mapping[str, float]:
+        found = super().sizes()
+        neurons = found["p"] / max(1, found["n"]) * found["u"] if found else 0
+        return {**found, "u": neurons, "t": len(self.records["targets"]) if self.records else 1} if found else {}
+
     def compute(self, draft: Draft) -> Regions:
         source, head = self.source, head_of(self.options, self.source)
         entries, notes = [], []

@@ -138,6 +138,11 @@ class DescribeAnalysis(UnitAnalysis):
             **({"captions": f"of up to {human_count(per_unit, 'picture')} for each unit"} if made else {}),
         }
 
+    def sizes(self) -> Mapping[str, float]:
+        found = super().sizes()
+        most = found.get("u", 0) * self.settings["images"] * (1 + self.settings["crops"])
+        return {"c": most * self.settings["captions_per_image"], **found}
+
     def _pictures(self) -> Dataset:
         """The data set that the units are seen on."""
         options = self.options
