@@ -21,6 +21,7 @@ from rdxcli.concepts.sets import read_concept_set
 from rdxcli.concepts.vocabularies import list_of
 from rdxcli.datasets.arrayfiles import read_array
 from rdxcli.datasets.arrays import check_values, load_representation
+from rdxcli.datasets.tables import UNREADABLE
 from rdxcli.datasets.words import find, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.surrogate.encoding import entries_of
@@ -344,7 +345,7 @@ def _starts(path: str, n: int | None, texts: int) -> np.ndarray:
     """Row of each image's first caption, and the number of captions."""
     try:
         offsets = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"cannot read the caption offsets {path}: {error}") from None
     right = offsets.ndim == 1 and len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == texts
     if not right or (n is not None and len(offsets) != n + 1) or (np.diff(offsets) < 1).any():

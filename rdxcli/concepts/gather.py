@@ -17,6 +17,7 @@ from rdxcli.concepts.sets import default_set, read_concept_set
 from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.seen import counted_ids
 from rdxcli.datasets.selection import Choice
+from rdxcli.datasets.tables import UNREADABLE
 from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
 from rdxcli.methods.neurons.concepts import LazyCosines, clean_concepts
@@ -135,7 +136,7 @@ def read_splits(path: Path, n: int | None = None) -> Split:
             parts = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise MissingDataError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}", "splits are an .npz with train, val and test") from None
     missing = [name for name in ("train", "val", "test") if name not in parts]
     if missing:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from rdxcli.artifacts import fingerprint_file
 from rdxcli.concepts.options import ConceptOptions
+from rdxcli.datasets.tables import UNREADABLE
 from rdxcli.errors import InputError, MissingDataError, UsageError, did_you_mean
 from rdxcli.methods.neurons.concepts import text_lines
 from rdxcli.models import load
@@ -160,7 +161,7 @@ def read_mask(path: Path) -> np.ndarray:
         else:
             with Image.open(path) as image:
                 mask = np.asarray(image.convert("L") if image.mode in ("1", "LA") else image)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"cannot read the mask {path}: {error}") from None
     if mask.ndim != 2 or mask.dtype.kind not in "iub":
         raise InputError(

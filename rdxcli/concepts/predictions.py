@@ -14,6 +14,7 @@ from rdxcli.concepts.labels import class_names, full_class_list
 from rdxcli.concepts.options import ConceptOptions
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array
 from rdxcli.datasets.arrays import check_ids, row_values
+from rdxcli.datasets.tables import UNREADABLE
 from rdxcli.datasets.words import find_all, taken_as_one
 from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions
@@ -163,7 +164,10 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
         raise InputError(f"{option}: no such file: {path}")
     scores: np.ndarray | None = None
     if path.suffix == ".npy":
-        values = np.load(path, allow_pickle=False)
+        try:
+            values = np.load(path, allow_pickle=False)
+        except UNREADABLE as error:
+            raise InputError(f"{option}: {path} cannot be read: {error}") from None
         scores = values if values.ndim == 2 else None
         found = [] if values.ndim == 2 else [str(value) for value in values.tolist()]
     elif path.suffix in ARRAYS:

@@ -19,6 +19,7 @@ from rdxcli.datasets.seen import ANOTHER_FILE, ID_NAMES, LABEL_NAMES, Seen
 from rdxcli.datasets.selection import Choice
 from rdxcli.datasets.tables import (
     TABLES,
+    UNREADABLE,
     names_an_index,
     numbers_of_rows,
     path_label_lines,
@@ -405,7 +406,7 @@ def _sparse(text: str) -> csr_array | None:
             if not {"data", "shape", "format"} <= set(archive.files):
                 return None
         matrix = sp.csr_array(sp.load_npz(path))
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from None
     if not np.isfinite(matrix.data).all():
         raise InputError(f"{path} holds NaN or infinity")

@@ -11,6 +11,8 @@ import gzip
 import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,10 @@ TABLES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".feather", ".arrow", ".jso
 _SEPARATORS = (",", ";", "\t", "|")
 _HEAD = 60  # lines that are looked at to find out how a text table is written
 _PATH_AND_LABEL = re.compile(r"(?P<path>.+?\.(?:jpe?g|png|bmp|gif|tiff?|webp|ppm|pgm|jp2))[\s,;]+(?P<label>\S.*)", re.I)
+
+
+UNREADABLE = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for a file that is empty, cut, damaged, or of another kind (one array where several are wanted)."""
 
 
 @dataclass
@@ -394,6 +400,7 @@ def _read_cells(
         bad.append(row)
         return "skip"
 
+    body.decode("utf-8")  # or what is wrong with a row cannot be told to `note`
     keys = [str(i) for i in range(len(names))]
     table = pa.csv.read_csv(
         io.BytesIO(body),
@@ -522,7 +529,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 def _array_values(file: Path, what: str) -> list[str]:
     try:
         values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file} cannot be read: {_first_line(error)}") from None
     if values.ndim == 2 and 1 in values.shape:
         values = values.ravel()

@@ -70,7 +70,10 @@ class Extracted:
 
 
 def extract(
-    options: ExtractOptions, before: Callable[[list[tuple[int, ...]]], object] | None = None
+    options: ExtractOptions,
+    before: Callable[[list[tuple[int, ...]]], object] | None = None,
+    *,
+    missing_only: bool = False,
 ) -> list[Extracted]:
     """Extract all layers in one pass, or find them in the outputs directory.
 
@@ -83,6 +86,8 @@ def extract(
     before : callable, optional
         Called with the shape of one image's activations in each layer when something is going to be extracted: what it
         raises comes before the work.
+    missing_only : bool
+        Where all layers are there already, return none of them: whoever reads them says that they are reused.
 
     Returns
     -------
@@ -106,6 +111,8 @@ def extract(
     forced = {layer: options.force or (options.renew and _other(folder, request)) for layer, folder, request in made}
     made = zip(job.layers, job.folders, job.requests, strict=True)
     fresh = [layer for layer, folder, request in made if forced[layer] or check_reuse(folder, request) is None]
+    if missing_only and not fresh:
+        return []
     if fresh and before is not None:
         before(output_shapes(job))
     if fresh and rank.index == 0 and not options.allow_random:

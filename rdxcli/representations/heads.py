@@ -41,6 +41,7 @@ def read_with_output(options: LayerOptions, pool: str, check: Callable[[int], ob
             engine="local",
         ),
         before=lambda shapes: None if len(shapes[-1]) != 1 else check(shapes[-1][0]),
+        missing_only=True,
     )
 
 

@@ -373,7 +373,7 @@ def _with_files(error: UnknownNameError, text: str) -> UnknownNameError:
     """Name files and folders that look like ``text``, which may be a misspelt path."""
     path = Path(text).expanduser()
     if ("/" in text or path.suffix) and path.parent.is_dir():
-        near = near_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+        near = near_matches(path.name, [one.name for one in path.parent.iterdir() if one.is_file() or one.is_dir()])
         if path.exists():
             pickled = "pickles are never loaded, they can run code; " if begins_with(path, b"\x80") else ""
             error.hint = (

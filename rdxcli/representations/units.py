@@ -12,7 +12,7 @@ def check_units(text: str | None, option: str = "--units") -> None:
     ------
     UsageError
     """
-    for part in (text or "all").split(","):
+    for part in ("all" if text is None else text).split(","):
         first, dash, last = part.strip().partition("-")
         if part.strip() != "all" and (not first.isdigit() or (dash and not last.isdigit())):
             raise UsageError(f"{option}: cannot read `{part.strip()}`", "write numbers like 0-63,70")

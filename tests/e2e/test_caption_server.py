@@ -34,8 +34,12 @@ def asked(server: Server, pictures: Path, outputs: Path, *more: str) -> list[str
 
 def test_captions_of_a_server(server: Server, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    planned = json.loads(rdx_here(*asked(server, pictures, tmp_path, "--dry-run", "--json")).stdout)
+    assert (planned["requests"], planned["tokens_at_most"]) == (2 * N, 2 * N * 6)
+    assert planned["estimated_seconds"] is None
     done = rdx_here(*asked(server, pictures, tmp_path))
     assert done.returncode == 0, done.stderr
+    assert "12 requests, at most 72 tokens" in " ".join(done.stderr.split())
     found = captions_of(Path(done.stdout.strip()))
     assert len(found) == N
     assert all(len(set(texts)) == 2 for texts in found.values())

@@ -437,6 +437,9 @@ def test_layer_and_output_are_read_in_one_pass_and_names_of_classes_before_it(tm
     said = [line for line in done.stderr.splitlines() if line.startswith("extracting")]
     assert len(said) == 1
     assert "conv2, output of digits-cnn" in said[0]
+    again = rdx_here(*base, "--outputs", tmp_path / "out", "--run", "again")
+    reused = [line for line in again.stderr.splitlines() if line.startswith("reusing")]
+    assert len(reused) == len(set(reused)) == 2  # once for each layer
 
 
 def test_weights_of_a_model_are_no_array_and_a_thousand_outputs_are_those_of_imagenet() -> None:

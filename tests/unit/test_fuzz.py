@@ -11,22 +11,33 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from helpers import rdx_here
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from rdxcli.artifacts import Artifact, Request, create, slug
 from rdxcli.artifacts.layout import model_slug
 from rdxcli.concepts.captions import read_captions
+from rdxcli.concepts.gather import read_splits
 from rdxcli.datasets.addresses import SCHEMES, Place, address, archive
+from rdxcli.datasets.arrays import load_representation
 from rdxcli.datasets.base import fitting
+from rdxcli.datasets.metadata import read_metadata
 from rdxcli.datasets.registry import open_dataset
+from rdxcli.datasets.tables import read_table
 from rdxcli.download.catalogue import load_recipe
 from rdxcli.engines.ranks import detect_rank
 from rdxcli.engines.shards import ShardPlan, ShardStore
 from rdxcli.errors import ArtifactError, RdxError, UsageError
 from rdxcli.models import grammar, load
+from rdxcli.report.gates import parse_gates
+from rdxcli.representations.units import parse_units
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PIXEL = (
@@ -259,3 +270,84 @@ def test_captions(tmp_path: Path, name: str, content: bytes) -> None:
     with contextlib.suppress(RdxError):
         captions = read_captions(tmp_path / name)
         assert all(isinstance(text, str) for texts in captions.values() for text in texts)
+
+
+def _saved(name: str) -> bytes:
+    """A whole file of arrays, to be damaged."""
+    values, out = np.arange(12.0, dtype=np.float32).reshape(4, 3), io.BytesIO()
+    if name.endswith(".npy"):
+        np.save(out, values)
+    elif name.endswith(".npz"):
+        np.savez_compressed(out, x=values)
+    elif name.endswith(".safetensors"):
+        return save({"x": values})
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.table({"sample_id": list("abcd"), "x": values[:, 0]}), out)
+    else:
+        return b"id,x,y\na,1,2\nb,3,4\nc,5,6\n"
+    return out.getvalue()
+
+
+@FEW
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors", "x.parquet", "x.csv", "x.pt"])
+def test_arrays(tmp_path: Path, name: str, data: Any) -> None:
+    whole = _saved(name)
+    cut = data.draw(st.integers(0, len(whole)))
+    flips = data.draw(st.dictionaries(st.integers(0, len(whole) - 1), st.integers(1, 255), max_size=4))
+    damaged = bytes(byte ^ flips.get(place, 0) for place, byte in enumerate(whole))
+    content = data.draw(
+        st.sampled_from([damaged, damaged[:cut], damaged[:cut] + damaged, b""]) | st.binary(max_size=80)
+    )
+    (tmp_path / name).write_bytes(content)
+    with contextlib.suppress(RdxError):
+        found = load_representation(str(tmp_path / name))
+        assert found.values.ndim in (2, 4)
+        assert np.isfinite(found.values).all()
+
+
+@FEW
+@given(
+    content=st.one_of(st.binary(max_size=60), st.text(alphabet='id,x1.\n\t";-e\u00e9 ', max_size=60).map(str.encode))
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.txt", "x.parquet"])
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_tables(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with contextlib.suppress(RdxError):
+        read_table(tmp_path / name)
+    with contextlib.suppress(RdxError):
+        found = read_metadata(tmp_path / name, ["a", "b"], 2)
+        assert all(len(values) == 2 for values in found.columns.values())
+    with contextlib.suppress(RdxError):
+        read_splits(tmp_path / name, 2)
+
+
+@settings(FEW, max_examples=25)
+@given(content=st.one_of(st.binary(max_size=40), JSON.map(lambda value: yaml.safe_dump(value).encode())))
+@example(content=b"k: [1\n")
+@example(content=b"k: !!python/object/apply:os.system [id]\n")
+@example(content=b"a: &a [*a]\nk: *a\n")
+def test_configurations(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    done = rdx_here("list", "methods", "--config", tmp_path / "x.yaml")
+    assert done.returncode in (0, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+
+
+@FEW
+@given(text=st.text(alphabet="verdictflipsco-re<>=%.,0159 ", max_size=16))
+def test_gates(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        for gate in parse_gates([text], None):
+            assert gate.name
+
+
+@FEW
+@given(text=st.text(alphabet="0123456789-,: al", max_size=12), count=st.integers(1, 300))
+def test_numbers_of_units(text: str, count: int) -> None:
+    with contextlib.suppress(UsageError):
+        units = parse_units(text, count)
+        assert len(units) == len(set(units)) > 0
+        assert all(0 <= unit < count for unit in units)

@@ -8,7 +8,9 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -349,6 +351,60 @@ def test_folders_as_the_hub_keeps_them(tmp_path: Path, names: list[str], scheme:
     assert shades(open_dataset(f"{scheme}:{tmp_path}?split=test")) == list(range(50, 54))
     with pytest.raises(UsageError, match="has no split `val`"):
         open_dataset(f"{scheme}:{tmp_path}?split=val")
+
+
+def kept_in_memory(scheme: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A storage of the given scheme that speaks to no server."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Storage(MemoryFileSystem):
+        protocol = scheme
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.removeprefix(f"{scheme}://").strip("/")
+
+    monkeypatch.setitem(import_module("fsspec.registry")._registry, scheme, Storage)
+    return Storage()
+
+
+@pytest.mark.parametrize("copy", ["", "@refs%2Fconvert%2Fparquet"])
+def test_tables_of_the_hub_are_read_where_they_are(copy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = kept_in_memory("hf", monkeypatch)
+    for first, name in ((0, "data/train-00000-of-00001.parquet"), (50, "data/test-00000-of-00001.parquet")):
+        out = io.BytesIO()
+        pq.write_table(table(first, 4, named=True), out)
+        hub.pipe(f"hf://datasets/someone/birds{copy}/{name}", out.getvalue())
+    if copy:  # what the repository itself holds is no table
+        hub.pipe("hf://datasets/someone/birds/README.md", b"birds")
+    dataset = open_dataset("hf:someone/birds?streaming=true")
+    assert shades(dataset) == [*range(4), *range(50, 54)]
+    assert list(dataset.splits or ()) == ["train"] * 4 + ["test"] * 4
+    assert dataset.class_names == ["cat", "dog"]
+    part = open_dataset("hf:someone/birds?streaming=true&split=test")
+    assert shades(part) == list(range(50, 54))
+    assert open_dataset(part.spec).fingerprint() == part.fingerprint()
+    assert open_dataset(part.spec).fingerprint() != dataset.fingerprint()
+    with pytest.raises(UsageError, match="has no split `val`"):
+        open_dataset("hf:someone/birds?streaming=true&split=val")
+    with pytest.raises(MissingDataError, match="nothing is at"):
+        open_dataset("hf:someone/fish?streaming=true")
+
+
+def test_a_bucket_of_another_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bucket = kept_in_memory("gs", monkeypatch)
+    for name, content in PHOTOS.items():
+        bucket.pipe(f"gs://photos/birds/{name}", content)
+    bucket.pipe("gs://photos/a.npy", npy(np.arange(120.0).reshape(30, 4)))
+    dataset = open_dataset("folder:gs://photos/birds")
+    assert shades(dataset) == [0, 1, 2, 100, 101, 102]
+    assert list(dataset.labels or ()) == ["cats"] * 3 + ["dogs"] * 3
+    assert load_representation(str(localised("gs://photos/a.npy"))).values.shape == (30, 4)
+    with pytest.raises(MissingDataError, match="gs://photos/fish"):
+        open_dataset("folder:gs://photos/fish")
 
 
 def test_tables_without_images_are_lists_of_paths(tmp_path: Path) -> None:
