@@ -384,7 +384,7 @@ class RDX(Estimator):
         )
         self._note(f"agreement with the exact method on {drawn}: {'; '.join(parts)}")
 
-    def _doubt(self, reasons: Mapping[Direction, str]) -> None:
+    def _doubt(self, reasons: Mapping[str, str]) -> None:
         """Say first that concepts are not reliable, why, and what helps."""
         more = 2 * self.landmarks
         advice = f"landmarks={more}" if more < self.n_ else "approximate=never"

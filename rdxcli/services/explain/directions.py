@@ -200,8 +200,8 @@ class DirectionAnalysis(ExplainAnalysis):
             seen = images * found["p"] / found["n"]
             # every step of eddp goes through the network above the layer, of which nothing is known here
             deep = options.method == "eddp" and self.own["head"] and options.model is not None
-            steps = {} if deep else search_work(self.estimator, seen, found["u"])
-            return {"n": found["p"], "d": found["u"], "k": own["n_directions"], "b": seen, **steps}
+            search = {} if deep else search_work(self.estimator, seen, found["u"])
+            return {"n": found["p"], "d": found["u"], "k": own["n_directions"], "b": seen, **search}
         steps, batch = own.get("steps"), own.get("batch") or found["p"]
         more = {"e": steps, "b": min(batch, found["p"])} if isinstance(steps, int) else {}
         return {"n": found["p"], "d": found["u"], "k": own.get("n_directions") or 16, **more}
