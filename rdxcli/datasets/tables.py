@@ -104,7 +104,9 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def begins_with(path: Path, start: bytes) -> bool:
-    """Whether these are the first bytes of a file; False for one that cannot be read."""
+    """Whether these are the first bytes of a file; False for one that cannot be read, and for pipes and devices."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as stream:
             return stream.read(len(start)).lower() == start.lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from rdxcli.datasets.arrays import load_concepts, load_representation
 from rdxcli.datasets.selection import Choice
-from rdxcli.datasets.tables import read_columns, read_values
+from rdxcli.datasets.tables import begins_with, read_columns, read_values
 from rdxcli.datasets.words import apart, escaped, find, names_in, texts_of
 from rdxcli.errors import InputError
 
@@ -339,3 +340,9 @@ def test_lines_of_path_and_label(tmp_path: Path) -> None:
     assert record.labels is not None
     assert record.labels.tolist() == [f"golden retriever {(N - 1 - i) % 2}" for i in range(N)]
     assert read_values(tmp_path / "l.txt", ("path",), "ids") == ids
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    assert not begins_with(tmp_path / "a.npy", b"x")
+    assert not begins_with(Path("/dev/zero"), b"\0")
