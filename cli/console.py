@@ -280,7 +280,7 @@ class _PlainProgress:
             return
         self.last = now
         rate = self.done / (now - self.start)
-        left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate > 0 else ""
+        left = f", {max(0, self.total - self.done) / rate:.0f} s left" if self.total and rate > 0 else ""
         if self.unit == BYTES:
             of = f" of {human_bytes(self.total)}" if self.total else ""
             self.sink.message(f"{self.description}: {human_bytes(self.done)}{of}, {human_bytes(rate)}/s{left}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rdxcli.progress import human_count
-from rdxcli.report.summary import Column, Item, Picture, Section, Summary, Table
+from rdxcli.report.summary import Column, Item, Picture, Section, Summary, Table, images_of
 
 WORDS = 40
 """Words in the table of words."""
@@ -43,13 +43,12 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
             text=f"Words of {SHORTEST} letters or more, the most frequent first.",
         )
     )
-    where = f" of {document['dataset']}" if document["dataset"] else ""
     return Summary(
         kind="captions",
         method=document["method"],
         kicker="Captions",
         title=f"{human_count(document['captions'], 'caption')} of {human_count(document['images'], 'image')}",
-        facts=f"{human_count(document['images'], 'image')}{where}, by {document['captioner']}",
+        facts=f"{images_of(document['images'], dataset or document['dataset'])}, by {document['captioner']}",
         sections=sections,
         notes=[*document["notes"], *[f"{human_count(len(failed), 'image')} could not be captioned"][: len(failed)]],
         dataset=dataset,

@@ -8,6 +8,7 @@ from typing import Any
 
 from rdxcli.progress import human_count
 from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
+from rdxcli.report.text import clean
 
 COLUMNS = (
     Column("images", "Images in which the detector responds"),
@@ -231,7 +232,7 @@ def _labelled(entry: Mapping[str, Any]) -> str:
 def _shares(entry: Mapping[str, Any], most: int) -> str:
     chance = entry.get("label_chance") or {}
     return ", ".join(
-        f"{name} {share:.0%}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
+        f"{share:.0%} {clean(name, 40)}" + (f" (of all {chance[name]:.0%})" if name in chance else "")
         for name, share in list(entry["labels"].items())[:most]
     )
 

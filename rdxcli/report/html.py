@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -21,7 +22,7 @@ from rdxcli.progress import human_count
 from rdxcli.records import plain
 from rdxcli.report.charts import draw
 from rdxcli.report.summary import written
-from rdxcli.report.text import clean
+from rdxcli.report.text import clean, tail
 
 SCRIPTS = {
     **{"store.js": "", "grid.js": "", "cards.js": ""},
@@ -37,6 +38,12 @@ HEAT = (213, 94, 0)
 """Colour of maps over images."""
 
 
+_RIGHT_TO_LEFT = re.compile(
+    r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?:[ .-]+[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*"
+)
+"""Words that are written from the right."""
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -50,6 +57,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["written"] = written
     environment.filters["counted"] = human_count
     environment.filters["prose"] = prose
+    environment.filters["tail"] = tail
     environment.filters["id"] = id  # of an object: items are told apart by identity
     environment.filters["script_json"] = script_json
     environment.filters["packed"] = packed
@@ -64,12 +72,13 @@ def _shown(value: Any) -> Any:
 
 
 def prose(text: str) -> Markup:
-    """Sentences: what stands between backticks is set as code, all else is text."""
+    """Sentences: what stands between backticks is set as code, all else is text; names that are written from the right
+    are set apart, so that the numbers after them stay where they are.
+    """
     shown = clean(text, LONGEST)
-    if shown.count("`") % 2:
-        return escape(shown)
-    parts = enumerate(shown.split("`"))
-    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in parts)
+    parts = [shown] if shown.count("`") % 2 else shown.split("`")
+    kinds = [Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)]
+    return Markup(_RIGHT_TO_LEFT.sub(r"<bdi>\g<0></bdi>", "".join(kinds)))
 
 
 def script_json(value: Any) -> Markup:

@@ -33,6 +33,12 @@ def clean(text: object, longest: int = LONGEST) -> str:
     return "".join(_visible(character) for character in cut)
 
 
+def tail(text: object, most: int = 34) -> str:
+    """The end of a path that is too long for its place: what tells it from its neighbours."""
+    shown = clean(text, 4000)
+    return shown if len(shown) <= most or not set(shown) & set("/\\") else f"\u2026{shown[1 - most :]}"
+
+
 def _visible(character: str) -> str:
     if unicodedata.category(character) not in _INVISIBLE or character in _JOINERS:
         return character

@@ -86,7 +86,9 @@ class Grid {
       entry.node = make("tr", { style: { height: `${ROW}px` } }, ...entry.cells.map((cell, place) => {
         const [said, number] = Array.isArray(cell) ? cell : [cell, null];
         const node = make("td", { className: number === null ? "" : "value", title: said.length > 24 ? said : "" });
-        node.append(place === 0 && entry.anchor ? make("a", { href: `#${encodeURIComponent(entry.anchor)}`, textContent: said }) : said);
+        // of long paths the end tells them apart
+        const name = said.length > 34 && /[/\\]/.test(said) ? `\u2026${said.slice(-33)}` : said;
+        node.append(place === 0 && entry.anchor ? make("a", { href: `#${encodeURIComponent(entry.anchor)}`, textContent: name }) : said);
         return node;
       }));
       if (this.choose) on(entry.node, "click", (event) => { event.preventDefault(); this.choose(entry.anchor); });

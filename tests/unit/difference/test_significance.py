@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -276,6 +277,26 @@ def test_null_pairs_without_clustering_change_no_p_value(monkeypatch):
     assert np.isnan(few.values).any()
     assert not np.isnan(every.values).any()
     assert [few.p_value(one) for one in few.observed] == [every.p_value(one) for one in every.observed]
+
+
+def test_no_step_takes_more_turns_than_it_says(monkeypatch):
+    """Or the time left would be negative."""
+    steps = {}
+
+    @contextmanager
+    def tracker(description, total, unit):
+        steps[description] = [total, 0]
+
+        def advance(count):
+            steps[description][1] += count
+
+        yield advance
+
+    monkeypatch.setattr("rdxcli.progress._tracker", tracker)
+    pair = merged_pair(n=80)
+    difference_test(*pair, estimator=RDX(2).fit(*pair), replicates=REPLICATES)
+    assert steps["versions of one model"][1] > 1
+    assert all(done <= total for total, done in steps.values())
 
 
 def test_p_values_of_concepts_stop_where_they_are_clear():

@@ -252,6 +252,13 @@ def test_foreign_text_stays_text() -> None:
     )
 
 
+def test_names_from_the_right_leave_numbers_where_they_are() -> None:
+    text = "60% of them \u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd, 40% <b>"
+    shown = page(Summary("x", "m", "k", "t", "f", [Section("Units", "units")], said=[text]))
+    assert "60% of them <bdi>\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd</bdi>, 40% &lt;b&gt;" in shown
+    assert "There is none." in shown
+
+
 def test_what_is_not_a_number_is_missing() -> None:
     nan = float("nan")
     chart = Chart("one", "curves", {"a": [(0.0, nan)], "b": [(0.0, 1.0), (nan, 2.0)]}, "x")
@@ -289,7 +296,7 @@ def test_units_that_are_not_interpretable_say_so_and_come_last(summaries: Mappin
 
 def test_directions_show_their_state_and_what_all_their_images_are(summaries: Mapping[str, Summary]) -> None:
     first, second = summaries["directions"].sections[0].items
-    assert first.text.startswith("All 12 images: cat 60% (of all 30%), dog 40%")
+    assert first.text.startswith("All 12 images: 60% cat (of all 30%), 40% dog")
     assert second.doubtful
     assert second.status.startswith("crowded")
 
@@ -342,3 +349,11 @@ def test_a_step_shows_the_null_of_its_verdict() -> None:
         table = similarities_table(document)[1]
         (place,) = [i for i, column in enumerate(table.columns) if column.name == "two read-outs"]
         assert table.rows[0][place] == shown
+
+
+def test_of_long_paths_the_end_is_shown() -> None:
+    path = "/a/long/way/to/the/photographs/of/birds/n0144_tench.jpg"
+    section = Section("Images", "images", [Item(1, "1", pictures=[Picture(path)])])
+    shown = page(Summary("x", "m", "k", "t", "f", [section]))
+    assert f'title="{path}">\u2026birds/n0144_tench.jpg</figcaption>' in shown
+    assert ">\u2026tographs/of/birds/n0144_tench.jpg</div>" in shown
