@@ -142,7 +142,7 @@ def _as_taken(file: ArrayFile, values: np.ndarray, pool: str, given: Mapping[str
     seen, shape = _with(file.seen, given), file.values.shape
     if len(shape) == 4 and values.ndim == 2:
         done = {"max": "the largest", "first": "the first", "cls": "the first"}.get(pool, "the mean")
-        note = f"{done} of {shape[2]} x {shape[3]} places of each of {shape[1]} channels"
+        note = f"{done} of {shape[2]} x {human_count(shape[3], 'place')} of each of {human_count(shape[1], 'channel')}"
         seen = replace(seen, notes=[*seen.notes, note])
     return seen
 
