@@ -56,11 +56,11 @@ def summarize(document: Mapping[str, Any], folder: Path | None = None, command: 
         found,
         provenance=said,
         notes=list(dict.fromkeys(found.notes)),
-        sections=[_without_empty(section) for section in found.sections],
+        sections=[without_empty(section) for section in found.sections],
     )
 
 
-def _without_empty(section: Section) -> Section:
+def without_empty(section: Section) -> Section:
     """A section without the columns in which nothing stands."""
 
     def used(rows: Sequence[Sequence[Any]], count: int) -> list[int]:

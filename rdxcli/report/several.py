@@ -9,6 +9,7 @@ from typing import Any
 
 from rdxcli.lazy import scipy
 from rdxcli.progress import human_count
+from rdxcli.report.kinds import without_empty
 from rdxcli.report.summary import Column, Item, Section, Summary, Table
 
 MATCH = (
@@ -42,7 +43,7 @@ def several(summaries: Mapping[str, Summary]) -> Summary:
             tables.append(Table(f"{first} and {second}", MATCH, matched, text))
     sections = [Section("Artifacts", "artifacts", tables=[Table("", columns, rows)], printed=True)]
     if tables:
-        sections.append(Section("Matched by overlap", "matched", tables=tables))
+        sections.append(without_empty(Section("Matched by overlap", "matched", tables=tables)))
     for number, (name, one) in enumerate(summaries.items(), start=1):
         for section in one.sections:
             items = [replace(item, group=None) for item in section.items]

@@ -316,6 +316,10 @@ def test_groups_are_matched_by_all_their_members(summaries: Mapping[str, Summary
     row = next(row for row in tables["one and two"].rows if row[0] == "a1")
     assert row == ["a1", "a1", 1.0, pytest.approx(1.35 / 16.65), 9, 9, 9, pytest.approx(2.7e-10, rel=0.01)]
     assert "one and three" not in tables  # they share no image
+    shown = several({"three": summaries["regions"], "four": summaries["regions"]}).sections[1].tables[0]
+    assert [column.name for column in shown.columns] == [  # of which only the shown images are known: nothing by chance
+        *("in the first", "in the second", "overlap", "shared", "first", "second")
+    ]
     assert page(found).count("<article") > 6
 
 
