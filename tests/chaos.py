@@ -407,8 +407,8 @@ class Chaos:
         return counted
 
 
-def commands(work: Path) -> list[Command]:
-    """The commands that faults are thrown at, on inputs made here."""
+def commands(work: Path, wanted: Sequence[str]) -> list[Command]:
+    """The commands that faults are thrown at, on inputs made here; ``wanted`` are their names, empty for all."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -428,13 +428,15 @@ def commands(work: Path) -> list[Command]:
     np.save(work / "offsets.npy", np.arange(0, 481, 2))
     encode = ["encode-concepts", "--captions", str(work / "captions.json"), "--tagger", "packaged"]
     encode += ["--max-threshold", "1"]
-    run = start([*encode, "--outputs", str(work / "encodings")], work / "log-0")
-    assert run.wait() == 0, run.words
-    (folder,) = {path.parent for path in (work / "encodings").rglob("encodings.npz")}
+    folder = work / "encodings"
+    if not wanted or "train" in wanted:
+        run = start([*encode, "--outputs", str(folder)], work / "log-0")
+        assert run.wait() == 0, run.words
+        (folder,) = {path.parent for path in folder.rglob("encodings.npz")}
     train = ["train-surrogate", "--encodings", str(folder), "--image-embeddings", f"{work / 'images.npz'}:values"]
     train += ["--text-embeddings", str(work / "texts.npy"), "--text-offsets", str(work / "offsets.npy")]
     train += ["--epochs", "100", "--batch-size", "64", "--checkpoint-seconds", "0", "--param", "patience=100"]
-    return [
+    found = [
         Command(
             "extract",
             ["extract", "--model", "digits-cnn", "-l", "conv1", "-l", "conv2", *small, "--device", "cpu"],
@@ -447,6 +449,7 @@ def commands(work: Path) -> list[Command]:
         Command("encode", encode),
         Command("train", [*train, "--device", "cpu"]),
     ]
+    return [command for command in found if not wanted or command.name in wanted]
 
 
 def faults_of(chaos: Chaos, command: Command) -> list[Callable[[Command], bool]]:
@@ -480,9 +483,7 @@ def main() -> int:
 
     torch.set_num_threads(1)
     chaos = Chaos(work, random.Random(options.seed))
-    chosen = [
-        command for command in commands(work) if not options.command or command.name in options.command.split(",")
-    ]
+    chosen = commands(work, options.command.split(",") if options.command else [])
     for command in chosen:
         for _ in range(2):  # the first trains the model and fills caches
             chaos.place = work / f"truth-{command.name}-{chaos.number}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,6 +33,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+NUMBERS = itertools.count()
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left is there to stay: the garbage collector need not look through it again and again."""
+    gc.freeze()
+
+
 def _shared_folder() -> Path | None:
     given = os.environ.get("RDX_SHARED")
     candidates = [Path(given)] if given else [Path(__file__).resolve().parents[2] / "shared"]
@@ -52,14 +63,27 @@ def _no_server_left() -> Iterator[None]:
         sys.modules["processes"].stop_server()
 
 
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own looks through the folders of all tests before for a number that is free."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{name}{next(NUMBERS)}", numbered=False)
+
+
 @pytest.fixture(autouse=True)
-def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_inherited_settings(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep a developer's own outputs and caches out of the tests, and the tests off the network."""
     for name in [
         name for name in os.environ if name.startswith("RDX_") and name not in {"RDX_SHARED", "RDX_GOLDEN", "RDX_CACHE"}
     ]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RDX_OUTPUTS", str(tmp_path / "outputs"))
+    if "tmp_path" in request.fixturenames:
+        folder = request.getfixturevalue("tmp_path")
+    else:  # made by who writes into it: most tests do not
+        folder = tmp_path_factory.getbasetemp() / f"unasked{next(NUMBERS)}"
+    monkeypatch.setenv("RDX_OUTPUTS", str(folder / "outputs"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     for name in ("RANK", "WORLD_SIZE"):

@@ -67,9 +67,26 @@ def rdx_here(*arguments: object, cwd: Path | None = None, stdin: str = "") -> su
     return subprocess.CompletedProcess(list(map(str, arguments)), int(str(code)), out.getvalue(), err.getvalue())
 
 
-def check_document(printed: str) -> None:
+def printed(*arguments: object, cwd: Path | None = None, stdin: str = "") -> str:
+    """What a command that succeeds prints."""
+    done = rdx_here(*arguments, cwd=cwd, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def document_of(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
+    """What a command that succeeds prints with ``--json``."""
+    return json.loads(printed(*arguments, "--json", cwd=cwd))
+
+
+def page_of(document: dict[str, Any], outputs: Path) -> str:
+    """The whole text of the page that ``rdx visualize`` makes of an artifact."""
+    return whole_page(printed("visualize", document["artifact"], "--outputs", outputs).strip())
+
+
+def check_document(text: str) -> None:
     """What ``--json`` prints keeps to the schema of its kind."""
-    document = json.loads(printed)
+    document = json.loads(text)
     kind = document.get("kind") if isinstance(document, dict) else None
     if kind in kinds():
         jsonschema.validate(document, schema(kinds()[kind]))
@@ -152,7 +169,6 @@ def browse(page: Path, folder: Path, width: int = 1240, height: int = 2400) -> t
         *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
         *(f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}", "--virtual-time-budget=4000"),
     ]
-    uri = page.resolve().as_uri()
-    dom = subprocess.run([*base, "--dump-dom", uri], capture_output=True, text=True, check=True, timeout=120).stdout
-    subprocess.run([*base, f"--screenshot={shot}", uri], capture_output=True, check=True, timeout=120)
+    command = [*base, "--dump-dom", f"--screenshot={shot}", page.resolve().as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     return dom, shot

@@ -159,7 +159,7 @@ def _connect(ray: Any, address: str | None) -> bool:
             logging_level=logging.ERROR,
             include_dashboard=False,
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # one that does not start in time is a bare `Exception` of Ray
         raise _unreachable(address or "this machine", _last(error)) from None
     return True
 

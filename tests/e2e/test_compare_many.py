@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import browse, rdx_here
+from helpers import browse, document_of, rdx_here
 
 import rdxcli as rdx
 
@@ -42,9 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(files: Path, tmp_path: Path, *arguments: object) -> dict:
-    done = rdx_here("compare", *arguments, "--outputs", tmp_path, "--json", cwd=files)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return document_of("compare", *arguments, "--outputs", tmp_path, cwd=files)
 
 
 def test_layers_of_two_files_of_arrays(files: Path, tmp_path: Path) -> None:

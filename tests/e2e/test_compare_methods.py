@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import printed, rdx_here
 
 from rdxcli.methods.difference.baselines.usae import USAE
 
@@ -32,9 +32,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(arrays: Path, out: Path, *arguments: str) -> dict:
-    done = rdx_here("compare", "a.npy", "b.npy", "--outputs", str(out), *QUICK, *arguments, cwd=arrays)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(printed("compare", "a.npy", "b.npy", "--outputs", out, *QUICK, *arguments, cwd=arrays))
 
 
 def test_a_baseline_alone(arrays: Path, tmp_path: Path) -> None:

@@ -10,25 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rdx_here, whole_page
+from helpers import document_of, page_of, rdx_here
 from safetensors.numpy import load_file
 from tiny_models import save_clip
 
 from rdxcli.methods.directions.base import Directions
 from rdxcli.methods.directions.steering import own_strength
-
-
-def run(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
-    """The document of a command that succeeds."""
-    done = rdx_here(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def page_of(document: dict[str, Any], outputs: Path) -> str:
-    done = rdx_here("visualize", document["artifact"], "--outputs", outputs)
-    assert done.returncode == 0, done.stderr
-    return whole_page(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +26,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def learned(outputs: Path) -> dict[str, Any]:
     """Ten directions of the embedded model."""
-    return run(
+    return document_of(
         *("explain", "--method", "uibe", "--model", "digits-cnn", "--layer", "conv2", "--num-directions", 10),
-        *("--sample", 600, "--param", "n_starts=1", "--param", "steps=100", "--outputs", outputs),
+        *("--sample", 600, "--param", "n_starts=1", "--param", "steps=100", "--param", "stability=false"),
+        *("--outputs", outputs),
     )
 
 
@@ -61,7 +49,7 @@ def logits_of(values: np.ndarray) -> np.ndarray:
 
 
 def test_steering_is_what_the_network_says(learned: dict[str, Any], outputs: Path) -> None:
-    steered = run(
+    steered = document_of(
         *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--run", "steered"),
         *("--sample", 600, "--steer", "2=-1,1.5", "--steer", "4=1x", "--param", "steer_clamp=false"),
     )
@@ -95,7 +83,7 @@ def test_steering_is_what_the_network_says(learned: dict[str, Any], outputs: Pat
 def test_steering_where_the_concept_is(learned: dict[str, Any], outputs: Path) -> None:
     base = ["explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600]
     parts = {
-        where: run(
+        where: document_of(
             *(*base, "--steer", "2=1", "--param", f"steer_where={where}", "--param", "steer_clamp=false"),
             *("--run", where),
         )
@@ -111,7 +99,7 @@ def test_steering_where_the_concept_is(learned: dict[str, Any], outputs: Path) -
 
 
 def test_removing_a_concept_from_single_images(learned: dict[str, Any], outputs: Path) -> None:
-    found = run(
+    found = document_of(
         *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600),
         *("--target", "5,17", "--run", "images"),
     )
@@ -137,7 +125,7 @@ def test_removing_a_concept_from_single_images(learned: dict[str, Any], outputs:
 
 
 def test_stored_directions_on_other_images(learned: dict[str, Any], outputs: Path) -> None:
-    again = run(
+    again = document_of(
         *("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--sample", 600),
         *("--run", "again"),
     )
@@ -146,14 +134,16 @@ def test_stored_directions_on_other_images(learned: dict[str, Any], outputs: Pat
         for mine, theirs in zip(one["influence"], other["influence"], strict=True):
             assert (mine["class"], mine["significant"]) == (theirs["class"], theirs["significant"])
             assert mine["effect"] == pytest.approx(theirs["effect"], rel=1e-6)
-    whole = run("explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--run", "whole")
+    whole = document_of(
+        "explain", "--method", "uibe", "--apply", learned["artifact"], "--outputs", outputs, "--run", "whole"
+    )
     assert whole["samples"]["n"] == 1797
     assert len(whole["directions"]) == 10
 
 
 @pytest.mark.parametrize("method", ["pca", "nmf", "ica", "kmeans", "natural"])
 def test_baselines_through_the_same_interface(method: str, outputs: Path) -> None:
-    found = run(
+    found = document_of(
         *("explain", "--method", method, "--model", "digits-cnn", "--layer", "conv2", "--num-directions", 4),
         *("--sample", 300, "--steer", "1=2", "--outputs", outputs),
     )
@@ -168,7 +158,7 @@ def test_a_step_without_its_network_is_refused_before_work_begins(outputs: Path,
     np.save(tmp_path / "acts.npy", np.random.default_rng(0).normal(size=(60, 8)))
     base = ["explain", "--method", "pca"]
     model = ["--model", "digits-cnn", "--sample", 200, "--num-directions", 3]
-    stored = run(*base, *model, "--outputs", outputs, "--run", "stored")
+    stored = document_of(*base, *model, "--outputs", outputs, "--run", "stored")
     cases: list[tuple[list[object], str]] = [
         ([*model, "--steer", "3=1"], "numbered 0 to 2"),
         ([*model, "--steer", "1"], "cannot read `1`"),
@@ -211,7 +201,7 @@ def test_words_name_the_directions_they_follow(tmp_path: Path) -> None:
     scores[:, :3] += 3 * presence
     np.save(tmp_path / "scores.npy", scores)
     (tmp_path / "words.txt").write_text("\n".join(words) + "\n")
-    found = run(
+    found = document_of(
         *("explain", "--method", "ica", "--activations", "acts.npy", "--num-directions", 3, "--outputs", "out"),
         *("--concepts", "scores.npy", "--concept-names", "words.txt"),
         cwd=tmp_path,
@@ -222,7 +212,7 @@ def test_words_name_the_directions_they_follow(tmp_path: Path) -> None:
     assert "words: " in page_of({"artifact": tmp_path / found["artifact"]}, tmp_path / "out")
     # words that have nothing to do with the images are not passed off as names
     np.save(tmp_path / "scores.npy", rng.normal(size=(240, 5)))
-    noise = run(
+    noise = document_of(
         *("explain", "--method", "ica", "--activations", "acts.npy", "--num-directions", 3, "--outputs", "out"),
         *("--concepts", "scores.npy", "--concept-names", "words.txt", "--run", "noise"),
         cwd=tmp_path,
@@ -233,7 +223,7 @@ def test_words_name_the_directions_they_follow(tmp_path: Path) -> None:
 def test_words_of_a_vision_language_model(learned: dict[str, Any], outputs: Path, tmp_path: Path) -> None:
     folder = save_clip(tmp_path / "clip")
     (tmp_path / "words.txt").write_text("dog\ncat\ntree\ncar\n")
-    found = run(
+    found = document_of(
         *("explain", "--method", "uibe", "--apply", learned["artifact"], "--sample", 60, "--outputs", outputs),
         *("--vlm", f"hf:{folder}", "--concept-set", tmp_path / "words.txt", "--run", "vlm"),
     )
@@ -267,7 +257,7 @@ MASKED = (
 
 def test_masks_with_unlabelled_pixels_name_directions(tmp_path: Path) -> None:
     _street(tmp_path)
-    found = run(*MASKED, cwd=tmp_path)
+    found = document_of(*MASKED, cwd=tmp_path)
     best = max((entry["mask_label"] for entry in found["directions"]), key=lambda label: label["iou"])
     assert best["concept"] in ("sky", "road")
     assert best["interpretable"]
@@ -318,7 +308,7 @@ def test_what_was_learned_survives_a_failure_afterwards(tmp_path: Path, monkeypa
 
 def test_parameters_of_influence_and_their_bounds(outputs: Path) -> None:
     base = ["explain", "--method", "kmeans", "--model", "digits-cnn", "--sample", 300, "--num-directions", 4]
-    found = run(
+    found = document_of(
         *(*base, "--param", "influence_null=published", "--param", "influence_draws=20", "--outputs", outputs),
         *("--param", "influence_alpha=2", "--run", "published", "--param", "stability=false"),
     )
@@ -339,7 +329,7 @@ SAE = (
 
 
 def test_a_dictionary_behaves_as_directions_do(tmp_path: Path) -> None:
-    learned = run(*SAE, "--steer", "3=-1x", "--target", "5", "--outputs", tmp_path)
+    learned = document_of(*SAE, "--steer", "3=-1x", "--target", "5", "--outputs", tmp_path)
     scores = learned["scores"]
     assert 0.2 < scores["dictionary"]["explained_variance"] < 1
     assert scores["dictionary"]["l0"] == pytest.approx(3, abs=0.1)
@@ -350,7 +340,7 @@ def test_a_dictionary_behaves_as_directions_do(tmp_path: Path) -> None:
     assert all(np.shape(entry["concept_maps"])[0] == 12 for entry in learned["directions"])
     assert learned["steering"]["steps"]
     assert learned["images"]
-    again = run(
+    again = document_of(
         *("explain", "--method", "sae", "--apply", learned["artifact"], "--sample", 400, "--run", "again"),
         *("--outputs", tmp_path),
     )
@@ -364,7 +354,7 @@ def test_a_dictionary_behaves_as_directions_do(tmp_path: Path) -> None:
 def test_a_published_dictionary(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
-    learned = run(*SAE, "--outputs", tmp_path)
+    learned = document_of(*SAE, "--outputs", tmp_path)
     stored = load_file(Path(learned["artifact"]) / "directions.safetensors")
     W = stored["decoding"].astype(np.float32)
     arrays = {
@@ -378,7 +368,7 @@ def test_a_published_dictionary(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "published.safetensors")
     base = ["explain", "--method", "sae", "--model", "digits-cnn", "--layer", "conv2", "--sample", 400]
     given = [*base, "--file", f"dictionary={tmp_path / 'published.safetensors'}", "--outputs", tmp_path]
-    found = run(*given, "--run", "published")
+    found = document_of(*given, "--run", "published")
     for one, other in zip(learned["directions"], found["directions"], strict=True):
         assert one["share"] == pytest.approx(other["share"], abs=2e-3)
         assert one["influence"][0]["class"] == other["influence"][0]["class"]
@@ -407,7 +397,7 @@ def test_a_published_dictionary(tmp_path: Path) -> None:
 def test_an_interrupted_dictionary_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rdxcli.methods.dictionaries.sae import _Learner
 
-    whole = run(*SAE, "--param", "steps=1100", "--run", "whole", "--outputs", tmp_path)
+    whole = document_of(*SAE, "--param", "steps=1100", "--run", "whole", "--outputs", tmp_path)
     advance = _Learner.advance
 
     def stopped(self: _Learner) -> None:
@@ -460,7 +450,7 @@ def test_the_number_of_directions_is_looked_for(tmp_path: Path) -> None:
     own = rng.integers(5, size=400)
     np.save(tmp_path / "x.npy", (25 * np.eye(12)[own] + rng.standard_normal((400, 12))).astype("f4"))
     asked = ("explain", "--method", "kmeans", "--activations", "x.npy", "--outputs", tmp_path / "out", "--param")
-    found = run(*asked, "numbers=2,5,8", cwd=tmp_path)
+    found = document_of(*asked, "numbers=2,5,8", cwd=tmp_path)
     assert found["parameters"]["n_directions"] == len(found["directions"]) == 5
     table = found["scores"]["numbers"]
     assert [row["number"] for row in table["rows"]] == [2, 5, 8]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here, whole_page
+from helpers import document_of, page_of
 
 pytestmark = pytest.mark.shared
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian cyclist unlabelled"
 
 
 def run(*arguments: object) -> dict[str, Any]:
-    done = rdx_here(*arguments, "--device", "cpu", "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return document_of(*arguments, "--device", "cpu")
 
 
 @pytest.mark.slow
@@ -28,7 +25,8 @@ def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> No
     found = run(
         *("explain", "--method", "uibe", "--model", f"file:{weights}?arch=torchvision:mobilenet_v2"),
         *("--layer", "features.13", "--dataset", f"images:{data / 'camvid40' / 'images'}", "--limit", 20),
-        *("--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80", "--outputs", tmp_path),
+        *("--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80", "--param", "stability=false"),
+        *("--outputs", tmp_path),
         *("--file", f"masks={data / 'camvid40' / 'masks'}", "--concept-names", tmp_path / "names.txt"),
     )
     labels = [entry["mask_label"] for entry in found["directions"]]
@@ -47,8 +45,7 @@ def test_mobilenet_directions_named_by_masks(shared: Path, tmp_path: Path) -> No
     assert not grids[:, [0, -1]].any()
     assert not grids[:, :, [0, -1]].any()
     assert grids.any()
-    page = rdx_here("visualize", found["artifact"], "--outputs", tmp_path)
-    text = whole_page(page.stdout.strip())
+    text = page_of(found, tmp_path)
     assert "Agreement with the concept masks" in text
     assert 'class="heat"' in text
 
@@ -66,7 +63,8 @@ def test_cifar_directions_move_the_classes_they_are_about(shared: Path, tmp_path
         ),
         *("--layer", "layer3", "--dataset", f"folder:{data / 'cifar10_test'}", "--sample", 120, "--outputs", tmp_path),
     ]
-    found = run(*base, "--num-directions", 8, "--param", "n_starts=1", "--param", "steps=80")
+    once = ("--param", "n_starts=1", "--param", "steps=80", "--param", "stability=false")
+    found = run(*base, "--num-directions", 8, *once)
     # the direction with the largest effect, and the class it speaks for
     best = max(found["directions"], key=lambda entry: entry["influence"][0]["effect"])
     moved = best["influence"][0]

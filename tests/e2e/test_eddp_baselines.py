@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import document_of
 from safetensors.numpy import load_file
 
 from rdxcli.methods.directions import synthetic
@@ -18,12 +17,10 @@ SIMPLE = ("pca", "nmf", "ica", "kmeans", "natural")
 
 
 def explained(method: str, outputs: Path, *more: str) -> dict[str, Any]:
-    done = rdx_here(
+    return document_of(
         *("explain", "--method", method, "--dataset", "synthetic:normal_distractor", "--num-directions", "3"),
-        *("--json", "--outputs", str(outputs), *more),
+        *("--param", "stability=false", "--outputs", outputs, *more),
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow

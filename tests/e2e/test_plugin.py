@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here
+from helpers import printed, rdx_here
 
 from rdxcli.methods import registry
 from rdxcli.models import registry as model_names
@@ -131,9 +131,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(place: Path, *arguments: str) -> str:
-    done = rdx_here(*arguments, cwd=place)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return printed(*arguments, cwd=place)
 
 
 def test_all_is_listed(place: Path) -> None:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here, whole_page
+from helpers import document_of, page_of, rdx_here
 from PIL import Image
 
 from rdxcli.artifacts import find_artifacts
 
 RDR = ("explain", "--method", "rdr")
-
-
-def run(*arguments: object, cwd: Path | None = None) -> dict[str, Any]:
-    """The document of a command that succeeds."""
-    done = rdx_here(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def page_of(document: dict[str, Any], outputs: Path) -> str:
-    done = rdx_here("visualize", document["artifact"], "--outputs", outputs)
-    assert done.returncode == 0, done.stderr
-    return whole_page(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +24,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stored(outputs: Path) -> dict[str, Any]:
     """Regions of three digits among 900."""
-    return run(*RDR, "--model", "digits-cnn", "--sample", 900, "--target", "3,40,500", "--outputs", outputs)
+    return document_of(*RDR, "--model", "digits-cnn", "--sample", 900, "--target", "3,40,500", "--outputs", outputs)
 
 
 def test_stored_regions_on_all_digits(stored: dict[str, Any], outputs: Path) -> None:
-    applied = run(*RDR, "--apply", stored["artifact"], "--outputs", outputs)
+    applied = document_of(*RDR, "--apply", stored["artifact"], "--outputs", outputs)
     assert applied["model"]["layer"] == stored["model"]["layer"]
     assert applied["samples"]["n"] == 1797
     folder, before = Path(applied["artifact"]), Path(stored["artifact"])
@@ -70,11 +56,11 @@ def test_stored_regions_on_all_digits(stored: dict[str, Any], outputs: Path) -> 
 def test_stored_regions_refuse_what_does_not_fit(stored: dict[str, Any], outputs: Path, tmp_path: Path) -> None:
     narrow = tmp_path / "narrow.npy"
     np.save(narrow, np.random.default_rng(0).normal(size=(9, 7)))
-    directions = run(
+    directions = document_of(
         *("explain", "--method", "pca", "--model", "digits-cnn", "--num-directions", 2, "--sample", 100),
         *("--outputs", outputs),
     )
-    applied = run(*RDR, "--apply", stored["artifact"], "--sample", 50, "--run", "fifty", "--outputs", outputs)
+    applied = document_of(*RDR, "--apply", stored["artifact"], "--sample", 50, "--run", "fifty", "--outputs", outputs)
     cases: list[tuple[list[object], str]] = [
         ([*RDR, "--apply", stored["artifact"], "--layer", "conv1"], "is about layer `conv2`"),
         ([*RDR, "--apply", stored["artifact"], "--pool", "avg"], "128 units"),
@@ -111,13 +97,13 @@ def test_stored_regions_of_arrays(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", centre[group] + 0.4 * rng.normal(size=(90, 60)))
     np.save(tmp_path / "off.npy", -np.ones((5, 60)))
     (tmp_path / "labels.txt").write_text("".join(f"group {g}\n" for g in group))
-    found = run(*RDR, "--activations", "one.npy", "--target", "5,65", "--outputs", "out", cwd=tmp_path)
+    found = document_of(*RDR, "--activations", "one.npy", "--target", "5,65", "--outputs", "out", cwd=tmp_path)
     artifact = tmp_path / found["artifact"]
     rest = ["--labels", "labels.txt", "--outputs", "out", "--run", "applied"]
-    applied = run(*RDR, "--apply", artifact, "--activations", "two.npy", *rest, cwd=tmp_path)
+    applied = document_of(*RDR, "--apply", artifact, "--activations", "two.npy", *rest, cwd=tmp_path)
     assert [region["scores"]["label"] for region in applied["regions"]] == ["group 0", "group 2"]
     assert min(region["scores"]["purity"] for region in applied["regions"]) > 0.9
-    nobody = run(
+    nobody = document_of(
         *RDR, "--apply", artifact, "--activations", "off.npy", "--outputs", "out", "--run", "nobody", cwd=tmp_path
     )
     assert {region["status"] for region in nobody["regions"]} == {"empty"}
@@ -134,13 +120,13 @@ def test_subclasses_are_checked_with_finer_labels(tmp_path: Path) -> None:
     assert digits.labels is not None
     finer = [str(label) for label in digits.labels]
     coarse = ["low" if int(label) < 5 else "high" for label in finer]
-    acts = run("extract", "--model", "digits-cnn", "--layer", "conv2", "--pool", "none", "--outputs", tmp_path)
+    acts = document_of("extract", "--model", "digits-cnn", "--layer", "conv2", "--pool", "none", "--outputs", tmp_path)
     np.save(tmp_path / "maps.npy", np.load(Path(acts["artifacts"][0]["artifact"]) / "activations.npy"))
     (tmp_path / "coarse.txt").write_text("\n".join(coarse) + "\n")
     (tmp_path / "finer.txt").write_text("\n".join(finer) + "\n")
     base = [*RDR, "--activations", tmp_path / "maps.npy", "--labels", tmp_path / "coarse.txt", "--outputs", tmp_path]
     use = ["--target", "class:low", "--param", "use=subclasses", "--param", "min_support=5"]
-    found = run(*base, *use, "--file", f"finer={tmp_path / 'finer.txt'}")
+    found = document_of(*base, *use, "--file", f"finer={tmp_path / 'finer.txt'}")
     groups = [region["subclass"] for region in found["regions"]]
     assert len(groups) > 10
     # nobody told it the digits, and yet the groups are digits
@@ -161,7 +147,7 @@ def test_subclasses_are_checked_with_finer_labels(tmp_path: Path) -> None:
 
 
 def test_causes_show_what_was_said(outputs: Path) -> None:
-    found = run(
+    found = document_of(
         *RDR, "--model", "digits-cnn-early", "--target", "misclassified:9", "--param", "use=causes",
         *("--run", "causes", "--outputs", outputs),
     )  # fmt: skip
@@ -176,7 +162,7 @@ def test_causes_show_what_was_said(outputs: Path) -> None:
 
 
 def test_layers_and_models_side_by_side(outputs: Path) -> None:
-    layers = run(
+    layers = document_of(
         *RDR, "--model", "digits-cnn", "--target", "17,100", "--param", "against=conv1,conv2.0", "--run", "layers",
         *("--outputs", outputs),
     )  # fmt: skip
@@ -191,14 +177,14 @@ def test_layers_and_models_side_by_side(outputs: Path) -> None:
     text = page_of(layers, outputs)
     assert "by chance" in text
     assert text.count("<dt>only here</dt>") == 6
-    models = run(
+    models = document_of(
         *RDR, "--model", "digits-cnn", "--target", "17", "--file", "against=digits-cnn-m35", "--run", "models",
         *("--outputs", outputs),
     )  # fmt: skip
     sides = models["comparison"]["sides"][0]["regions"]
     assert [one["source"] for one in sides] == ["digits-cnn", "digits-cnn-m35"]
     # the regions of one layer compared with itself are the same
-    itself = run(
+    itself = document_of(
         *RDR, "--model", "digits-cnn", "--target", "17", "--file", "against=digits-cnn", "--run", "itself",
         *("--outputs", outputs),
     )  # fmt: skip
@@ -209,8 +195,8 @@ def test_layers_and_models_side_by_side(outputs: Path) -> None:
 
 def test_catalogue_and_joint_choice(outputs: Path) -> None:
     base = [*RDR, "--model", "digits-cnn", "--sample", 300, "--target", "all", "--outputs", outputs]
-    ranked = run(*base, "--run", "ranked")
-    joint = run(*base, "--run", "joint", "--param", "selection=joint", "--param", "min_support=2")
+    ranked = document_of(*base, "--run", "ranked")
+    joint = document_of(*base, "--run", "joint", "--param", "selection=joint", "--param", "min_support=2")
     assert sorted(t for region in ranked["regions"] for t in region["merged_targets"]) == list(range(300))
     assert all(len(region["merged_targets"]) >= 2 for region in joint["regions"])
     units = [np.mean([len(region["neurons"]) for region in found["regions"]]) for found in (ranked, joint)]
@@ -219,7 +205,7 @@ def test_catalogue_and_joint_choice(outputs: Path) -> None:
 
 
 def test_the_baseline_has_a_page(outputs: Path) -> None:
-    found = run(
+    found = document_of(
         *("explain", "--method", "representative", "--model", "digits-cnn", "--target", "17,100", "--sample", 400),
         *("--param", "n_boundaries=8", "--outputs", outputs),
     )
@@ -244,7 +230,7 @@ def test_errors_need_the_names_of_the_classes(tmp_path: Path) -> None:
     assert "`ape` is none of the model's 10 outputs" in " ".join(done.stderr.split())
     assert "classes=FILE" in done.stderr
     (tmp_path / "names.txt").write_text("ape\nbee\n" + "".join(f"other {i}\n" for i in range(8)))
-    found = run(*base, "--file", f"classes={tmp_path / 'names.txt'}")
+    found = document_of(*base, "--file", f"classes={tmp_path / 'names.txt'}")
     assert all(region["sample_labels"][0] != region["sample_predictions"][0] for region in found["regions"])
     (tmp_path / "names.txt").write_text("ape\nbee\n")
     done = rdx_here(*base, "--file", f"classes={tmp_path / 'names.txt'}", "--run", "bad")

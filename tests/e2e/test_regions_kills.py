@@ -15,7 +15,7 @@ from rdxcli.artifacts import find_artifacts
 REGIONS = ["explain", "--method", "rdr", "--activations", "acts.npy", "--target", "all"]
 DIRECTIONS = [
     *("explain", "--method", "uibe", "--dataset", "synthetic:four_concepts", "--num-directions", "4"),
-    *("--param", "n_starts=2", "--param", "steps=20"),
+    *("--param", "n_starts=2", "--param", "steps=20", "--param", "stability=false"),
 ]
 MOMENTS = ("store._commit", "store._place")  # all computed, all but in its place
 HELD = """

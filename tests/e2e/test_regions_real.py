@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import rdx_here, whole_page
+from helpers import document_of, page_of, rdx_here
 
 pytestmark = pytest.mark.shared
 
 
 def run(*arguments: object) -> dict[str, Any]:
-    done = rdx_here(*arguments, "--device", "cpu", "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return document_of(*arguments, "--device", "cpu")
 
 
 def cifar(shared: Path) -> list[object]:
@@ -66,8 +63,7 @@ def test_stages_of_a_cifar_network(shared: Path, tmp_path: Path) -> None:
         for name in ("layer1", "layer2", "layer3")
     }
     assert purity["layer3"] > purity["layer1"]  # classes form late
-    page = rdx_here("visualize", stages["artifact"], "--outputs", tmp_path)
-    text = whole_page(page.stdout.strip())
+    text = page_of(stages, tmp_path)
     assert text.count("<figure") >= 6 * 4
     assert 'class="unitmap"' in text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rdx_here, whole_page
+from helpers import printed, rdx_here, whole_page
 from safetensors.numpy import load_file
 from scipy import sparse
 
@@ -38,9 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(world: Path, *arguments: object, stdin: str = "") -> str:
-    done = rdx_here(*arguments, cwd=world, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return printed(*arguments, cwd=world, stdin=stdin)
 
 
 def encode(world: Path, *more: str) -> str:
