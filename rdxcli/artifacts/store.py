@@ -622,7 +622,9 @@ def write_json(path: Path, document: Any, indent: int | None = 2) -> None:
 
 def look_through(outputs: Path) -> tuple[list[Path], list[Path], list[dict[str, str]]]:
     """Folders of finished and of unfinished artifacts below ``outputs``, and the folders that cannot be looked into."""
-    folders, partials, refused = [], [], []
+    folders: list[Path] = []
+    partials: list[Path] = []
+    refused: list[dict[str, str]] = []
 
     def note(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # not there yet, or removed just now
