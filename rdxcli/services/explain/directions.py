@@ -227,7 +227,7 @@ class DirectionAnalysis(ExplainAnalysis):
             self._learn_dictionary(self.estimator, draft.path / STATE)
         else:
             cost = self.expected()
-            with awaited(f"directions with {self.options.method}", cost and cost.seconds):
+            with awaited(f"directions with {self.options.method}", None if cost is None else cost.seconds):
                 self.estimator.fit(features, head, **given)
         extra["about"] = self.estimator.about()
         again = self.own["stability"]
