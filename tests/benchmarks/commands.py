@@ -5,11 +5,13 @@
 One table, as Markdown on the terminal and as ``commands.json`` and ``commands.md`` in a folder: CPU seconds and peak
 memory of the process for a small and a larger input, and how much more the larger one took *beside the start*, which is
 what `rdx list methods` costs in the same run. The ratio says how a command grows; single seconds depend on the machine.
+Captions and downloads come from local servers in this process, whose own work is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -18,10 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' servers
+import caption_server
+import download_server
+from miniatures import tarred
 
 WORDS = [f"{a}{b}" for a in ("red", "big", "old", "wet") for b in ("dog", "cat", "car", "oak", "cup", "hat", "box")]
 DEVICE = ("--device", "cpu")
@@ -54,7 +63,11 @@ HEAD = "| command | size | CPU seconds | peak MiB | growth beside the start |\n|
 
 def run(arguments: Sequence[str], work: Path) -> tuple[float, float]:
     """CPU seconds and peak MiB of one command in a process of its own."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "RDX_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1"}
+    variables = {
+        **os.environ,
+        **{"OMP_NUM_THREADS": "1", "RDX_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1"},
+        "RDX_RECIPES": str(work / "recipes"),
+    }
     with open(work / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "rdxcli", *map(str, arguments)], stdout=log, stderr=log, cwd=work, env=variables
@@ -89,12 +102,38 @@ def inputs(work: Path, n: int) -> dict[str, str]:
     return {path.name: str(path) for path in folder.iterdir()}
 
 
-def cases(work: Path, n: int) -> Iterator[tuple[str, str, list[str]]]:
+def offer(site: download_server.Site, work: Path, n: int) -> str:
+    """The name of a set of n small files in one archive, which a recipe describes and the server has."""
+    rng, name = np.random.default_rng(0), f"set{n}"
+    archive = tarred({f"{name}/{i:06d}.bin": rng.bytes(20_000) for i in range(n)})
+    site.files[f"/{name}/{name}.tar"] = archive
+    item = {
+        **{"name": f"{name}.tar", "size": len(archive), "sha256": hashlib.sha256(archive).hexdigest()},
+        "extract": {"format": "tar", "unpacked": 20_000 * n},
+    }
+    recipe = {
+        **{"name": name, "title": "Small files", "kind": "concepts", "papers": ["rdx"], "licence": "CC0"},
+        **{"homepage": "https://example.org", "base": "http://nowhere.invalid/", "items": [item], "layout": [name]},
+    }
+    (work / "recipes").mkdir(exist_ok=True)
+    (work / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    return name
+
+
+def cases(work: Path, n: int, site: download_server.Site, captions: str) -> Iterator[tuple[str, str, list[str]]]:
     """Name, size and arguments of every command for n samples; each may use what the one before made."""
+    root = ("--root", str(work / f"data{n}"))
+    yield "download", f"{n} files", ["download", offer(site, work, n), "--mirror", site.url, "--yes", *root]
     files, outputs = inputs(work, n), str(work / f"out{n}")
     a, b = files["a.npy"], files["b.npy"]
     to = ("--outputs", outputs)
     yield "extract", f"{n}", ["extract", "--model", "digits-cnn", "--limit", str(n), *DEVICE, *to]
+    server = ("--model", "openai:served", "--base-url", captions)
+    yield (
+        "caption",
+        f"{n}",
+        ["caption", "--dataset", "digits", "--limit", str(n), "--captions-per-image", "1", *server, *to],
+    )
     yield "compare", f"{n} x 32", ["compare", a, b, "--labels", files["labels.npy"], *DEVICE, *to]
     yield "visualize", f"{n} x 32", ["visualize", "COMPARISON", *to]
     units = ("--activations", a, "--labels", files["labels.npy"])
@@ -142,13 +181,17 @@ def main() -> None:
     options = parser.parse_args()
     small, large = (int(size) for size in options.sizes.split(","))
     wanted = {name for name in options.only.split(",") if name}
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        site = stack.enter_context(download_server.serve(download_server.Site()))
+        captions = stack.enter_context(caption_server.serving()).url
         run(["extract", "--model", "digits-cnn", "--limit", "8", *DEVICE], work)  # trains the model
         floor, _ = run(["list", "methods"], work)
         print(f"start of the program: {floor:.2f} CPU seconds\n\n{HEAD}", flush=True)
         rows = []
-        for (name, size, first), (_, larger, second) in zip(cases(work, small), cases(work, large), strict=True):
+        for (name, size, first), (_, larger, second) in zip(
+            cases(work, small, site, captions), cases(work, large, site, captions), strict=True
+        ):
             if wanted and name.split()[0] not in wanted:
                 continue
             cpu, memory = run(made(first, work / f"out{small}"), work)
