@@ -108,3 +108,18 @@ def restricted(reference: Joined, joined: Joined) -> Joined:
             "read it on the same data set",
         )
     return replace(reference, a=first.b, b=second.b)
+
+
+def check_rows_differ(*sides: Representation) -> None:
+    """Refuse a side of which all rows are equal, by its name and before the work.
+
+    Raises
+    ------
+    InputError
+    """
+    for side in sides:
+        if (side.values[:2] == side.values[0]).all() and (side.values == side.values[0]).all():
+            raise InputError(
+                f"{side.name}: all {side.n:,} rows are equal, expected rows that differ",
+                "a layer that says the same of every image has nothing to compare",
+            )

@@ -14,10 +14,11 @@ from rdxcli.artifacts import Artifact, Draft, Request, write_json
 from rdxcli.artifacts.blocks import BlockStore
 from rdxcli.artifacts.layout import array_dataset, comparisons_folder
 from rdxcli.concepts.heads import SIDES, heads_document
+from rdxcli.concepts.named_comparisons import described, made_before, named
 from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
 from rdxcli.datasets.known import MOST_MEASURED, read_known
-from rdxcli.errors import ArtifactError, GateError, InputError, RdxError, UsageError
+from rdxcli.errors import ArtifactError, GateError, RdxError, UsageError
 from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
@@ -33,14 +34,13 @@ from rdxcli.report.junit import JunitCase, junit
 from rdxcli.representations.joining import Joined
 from rdxcli.representations.layer import extracted_side, stored_side
 from rdxcli.representations.options import ExtractOptions
-from rdxcli.representations.pairs import without
+from rdxcli.representations.pairs import check_rows_differ, without
 from rdxcli.representations.resolve import (
     columns_taken,
     dataset_of,
 )
 from rdxcli.services.base import Analysis, Outcome
 from rdxcli.services.compare.fitting import difference_of, fit, is_scoreboard, make_estimators, settle_k
-from rdxcli.services.compare.naming import described, made_before, named
 from rdxcli.services.compare.options import AUTO, CompareOptions
 from rdxcli.services.compare.patches import IMAGES, OTHERS, check_patches, open_patches, patches_of
 from rdxcli.services.compare.properties import check_metadata, shared_properties, write_images
@@ -117,12 +117,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         if self.predictions is None and self.joined.a.labels is None:
             for gate in parse_gates(options.fail_on, options.fail_above):
                 gate.needs_predictions()
-        for side in (self.joined.a, self.joined.b):
-            if (side.values[:2] == side.values[0]).all() and (side.values == side.values[0]).all():
-                raise InputError(
-                    f"{side.name}: all {human_count(side.n, 'row', 'are')} equal, expected rows that differ",
-                    "a layer that says the same of every image has nothing to compare",
-                )
+        check_rows_differ(self.joined.a, self.joined.b)
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)

@@ -18,6 +18,7 @@ from rdxcli.datasets.metadata import read_metadata
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.records import Representation
 from rdxcli.representations.joining import join, select_rows, take
+from rdxcli.representations.pairs import check_rows_differ
 
 
 def record(
@@ -80,6 +81,13 @@ def test_without_ids_by_position() -> None:
 def test_what_cannot_be_joined(a: Representation, b: Representation, message: str) -> None:
     with pytest.raises(InputError, match=message):
         join(a, b)
+
+
+def test_a_side_of_equal_rows_is_refused_by_its_name() -> None:
+    good, flat = record("good", None, n=5), Representation(values=np.ones((5, 3)), name="flat")
+    check_rows_differ(good, good)
+    with pytest.raises(InputError, match="flat: all 5 rows are equal"):
+        check_rows_differ(good, flat)
 
 
 def test_remarks_about_labels_and_data_sets() -> None:
