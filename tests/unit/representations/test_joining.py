@@ -84,7 +84,7 @@ def test_what_cannot_be_joined(a: Representation, b: Representation, message: st
 
 
 def test_a_side_of_equal_rows_is_refused_by_its_name() -> None:
-    good, flat = record("good", None, n=5), Representation(values=np.ones((5, 3)), name="flat")
+    good, flat = record("good", None, n=5), Representation(values=np.ones((5, 3)), sample_ids=None, name="flat")
     check_rows_differ(good, good)
     with pytest.raises(InputError, match="flat: all 5 rows are equal"):
         check_rows_differ(good, flat)
