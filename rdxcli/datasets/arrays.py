@@ -128,6 +128,7 @@ def as_representation(
         source={
             "array": str(file.path.resolve()),
             "key": file.key,
+            "shape": list(file.values.shape),
             # where labels came from is no part of what they are: the same ones in a renamed file make no new request
             "seen": _with(seen, dict.fromkeys(given, ANOTHER_FILE)).describe() if seen is not None else None,
         },

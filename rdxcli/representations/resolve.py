@@ -301,7 +301,7 @@ def _load_array(text: str, arrays: ArrayOptions, spatial: bool, pool: str) -> Re
     source = {
         "file": Path(str(record.source["array"])).name,
         "key": record.source["key"],
-        "shape": list(record.values.shape),
+        "shape": record.source["shape"],  # of the file: positions may have been pooled
         "sha256": fingerprint_array(record.values),
         "sample_ids": fingerprint_array(record.sample_ids) if record.sample_ids is not None else None,
         "seen": record.source["seen"],

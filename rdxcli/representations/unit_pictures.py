@@ -134,6 +134,8 @@ def maps_over_square(
     """Maps of the wanted units of each sample, over the centred square of its image; {} where there are none."""
     name = options.model or source.source.get("model")
     if name is None:
+        if len(source.source.get("shape", source.values.shape)) != 4:
+            return {}
         whole = source
         if whole.values.ndim != 4:
             whole = representation(options, spatial=True, pool="none")
