@@ -7,7 +7,7 @@ else. The second model of the others has m features more, each of which holds a 
 number of concepts is tried, so that each limit of stability can be judged on the same fits: claimed concepts of both
 directions, and how many of the m groups are one of them (Jaccard above one half).
 
-The limit was chosen on seeds 100 to 105; the tables of docs/methods/rdx.md are of others.
+The limit was chosen on seeds 100 to 105 with n = 300; the table of docs/methods/rdx.md is of seeds 200 to 207.
 """
 
 from __future__ import annotations
