@@ -41,7 +41,7 @@ def test_plans_cover_every_row_once_with_batches_that_do_not_depend_on_the_shard
 def test_a_plan_is_settled_once(tmp_path: Path) -> None:
     first = ShardPlan.of(1000, 64).settle(tmp_path / "shards")
     assert ShardPlan.of(1000, 32).settle(tmp_path / "shards") == first
-    with pytest.raises(ArtifactError, match="1000 rows, not 900"):
+    with pytest.raises(ArtifactError, match="1,000 rows, not 900"):
         ShardPlan.of(900, 64).settle(tmp_path / "shards")
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == ["plan.json"]
 

@@ -115,7 +115,7 @@ def test_no_other_neurons_to_draw() -> None:
         ({"head": lambda batch: batch[:, 0]}, "Got logits of shape"),
         ({"head": lambda batch: batch[:, :1]}, "Got logits of shape"),
         ({"head": lambda batch: batch[:, :2] * np.nan}, "NaN or infinite logits"),
-        ({"head": (WEIGHT,)}, "Got a head of 1 parts"),
+        ({"head": (WEIGHT,)}, "Got a head of 1 part"),
         ({"head": (WEIGHT, np.zeros(3))}, r"Got weight \(2, 60\) and bias \(3,\)"),
         ({"head": (WEIGHT[:, :5], np.zeros(2))}, "Got a weight"),
         ({"activations": Z[:5]}, "Got activations of 5 samples, expected 120"),
