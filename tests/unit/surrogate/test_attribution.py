@@ -184,5 +184,5 @@ def test_summaries() -> None:
     assert whole.groups == ["all"]
     assert not whole.difference(0).any()
     assert summarise(images, list("abcdefghijkl")).top(1, encodings.concepts)[0]["error"] is None
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="1 label for 12 images"):
         summarise(images, ["x"])
