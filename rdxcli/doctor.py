@@ -162,12 +162,12 @@ def _optional(found: _Findings) -> dict[str, str]:
     for label, module, package, extra in _OPTIONAL:
         target = f"{PACKAGE}[{extra}]"
         version, wrong = _whole(package, lowest.get(package, "0"))
-        if version is None and not installed(module):
-            states[label] = f"missing: pip install '{target}'"
-        elif version is not None and wrong is not None:
+        if version is not None and wrong is not None:
             states[label] = wrong
             repair = pip_install("--force-reinstall", "--no-deps", package)
             found.add(package, f"the package {package} {wrong}", repair)
+        elif not installed(module):
+            states[label] = f"missing: pip install '{target}'"
         else:
             states[label] = "installed"
     return states

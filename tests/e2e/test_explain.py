@@ -159,7 +159,7 @@ def test_regions_from_arrays(planted: Path, tmp_path: Path) -> None:
         (["--method", "le-label", "--activations", "acts.npy", "--concepts", "short.npy"], "rows"),
         (["--method", "rdr", "--activations", "acts.npy", "--target", "4000"], "no sample"),
         (["--method", "rdr", "--activations", "acts.npy", "--target", "misclassified"], "predictions"),
-        (["--method", "rdr", "--activations", "acts.npy", "--target", "1", "--param", "n_neighbors=4000"], "4000"),
+        (["--method", "rdr", "--activations", "acts.npy", "--target", "1", "--param", "n_neighbors=4000"], "4,000"),
     ],
 )
 def test_bad_input_is_one_clear_error(planted: Path, tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -178,13 +178,13 @@ def test_a_core_package_that_is_half_there(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_other_commands_send_to_the_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rdxcli.listing", None)
-    assert "defect of rdx" in rdx_here("list", "models", cwd=tmp_path).stderr
-    monkeypatch.undo()
-    monkeypatch.setattr(
-        "rdxcli.listing.models", lambda: (_ for _ in ()).throw(ModuleNotFoundError("No module named 'x'", name="x"))
-    )
-    assert "`rdx doctor` says what repairs it" in rdx_here("list", "models", cwd=tmp_path).stderr
+    for missing, said in (("rdxcli.nothing", "defect of rdx"), ("x", "`rdx doctor` says what repairs it")):
+
+        def fail(name: str = missing) -> None:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+        monkeypatch.setattr("rdxcli.listing.models", fail)
+        assert said in rdx_here("list", "models", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize(
