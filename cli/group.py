@@ -93,7 +93,14 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["given"] = list(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            problems = getattr(error.__cause__, "errors", None)
+            start, _, expected = error.message.partition(_EXPECTED)
+            if problems is not None and not start and expected:  # Typer's message does not say what was given
+                error.message = f"got `{problems()[0]['input']}`, expected {expected}"
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -114,6 +121,8 @@ class Command(TyperCommand):
         ordered = sorted(sections.items(), key=lambda section: section[0] == "Common")
         _show(self.get_usage(ctx), self.help, ordered, self.epilog)
 
+
+_EXPECTED = "Input should be "
 
 _TYPES = {
     **{"<str>": "TEXT", "<list[str]>": "TEXT", "<str,str>": "TEXT TEXT", "<int>": "N", "<int range>": "N"},

@@ -51,7 +51,7 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], command: str | None = None) -> None:
         hints = [did_you_mean(name, known), f"`{command}` lists them" if command else None]
-        super().__init__(f"unknown {kind}: `{name}`", "; ".join(hint for hint in hints if hint) or None)
+        super().__init__(f"unknown {kind}: `{name}`", " ".join(hint for hint in hints if hint) or None)
 
 
 class InputError(RdxError, ValueError):

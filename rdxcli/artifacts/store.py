@@ -588,6 +588,9 @@ def _gone(error: BaseException, partial: Path) -> ArtifactError | None:
 
 def _unwritable(folder: Path, error: OSError) -> ArtifactError:
     reason = error.strerror or str(error)
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+        reason = reason if file is None else f"{file} is a file, expected a folder"
     return ArtifactError(f"cannot write to {folder}: {reason}", "choose another place with --outputs or RDX_OUTPUTS")
 
 

@@ -124,7 +124,7 @@ def resolve_captioner(name: str) -> ModelSpec:
         raise UsageError(f"`{name}`: captioners take no options in their names")
     if parsed.scheme is None:
         if parsed.target not in CAPTIONERS:
-            raise UnknownNameError("captioner", name, [*CAPTIONERS, "hf:REPO_OR_FOLDER"])
+            raise UnknownNameError("captioner", name, [*CAPTIONERS, "hf:REPO_OR_FOLDER"], "rdx help caption")
         return ModelSpec(name=name, source=f"hf:{CAPTIONERS[parsed.target]}")
     if parsed.scheme != "hf":
         raise UsageError(f"`{name}` is no captioner", f"write {', '.join(CAPTIONERS)} or hf:REPO_OR_FOLDER")

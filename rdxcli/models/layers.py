@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +16,6 @@ from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, pool, standard_form
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LAYERS_COMMAND = "rdx list layers MODEL"
 ALIASES = ("penultimate", "last", "block:N")
 
 
@@ -99,7 +99,12 @@ def blocks(module: nn.Module) -> list[str]:
     return found
 
 
-def resolve_layer(module: nn.Module, name: str, penultimate: str) -> str:
+def layers_command(model: str) -> str:
+    """What lists the layers of a model."""
+    return f"rdx list layers {shlex.quote(model)}"
+
+
+def resolve_layer(module: nn.Module, name: str, penultimate: str, model: str = "MODEL") -> str:
     """The module path that a layer's name means.
 
     Parameters
@@ -109,6 +114,8 @@ def resolve_layer(module: nn.Module, name: str, penultimate: str) -> str:
         Module path, ``penultimate``, ``last`` (the network's output), ``block:N`` (N may be negative).
     penultimate : str
         Path of the default layer.
+    model : str
+        What the model is called, for hints.
 
     Raises
     ------
@@ -126,13 +133,13 @@ def resolve_layer(module: nn.Module, name: str, penultimate: str) -> str:
     if path in ("last", OUTPUT):
         return OUTPUT
     if path.startswith("block:"):
-        return _block(module, path.removeprefix("block:"))
+        return _block(module, path.removeprefix("block:"), model)
     raise UnknownNameError(
-        "layer", name, [*(known for known in modules if known), *ALIASES[:2], OUTPUT], LAYERS_COMMAND
+        "layer", name, [*(known for known in modules if known), *ALIASES[:2], OUTPUT], layers_command(model)
     )
 
 
-def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str) -> list[str]:
+def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str, model: str = "MODEL") -> list[str]:
     """Paths of the layers that a pattern means, in the order of the forward pass.
 
     Parameters
@@ -143,6 +150,8 @@ def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str)
     pattern : str
         ``*`` stands for any characters and ``?`` for one: ``*`` is every layer that makes something of its own of what
         it gets, once; ``block:*`` the repeated blocks.
+    model : str
+        What the model is called, for hints.
 
     Raises
     ------
@@ -151,19 +160,20 @@ def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str)
     """
     text = normal_path(pattern)
     if text == "block:*":
-        _block(module, "0")
+        _block(module, "0", model)
         return blocks(module)
     found = [layer.path for layer in table if layer.own and layer.calls == 1 and fnmatchcase(layer.path, text)]
     if not found:
-        raise UnknownNameError("layer", pattern, [layer.path for layer in table], LAYERS_COMMAND)
+        raise UnknownNameError("layer", pattern, [layer.path for layer in table], layers_command(model))
     return found
 
 
-def _block(module: nn.Module, index: str) -> str:
+def _block(module: nn.Module, index: str, model: str) -> str:
     known = blocks(module)
     if not known:
         raise UsageError(
-            "this model has no repeated blocks, so `block:N` means nothing", hint=f"`{LAYERS_COMMAND}` lists its layers"
+            "this model has no repeated blocks, so `block:N` means nothing",
+            hint=f"`{layers_command(model)}` lists its layers",
         )
     try:
         return known[int(index)]

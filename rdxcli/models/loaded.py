@@ -104,7 +104,7 @@ class LoadedModel:
             if found == OUTPUT:
                 log.info("%s: no layer in front of a classifier was found, so its own output is read", self.name)
             return found
-        return resolve_layer(self.module, str(self._default_layer), "")
+        return resolve_layer(self.module, str(self._default_layer), "", self.name)
 
     @cached_property
     def has_head(self) -> bool:
@@ -128,7 +128,7 @@ class LoadedModel:
         if name is None:
             return self.default_layer
         penultimate = self.default_layer if name.strip() == "penultimate" else ""
-        return resolve_layer(self.module, name, penultimate)
+        return resolve_layer(self.module, name, penultimate, self.name)
 
     def layers_like(self, name: str | None = None) -> list[str]:
         """Module paths of a layer's name, or of all layers that a pattern with ``*`` or ``?`` fits.
@@ -140,7 +140,7 @@ class LoadedModel:
         """
         if name is None or not {"*", "?"} & set(name):
             return [self.layer(name)]
-        return matching_layers(self.module, self.layers(), name)
+        return matching_layers(self.module, self.layers(), name, self.name)
 
     def blocks(self) -> list[str]:
         """Paths of the repeated blocks: ``block:0`` is the first."""

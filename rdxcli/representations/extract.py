@@ -177,7 +177,7 @@ def plan(options: ExtractOptions) -> dict[str, Any]:
         ],
         "bytes_on_disk": made,
         "bytes_on_disk_while_running": 2 * made,
-        "estimated_seconds": max(0.1, round(pace.seconds(len(job.dataset), job.workers), 1))
+        "estimated_seconds": max(0.1, round(pace.seconds(len(job.dataset), job.workers, job.batch_size), 1))
         if pace is not None
         else None,
         "peak_memory_bytes": peak_memory(job, sum(item * count_values(shape) for shape in widths)) if made else None,

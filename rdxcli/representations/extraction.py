@@ -43,6 +43,7 @@ CODE = "1"
 
 DATA, SAMPLES = "activations.npy", "samples.parquet"
 _REPEATED = 8  # images that are run twice
+_WIDER, _QUICK = 4, 0.25  # times as many are timed too, where the few took fewer seconds than that
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,18 @@ class Pace:
     ----------
     decoding, computing : float
         Seconds for one image: on one thread, and in the model.
+    starting : float
+        Seconds that a pass through the model takes besides, however many images it holds.
     """
 
     decoding: float
     computing: float
+    starting: float = 0.0
 
-    def seconds(self, images: int, workers: int) -> float:
+    def seconds(self, images: int, workers: int, batch_size: int) -> float:
         """For so many: threads decode while the model computes, so the slower of the two counts."""
-        return images * max(self.computing, self.decoding / max(1, workers))
+        passes = math.ceil(images / batch_size)
+        return max(images * self.computing + passes * self.starting, images * self.decoding / max(1, workers))
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,11 @@ def make_layers(job: Job, drafts: Mapping[str, Draft], rank: Rank) -> int:
 
 def _do(job: Job, rank: Rank, plan: ShardPlan, stores: dict[str, ShardStore], worker: Worker) -> RunReport:
     options = job.options
-    expected = f", about {human_seconds(job.pace.seconds(plan.n, job.workers))}" if job.pace is not None else ""
+    expected = (
+        f", about {human_seconds(job.pace.seconds(plan.n, job.workers, job.batch_size))}"
+        if job.pace is not None
+        else ""
+    )
     shapes = dict(zip(job.layers, output_shapes(job), strict=True))
     item = 2 if options.dtype == "float16" else 4
     size = sum(plan.n * item * count_values(shapes[layer]) for layer in stores)
@@ -265,10 +274,10 @@ def measured(job: Job, layers: Sequence[str]) -> Pace | None:
         if not rows:
             return None
         _activations(task, rows[:1])  # the first pass through a network prepares much
-        return _timed(task, rows)[1]
+        return _timed(task, rows, job.batch_size)[1]
 
 
-def _timed(task: ActivationTask, rows: list[int]) -> tuple[dict[str, np.ndarray], Pace]:
+def _timed(task: ActivationTask, rows: list[int], batch_size: int) -> tuple[dict[str, np.ndarray], Pace]:
     begun = time.perf_counter()
     if task.whole_batches:
         rows = list(range(len(rows)))
@@ -277,7 +286,41 @@ def _timed(task: ActivationTask, rows: list[int]) -> tuple[dict[str, np.ndarray]
         batch = task.collate([task.prepare(row) for row in rows])
     decoded = time.perf_counter()
     values = task.fetch(task.run(batch))
-    return values, Pace((decoded - begun) / len(rows), (time.perf_counter() - decoded) / len(rows))
+    took = time.perf_counter() - decoded
+    wide = min(_WIDER * len(rows), batch_size)
+    wider = _wider(task, batch, wide) if took < _QUICK and wide > len(rows) else None
+    return values, pace_of((decoded - begun) / len(rows), {len(rows): took} | ({} if wider is None else {wide: wider}))
+
+
+def _wider(task: ActivationTask, batch: torch.Tensor, images: int) -> float | None:
+    """Seconds of the quicker of two passes through so many copies of a batch; None where they find no memory."""
+    copies = torch.cat([batch] * math.ceil(images / len(batch)))[:images]
+    took = []
+    try:
+        for _ in range(2):  # the first pass of another size prepares much
+            begun = time.perf_counter()
+            task.fetch(task.run(copies))
+            took.append(time.perf_counter() - begun)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        task.recover()
+        return None
+    return min(took)
+
+
+def pace_of(decoding: float, took: Mapping[int, float]) -> Pace:
+    """What an image and what a pass takes, from the seconds of passes of one or two sizes.
+
+    A few images through a small network on a busy machine take as long as hundreds: nearly all of it belongs to the
+    pass. Taken for the images' own, it made an extraction of 2 s look like one of a minute.
+    """
+    few, many = min(took), max(took)
+    each = took[few] / few
+    if few < many:
+        slope = (took[many] - took[few]) / (many - few)
+        each = min(each, slope if slope > 0 else took[many] / many)
+    return Pace(decoding, each, max(0.0, took[many] - many * each))
 
 
 def peak_memory(job: Job, row_bytes: int) -> int:
@@ -304,13 +347,13 @@ def check_repeatable(job: Job, layers: Sequence[str]) -> Pace | None:
             return None
         try:
             once = _activations(task, rows)
-            again, pace = _timed(task, rows)
+            again, pace = _timed(task, rows, job.batch_size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             task.recover()
             once = _activations(task, rows[:1])
-            again, pace = _timed(task, rows[:1])
+            again, pace = _timed(task, rows[:1], 1)
     tolerance = 1e-3 if job.options.dtype == "float32" else 2e-2
     for layer in layers:
         first, second = once[layer].astype(np.float64), again[layer].astype(np.float64)

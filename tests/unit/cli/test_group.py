@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import rdx_here
 
@@ -137,3 +138,48 @@ def test_what_is_missing_is_said_at_once_with_what_makes_it(line: str, said: str
     assert done.returncode in (1, 2)
     assert said in " ".join(done.stderr.split())
     assert not any(tmp_path.rglob("activations"))  # nothing was extracted before the complaint
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("download --jobs 99", "'--jobs': got `99`, expected less than or equal to 32"),
+        ("download --timeout soon", "'--timeout': got `soon`, expected a valid number"),
+        (
+            "caption --dataset digits --model blip-bse",
+            "did you mean `blip-base` or `blip-large`? `rdx help caption` lists them",
+        ),
+        ("compare a.npy b.npy --format pdf", "unknown format `pdf` hint: choose md"),
+        ("visualize x --all", "--all takes no artifact, --format or --to"),
+        ("visualize --to - --json", "--to - and --json both want the standard output"),
+        ("explain --method pca", "what is to be explained? hint: give --model NAME [--layer L], or --activations FILE"),
+        ("help modles", "unknown topic: `modles` hint: did you mean `models`"),
+        ("list modles", "unknown list: `modles` hint: did you mean `models`"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(line: str, said: str, tmp_path: Path) -> None:
+    done = rdx_here(*line.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert said in words.replace('"message": ', "")
+
+
+def test_a_file_in_the_way_of_the_outputs_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(60, 6)))
+    (tmp_path / "notes.txt").write_text("x")
+    for place in ("notes.txt", "notes.txt/below"):
+        done = rdx_here("explain", "--method", "pca", "--activations", "a.npy", "--outputs", place, cwd=tmp_path)
+        assert done.returncode != 0
+        assert "notes.txt is a file, expected a folder" in done.stderr
+
+
+def test_a_layer_with_few_dimensions_has_as_many_directions(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(60, 6)))
+    ask = ("explain", "--method", "pca", "--activations", "a.npy")
+    refused = rdx_here(*ask, "--num-directions", "7", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "6 dimensions, expected at most 6" in refused.stderr
+    assert "pca:" not in refused.stderr  # before the plan
+    done = rdx_here(*ask, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "so 6 directions are looked for, not 16" in done.stderr

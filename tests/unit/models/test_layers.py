@@ -40,6 +40,9 @@ def test_resolving():
     with pytest.raises(UnknownNameError, match="`layre3`") as caught:
         resolve_layer(net, "layre3", "layer3")
     assert "`layer3`" in caught.value.hint
+    with pytest.raises(UnknownNameError) as caught:
+        resolve_layer(net, "layre3", "layer3", "file:my net.pt")
+    assert caught.value.hint.endswith("? `rdx list layers 'file:my net.pt'` lists them")
     for name in ("block:9", "block:-10", "block:x", "block:"):
         with pytest.raises(UsageError, match="`block:0` to `block:8`"):
             resolve_layer(net, name, "layer3")
