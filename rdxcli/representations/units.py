@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from rdxcli.errors import UsageError
+from rdxcli.progress import human_count, log
+from rdxcli.records import Representation
+
+BOUNDED = ("eddp", "uibe", "pca", "nmf", "ica", "kmeans", "natural")
+"""Methods that find no more directions than the layer has dimensions."""
 
 
 def check_units(text: str | None, option: str = "--units") -> None:
@@ -37,3 +42,23 @@ def parse_units(text: str | None, count: int, option: str = "--units") -> list[i
             raise UsageError(f"{option}: `{part.strip()}` is outside of 0 to {count - 1}")
         chosen.update(dict.fromkeys(range(low, high + 1)))
     return list(chosen)
+
+
+def fitting_directions(asked: int, chosen: bool, source: Representation) -> int:
+    """No more directions than the layer has dimensions: a number that was asked for is refused, the default lowered.
+
+    Raises
+    ------
+    UsageError
+    """
+    d = source.d
+    if asked <= d:
+        return asked
+    most = f"{' '.join(filter(None, (source.name, source.layer)))} has {human_count(d, 'dimension')}"
+    if chosen or d < 2:
+        raise UsageError(
+            f"--num-directions {asked}: {most}, expected at most {d}" if chosen else f"{most}, expected 2 or more",
+            f"give --num-directions {d} or fewer, or another --layer" if d > 1 else "give another --layer",
+        )
+    log.info("%s, so %d directions are looked for, not %d", most, d, asked)
+    return d

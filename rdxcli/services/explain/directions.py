@@ -35,6 +35,7 @@ from rdxcli.records import DirectionExplanations, Representation, plain
 from rdxcli.representations.crops import crop_features
 from rdxcli.representations.heads import head_of, read_with_output
 from rdxcli.representations.layer import representation
+from rdxcli.representations.units import BOUNDED, fitting_directions
 from rdxcli.services.explain import steering
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.options import ExplainOptions
@@ -49,9 +50,6 @@ DICTIONARY = "dictionary"
 
 STATE = "learning.safetensors"
 """Where learning a dictionary has got to; not part of the finished artifact."""
-
-BOUNDED = ("eddp", "uibe", "pca", "nmf", "ica", "kmeans", "natural")
-"""Methods that find no more directions than the layer has dimensions."""
 
 SEARCHING = ("uibe", "eddp")
 """Methods that search from random starts."""
@@ -134,8 +132,10 @@ class DirectionAnalysis(ExplainAnalysis):
                 self.stored = SparseAutoencoder.published(self.arrays, source.values, self.k, self.config)
             except ValueError as error:
                 raise InputError(f"{options.files[DICTIONARY]}: {error}") from None
-        if self.stored is None:
-            self._fit_into(source.d)
+        if self.stored is None and self.numbers is None and options.method in BOUNDED:
+            fitted = fitting_directions(self.estimator.get_params()["n_directions"], self.chosen, source)
+            self.estimator.set_params(n_directions=fitted)
+            self.settings = {**self.settings, "n_directions": fitted}
         self._refuse_too_much(source)
         self.shown = None
         if options.concept_images and self.applied is None:
@@ -180,24 +180,6 @@ class DirectionAnalysis(ExplainAnalysis):
         found = steering.add(draft.path, view, found, directions, features, self.steps, self.rows)
         draft.manifest.rows = len(directions.bias_)
         return replace(found, notes=[*self.notes, *found.notes])
-
-    def _fit_into(self, d: int) -> None:
-        """No more directions than the layer has dimensions: refuse a number that was asked for, lower the default."""
-        kept = self.estimator.get_params().get("n_directions")
-        if self.options.method not in BOUNDED or self.numbers is not None or kept <= d:
-            return
-        layer = " ".join(filter(None, (self.case.source.name, self.case.source.layer)))
-        most = f"{layer} has {human_count(d, 'dimension')}"
-        if self.chosen or d < 2:
-            raise UsageError(
-                f"--num-directions {kept}: {most}, expected at most {d}"
-                if self.chosen
-                else f"{most}, expected 2 or more",
-                f"give --num-directions {d} or fewer, or another --layer" if d > 1 else "give another --layer",
-            )
-        log.info("%s, so %d directions are looked for, not %d", most, d, kept)
-        self.estimator.set_params(n_directions=d)
-        self.settings = {**self.settings, "n_directions": d}
 
     def _refuse_too_much(self, source: Representation) -> None:
         """Directions are described from their responses at all positions."""
@@ -252,12 +234,7 @@ class DirectionAnalysis(ExplainAnalysis):
         else:
             cost = self.expected()
             with awaited(f"directions with {self.options.method}", None if cost is None else cost.seconds):
-                try:
-                    self.estimator.fit(features, head, **given)
-                except ValueError as error:
-                    if not str(error).startswith("Got n_directions="):
-                        raise
-                    raise InputError(str(error), "give fewer with --num-directions N") from None
+                self.estimator.fit(features, head, **given)
         extra["about"] = self.estimator.about()
         again = self.own["stability"]
         # a dictionary takes as long again to be learned on two halves, what else is given is no sample
