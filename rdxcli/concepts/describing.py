@@ -154,14 +154,14 @@ class Describer:
             asked = {"captioner": captioner, "how": vars(how), "sample": dataset.sample_ids[row], "pixels": pixels}
             texts = proposals.known(asked)
             if texts is None:
-                missing.append((row, asked))
+                missing.append((row, self.captioner.prepare(image), asked))
             else:
                 found[row] = texts
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
-            items = [self.captioner.prepare(dataset.image(row)) for row, _ in batch]
-            said = self.captioner.caption(items, [dataset.sample_ids[row] for row, _ in batch], how)
-            for (row, asked), texts in zip(batch, said, strict=True):
+            items, ids = [item for _, item, _ in batch], [dataset.sample_ids[row] for row, _, _ in batch]
+            said = self.captioner.caption(items, ids, how)
+            for (row, _, asked), texts in zip(batch, said, strict=True):
                 proposals.keep(asked, texts)
                 found[row] = texts
         return [found[int(row)] for row in places]

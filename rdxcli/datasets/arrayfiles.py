@@ -114,7 +114,7 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
     if not (path.suffix.lower() in _FOLDERS and path.is_dir()):
         path = require_file(parts[0], "file of arrays")
     key = parts[1]
-    if begins_with(path, b"<!doctype html") or begins_with(path, b"<html"):
+    if begins_with(path, b"<!doctype html", b"<html"):
         raise InputError(
             f"{path} is a web page", "downloaded from an address that shows the file instead of sending it?"
         )
@@ -258,9 +258,7 @@ def _npy(path: Path, key: str | None) -> ArrayFile:
         raise InputError(f"{path} is empty")
     if begins_with(path, b"PK"):
         raise InputError(f"{path} holds several arrays, as an .npz does", f"mv {path} {path.with_suffix('.npz')}")
-    if not begins_with(path, np.lib.format.MAGIC_PREFIX) and not begins_with(
-        path, b"\x80"
-    ):  # a pickle is said to be one
+    if not begins_with(path, np.lib.format.MAGIC_PREFIX, b"\x80"):  # a pickle is said to be one
         raise InputError(
             f"{path} cannot be read: it does not begin like a file of NumPy", "numpy.save(file, array) writes one"
         )

@@ -103,15 +103,16 @@ LFS_POINTER = b"version https://git-lfs"
 """First bytes of what Git leaves in place of a large file."""
 
 
-def begins_with(path: Path, start: bytes) -> bool:
-    """Whether these are the first bytes of a file; False for one that cannot be read, and for pipes and devices."""
+def begins_with(path: Path, *starts: bytes) -> bool:
+    """Whether a file begins with one of these; False for one that cannot be read, and for pipes and devices."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as stream:
-            return stream.read(len(start)).lower() == start.lower()
+            first = stream.read(max(map(len, starts))).lower()
     except OSError:
         return False
+    return first.startswith(tuple(start.lower() for start in starts))
 
 
 def split_pair(text: str) -> tuple[str, str]:

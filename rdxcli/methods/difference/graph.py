@@ -269,14 +269,14 @@ class DifferenceGraph:
     def _as_float(self, block: Array) -> Array:
         if isinstance(block, np.ndarray):
             return block.astype(self.dtype)
-        return block.to(_torch_type(self.dtype), copy=True)
+        return block.to(torch_type(self.dtype), copy=True)
 
     def _square(self, kind: Any) -> Array:
         """An n x n matrix of no particular content, where this graph computes."""
         if self.device == "cpu":
             return np.empty((self.n, self.n), dtype=kind)
 
-        return torch.empty((self.n, self.n), dtype=_torch_type(kind), device=torch_device(self.device))
+        return torch.empty((self.n, self.n), dtype=torch_type(kind), device=torch_device(self.device))
 
     def difference(self, rows: Rows, direction: Direction = "10") -> Array:
         """The difference matrix of a direction for some rows: (len(rows), n) in ``dtype``.
@@ -444,7 +444,7 @@ def _library(block: Array) -> Any:
     return torch
 
 
-def _torch_type(kind: Any) -> torch.dtype:
+def torch_type(kind: Any) -> torch.dtype:
     return {"int16": torch.int16, "int32": torch.int32, "float32": torch.float32, "float64": torch.float64}[
         np.dtype(kind).name
     ]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.lazy import torch
-from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction
+from rdxcli.methods.difference.graph import GUIDANCE_FACTOR, DifferenceGraph, Direction, torch_type
 from rdxcli.methods.difference.sides import Sides
 from rdxcli.numerics.ascending import AscendingRows
 from rdxcli.numerics.neighbours import Array, Points, ranks_from, row_blocks, to_numpy
@@ -57,12 +57,9 @@ class Extension:
         if graph.similarity == "neighborhood":
             self._sorted = [_sorted_distances(points) for points in graph.points]
 
-    def block(self, rows: np.ndarray) -> tuple[Array, Array]:
-        """A_10[rows, S] and A_10[S, rows]^T, both (len(rows), m)."""
-        return self._affinities(rows, self._ranks(rows))
-
-    def _affinities(self, rows: np.ndarray, ranks: list[Ranks]) -> tuple[Array, Array]:
-        forward, backward = self._differences(rows, ranks)
+    def block(self, rows: np.ndarray, ranks: list[Ranks] | None = None) -> tuple[Array, Array]:
+        """A_10[rows, S] and A_10[S, rows]^T, both (len(rows), m), from the ranks of the rows where these are known."""
+        forward, backward = self._differences(rows, self._ranks(rows) if ranks is None else ranks)
         return self._affinity(forward), self._affinity(backward)
 
     def _affinity(self, difference: Array) -> Array:
@@ -110,14 +107,13 @@ class Extension:
         labels = self.sides.labels(model)
         if labels is not None:
             split = labels[rows][:, None] != labels[self.landmarks]
-            block[split if isinstance(block, np.ndarray) else _tensor(split).to(block.device)] = GUIDANCE_FACTOR * (
-                self.graph.n - 1
-            )
+            far = split if isinstance(block, np.ndarray) else torch.as_tensor(split, device=block.device)
+            block[far] = GUIDANCE_FACTOR * (self.graph.n - 1)
         return block
 
     def _float(self, block: Array) -> Array:
         if not isinstance(block, np.ndarray):
-            return (block.float() if self.graph.dtype == np.float32 else block.double()).contiguous()
+            return block.to(torch_type(self.graph.dtype)).contiguous()
         return np.ascontiguousarray(block, dtype=self.graph.dtype)
 
     def coordinates(
@@ -145,7 +141,7 @@ class Extension:
                 join(there, [(forward[some], backward[some]) for forward, backward in ranks])
 
         def join(part: slice, ranks: list[Ranks]) -> None:
-            forward, backward = self._affinities(rows[part], ranks)
+            forward, backward = self.block(rows[part], ranks)
             for direction, (values, eigenvalues) in embedded.items():
                 weights = forward + backward if direction == "10" else 1.0 / forward + 1.0 / backward
                 right = np.hstack([values, np.ones((len(values), 1))])
@@ -179,7 +175,7 @@ def _sorted_distances(points: Points) -> AscendingRows | torch.Tensor:
     if points.device == "cpu":  # NumPy sorts several times faster
         return AscendingRows(np.concatenate([np.sort(block.astype(kind), axis=1) for block in blocks]))
 
-    return torch.cat([block.to(getattr(torch, kind.__name__)).sort(1).values for block in blocks])
+    return torch.cat([block.to(torch_type(kind)).sort(1).values for block in blocks])
 
 
 def _largest(graph: DifferenceGraph) -> float:
@@ -315,10 +311,6 @@ def tighten(
         if total > most:
             best, most = neighbours, total
     return best
-
-
-def _tensor(block: Array) -> torch.Tensor:
-    return torch.from_numpy(block) if isinstance(block, np.ndarray) else block
 
 
 def _copy(block: Array) -> Array:
