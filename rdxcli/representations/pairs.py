@@ -120,6 +120,6 @@ def check_rows_differ(*sides: Representation) -> None:
     for side in sides:
         if (side.values[:2] == side.values[0]).all() and (side.values == side.values[0]).all():
             raise InputError(
-                f"{side.name}: all {side.n:,} rows are equal, expected rows that differ",
+                f"{side.name}: all {human_count(side.n, 'row', 'are')} equal, expected rows that differ",
                 "a layer that says the same of every image has nothing to compare",
             )
