@@ -93,13 +93,7 @@ class Sink:
             raise RdxError(f"cannot write to the standard output: {error.strerror or error}") from None
 
     def raw(self, content: bytes) -> None:
-        """Bytes on the standard output, as they are.
-
-        Raises
-        ------
-        UsageError
-            It is a terminal, and they are no text.
-        """
+        """Bytes on the standard output, as they are. Raises `UsageError` (it is a terminal, and they are no text)."""
         if sys.stdout.isatty() and b"\0" in content:
             raise UsageError("this is no text for a terminal", "pipe it, or give --to FILE")
         try:

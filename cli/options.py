@@ -47,12 +47,10 @@ class Session:
     ----------
     outputs : Path
         The outputs directory.
-    seed : int
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     run : str or None
         Name of the run; None means the method's name.
-    force, dry_run, debug : bool
     sink : Sink
         Everything a command prints goes through it.
     """
@@ -132,10 +130,7 @@ def _say(value: Any, key: str = "") -> str:
 def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a YAML file the defaults of the running command; the command line still wins.
 
-    Raises
-    ------
-    UsageError
-        When the file is missing or malformed, or has a key that is no option of the command.
+    Raises `UsageError` when the file is missing or malformed, or has a key that is no option of the command.
     """
     if path is None or ctx.resilient_parsing:
         return path
@@ -666,10 +661,7 @@ def file_pairs(given: list[str] | None) -> dict[str, str]:
 def method_parameters(given: list[str] | None) -> dict[str, Any]:
     """``NAME=VALUE`` pairs, values read as YAML scalars.
 
-    Raises
-    ------
-    UsageError
-        A pair without a name or an equals sign.
+    Raises `UsageError` (a pair without a name or an equals sign).
     """
     import yaml
 

@@ -20,12 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Forgiving:
-    """A stream for people whose reader may have gone: what cannot be written is dropped.
-
-    Parameters
-    ----------
-    stream : TextIO
-    """
+    """A stream for people whose reader may have gone: what cannot be written is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -86,9 +86,11 @@ def unpack(
 ) -> list[Entry]:
     """Unpack ``archive`` into ``folder``, which must not exist yet.
 
+    Raises `ArchiveError` (damaged, hostile, larger than ``limit``, or without any wanted file) or `OSError` (the disk
+    is full or cannot be written).
+
     Parameters
     ----------
-    archive, folder : Path
     form : str
         ``zip``, ``tar``, ``tgz`` (gzip, bzip2, xz) or ``gz`` (one file; its name without ``.gz``).
     limit : int
@@ -109,13 +111,6 @@ def unpack(
     -------
     list of Entry
         In the archive's order.
-
-    Raises
-    ------
-    ArchiveError
-        Damaged, hostile, larger than ``limit``, or without any wanted file.
-    OSError
-        The disk is full or cannot be written.
     """
     folder.mkdir(parents=True)
     unpacking = _Unpacking(archive, folder, limit, strip, tuple(only), stop or Event())

@@ -235,21 +235,16 @@ class Recipe(_Strict):
 
     Attributes
     ----------
-    name, title : str
     kind : str
         ``dataset``, ``checkpoint``, ``concepts`` or ``hub``.
     papers : tuple of str
         Methods of rdx that use it.
-    homepage : str
     licence : str
         One line. ``terms`` are conditions that must be accepted (``--yes``) before anything is fetched.
     aliases : tuple of str
         Other names, for example of the models inside.
-    items : tuple of RecipeFile
     base : str, optional
         Address that items without one of their own start with.
-    hub : tuple of Hub
-    gate : AccessGate, optional
     default : tuple of str
         Parts that are fetched when none are named; empty for all.
     layout : tuple of str
@@ -258,7 +253,6 @@ class Recipe(_Strict):
         Reader of `rdxcli.datasets.published`.
     splits : mapping of str to int
         Published numbers of images.
-    classes : int, optional
     class_names : tuple of str
         When the files carry numbers only.
     models : mapping of str to str
@@ -336,10 +330,7 @@ class Recipe(_Strict):
     def chosen(self, parts: Sequence[str] | None = None) -> list[RecipeFile]:
         """Items of the given parts (by default the recipe's) and those without a part.
 
-        Raises
-        ------
-        UnknownNameError
-            No such part.
+        Raises `UnknownNameError` (no such part).
         """
         for part in parts or ():
             if part not in self.parts:
@@ -351,10 +342,7 @@ class Recipe(_Strict):
 def load_recipe(path: Path) -> Recipe:
     """Read and check one recipe.
 
-    Raises
-    ------
-    RdxError
-        Unreadable, malformed, or against the schema; the message names the field.
+    Raises `RdxError` (unreadable, malformed, or against the schema; the message names the field).
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -373,10 +361,7 @@ def load_recipe(path: Path) -> Recipe:
 def catalogue() -> dict[str, Recipe]:
     """Every recipe by its name, built-in ones first.
 
-    Raises
-    ------
-    RdxError
-        A recipe is malformed, or two claim one name.
+    Raises `RdxError` (a recipe is malformed, or two claim one name).
     """
     return dict(_catalogue(tuple(map(str, _folders()))))
 
@@ -395,13 +380,7 @@ def find(name: str) -> Recipe | None:
 
 
 def get(name: str) -> Recipe:
-    """The recipe of that name or alias.
-
-    Raises
-    ------
-    UnknownNameError
-        With near matches.
-    """
+    """The recipe of that name or alias. Raises `UnknownNameError` with near matches."""
     recipe = find(name)
     if recipe is None:
         raise UnknownNameError("download", name, names(), "rdx download --list")

@@ -17,11 +17,7 @@ from rdxcli.progress import track
 def check(chosen: Sequence[Recipe], root: Path | None = None) -> dict[str, Any]:
     """Read every file of what is on this machine and compare it with what was fetched.
 
-    Parameters
-    ----------
-    chosen : sequence of Recipe
-        Empty for everything that is there.
-    root : Path, optional
+    `chosen`: empty for everything that is there.
 
     Returns
     -------

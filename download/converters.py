@@ -31,10 +31,7 @@ _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
 def convert(kind: str, path: Path) -> list[Path]:
     """Rewrite ``path`` with the converter ``kind``; returns the files that were written.
 
-    Raises
-    ------
-    InputError
-        Not what the converter reads, or made of more than plain values and tensors.
+    Raises `InputError` (not what the converter reads, or made of more than plain values and tensors).
     """
     return KINDS[kind](path)
 

@@ -32,7 +32,6 @@ class Policy:
         Seconds before the first new attempt, doubled each time, and their limit.
     connect, stall : float
         Seconds to connect, and seconds without a byte after which the line counts as cut.
-    redirects : int
     """
 
     tries: int = 6
@@ -63,7 +62,6 @@ class Fetched:
         The address that was asked (not the one it redirected to).
     size : int
         Bytes.
-    sha256, md5 : str
     resumed : int
         Bytes that were already there.
     """

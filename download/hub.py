@@ -54,7 +54,6 @@ class Warmed:
         Of the snapshot, or of the file.
     status : str
         ``downloaded`` or ``present``.
-    fetched_bytes : int
     sources : list of dict
         ``{library, repo, revision, files}``.
     """
@@ -69,10 +68,7 @@ class Warmed:
 def warm(recipe: Recipe, settings: Settings) -> Warmed:
     """Bring the weights of a hub recipe into the cache of their library.
 
-    Raises
-    ------
-    TransferError
-        Not reachable, gone, or gated; the hint says what to do.
+    Raises `TransferError` (not reachable, gone, or gated; the hint says what to do).
     """
     started = time.monotonic()
     parts = [
@@ -218,10 +214,7 @@ def _hugging_face(recipe: Recipe, hub: Hub, settings: Settings) -> Warmed:
 def choose_files(hub: Hub, names: Sequence[str]) -> list[str]:
     """The files of a repository that its library reads: small ones, then weights, safetensors before others.
 
-    Raises
-    ------
-    RdxError
-        There are no such files.
+    Raises `RdxError` (there are no such files).
     """
     if hub.files:
         chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in hub.files)]

@@ -44,14 +44,10 @@ class Installed:
 
     Attributes
     ----------
-    recipe : Recipe
     folder : Path
         Where the data are.
     status : str
         ``downloaded``, ``repaired``, ``present``, ``own copy`` or ``linked``.
-    receipt : Receipt or None
-    fetched_bytes : int
-    seconds : float
     """
 
     recipe: Recipe
@@ -65,22 +61,15 @@ class Installed:
 def install(recipe: Recipe, settings: Settings, confirm: Callable[[Plan], None] = lambda plan: None) -> Installed:
     """Bring the data of a recipe into the data root.
 
+    Raises `TransferError`, `ArchiveError`, `InputError` or `RdxError` with what failed and what to do. Nothing
+    half-made becomes visible, and fetched bytes are kept.
+
     Parameters
     ----------
     recipe : Recipe
         With items (hub recipes: `rdxcli.download.hub`).
-    settings : Settings
     confirm : callable
         Told the plan, with sizes from the servers, before anything is fetched; raises to stop.
-
-    Returns
-    -------
-    Installed
-
-    Raises
-    ------
-    TransferError, ArchiveError, InputError, RdxError
-        What failed and what to do. Nothing half-made becomes visible, and fetched bytes are kept.
     """
     started = time.monotonic()
     home = Home(settings.root, recipe)

@@ -31,13 +31,8 @@ def gather(
 
     After a failure ``stop`` is set and the others are waited for, so that none of them writes any more. After an
     interruption, or when no task ends for ``patience`` seconds, they are left alone: a look-up of a name can hang for
-    long, and cannot be stopped.
-
-    Raises
-    ------
-    TaskError
-        From the first exception of a task that is not `Stopped`.
-    TooSlow
+    long, and cannot be stopped. Raises `TaskError` (from the first exception of a task that is not `Stopped`) or
+    `TooSlow`.
     """
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[str, T | None, BaseException | None]] = queue.SimpleQueue()

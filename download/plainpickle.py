@@ -75,6 +75,8 @@ class Tensor(_Fixed):
 def read_plain(data: bytes, what: str, lenient: bool = False, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The value of a pickle of plain containers.
 
+    Raises `InputError` (damaged, or made of anything but plain values).
+
     Parameters
     ----------
     data : bytes
@@ -85,11 +87,6 @@ def read_plain(data: bytes, what: str, lenient: bool = False, persistent: Callab
         Keep a marker (`Opaque`) for objects that are not plain instead of refusing the file.
     persistent : callable, optional
         Resolves references to data outside the pickle.
-
-    Raises
-    ------
-    InputError
-        Damaged, or made of anything but plain values.
     """
     try:
         _check_memo(data)

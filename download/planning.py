@@ -36,7 +36,6 @@ class Settings:
         Fetch again what is there, and accept a file that has changed since its first download.
     jobs : int
         Files at once.
-    policy : Policy
     """
 
     root: Path
@@ -53,12 +52,10 @@ class Plan:
 
     Attributes
     ----------
-    recipe : Recipe
     folder : Path
         Where the data will be.
     status : str
         ``download``, ``repair``, ``present``, ``own copy`` or ``linked``.
-    todo : list of RecipeFile
     problems : list of str
         What is wrong with the files that are there.
     fetch_bytes : int or None
@@ -79,12 +76,8 @@ class Plan:
 def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     """What there is to do, judged by what is on disk; asks no server.
 
-    Raises
-    ------
-    MissingDataError
-        The recipe is gated and no folder was given yet, or the folder that was given has lost its data.
-    RdxError
-        A folder of that name is there which is neither rdx's nor complete.
+    Raises `MissingDataError` (the recipe is gated and no folder was given yet, or the folder that was given has lost
+    its data) or `RdxError` (a folder of that name is there which is neither rdx's nor complete).
     """
     home = Home(settings.root, recipe)
     receipt = home.receipt()
@@ -143,17 +136,13 @@ def gated(recipe: Recipe) -> MissingDataError:
 def link(recipe: Recipe, root: Path, folder: Path) -> Path:
     """Use data that a person has in ``folder``: nothing is copied, the data root gets a receipt that points there.
 
+    Raises `MissingDataError` (the folder does not exist or has another layout) or `RdxError` (the data root already has
+    the data itself).
+
     Returns
     -------
     Path
         The folder, absolute.
-
-    Raises
-    ------
-    MissingDataError
-        The folder does not exist or has another layout.
-    RdxError
-        The data root already has the data itself.
     """
     if not folder.is_dir():
         raise MissingDataError(f"no such folder: {folder}")
@@ -216,12 +205,7 @@ def needs(home: Home, todo: Sequence[RecipeFile], sizes: Mapping[str, int | None
 
 
 def check_disk(home: Home, plan: Plan) -> None:
-    """Refuse before the start what would fill the disk.
-
-    Raises
-    ------
-    RdxError
-    """
+    """Refuse before the start what would fill the disk. Raises `RdxError`."""
     free, need = store.free_bytes(home.root), human_bytes(plan.need_bytes)
     if plan.need_bytes + RESERVE > free:
         raise RdxError(

@@ -53,7 +53,6 @@ class Receipt:
         RecipeFile name to ``{url, size, sha256, md5, fetched, into, files, bytes, converted}``.
     folder : str, optional
         For data that a person has elsewhere: that folder; then there are no items.
-    licence : str
     created : str
         ISO 8601, UTC.
     """
@@ -83,7 +82,6 @@ class Home:
     ----------
     root : Path
         The data root.
-    recipe : Recipe
     """
 
     def __init__(self, root: Path, recipe: Recipe) -> None:
@@ -250,7 +248,6 @@ def damaged(
 
     Parameters
     ----------
-    folder : Path
     name : str
         Of the item.
     deep : bool
@@ -290,10 +287,7 @@ def damaged(
 def place(tree: Path, folder: Path) -> None:
     """Move everything in ``tree`` into ``folder``: whole folders by one rename, files over files.
 
-    Raises
-    ------
-    RdxError
-        A folder stands where a file should go, or the other way round.
+    Raises `RdxError` (a folder stands where a file should go, or the other way round).
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in sorted(os.scandir(tree), key=lambda e: e.name):

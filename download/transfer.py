@@ -43,10 +43,7 @@ class _Refused(Exception):  # noqa: N818
 def client(policy: Policy) -> httpx.Client:
     """A client for many transfers at once; proxies are taken from the environment.
 
-    Raises
-    ------
-    TransferError
-        The environment names a proxy of a kind that is not known.
+    Raises `TransferError` (the environment names a proxy of a kind that is not known).
     """
     with proxies_of_the_environment():
         return httpx.Client(
@@ -90,10 +87,7 @@ def _certificates() -> ssl.SSLContext:
 def probe(http: httpx.Client, urls: Sequence[str], expected: Expected, policy: Policy) -> Remote:
     """Ask for the first byte of the first address that has the file, and learn its size.
 
-    Raises
-    ------
-    TransferError
-        No address can be reached or has the file in the expected size.
+    Raises `TransferError` (no address can be reached or has the file in the expected size).
     """
     failures: list[str] = []
     for url in urls:
@@ -131,30 +125,19 @@ def fetch(
 ) -> Fetched:
     """Fetch a file; ``target`` appears when it is complete and verified.
 
+    Raises `TransferError` (every address failed: refused, gone, cut too often, or wrong bytes twice) or `OSError` (the
+    disk is full or cannot be written).
+
     Parameters
     ----------
-    http : httpx.Client
     urls : sequence of str
         Addresses of the same file, best first.
     target : Path
         Its folder exists. A verified file that is there already is not fetched again.
-    expected : Expected
-    policy : Policy
     stop : threading.Event
         When set, the transfer raises `Stopped` at the next chunk.
     advance : callable
         Told the bytes as they come; negative when bytes turn out to be useless.
-
-    Returns
-    -------
-    Fetched
-
-    Raises
-    ------
-    TransferError
-        Every address failed: refused, gone, cut too often, or wrong bytes twice.
-    OSError
-        The disk is full or cannot be written.
     """
     part = target.with_name(target.name + ".part")
     failures: list[str] = []

@@ -21,17 +21,14 @@ MOST_BYTES = 1 << 30
 def read_zip_checkpoint(path: Path) -> tuple[Any, Callable[[Tensor], np.ndarray]]:
     """Content of a file that ``torch.save`` wrote (the zip format of PyTorch 1.6 and later), tensors as descriptions.
 
+    Raises `InputError` (not of this format, or damaged).
+
     Returns
     -------
     content : object
         Plain containers; `Tensor` for tensors, `Opaque` for anything else.
     load : callable
         Numbers of a `Tensor`; bfloat16 comes as float32.
-
-    Raises
-    ------
-    InputError
-        Not of this format, or damaged.
     """
     try:
         archive = zipfile.ZipFile(path)

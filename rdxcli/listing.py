@@ -75,10 +75,7 @@ def described_methods() -> list[dict[str, Any]]:
 def parameters(name: str) -> Listing:
     """The hyper-parameters (``--param NAME=VALUE``) of the methods of that name, whatever their command.
 
-    Raises
-    ------
-    UnknownNameError
-        No method has this name.
+    Raises `UnknownNameError` (no method has this name).
     """
     found = [method for method in registered().values() if method.name == name]
     if not found:

@@ -24,7 +24,6 @@ class Option:
 
     Parameters
     ----------
-    help : str
     names : tuple of str
         Spellings; empty for ``--field-name``.
     panel : str, optional
@@ -80,10 +79,7 @@ def parameters_option(panel: str = "Method") -> Any:
 class WithShortcuts:
     """Options whose shortcuts (`Option.parameter`) go among ``parameters``, wherever they come from.
 
-    Raises
-    ------
-    UsageError
-        A shortcut and ``parameters`` give different values.
+    Raises `UsageError` (a shortcut and ``parameters`` give different values).
     """
 
     def __post_init__(self) -> None:

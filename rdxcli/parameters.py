@@ -39,7 +39,6 @@ class Parameter:
 
     Parameters
     ----------
-    name : str
     type : type
         Of its values, with bounds.
     default : object
@@ -59,13 +58,7 @@ class Parameter:
         return expectation(self.type)
 
     def check(self, value: Any) -> Any:
-        """The value as its type has it.
-
-        Raises
-        ------
-        ValueError
-            It is no such value.
-        """
+        """The value as its type has it. Raises `ValueError` (it is no such value)."""
         if isinstance(value, bool) and not _takes_truth(self.type):
             raise ValueError(self.expected)
         try:
@@ -120,18 +113,14 @@ def completed(method: str, parameters: Mapping[str, Parameter], given: Mapping[s
 def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values, each as its declaration has it.
 
+    Raises `UsageError` (a name that the method does not have, or a value that is not of its type).
+
     Parameters
     ----------
     method : str
         For the error.
-    parameters : mapping of str to Parameter
     given : mapping
         Values as people write them: text, numbers, truth values.
-
-    Raises
-    ------
-    UsageError
-        A name that the method does not have, or a value that is not of its type.
     """
     values = {}
     for name, value in given.items():
@@ -262,9 +251,10 @@ def estimator_parameters(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hyper-parameters for the estimator and for the analysis, checked by their declarations.
 
+    Raises `UsageError`.
+
     Parameters
     ----------
-    method : str
     kind : class
         The estimator, whose constructor declares its parameters.
     given : mapping
@@ -280,10 +270,6 @@ def estimator_parameters(
         Only what was given or is fixed.
     analysis : dict
         Complete with defaults.
-
-    Raises
-    ------
-    UsageError
     """
     theirs, mine = declared(kind), dict(own or {})
     values = checked(method, {**theirs, **mine}, given)

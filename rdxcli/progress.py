@@ -63,7 +63,6 @@ def awaited(description: str, seconds: float | None = None) -> Iterator[None]:
 
     Parameters
     ----------
-    description : str
     seconds : float, optional
         Expected; what takes longer than two is announced.
     """
@@ -89,17 +88,14 @@ def set_asker(asker: Callable[[str], None] | None) -> None:
 def approve(seconds: float, what: str) -> None:
     """Ask before hours of work.
 
+    Raises `UsageError` (nobody said yes).
+
     Parameters
     ----------
     seconds : float
         Expected.
     what : str
         What takes them, for people.
-
-    Raises
-    ------
-    UsageError
-        Nobody said yes.
     """
     if seconds > ASK_ABOVE and _asker is not None:
         _asker(what)
@@ -125,12 +121,7 @@ def out_of_time() -> bool:
 
 
 def check_time() -> None:
-    """For every turn of a long loop.
-
-    Raises
-    ------
-    OutOfTimeError
-    """
+    """For every turn of a long loop. Raises `OutOfTimeError`."""
     if out_of_time():
         assert _deadline is not None
         raise OutOfTimeError(f"it took longer than {human_seconds(_deadline[1])}")

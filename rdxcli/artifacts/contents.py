@@ -62,20 +62,16 @@ def check_files(
 ) -> None:
     """Compare the files of an artifact with what its manifest says of them.
 
+    Raises `ArtifactError` (a file is missing, has another size, or other bytes).
+
     Parameters
     ----------
-    folder : Path
     sizes, hashes : mapping of str to int, and of str to str
         By the path of the file below ``folder``. Files without a hash are judged by their size.
     seal : str, optional
         Hash of the manifest; stamps that were made under another one do not count.
     full : bool, optional
         True reads every file; False none; by default those are read that may have changed since they were last read.
-
-    Raises
-    ------
-    ArtifactError
-        A file is missing, has another size, or other bytes.
     """
     for name, size in sizes.items():
         file = folder / name

@@ -19,12 +19,8 @@ def identity(record: Any) -> Any:
     """What a record is, as plain data with a fingerprint of its content, for a request.
 
     Records are `Representation`, `ConceptMatrix`, arrays (dense or CSR), artifacts, plain data, mappings and sequences
-    of records, and objects with a method ``identity()``.
-
-    Raises
-    ------
-    TypeError
-        The object has no identity: a defect of the analysis, which must not read it.
+    of records, and objects with a method ``identity()``. Raises `TypeError` (the object has no identity: a defect of
+    the analysis, which must not read it).
     """
     if record is None or isinstance(record, str | int | float | bool):
         return record
@@ -64,10 +60,7 @@ def identity(record: Any) -> Any:
 def named_files(options: Any) -> dict[str, str]:
     """Fingerprints of the content of every regular file that an option names, by the name of the option.
 
-    Parameters
-    ----------
-    options : dataclass
-        Fields that are text, paths, mappings, or dataclasses of these.
+    `options`: fields that are text, paths, mappings, or dataclasses of these.
     """
     found: dict[str, str] = {}
 

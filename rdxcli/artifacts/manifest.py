@@ -46,7 +46,6 @@ class Request(BaseModel):
         Everything that changes the result; nothing that does not (worker counts, verbosity).
     inputs : dict
         Fingerprints of what is read: weights, images, arrays, other artifacts.
-    seed : int
     code : str
         Version of the code that computes this kind; raised when its results change.
     """
@@ -121,10 +120,7 @@ class Manifest(BaseModel):
     def read(cls, folder: Path) -> Manifest:
         """Manifest of the artifact in ``folder``.
 
-        Raises
-        ------
-        ArtifactError
-            When there is none, or it is damaged, or a newer rdx wrote it.
+        Raises `ArtifactError` when there is none, or it is damaged, or a newer rdx wrote it.
         """
         path = folder / MANIFEST
         try:

@@ -69,17 +69,9 @@ class Artifact:
     def open(cls, folder: Path | str, full: bool | None = None) -> Artifact:
         """The artifact in ``folder``; also accepts the path of one of its files.
 
-        Parameters
-        ----------
-        folder : Path
-        full : bool, optional
-            Read every file and compare its hash (True), look at sizes only (False), or read what may have changed since
-            it was last read (default).
-
-        Raises
-        ------
-        ArtifactError
-            When there is no finished artifact, or its files are not the ones that were written.
+        `full`: read every file and compare its hash (True), look at sizes only (False), or read what may have changed
+        since it was last read (default). Raises `ArtifactError` when there is no finished artifact, or its files are
+        not the ones that were written.
         """
         path = Path(folder)
         if path.is_file():
@@ -172,6 +164,9 @@ def create(
 ) -> Iterator[Draft]:
     """Make the artifact of ``request`` in ``folder``, or find it there.
 
+    Raises `ArtifactError` (another process holds the artifact; the folder holds something made with other parameters,
+    finished or not (the message lists the differences); the place cannot be written to, or its disk is full).
+
     Parameters
     ----------
     folder : Path
@@ -185,16 +180,6 @@ def create(
         nothing behind.
     wait_seconds : float, optional
         How long to wait for another process that is making the same artifact; see `wait_time`.
-
-    Yields
-    ------
-    Draft
-
-    Raises
-    ------
-    ArtifactError
-        Another process holds the artifact; the folder holds something made with other parameters, finished or not (the
-        message lists the differences); the place cannot be written to, or its disk is full.
     """
     folder = Path(folder)
     with _held(folder, wait_seconds):
@@ -219,17 +204,13 @@ def join(folder: Path, request: Request, *, force: bool = False, wait_seconds: f
     """Begin the artifact of ``request`` in ``folder``, or join those who are making it, or find it there.
 
     Unlike `create` this lets go of the artifact at once: several processes work in `Draft.path` at the same time, under
-    the leases of a `rdxcli.artifacts.leases.Worker`, and whoever sees that everything is there uses `complete`.
+    the leases of a `rdxcli.artifacts.leases.Worker`, and whoever sees that everything is there uses `complete`. Raises
+    `ArtifactError` as for `create`.
 
     Parameters
     ----------
     folder, request, force, wait_seconds
         As for `create`. Work that others are doing right now is not thrown away, not even with ``force``.
-
-    Raises
-    ------
-    ArtifactError
-        As for `create`.
     """
     folder = Path(folder)
     with _held(folder, wait_seconds):
@@ -240,15 +221,12 @@ def join(folder: Path, request: Request, *, force: bool = False, wait_seconds: f
 def complete(folder: Path, draft: Draft, *, wait_seconds: float | None = None) -> Iterator[Draft]:
     """Put together what was made under `join`, alone. When the context ends the artifact is put in place.
 
+    Raises `ArtifactError` (the work is no longer there).
+
     Yields
     ------
     Draft
         The same; `Draft.reused` when another process was faster: then there is nothing to do.
-
-    Raises
-    ------
-    ArtifactError
-        The work is no longer there.
     """
     folder = Path(folder)
     with _held(folder, wait_seconds):
@@ -296,10 +274,7 @@ def has_work(partial: Path) -> bool:
 def check_reuse(folder: Path, request: Request) -> Artifact | None:
     """The finished artifact in ``folder`` if it was made from ``request``; None if there is none.
 
-    Raises
-    ------
-    ArtifactError
-        When it was made from another request, or is damaged.
+    Raises `ArtifactError` when it was made from another request, or is damaged.
     """
     if not (folder / MANIFEST).is_file():
         return None
@@ -377,10 +352,7 @@ def _opening(request: Request, resume: bool) -> dict[str, Any]:
 def _continues(partial: Path, request: Request, force: bool, resume: bool) -> bool:
     """Whether the work in a partial folder is to be continued (True) or may be thrown away (False).
 
-    Raises
-    ------
-    ArtifactError
-        It is somebody else's.
+    Raises `ArtifactError` (it is somebody else's).
     """
     stored = _stored(partial)
     same = resume and stored is not None and stored.get("fingerprint") == request.fingerprint()
@@ -666,10 +638,7 @@ def find_artifacts(root: Path, kind: str | None = None) -> list[Artifact]:
 def resolve_artifact(text: str, root: Path, kind: str | None = None) -> Artifact:
     """The artifact that ``text`` names: a path, a path below ``root``, or the end of exactly one such path.
 
-    Raises
-    ------
-    ArtifactError
-        When nothing, or more than one artifact, fits, or what fits is of another kind.
+    Raises `ArtifactError` when nothing, or more than one artifact, fits, or what fits is of another kind.
     """
     for candidate in (Path(text), root / text):
         if candidate.exists():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) -> tuple[str, dict[str, list[str]]]:
     """Name of the data set and the captions of each sample id.
 
+    Raises `RdxError` (nothing to read, or a malformed file).
+
     Parameters
     ----------
     text : str or None
@@ -30,11 +32,6 @@ def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) 
         ``.jsonl``: one object a line. ``.csv``, ``.tsv``: a column of ids and one of captions, one caption a row;
         Flickr30k's ``results.csv`` (with ``|``) too. ``.token``: Flickr's ``image.jpg#0<tab>caption``. ``.txt``: one
         caption a line, each its own sample. A captions artifact. None: the captions of the data set.
-
-    Raises
-    ------
-    RdxError
-        Nothing to read, or a malformed file.
     """
     if text is None:
         if selection.dataset is None:
@@ -65,9 +62,7 @@ def load_captions(text: str | None, selection: SelectionOptions, outputs: Path) 
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Captions of each sample id in a file; see `load_captions` for the layouts.
 
-    Raises
-    ------
-    InputError, MissingDataError
+    Raises `InputError` or `MissingDataError`.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -106,12 +101,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
 def captions_of_images(captions: Mapping[str, Sequence[str]], dataset: Dataset, path: Path) -> dict[str, list[str]]:
     """Captions under a data set's own ids, in its order.
 
-    Published files name images by id, by path or by bare file name; whichever fits is used.
-
-    Raises
-    ------
-    InputError
-        The file ``path`` names none of the images.
+    Published files name images by id, by path or by bare file name; whichever fits is used. Raises `InputError` (the
+    file ``path`` names none of the images).
     """
     by_name: dict[str, str | None] = {}
     for key in captions:

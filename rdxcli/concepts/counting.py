@@ -29,20 +29,16 @@ def language_of(
 ) -> tuple[str, list[str]]:
     """The language of the captions, and what is to be remarked of it.
 
+    Raises `InputError` (there is no tagger for it, and no list of words to look for).
+
     Parameters
     ----------
-    captions : mapping
     language : str
         ``auto`` to look at them.
     source : str
         Tagger.
     given : bool
         Whether a list of words to look for is there.
-
-    Raises
-    ------
-    InputError
-        There is no tagger for it, and no list of words to look for.
     """
     if language != "auto":
         return language, []
@@ -70,7 +66,6 @@ def open_extractor(source: str, language: str, terms: Sequence[str] | None, **gi
 
     Parameters
     ----------
-    source, language : str
     terms : sequence of str, optional
         Concepts that will be counted, found by the tagger or looked for in the words.
     **given

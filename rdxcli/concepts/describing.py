@@ -72,7 +72,6 @@ class Describer:
     ----------
     captioner : Captioner or CaptionServer
         A server is also asked what sets the captions of a group apart, as VisDiff does.
-    model : VisionLanguageModel
     """
 
     captioner: Captioner | CaptionServer
@@ -97,13 +96,10 @@ class Describer:
         ----------
         images : (n, d) array
             Embeddings by ``model``.
-        dataset : Dataset
         places : (n,) int64
             Where the images are in it.
-        groups : mapping of name to rows
         proposals : Proposals
             What the captioner said before, and where its new answers go.
-        seed : int
         """
         halves = {key: halve(rows, len(images), key, seed) for key, rows in groups.items()}
         known = {key: parts for key, parts in halves.items() if parts is not None}

@@ -60,10 +60,8 @@ class Case:
 
     Parameters
     ----------
-    source : Representation
     head : callable, optional
         Feature maps (N, D, H, W) to logits (N, K).
-    truth : SyntheticCase, optional
     """
 
     source: Representation
@@ -98,10 +96,7 @@ class Names:
 def open_names(options: ConceptOptions, source: Representation) -> Names:
     """Masks (given, or the data set's own) and words (given, or a vision-language model's).
 
-    Raises
-    ------
-    RdxError
-        A file or model that is missing or does not fit.
+    Raises `RdxError` (a file or model that is missing or does not fit).
     """
     masks, words = None, None
     given = bool({"masks", "broden"} & set(options.files))
@@ -120,9 +115,6 @@ class View:
 
     Parameters
     ----------
-    options : ConceptOptions
-    case : Case
-    names : Names
     classes : list of str, optional
         Names of the outputs of the network.
     own : mapping
@@ -155,8 +147,6 @@ def describe(
 
     Parameters
     ----------
-    view : View
-    directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
     extra : mapping
         ``stability``, when the directions were found again on halves; ``about``, see `Directions.about`.

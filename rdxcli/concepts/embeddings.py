@@ -67,7 +67,6 @@ class Inputs:
         Of the images.
     dataset : bool
         Whether that is a data set, and not a file of arrays.
-    notes : list of str
     """
 
     images: np.ndarray | None = None
@@ -113,13 +112,7 @@ class Inputs:
 
 
 def class_numbers(given: Inputs, notes: list[str]) -> np.ndarray | None:
-    """True classes as numbers; None, with a remark added to ``notes``, when labels are no class names.
-
-    Parameters
-    ----------
-    given : Inputs
-    notes : list of str
-    """
+    """True classes as numbers; None, with a remark added to ``notes``, when labels are no class names."""
     if given.labels is None or given.class_names is None:
         return None
     number = {name: i for i, name in reversed(list(enumerate(given.class_names)))}
@@ -130,12 +123,7 @@ def class_numbers(given: Inputs, notes: list[str]) -> np.ndarray | None:
 
 
 def check_files(options: ConceptOptions) -> None:
-    """Refuse inputs that no explainer of embeddings has, naming near ones.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse inputs that no explainer of embeddings has, naming near ones. Raises `UsageError`."""
     for name in options.files:
         if name not in FILES:
             known = did_you_mean(name, FILES, f"it reads {', '.join(FILES)}")
@@ -145,20 +133,16 @@ def check_files(options: ConceptOptions) -> None:
 def gather(options: ConceptOptions, *, images: bool, words: Sequence[str] | None, teacher: str | None = None) -> Inputs:
     """Read or make the embeddings that the options name.
 
+    Raises `RdxError` (missing, unreadable or contradictory inputs).
+
     Parameters
     ----------
-    options : ConceptOptions
     images : bool
         Whether images and captions are wanted, or classes only.
     words : sequence of str, optional
         Words to embed with a vision-language model when no list is given; None embeds none.
     teacher : str, optional
         Vision-language model when the options name neither one nor arrays.
-
-    Raises
-    ------
-    RdxError
-        Missing, unreadable or contradictory inputs.
     """
     check_files(options)
     vlm = options.vlm or (teacher if "image_embeddings" not in options.files else None)
@@ -261,6 +245,8 @@ def caption_embeddings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Caption embeddings in the order of n images, and where each image's captions begin.
 
+    Raises `RdxError` (ids or offsets that do not fit the images or each other).
+
     Parameters
     ----------
     text : str
@@ -270,7 +256,6 @@ def caption_embeddings(
         there is one caption per image.
     images : sequence of str, length n, optional
         Ids of the images.
-    n : int
     option : str
         That names the offsets, for messages.
 
@@ -279,11 +264,6 @@ def caption_embeddings(
     values : (t, d)
     starts : (n + 1,) int64
         Equal neighbours for an image without captions, which only ids allow.
-
-    Raises
-    ------
-    RdxError
-        Ids or offsets that do not fit the images or each other.
     """
     file = read_array(text)
     values = check_values(file.values, file.path.stem, minimum=1)
@@ -393,11 +373,9 @@ def class_embeddings(
 
     Parameters
     ----------
-    model : VisionLanguageModel
     names : sequence of str, length J
     templates : sequence of str
         With ``{}`` for the class; ``a photo of a {}.`` without one. The mean of the unit embeddings of several.
-    outputs : Path
     dataset : str
         For the folder's name.
     """

@@ -37,10 +37,7 @@ def dataset_of(artifact: Artifact) -> str:
 def load_encodings(text: str, outputs: Path) -> Encodings:
     """Encodings of an artifact of ``encode-concepts``, or a user's matrix (dense array or SciPy CSR ``.npz``).
 
-    Raises
-    ------
-    RdxError
-        No such artifact or file, or a damaged one.
+    Raises `RdxError` (no such artifact or file, or a damaged one).
     """
 
     path = Path(text)

@@ -54,8 +54,6 @@ class Explained:
 
     Attributes
     ----------
-    name : str
-    table : ExplanationTable
     artifact : Artifact or None
         None for a table of somebody else's.
     """
@@ -118,6 +116,8 @@ def gather_tables(
 ) -> dict[str, Explained]:
     """The tables to score by name: given files and artifacts, and the runs of this layer.
 
+    Raises `RdxError` (no such table or run; one that was made from something else; two of one name).
+
     Parameters
     ----------
     texts : sequence of str
@@ -126,14 +126,8 @@ def gather_tables(
         Name of a run, or ``all``.
     source : Representation
         What they are scored on.
-    outputs : Path
     model, layer : str, optional
         As asked for; a table of several layers is read for the layer.
-
-    Raises
-    ------
-    RdxError
-        No such table or run; one that was made from something else; two of one name.
     """
     wanted_layer = layer or source.layer
     tables: dict[str, Explained] = {}
@@ -163,12 +157,7 @@ def known_to(tables: Mapping[str, Explained], names: Sequence[str]) -> dict[str,
 
 
 def check_texts(texts: Sequence[str], method: str | None) -> None:
-    """Refuse what names no table before anything is read.
-
-    Raises
-    ------
-    RdxError
-    """
+    """Refuse what names no table before anything is read. Raises `RdxError`."""
     if not texts and method is None:
         raise UsageError(
             "what is to be scored?", "give --explanations FILE, or --method NAME of an earlier `rdx explain`"
@@ -220,12 +209,7 @@ def _refused(artifact: Artifact, different: Sequence[str]) -> ArtifactError:
 
 
 def check_runs(method: str, outputs: Path, model: str) -> None:
-    """Refuse a run that no layer of ``model`` has, before a layer is extracted.
-
-    Raises
-    ------
-    ArtifactError
-    """
+    """Refuse a run that no layer of ``model`` has, before a layer is extracted. Raises `ArtifactError`."""
     known = [
         artifact.path.name
         for artifact in find_artifacts(outputs, "explanations")
@@ -295,6 +279,9 @@ def common_split(
 ) -> tuple[Split, list[str]]:
     """The split that the tables were made with; else the given one, else ``fallback``.
 
+    Raises `RdxError` (tables with different splits, or a given split that is not theirs: rows that a fit has seen are
+    no test).
+
     Parameters
     ----------
     given : Split or None
@@ -306,11 +293,6 @@ def common_split(
     -------
     split : Split
     notes : list of str
-
-    Raises
-    ------
-    RdxError
-        Tables with different splits, or a given split that is not theirs: rows that a fit has seen are no test.
     """
     own = {name: one.split(source) for name, one in tables.items()}
     known = {name: split for name, split in own.items() if split is not None}

@@ -40,7 +40,6 @@ class GivenEmbeddings:
     words : list of c str
     source : dict
         Fingerprints.
-    notes : list of str
     """
 
     images: np.ndarray
@@ -56,22 +55,17 @@ def gather(
     """The concept matrix that the options name.
 
     In this order: ``--concepts FILE``; ``--file image_embeddings=FILE --file text_embeddings=FILE`` with a concept set;
-    scores by a vision-language model; the labels, when the method takes them.
+    scores by a vision-language model; the labels, when the method takes them. Raises `RdxError` (nothing to take
+    concepts from, or rows that do not fit).
 
     Parameters
     ----------
-    options : ConceptOptions
     representation : Representation
         Its rows are the rows of the result.
     labels : bool
         Whether class labels are concepts for this method.
     scorer : Scorer, optional
         Vision-language model and words (see `rdxcli.concepts.scorer.open_scorer`).
-
-    Raises
-    ------
-    RdxError
-        Nothing to take concepts from, or rows that do not fit.
     """
     if options.concepts is not None:
         return _from_file(options, representation)
@@ -85,12 +79,7 @@ def gather(
 
 
 def needs_concepts(options: ConceptOptions, *, labels: bool) -> None:
-    """Refuse options that name no concepts at all, before anything is read.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse options that name no concepts at all, before anything is read. Raises `UsageError`."""
     if options.concepts is None and not (EMBEDDINGS & set(options.files)) and wanted(options) is None and not labels:
         raise UsageError(
             f"`{options.method}` needs concept scores of the images",
@@ -120,16 +109,8 @@ def counted(options: ConceptOptions) -> int | None:
 def read_splits(path: Path, n: int | None = None) -> Split:
     """Train, validation and test rows of an ``.npz`` file.
 
-    Parameters
-    ----------
-    path : Path
-    n : int, optional
-        Number of rows, where it is known already.
-
-    Raises
-    ------
-    RdxError
-        A part is missing in the file, it cannot be read, or the parts overlap or do not fit.
+    `n`: number of rows, where it is known already. Raises `RdxError` (a part is missing in the file, it cannot be read,
+    or the parts overlap or do not fit).
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -156,11 +137,7 @@ def split_of(options: ConceptOptions, representation: Representation) -> Split:
     """The train, validation and test rows: ``--splits FILE``, else 70/10/20 drawn with the seed.
 
     Of rows with ids the ids are drawn, in sorted order, so that the same samples in another order are split alike.
-
-    Raises
-    ------
-    RdxError
-        See `read_splits`.
+    Raises `RdxError` (see `read_splits`).
     """
     if options.splits is not None:
         return read_splits(options.splits, representation.n)
@@ -231,20 +208,16 @@ def read_embeddings(
 ) -> GivenEmbeddings:
     """Embeddings that a vision-language model made elsewhere.
 
+    Raises `RdxError` (files that cannot be read, do not fit each other, or lack samples).
+
     Parameters
     ----------
     image_file, text_file : str
         Arrays of shape (n, d) and (lines of the concept set, d). Rows of texts whose ids are words are joined by them.
-    concept_set : str or None
     representation : Representation
         Whose rows are wanted.
     root : Path, optional
         Where downloads are.
-
-    Raises
-    ------
-    RdxError
-        Files that cannot be read, do not fit each other, or lack samples.
     """
     if concept_set is None:
         raise UsageError("which words are the text embeddings of?", "give --concept-set FILE, one word a line")

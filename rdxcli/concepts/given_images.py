@@ -26,7 +26,6 @@ class GivenImages:
     ----------
     concepts : mapping of str to ndarray
         Features (n, d) or (n, c, h, w) of the images of each concept.
-    random : ndarray
     sources : list of Representation
         What was read, the random images last.
     """
@@ -43,6 +42,8 @@ class GivenImages:
 def check(given: Sequence[str], random: str | None, fewest: int, root: Path | None = None) -> list[str]:
     """Names of the concepts; classes of a data set are concepts of their own.
 
+    Raises `RdxError` (nothing there, too few images, or two concepts of one name).
+
     Parameters
     ----------
     given : sequence of str
@@ -51,11 +52,6 @@ def check(given: Sequence[str], random: str | None, fewest: int, root: Path | No
         The same, of random images.
     fewest : int
         Images of each concept, and random images.
-
-    Raises
-    ------
-    RdxError
-        Nothing there, too few images, or two concepts of one name.
     """
     counts: dict[str, int] = {}
     for spec in given:
@@ -100,10 +96,7 @@ def read(
     """Features of the images at the layer of ``source``, in the order of `check`; without random images those of
     ``source`` stand for them.
 
-    Raises
-    ------
-    RdxError
-        What cannot be read, or features of another size.
+    Raises `RdxError` (what cannot be read, or features of another size).
     """
 
     def at_layer(spec: str) -> Representation:

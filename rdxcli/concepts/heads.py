@@ -33,8 +33,6 @@ class Head:
 
     Attributes
     ----------
-    model : str
-    outputs : int
     names : list of str or None
         Of the outputs; None where they are not known.
     source : str
@@ -70,10 +68,7 @@ class Head:
 def head_of(logits: Representation, names: Path | None, root: Path | None = None) -> Head:
     """A head from its logits.
 
-    Raises
-    ------
-    RdxError
-        The file of names cannot be read, or has another number of lines than the head has outputs.
+    Raises `RdxError` (the file of names cannot be read, or has another number of lines than the head has outputs).
     """
     p = probabilities(np.asarray(logits.values))
     entropy = -np.where(p > 0.0, p * np.log(np.where(p > 0.0, p, 1.0)), 0.0).sum(axis=1)

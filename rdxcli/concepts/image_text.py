@@ -47,7 +47,6 @@ class Embeddings:
         Not normalised; memory-mapped.
     sample_ids : list of str
         Of images that could be read; for texts the texts themselves.
-    folder : Path
     fingerprint : str
         Of what they were made from.
     failed : int
@@ -72,20 +71,14 @@ def image_embeddings(
 ) -> Embeddings:
     """Image embeddings of a data set: ``<outputs>/<dataset>/image-text/<model>/features.npy``.
 
+    Raises `RdxError` (no image can be read, or the folder holds embeddings of something else).
+
     Parameters
     ----------
-    model : VisionLanguageModel
-    dataset : Dataset
-    outputs : Path
     batch_size, workers : int, optional
         Chosen from the size of the inputs and the machine when not given.
     force : bool
         Make them again.
-
-    Raises
-    ------
-    RdxError
-        No image can be read, or the folder holds embeddings of something else.
     """
     images = model.images
     kind = images.device.type
@@ -129,10 +122,7 @@ def embeddings_of(
 ) -> tuple[np.ndarray, str]:
     """Image embeddings of the rows of a representation, and their fingerprint.
 
-    Raises
-    ------
-    InputError
-        A row has no image in the data set.
+    Raises `InputError` (a row has no image in the data set).
     """
     dataset = selection.open(representation.dataset)
     found = image_embeddings(model, dataset, outputs)
@@ -170,9 +160,6 @@ def text_embeddings(
 
     Parameters
     ----------
-    model : VisionLanguageModel
-    texts : sequence of str
-    outputs : Path
     name : str
         For people; the digest tells lists of one name apart.
     template : str

@@ -31,10 +31,8 @@ class Concepts:
     ----------
     values : row source of shape (n, c)
         Array, CSR array or `rdxcli.methods.neurons.concepts.LazyCosines`.
-    names : list of str
     source : dict
         Fingerprints, for the request of an artifact.
-    notes : list of str
     """
 
     values: Any
@@ -62,14 +60,8 @@ def label_matrix(options: ConceptOptions, representation: Representation) -> Con
 
     Superclasses come from ``--file superclasses=FILE``; data sets that have published ones (and published clean names
     of their classes) take those where they are on this machine, unless ``--param published=false``. Samples with an
-    empty label belong to no class.
-
-    Raises
-    ------
-    UsageError
-        There are no labels.
-    InputError
-        All labels are empty, or a superclass names a class that does not exist.
+    empty label belong to no class. Raises `UsageError` (there are no labels) or `InputError` (all labels are empty, or
+    a superclass names a class that does not exist).
     """
     if representation.labels is None:
         raise UsageError(
@@ -172,13 +164,8 @@ def class_names(source: Representation, count: int, options: ConceptOptions | No
     """Names of a classifier's outputs.
 
     Those of ``--file classes=FILE`` (one a line; what stands before a tab or comma is enough where the labels say so),
-    else the data set's classes when there are as many, else those of ImageNet for the
-    1,000 outputs of a model, else ``0``, ``1`` ...
-
-    Raises
-    ------
-    RdxError
-        The file cannot be read or has another number of lines.
+    else the data set's classes when there are as many, else those of ImageNet for the 1,000 outputs of a model, else
+    ``0``, ``1`` ... Raises `RdxError` (the file cannot be read or has another number of lines).
     """
 
     lines = named_classes(options, count) if options is not None else None
@@ -196,10 +183,7 @@ def class_names(source: Representation, count: int, options: ConceptOptions | No
 def named_classes(options: ConceptOptions, count: int) -> list[str] | None:
     """Lines of ``--file classes=FILE``, None without it.
 
-    Raises
-    ------
-    RdxError
-        The file cannot be read or has another number of lines.
+    Raises `RdxError` (the file cannot be read or has another number of lines).
     """
     return read_class_names(Path(options.files["classes"]), count) if "classes" in options.files else None
 
@@ -207,10 +191,7 @@ def named_classes(options: ConceptOptions, count: int) -> list[str] | None:
 def read_class_names(path: Path, count: int) -> list[str]:
     """The names of so many outputs, one a line.
 
-    Raises
-    ------
-    RdxError
-        The file cannot be read or has another number of lines.
+    Raises `RdxError` (the file cannot be read or has another number of lines).
     """
     path = path.expanduser()
     try:
@@ -236,12 +217,8 @@ def class_indices(
     """Output of the network that each row's label means.
 
     In this order: the names of ``--file classes=FILE`` (one line per output; what stands before a tab or comma is
-    enough), labels that are numbers of outputs, the data set's class names when there are as many as outputs.
-
-    Raises
-    ------
-    UsageError
-        None of these.
+    enough), labels that are numbers of outputs, the data set's class names when there are as many as outputs. Raises
+    `UsageError` (none of these).
     """
     assert source.labels is not None
     labels = [str(label) for label in source.labels]
@@ -261,13 +238,7 @@ def class_indices(
 
 
 def class_numbers(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Position of each label among the names of the logits.
-
-    Raises
-    ------
-    InputError
-        A label that is none of the names.
-    """
+    """Position of each label among the names of the logits. Raises `InputError` (a label that is none of the names)."""
     place: Mapping[str, int] = {name: i for i, name in reversed(list(enumerate(names)))}
     missing = sorted({label for label in labels if label not in place})
     if missing:

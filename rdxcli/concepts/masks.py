@@ -40,8 +40,6 @@ class Masks:
         Of the concepts.
     source : dict
         Fingerprints.
-    categories : list of str, optional
-    notes : list of str
     """
 
     read: Callable[[int], np.ndarray]
@@ -59,12 +57,7 @@ def open_masks(options: ConceptOptions, source: Representation) -> Masks:
     """The masks that the options name.
 
     ``--file broden=FOLDER``; ``--file masks=FOLDER`` with one mask per image under the image's name (``.png`` of label
-    numbers or palette, ``.npy``); else the data set's own.
-
-    Raises
-    ------
-    RdxError
-        No masks, or an image without one.
+    numbers or palette, ``.npy``); else the data set's own. Raises `RdxError` (no masks, or an image without one).
     """
     return _as_seen(options, source, _whole(options, source))
 
@@ -148,13 +141,7 @@ def _folder(options: ConceptOptions, folder: Path, source: Representation) -> Ma
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask file as integers (h, w).
-
-    Raises
-    ------
-    InputError
-        Colours instead of label numbers, or no image.
-    """
+    """A mask file as integers (h, w). Raises `InputError` (colours instead of label numbers, or no image)."""
     try:
         if path.suffix.lower() == ".npy":
             mask = np.load(path, allow_pickle=False)

@@ -30,10 +30,7 @@ def nameless(request: Request) -> Request:
 def made_before(folder: Path, request: Request) -> Artifact | None:
     """The comparison of this request in ``folder``, or the same one without names; None where there is none.
 
-    Raises
-    ------
-    ArtifactError
-        Something else is there.
+    Raises `ArtifactError` (something else is there).
     """
     try:
         return check_reuse(folder, request)
@@ -58,11 +55,8 @@ def described(artifact: Artifact, embedded: Embedded, describer: Mapping[str, An
     """A finished comparison with sentences for its groups, by the describer of this identity.
 
     What the captioner says is kept beside the comparison until all of it is there, by the content that was asked about.
-
-    Raises
-    ------
-    RdxError
-        The captioner failed; the comparison is as it was, and the next call asks for what is missing only.
+    Raises `RdxError` (the captioner failed; the comparison is as it was, and the next call asks for what is missing
+    only).
     """
     assert embedded.describe is not None
     details, asked = artifact.manifest.details, plain(dict(describer))

@@ -52,7 +52,6 @@ class Namer:
         Candidates of each family, ``word`` and ``caption``.
     label : str
         Name of the concept set, for people.
-    notes : list of str
     describer : Describer, optional
         Proposes sentences for the groups.
     """
@@ -79,10 +78,7 @@ class Namer:
     def embed(self, joined: Joined) -> Embedded:
         """Embeddings of the joined images and of the candidates.
 
-        Raises
-        ------
-        RdxError
-            No images to embed, or files that do not fit.
+        Raises `RdxError` (no images to embed, or files that do not fit).
         """
         if self.model is None:
             return self._from_files(joined)
@@ -129,12 +125,7 @@ class Embedded:
         """The record with the words of each concept, best first.
 
         A word is an entry of ``words``: ``word``, ``kind`` (word or caption), ``margin``, ``effect``, ``p_value`` and
-        ``clear``.
-
-        Raises
-        ------
-        InputError
-            Embeddings that do not fit each other.
+        ``clear``. Raises `InputError` (embeddings that do not fit each other).
         """
         groups = rows_of(record)
         words: dict[str, list[dict[str, Any]]] = {key: [] for key in groups}
@@ -168,20 +159,12 @@ def open_naming(
 ) -> Namer:
     """Read the candidates and load the model, for options that ask for names.
 
+    Raises `RdxError` (unknown names, missing words or weights, options that contradict each other).
+
     Parameters
     ----------
-    given : NamingOptions
     dataset : str, optional
         That the images are of, as far as it is known; "" where there are images of no data set.
-    selection : SelectionOptions
-    outputs : Path
-    device : str
-    seed : int
-
-    Raises
-    ------
-    RdxError
-        Unknown names, missing words or weights, options that contradict each other.
     """
     if given.model is None:
         read_concept_set(str(given.concept_set), selection.root)

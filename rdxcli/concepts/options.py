@@ -50,12 +50,7 @@ class ConceptOptions(LayerOptions):
 
 
 def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> None:
-    """Refuse ``--file NAME=PATH`` that a method does not read, naming near ones.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse ``--file NAME=PATH`` that a method does not read, naming near ones. Raises `UsageError`."""
     for name in given:
         if name not in known:
             reads = f"it reads {', '.join(known)}" if known else "it reads none"
@@ -110,13 +105,7 @@ class NamingOptions:
 
     @property
     def wanted(self) -> bool:
-        """Whether names are asked for.
-
-        Raises
-        ------
-        UsageError
-            Options that contradict each other or mean nothing.
-        """
+        """Whether names are asked for. Raises `UsageError` (options that contradict each other or mean nothing)."""
         if self.describe is not None and self.model is None:
             raise UsageError(
                 "--describe: which model shall test the sentences?", "give --name-concepts MODEL, a CLIP or SigLIP"

@@ -120,19 +120,14 @@ def _confidence(scores: np.ndarray) -> np.ndarray:
 def read_predictions(files: tuple[str | None, str | None], a: Representation, b: Representation) -> Predictions | None:
     """Predictions of both sides, brought to the images that they share; None when there are no files.
 
+    Raises `UsageError` (one file only) or `InputError` (files that do not fit the rows).
+
     Parameters
     ----------
     files : two of str or None
         A table of ids and predictions, one prediction a line, or an array of logits or probabilities (n, classes).
     a, b : Representation
         As they were read, before they are joined.
-
-    Raises
-    ------
-    UsageError
-        One file only.
-    InputError
-        Files that do not fit the rows.
     """
     if files == (None, None):
         return None
@@ -235,10 +230,7 @@ def groups_of(concepts: Sequence[DifferenceConcept], arrays: Any) -> dict[str, n
 def predictions_of(options: ConceptOptions, source: Representation) -> np.ndarray | None:
     """Predicted class names from ``--file predictions=FILE``; None without it.
 
-    Raises
-    ------
-    InputError
-        Not one for each sample.
+    Raises `InputError` (not one for each sample).
     """
     if "predictions" not in options.files:
         return None
@@ -249,10 +241,7 @@ def predictions_of(options: ConceptOptions, source: Representation) -> np.ndarra
 def model_predictions(options: ConceptOptions, source: Representation) -> np.ndarray:
     """Predicted class names: given ones, else the largest output of the model.
 
-    Raises
-    ------
-    UsageError
-        There is neither, or the labels of the samples are not among the names of the outputs.
+    Raises `UsageError` (there is neither, or the labels of the samples are not among the names of the outputs).
     """
     given = predictions_of(options, source)
     if given is not None:

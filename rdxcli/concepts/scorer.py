@@ -42,12 +42,10 @@ class Scorer:
 
     Attributes
     ----------
-    model : VisionLanguageModel
     words : list of str
         Distinct.
     label : str
         Name of the set, for people.
-    notes : list of str
     """
 
     model: VisionLanguageModel
@@ -69,16 +67,8 @@ def wanted(options: ConceptOptions) -> str | None:
 def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> Scorer | None:
     """Read the words and load the model, before anything expensive starts; None when no model is needed.
 
-    Parameters
-    ----------
-    options : ConceptOptions
-    words : sequence of str, optional
-        Instead of the concept set.
-
-    Raises
-    ------
-    RdxError
-        Unknown names, missing words or weights, parameters that contradict each other.
+    `words`: instead of the concept set. Raises `RdxError` (unknown names, missing words or weights, parameters that
+    contradict each other).
     """
     name = wanted(options)
     if name is None:
@@ -98,12 +88,7 @@ def open_scorer(options: ConceptOptions, words: Sequence[str] | None = None) -> 
 
 
 def check_calibration(options: ConceptOptions) -> None:
-    """Refuse contradicting constants of the scores before anything is read.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse contradicting constants of the scores before anything is read. Raises `UsageError`."""
     name = wanted(options)
     if name is not None and options.method in CALIBRATED:
         _check_constants(options, resolve_vision_language(name))

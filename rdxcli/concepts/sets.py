@@ -21,13 +21,7 @@ def published_sets() -> list[str]:
 
 
 def default_set(dataset: str | None) -> str:
-    """The published set of a data set.
-
-    Raises
-    ------
-    UsageError
-        The paper has none for it.
-    """
+    """The published set of a data set. Raises `UsageError` (the paper has none for it)."""
     name = (dataset or "").partition("@")[0]
     if name not in DEFAULTS:
         raise UsageError(
@@ -40,19 +34,15 @@ def default_set(dataset: str | None) -> str:
 def read_concept_set(text: str, root: Path | None = None) -> list[str]:
     """Lines of a concept set as they are.
 
+    Raises `MissingDataError` (a file that does not exist, or a set that was not downloaded; the hint names the command)
+    or `UnknownNameError` (no such set).
+
     Parameters
     ----------
     text : str
         A text file, or the name of a published set (with or without ``.txt``).
     root : Path, optional
         Where downloads are.
-
-    Raises
-    ------
-    MissingDataError
-        A file that does not exist, or a set that was not downloaded; the hint names the command.
-    UnknownNameError
-        No such set.
     """
     path = Path(text).expanduser()
     if not path.is_file():

@@ -30,10 +30,7 @@ def state_of(surrogate: Surrogate) -> dict[str, Any]:
 def load_surrogate(text: str, outputs: Path) -> tuple[Any, list[str] | None]:
     """A trained surrogate and the names of its concepts, from an artifact or a ``.safetensors`` file.
 
-    Raises
-    ------
-    RdxError
-        No such artifact or file, or other tensors than expected.
+    Raises `RdxError` (no such artifact or file, or other tensors than expected).
     """
     from rdxcli.methods.surrogate.model import Surrogate
 
@@ -61,20 +58,16 @@ def trained(
 ) -> tuple[Any, Encodings, list[str]]:
     """The surrogate, the encodings it is to explain, and the names of the concepts.
 
+    Raises `RdxError` (one is missing, or they do not fit each other).
+
     Parameters
     ----------
     text : str
         Artifact or file of a surrogate.
     encodings : str, optional
         Of other images than those it was trained on.
-    outputs : Path
     target : str, optional
         The id or row of one image.
-
-    Raises
-    ------
-    RdxError
-        One is missing, or they do not fit each other.
     """
     surrogate, names = load_surrogate(text, outputs)
     found = load_encodings(encodings_of(text, encodings, outputs), outputs)
@@ -99,10 +92,7 @@ def trained(
 def encodings_of(text: str, encodings: str | None, outputs: Path) -> str:
     """The encodings that are named, or those the surrogate was trained on.
 
-    Raises
-    ------
-    UsageError
-        None are named, and the surrogate is a bare file.
+    Raises `UsageError` (none are named, and the surrogate is a bare file).
     """
     told = encodings or details_of(text, outputs, "surrogate").get("encodings")
     if told is None:
@@ -158,10 +148,7 @@ def contrast(given: str | None, classes: list[str] | None) -> tuple[int, int] | 
 def edited(encodings: Encodings, given: str | None, names: Sequence[str], told: str, outputs: Path) -> Encodings:
     """Encodings after ``--param edit=CONCEPT=VALUE,...``: what if every image had that share of the concept?
 
-    Raises
-    ------
-    RdxError, ValueError
-        Malformed text, an unknown concept, a value that is no number.
+    Raises `RdxError` or `ValueError` (malformed text, an unknown concept, a value that is no number).
     """
     if given is None:
         return encodings

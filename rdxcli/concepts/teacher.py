@@ -58,16 +58,7 @@ class GivenTeacher:
 def read_teacher(options: TrainOptions, encoded: Sequence[str]) -> GivenTeacher:
     """The teacher's embeddings of the images that have an encoding.
 
-    Parameters
-    ----------
-    options : TrainOptions
-    encoded : sequence of str
-        Ids of the encodings.
-
-    Raises
-    ------
-    RdxError
-        Nothing to read, or nothing that fits the encodings.
+    `encoded`: ids of the encodings. Raises `RdxError` (nothing to read, or nothing that fits the encodings).
     """
     return _from_model(options, encoded) if options.teacher else _from_arrays(options, encoded)
 

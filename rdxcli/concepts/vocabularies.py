@@ -19,9 +19,7 @@ from rdxcli.methods.surrogate.vocabulary import ConceptCounts
 def given_terms(path: Path | None) -> list[str] | None:
     """A user's concepts: a text file, a ``vocabulary.csv``, or the folder of encodings or of a surrogate.
 
-    Raises
-    ------
-    MissingDataError, InputError
+    Raises `MissingDataError` or `InputError`.
     """
     if path is None:
         return None
@@ -73,9 +71,7 @@ def _vocabulary_table(path: Path) -> list[tuple[str, str]]:
 def list_of(path: Path | None) -> list[str] | None:
     """The lines of a file of concepts that are not empty; None without a file.
 
-    Raises
-    ------
-    MissingDataError, InputError
+    Raises `MissingDataError` or `InputError`.
     """
     if path is None:
         return None
@@ -90,18 +86,8 @@ def list_of(path: Path | None) -> list[str] | None:
 def read_synonyms(path: Path, concepts: Sequence[Concept]) -> list[list[Concept]]:
     """Groups of a file, one a line and separated by commas: ``dog, puppy, hound``, the first being what they become.
 
-    An entry without a part of speech stands for every part of speech of its word that the first has too.
-
-    Parameters
-    ----------
-    path : Path
-    concepts : sequence of Concept
-        Of the captions.
-
-    Raises
-    ------
-    MissingDataError, InputError
-        No such file, or a line with a single word.
+    An entry without a part of speech stands for every part of speech of its word that the first has too. `concepts`: of
+    the captions. Raises `MissingDataError` or `InputError` (no such file, or a line with a single word).
     """
     known = set(concepts)
     groups: list[list[Concept]] = []

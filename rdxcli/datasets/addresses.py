@@ -148,13 +148,7 @@ class Place:
         return version_of(self.info)
 
     def read(self, start: int = 0, size: int | None = None) -> bytes:
-        """Some bytes, or all.
-
-        Raises
-        ------
-        InputError
-            There are fewer, or the server gives others than were asked for.
-        """
+        """Some bytes, or all. Raises `InputError` (there are fewer, or the server gives others than were asked for)."""
         end = None if size is None else start + size
         if not self.remote:
             if not os.path.isfile(self.text) and os.path.exists(self.text):
@@ -204,12 +198,7 @@ def ask_all(places: Sequence[Place]) -> None:
 def listing(folder: str) -> dict[str, Place]:
     """The files below an address, at any depth, by their path below it, in the order of these.
 
-    Raises
-    ------
-    MissingDataError
-        Nothing is there.
-    InputError
-        It cannot be listed: web servers keep no lists.
+    Raises `MissingDataError` (nothing is there) or `InputError` (it cannot be listed: web servers keep no lists).
     """
     if folder.lower().startswith(("http://", "https://")):
         raise InputError(
@@ -237,12 +226,7 @@ def glob(pattern: str) -> list[str]:
 def local_copy(text: str | Path) -> Path:
     """A copy of the file at an address, in the cache; fetched again when the server has another version.
 
-    Raises
-    ------
-    MissingDataError
-        No such file.
-    InputError
-        It cannot be read; no room for it.
+    Raises `MissingDataError` (no such file) or `InputError` (it cannot be read; no room for it).
     """
     where = address(text) or str(text)
     place = Place(where)

@@ -56,7 +56,6 @@ def measure(dataset: Dataset, rows: Sequence[int]) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    dataset : Dataset
     rows : sequence of int
         Samples; -1 for one that the data set does not have.
 

@@ -50,7 +50,6 @@ class ArrayFile:
 
     Parameters
     ----------
-    path : Path
     key : str or None
         Array, tensor or column(s) inside the file.
     values : ndarray
@@ -85,23 +84,16 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
 
     Without a key the only numeric array of two or more dimensions is taken. Of a table the only column of lists is
     taken, else the columns that are features (see `rdxcli.datasets.seen`); a key may name several columns or patterns,
-    separated by commas. Raw memory maps say what they hold: ``PATH.bin:float32,1000x64``.
+    separated by commas. Raw memory maps say what they hold: ``PATH.bin:float32,1000x64``. Raises `MissingDataError` (no
+    such file) or `InputError` (damaged, of an unknown kind, bookkeeping among the features, or the key does not exist
+    or is needed (the message lists the keys)).
 
     Parameters
     ----------
-    text : str
     choice : Choice, optional
         Which columns are features, ids and labels.
     concepts : bool
         Columns are scores of concepts.
-
-    Raises
-    ------
-    MissingDataError
-        No such file.
-    InputError
-        Damaged, of an unknown kind, bookkeeping among the features, or the key does not exist or is needed (the message
-        lists the keys).
     """
     parts = split_key(text)
     if parts is None:
@@ -148,12 +140,8 @@ class _Every(str):
 def array_keys(text: str) -> list[str]:
     """Keys of the arrays of two or more dimensions in a file of several, in the order in which they were stored.
 
-    Where a format keeps no order (HDF5, Zarr, safetensors) they come by name, ``layer10`` after ``layer9``.
-
-    Raises
-    ------
-    MissingDataError, InputError
-        No such file, or a file of one array.
+    Where a format keeps no order (HDF5, Zarr, safetensors) they come by name, ``layer10`` after ``layer9``. Raises
+    `MissingDataError` or `InputError` (no such file, or a file of one array).
     """
     path = Path(text).expanduser()
     if not (path.suffix.lower() in _FOLDERS and path.is_dir()):

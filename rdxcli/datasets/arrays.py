@@ -60,6 +60,8 @@ def load_representation(
 ) -> Representation:
     """A file of arrays, or the output folder of another tool, as a `Representation`.
 
+    Raises `MissingDataError` or `InputError` with what was found, and for NaN or infinite values the rows.
+
     Parameters
     ----------
     text : str
@@ -81,11 +83,6 @@ def load_representation(
     -------
     Representation
         ``values`` float16, float32 or float64 as stored, memory-mapped where possible; integers become float32.
-
-    Raises
-    ------
-    MissingDataError, InputError
-        With what was found, and for NaN or infinite values the rows.
     """
     choice = choice or Choice()
     file = read_foreign(text, choice) if is_foreign(text) else read_array(text, choice)
@@ -212,12 +209,8 @@ def check_values(
     """``values`` as an (n, d) array of floats, or (n, c, h, w) when ``spatial``.
 
     Floating-point arrays are returned as they are (no copy); integers and booleans become float32, or float64 where
-    float32 would round.
-
-    Raises
-    ------
-    InputError
-        Not numeric, wrong shape, fewer than ``minimum`` rows, no columns, or rows with NaN or infinity.
+    float32 would round. Raises `InputError` (not numeric, wrong shape, fewer than ``minimum`` rows, no columns, or rows
+    with NaN or infinity).
     """
     if values.dtype.kind not in "fiub":
         raise InputError(f"{name}: got dtype {values.dtype}, expected real numbers")
@@ -308,27 +301,20 @@ def row_values(
 
     A file with ids is joined by them, one whose rows are numbered by the numbers where these are the ids. Every other
     is taken by position, which is said where the file alone has ids, and refused where its rows are numbered in another
-    order.
+    order. Raises `InputError` (an id that is missing or repeated, no such column, or values that are not n).
 
     Parameters
     ----------
-    path : Path
     names : sequence of str
         Names of the column, best first. Without one, the only column besides ids and numbers is taken.
     what : str
         For messages: ``labels``.
     ids : sequence of n str, optional
         None or nothing for rows without ids.
-    n : int
     name : str
         Whose rows these are.
     id_column, column : str, optional
         Columns that are known; others are taken where the file has no such column.
-
-    Raises
-    ------
-    InputError
-        An id that is missing or repeated, no such column, or values that are not n.
     """
     ids = ids or None
     columns = _value_table(path)

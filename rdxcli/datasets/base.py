@@ -37,7 +37,6 @@ class Dataset:
         Short name; the folder below the outputs directory. A selection adds to it (``digits@limit-100``).
     spec : str
         What opens it again, for example ``folder:/data/birds``.
-    source : ImageSource
     sample_ids : sequence of str, length n
         Unique, stable names of the samples.
     labels : sequence of str, length n, optional
@@ -179,6 +178,9 @@ class Dataset:
     ) -> Dataset:
         """Part of the data set, in the data set's own order.
 
+        Raises `UsageError` (a number below 1, a split or labels that the data set does not have), `UnknownNameError`
+        (no such split or class) or `InputError` (nothing is left).
+
         Parameters
         ----------
         split : str, optional
@@ -200,15 +202,6 @@ class Dataset:
         -------
         Dataset
             This data set itself when nothing is asked for.
-
-        Raises
-        ------
-        UsageError
-            A number below 1, a split or labels that the data set does not have.
-        UnknownNameError
-            No such split or class.
-        InputError
-            Nothing is left.
         """
         for what, number in (("limit", limit), ("sample", sample), ("per-class", per_class)):
             if number is not None and number < 1:
@@ -281,10 +274,7 @@ class Dataset:
 def named_classes(given: Sequence[str], known: Sequence[str], whose: str) -> list[str]:
     """Classes given by name, or by their place in a list of classes (``#5`` is the sixth).
 
-    Raises
-    ------
-    UsageError, UnknownNameError
-        No such place or name.
+    Raises `UsageError` or `UnknownNameError` (no such place or name).
     """
     names = []
     for name in given:
@@ -302,19 +292,15 @@ def named_classes(given: Sequence[str], known: Sequence[str], whose: str) -> lis
 def fitting(ids: Sequence[str], patterns: str, option: str, whose: str) -> np.ndarray:
     """Which ids fit one of some patterns; bool of shape (len(ids),).
 
+    Raises `UsageError` (no id fits).
+
     Parameters
     ----------
-    ids : sequence of str
     patterns : str
         Separated by commas: ``*`` stands for any characters (``/`` too), ``?`` for one, ``[ab]`` for one of some;
         case counts. ``@FILE`` reads patterns, or whole ids, from a text file, one a line.
     option, whose : str
         For messages: ``--include``, the data set.
-
-    Raises
-    ------
-    UsageError
-        No id fits.
     """
     if patterns.startswith("@"):
         file = require_file(patterns[1:], f"list for {option}")

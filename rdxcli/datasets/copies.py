@@ -19,10 +19,7 @@ from rdxcli.progress import human_count, log
 def use_in_place(recipe: Recipe, root: Path, folder: Path) -> Path:
     """Check a folder that a person has, index it, and use it in place.
 
-    Raises
-    ------
-    RdxError
-        It is not there, or not what the recipe describes.
+    Raises `RdxError` (it is not there, or not what the recipe describes).
     """
     given = folder.expanduser()
     if not given.is_dir():

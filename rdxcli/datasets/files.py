@@ -209,10 +209,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def with_options(text: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """``PATH?key=value&key=value`` taken apart; a question mark in the name of an existing file does not separate.
 
-    Raises
-    ------
-    UsageError
-        A key that is not ``allowed``.
+    Raises `UsageError` (a key that is not ``allowed``).
     """
     path, mark, query = text.rpartition("?")
     if not mark or "=" not in query or os.path.exists(os.path.expanduser(text)):

@@ -42,12 +42,8 @@ def folder(text: str) -> Dataset:
     """An image folder: the first level of sub-folders gives the classes, deeper levels are searched too.
 
     When every sub-folder is called like a split (``train``, ``val``, ``test`` ...) the classes are one level below.
-    Sample ids are paths relative to the folder, with ``/``; the order is that of these paths.
-
-    Raises
-    ------
-    MissingDataError, InputError
-        No such folder, or no images in it.
+    Sample ids are paths relative to the folder, with ``/``; the order is that of these paths. Raises `MissingDataError`
+    or `InputError` (no such folder, or no images in it).
     """
     location, options = with_options(text, ("range",))
     root = _root(location, options)
@@ -130,7 +126,6 @@ class _Root:
         Short name of its data set.
     spec : str
         What opens it again.
-    found : Walk
     source : callable
         Images of some of the names that were found.
     """

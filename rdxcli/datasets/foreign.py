@@ -43,10 +43,7 @@ def is_foreign(text: str) -> bool:
 def read_foreign(text: str, choice: Choice | None = None) -> ArrayFile:
     """The features in the folder of another tool, with the names of its images as ids.
 
-    Raises
-    ------
-    InputError
-        Pieces that do not fit together, or several vector fields of which none is chosen.
+    Raises `InputError` (pieces that do not fit together, or several vector fields of which none is chosen).
     """
     folder, key = _folder(text)
     tool = _tool(folder)

@@ -91,10 +91,7 @@ def find_mnist(root: Path) -> dict[str, tuple[Path, Path]] | None:
 def read_idx(path: Path) -> np.ndarray:
     """Array of an idx file of unsigned bytes; memory-mapped when it is not compressed.
 
-    Raises
-    ------
-    InputError
-        Not an idx file, another type, or fewer bytes than the header promises.
+    Raises `InputError` (not an idx file, another type, or fewer bytes than the header promises).
     """
     compressed = path.suffix == ".gz"
     try:

@@ -60,10 +60,7 @@ class ImageSource(ABC):
     def raw(self, row: int) -> Image.Image:
         """Decoded image in its own mode and size; a source defines this or `image`.
 
-        Raises
-        ------
-        Exception
-            Anything, when the image is missing or broken; callers record the message and go on.
+        Raises `Exception` (anything, when the image is missing or broken; callers record the message and go on).
         """
         if type(self).image is ImageSource.image:
             raise TypeError(f"{type(self).__name__} gives no images: it defines neither `raw` nor `image`")
@@ -94,7 +91,6 @@ class FileImages(ImageSource):
 
     Parameters
     ----------
-    paths : sequence of Path or str
     pixels : PixelRange, optional
         Of deep images.
     """
@@ -177,7 +173,6 @@ class PlaceImages(ImageSource):
 
     Parameters
     ----------
-    places : sequence of Place
     pixels : PixelRange, optional
         Of deep images.
     """
@@ -277,10 +272,7 @@ def decode(file: str | Path | IO[bytes]) -> Image.Image:
     """Decode an image file completely, in its own mode. EXIF rotation is not applied, as in the loaders with which the
     published models were trained and evaluated. Of several frames the first is taken.
 
-    Raises
-    ------
-    InputError
-        Colours of 12 bits in 16, of which Pillow would keep the upper 4.
+    Raises `InputError` (colours of 12 bits in 16, of which Pillow would keep the upper 4).
     """
     with Image.open(file) as image:
         deep = image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))

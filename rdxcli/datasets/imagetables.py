@@ -55,8 +55,6 @@ class _Part:
 
     Parameters
     ----------
-    place : Place
-    split : str, optional
     starts : tuple of int
         First row of each group of rows, and the end.
     """
@@ -75,7 +73,6 @@ class TableImages(ImageSource):
 
     Parameters
     ----------
-    parts : sequence of _Part
     column : str
         Of the images.
     pixels : PixelRange, optional
@@ -195,6 +192,8 @@ def tables_in(folder: str) -> list[str]:
 def image_tables(location: str, names: Sequence[str] | None, options: Mapping[str, str], scheme: str) -> Dataset:
     """The images in a table, or in the tables ``names`` of a folder.
 
+    Raises `InputError` (not readable, or no column of images, or several of which none is chosen).
+
     Parameters
     ----------
     location : str
@@ -205,11 +204,6 @@ def image_tables(location: str, names: Sequence[str] | None, options: Mapping[st
         ``image``, ``label``, ``id`` name columns; ``split`` and ``config`` choose files; ``range`` as elsewhere.
     scheme : str
         How it was written: ``images`` or ``hf``.
-
-    Raises
-    ------
-    InputError
-        Not readable, or no column of images, or several of which none is chosen.
     """
     where = address(location)
     base = where or str(Path(location).expanduser().resolve())

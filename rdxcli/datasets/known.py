@@ -30,7 +30,6 @@ class Known:
         Those of ``rows``, in their order.
     rows : (m,) int array
         Of the joined images.
-    metadata : Metadata or None
     """
 
     pictures: Dataset | None
@@ -70,10 +69,10 @@ def read_known(
 ) -> Known:
     """What is known of n images, joined by id.
 
+    Raises `InputError` (a table that does not fit).
+
     Parameters
     ----------
-    ids : list of str, optional
-    n : int
     table : Path, optional
         Of metadata.
     id_column : str, optional
@@ -84,11 +83,6 @@ def read_known(
         Where downloads are.
     seed : int
         Draws the pictures where there are many.
-
-    Raises
-    ------
-    InputError
-        A table that does not fit.
     """
     metadata = None
     if table is not None:

@@ -78,12 +78,8 @@ class LibraryImages(ImageSource):
 def torchvision(text: str) -> Dataset:
     """``NAME?root=PATH&split=test`` (or ``train=false``); other keywords of the class may follow. Downloads nothing.
 
-    Raises
-    ------
-    UnknownNameError
-        No such class in ``torchvision.datasets``.
-    MissingDataError
-        The files are not in ``root``.
+    Raises `UnknownNameError` (no such class in ``torchvision.datasets``) or `MissingDataError` (the files are not in
+    ``root``).
     """
     from torchvision import datasets
 
@@ -169,14 +165,8 @@ def hugging_face(text: str) -> Dataset:
     Without ``split`` every split is taken, one after the other. The column of images and the one of class labels are
     found by their types. Code in repositories is never run. A folder of tables, here or elsewhere, is read as it is
     (see `rdxcli.datasets.imagetables`); ``?streaming=true`` does so with the Hub's own tables, of which only what is
-    looked at is transferred.
-
-    Raises
-    ------
-    DependencyError
-        The package ``datasets`` is not installed (extra ``hf``).
-    MissingDataError
-        It cannot be had (offline and not cached, or no such name).
+    looked at is transferred. Raises `DependencyError` (the package ``datasets`` is not installed (extra ``hf``)) or
+    `MissingDataError` (it cannot be had (offline and not cached, or no such name)).
     """
     name, _, query = text.partition("?")
     options = dict(parse_qsl(query))

@@ -50,19 +50,14 @@ class Metadata:
 def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str | None = None) -> Metadata:
     """Read a table about n samples.
 
+    Raises `InputError` (no such column, no common id, or rows without ids that are not n).
+
     Parameters
     ----------
     path : Path
         Any table with a header.
     ids : sequence of n str, optional
         Of the samples. Ids of the table may lack the folder or the ending, or have more of it.
-    n : int
-    id_column : str, optional
-
-    Raises
-    ------
-    InputError
-        No such column, no common id, or rows without ids that are not n.
     """
     table = read_table(path)
     column = id_column or pick_column(table.columns, ID_NAMES)

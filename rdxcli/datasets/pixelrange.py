@@ -25,12 +25,7 @@ _DECODED = 32  # images of one type
 
 @dataclass(frozen=True)
 class PixelRange:
-    """Pixel values that become 0 and 255.
-
-    Parameters
-    ----------
-    low, high : float
-    """
+    """Pixel values that become 0 and 255."""
 
     low: float
     high: float
@@ -58,10 +53,8 @@ def parse_range(text: str) -> PixelRange:
 def range_of(values: np.ndarray, name: str) -> PixelRange:
     """The range of one array of pixels.
 
-    Raises
-    ------
-    InputError
-        It cannot be known: negative values, values beyond 65,535, nothing but 0 and 1, NaN or infinity.
+    Raises `InputError` (it cannot be known: negative values, values beyond 65,535, nothing but 0 and 1, NaN or
+    infinity).
     """
     low, high, whole = _extent(values)
     return _decide(low, high, whole, values.dtype.kind == "f", name)
@@ -97,10 +90,7 @@ class Ranges:
     def eight_bits(self, image: Image.Image) -> Image.Image:
         """``image``, with deep pixels scaled to 8 bits.
 
-        Raises
-        ------
-        InputError
-            The range of its pixels cannot be known.
+        Raises `InputError` (the range of its pixels cannot be known).
         """
         kind = kind_of(image)
         if kind is None:

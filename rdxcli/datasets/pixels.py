@@ -23,14 +23,10 @@ _LABEL_KEYS = ("labels", "y", "label", "targets", "y_test", "y_train")
 def array(text: str) -> Dataset:
     """``PATH.npy`` or ``PATH.npz[:key]``, optionally ``,LABELS``.
 
-    Images have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), and are scaled to uint8 (``?range=LOW,HIGH``). In
-    an ``.npz`` without a key, the only array that can be images is taken, and a 1-D array called ``labels`` or ``y`` of
-    the same length gives the labels.
-
-    Raises
-    ------
-    InputError
-        Wrong dtype or shape, unknown key (the message lists the keys), labels of another length.
+    Images have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), and are scaled to uint8 (``?range=LOW,HIGH``). In an
+    ``.npz`` without a key, the only array that can be images is taken, and a 1-D array called ``labels`` or ``y`` of
+    the same length gives the labels. Raises `InputError` (wrong dtype or shape, unknown key (the message lists the
+    keys), labels of another length).
     """
     text, options = with_options(text, ("range",))
     location, label_file = split_pair(text)

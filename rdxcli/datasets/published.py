@@ -63,10 +63,7 @@ def is_ready(name: str, root: Path) -> bool:
 def open_published(name: str, root: Path) -> Dataset:
     """The data set ``name`` from the data root.
 
-    Raises
-    ------
-    MissingDataError
-        Not there, or not complete; the hint is the command that fetches it.
+    Raises `MissingDataError` (not there, or not complete; the hint is the command that fetches it).
     """
     recipe = get(name)
     home = Home(root, recipe)
@@ -80,18 +77,14 @@ def open_published(name: str, root: Path) -> Dataset:
 def read(recipe: Recipe, folder: Path, home: Path | None = None) -> Dataset:
     """The data set that lies in ``folder`` as the recipe's archives unpack.
 
+    Raises `InputError` (the folder is laid out otherwise, or holds no images).
+
     Parameters
     ----------
     recipe : Recipe
         Of a data set.
-    folder : Path
     home : Path, optional
         Folder of the recipe in the data root, where an index may be.
-
-    Raises
-    ------
-    InputError
-        The folder is laid out otherwise, or holds no images.
     """
     if recipe.reader not in _READERS:
         raise UsageError(f"{recipe.name} is no data set that can be opened by its folder")
@@ -121,22 +114,13 @@ def read(recipe: Recipe, folder: Path, home: Path | None = None) -> Dataset:
 def concepts(name: str, root: Path) -> ConceptMatrix:
     """Published concept labels of every sample, where a data set has more than one label each.
 
-    Parameters
-    ----------
-    name : str
-        ``voc`` (its 20 classes) or ``cub`` (the attributes of the concept bottleneck models).
-    root : Path
+    `name`: ``voc`` (its 20 classes) or ``cub`` (the attributes of the concept bottleneck models). Raises `UsageError`
+    (another data set) or `MissingDataError`.
 
     Returns
     -------
     ConceptMatrix
         Values 0 or 1, float32, of shape (n, c), rows in the order of the data set.
-
-    Raises
-    ------
-    UsageError
-        Another data set.
-    MissingDataError
     """
     recipe = get(name)
     if recipe.name not in {"voc", "cub"}:

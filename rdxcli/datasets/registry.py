@@ -81,25 +81,15 @@ def describe_datasets(root: Path | str | None = None) -> list[dict[str, Any]]:
 def open_dataset(spec: str, *, root: Path | str | None = None) -> Dataset:
     """Open the data set that ``spec`` names.
 
+    Raises `UnknownNameError` (no such name or scheme, with near matches), `MissingDataError` (known, but not on this
+    machine; the hint names the command that fetches it) or `InputError` (the path does not exist or holds no images).
+
     Parameters
     ----------
     spec : str
         A name (``digits``) or a scheme (``folder:PATH``).
     root : Path, optional
         Where downloads are; default ``RDX_DATA`` or ``./data``.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    UnknownNameError
-        No such name or scheme, with near matches.
-    MissingDataError
-        Known, but not on this machine; the hint names the command that fetches it.
-    InputError
-        The path does not exist or holds no images.
     """
     text = spec.strip()
     scheme, colon, rest = text.partition(":")

@@ -53,7 +53,6 @@ class Seen:
 
     Attributes
     ----------
-    name : str
     rows, columns : int
         Of the file.
     features : sequence of str
@@ -125,19 +124,14 @@ class Taken:
 def take_columns(table: DataTable, key: str | None, choice: Choice, concepts: bool = False) -> Taken:
     """Decide what each column of ``table`` is.
 
+    Raises `InputError` (a column that does not exist, no numbers, or a column that could be a feature or bookkeeping).
+
     Parameters
     ----------
-    table : DataTable
     key : str, optional
         Columns named with the file (``a.csv:f*``): they win over ``choice.features``.
-    choice : Choice
     concepts : bool
         Columns are scores of concepts, whose names may be any word and which may be true or false.
-
-    Raises
-    ------
-    InputError
-        A column that does not exist, no numbers, or a column that could be a feature or bookkeeping.
     """
     names = list(table.columns)
     wanted = key if key is not None else choice.features
@@ -277,12 +271,7 @@ def _tells_apart(table: DataTable, name: str) -> bool:
 def counted_ids(seen: Mapping[str, Any] | None, n: int, others: Sequence[str]) -> list[str] | None:
     """Numbers as ids of the n rows of a table that counts them, where the ids of another table are such numbers.
 
-    Parameters
-    ----------
-    seen : mapping, optional
-        What `Seen.describe` told of the table.
-    n : int
-    others : sequence of str
+    `seen`: what `Seen.describe` told of the table.
     """
     reasons = set((seen or {}).get("left_out", {}).values())
     first = 0 if COUNTS in reasons else 1 if COUNTS_FROM_1 in reasons else None
@@ -476,15 +465,12 @@ def _quoted(name: str) -> str:
 def check_columns(values: np.ndarray, name: str, concepts: bool = False) -> None:
     """Refuse bookkeeping among the columns of an array that has no names.
 
+    Raises `InputError` (a column counts the rows, or holds different whole numbers where the others do not).
+
     Parameters
     ----------
     values : ndarray of shape (n, d)
         May be memory-mapped: only columns that look suspicious in the first rows are read whole.
-
-    Raises
-    ------
-    InputError
-        A column counts the rows, or holds different whole numbers where the others do not.
     """
     if values.ndim != 2 or values.shape[1] < 2 or len(values) < 5 or values.dtype.kind not in "fiu":
         return

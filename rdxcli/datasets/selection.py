@@ -49,10 +49,7 @@ class SelectionOptions:
     def open(self, default: str | None = None) -> Dataset:
         """The selected samples of ``dataset``, or of ``default`` when none is named.
 
-        Raises
-        ------
-        UsageError
-            Neither is given.
+        Raises `UsageError` (neither is given).
         """
         spec = self.dataset or default
         if spec is None:
@@ -96,7 +93,6 @@ class ArrayOptions:
 
     Parameters
     ----------
-    labels, sample_ids, images : Path, optional
     feature_columns, id_column, label_column : str, optional
         Of tables; see `Choice`.
     """

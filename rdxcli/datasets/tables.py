@@ -76,10 +76,8 @@ class DataTable:
 def require_file(path: Path | str, what: str = "file") -> Path:
     """``path`` with ``~`` expanded; of an address the local copy.
 
-    Raises
-    ------
-    MissingDataError
-        When it does not exist, with names like it in the same folder; `InputError` when it is a folder.
+    Raises `MissingDataError` (when it does not exist, with names like it in the same folder; `InputError` when it is a
+    folder).
     """
     if address(path) is not None:
         return local_copy(path)
@@ -132,10 +130,7 @@ def table_kind(path: Path) -> str:
 def read_table(path: Path | str) -> DataTable:
     """Any table.
 
-    Raises
-    ------
-    InputError
-        When the file cannot be read as a table, or rows have different numbers of cells.
+    Raises `InputError` when the file cannot be read as a table, or rows have different numbers of cells.
     """
     file = require_file(path, "table")
     kind = table_kind(file)
@@ -175,10 +170,7 @@ def arrow_table(table: pa.Table, path: Path) -> DataTable:
 def read_columns(path: Path | str) -> Columns:
     """Columns of a table as text.
 
-    Raises
-    ------
-    InputError
-        When the file cannot be read as a table, or rows have different numbers of cells.
+    Raises `InputError` when the file cannot be read as a table, or rows have different numbers of cells.
     """
     table = read_table(path)
     return {name: table.texts(name) for name in table.columns}
@@ -228,6 +220,8 @@ def read_values(
 ) -> list[str]:
     """A column of text values: labels, sample ids, names.
 
+    Raises `InputError`.
+
     Parameters
     ----------
     path : Path
@@ -242,10 +236,6 @@ def read_values(
         The column to take, when it is known.
     in_order : bool
         The rows are taken by their position, so that rows numbered in another order are refused.
-
-    Raises
-    ------
-    InputError
     """
     file = require_file(path, f"file of {what}")
     kind = table_kind(file)

@@ -136,12 +136,7 @@ def tar(text: str) -> Dataset:
     or at an address; ``?image=jpg`` chooses one of several images of a sample, ``?range=0,4095`` the range of deep
     ones.
 
-    Raises
-    ------
-    MissingDataError
-        No such archive.
-    InputError
-        No tar, or no images in it.
+    Raises `MissingDataError` (no such archive) or `InputError` (no tar, or no images in it).
     """
     location, options = with_options(text, ("image", "range"))
     given = _given(location)

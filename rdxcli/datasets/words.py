@@ -88,12 +88,8 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
     An id that is not there as it stands is looked for in its composed Unicode form (macOS stores file names decomposed;
     Windows separates folders by a backslash), then with and without leading folders and the ending of a file:
     ``/data/dog/1.jpg``, ``dog/1.jpg`` and ``dog/1`` are one where the one is a part of the other. An id that could be
-    several is none of them, and a row that has been found by its own name is not given away.
-
-    Parameters
-    ----------
-    wanted, known : sequence of str
-        Of an id that ``known`` repeats, the first row is meant.
+    several is none of them, and a row that has been found by its own name is not given away. `wanted`, `known`: of an
+    id that ``known`` repeats, the first row is meant.
 
     Returns
     -------
@@ -138,11 +134,7 @@ def find_all(
 ) -> tuple[np.ndarray, str]:
     """`find` for rows that must all be there.
 
-    Parameters
-    ----------
-    wanted, known : sequence of str
-    lacking : callable
-        The error for so many ids that are not there, of which one is given, and one of ``known`` beside it.
+    `lacking`: the error for so many ids that are not there, of which one is given, and one of ``known`` beside it.
     """
     places, note = find(wanted, known)
     missing = np.flatnonzero(places < 0)

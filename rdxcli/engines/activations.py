@@ -28,7 +28,6 @@ class ActivationTask(ShardTask):
     ----------
     model : LoadedModel
         From `rdxcli.models.load`.
-    dataset : Dataset
     layers : sequence of str
         Module paths; they are also the names of the outputs.
     pool : str

@@ -20,8 +20,6 @@ class CaptionTask(ShardTask):
     ----------
     captioner : Captioner
         From `rdxcli.models.captioners`.
-    dataset : Dataset
-    how : Sampling
     """
 
     outputs = (OUTPUT,)

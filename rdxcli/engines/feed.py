@@ -33,7 +33,6 @@ class Batch:
 
     Attributes
     ----------
-    shard : int
     rows : list of int
         Of the samples in ``data``.
     rows_end : int
@@ -56,7 +55,6 @@ class Feed:
 
     Parameters
     ----------
-    task : ShardTask
     schedule : iterable of (shard, rows)
     sample_ids : sequence of str
         Of all rows.

@@ -72,7 +72,6 @@ class RunReport:
         Rows that were computed now, and rows of shards that were finished before.
     failures : list of Failure
         Of this run and of finished shards, in row order, each sample once.
-    seconds : float
     others : int
         Rows that other workers did in the meantime.
     left : int
@@ -114,27 +113,17 @@ def run_local(
 ) -> RunReport:
     """Do the shards that are not finished.
 
+    Raises `RdxError` (a sample failed under ``strict``, more than ``max_errors`` failed, or one sample alone does not
+    fit into memory. Finished shards stay; the next run goes on from there).
+
     Parameters
     ----------
-    task : ShardTask
-    plan : ShardPlan
     stores : mapping of str to ShardStore
         One for each of ``task.outputs``; they may have different shards finished.
-    options : RunOptions
     shards : sequence of int, optional
         Only these, in this order; by default all.
     worker : Worker, optional
         Under whose name shards are claimed, when others may be at work on the same stores.
-
-    Returns
-    -------
-    RunReport
-
-    Raises
-    ------
-    RdxError
-        A sample failed under ``strict``, more than ``max_errors`` failed, or one sample alone does not fit into memory.
-        Finished shards stay; the next run goes on from there.
     """
     return _Run(task, plan, stores, options, worker).run(list(range(len(plan)) if shards is None else shards))
 

@@ -52,10 +52,7 @@ def detect_rank(environment: Mapping[str, str] | None = None) -> Rank:
     """The rank that the environment gives: ``RANK`` and ``WORLD_SIZE`` (torchrun), or ``SLURM_ARRAY_TASK_ID`` and
     ``SLURM_ARRAY_TASK_COUNT`` (with ``SLURM_ARRAY_TASK_MIN`` and ``SLURM_ARRAY_TASK_STEP`` when they are set).
 
-    Raises
-    ------
-    UsageError
-        The numbers make no sense.
+    Raises `UsageError` (the numbers make no sense).
     """
     env = os.environ if environment is None else environment
     if "RANK" in env and "WORLD_SIZE" in env:

@@ -39,28 +39,17 @@ def run_ray(
 ) -> RunReport:
     """Do the shards that are not finished on a Ray cluster.
 
+    Raises `DependencyError` (Ray is not installed) or `RdxError` (Ray cannot be reached, no worker is left, or samples
+    failed beyond what was allowed).
+
     Parameters
     ----------
     factory : callable
         ``factory(*arguments)`` opens the task in each actor; an importable function.
-    plan : ShardPlan
     places : mapping of str to Path or ShardStore
         Where the shards of each output lie; absolute and seen by all machines.
-    sample_ids : sequence of str
-    options : RunOptions
     address : str, optional
         Of a running cluster; without it Ray starts on this machine, or takes ``RAY_ADDRESS``.
-
-    Returns
-    -------
-    RunReport
-
-    Raises
-    ------
-    DependencyError
-        Ray is not installed.
-    RdxError
-        Ray cannot be reached, no worker is left, or samples failed beyond what was allowed.
     """
     ray = _ray()
     stores = {

@@ -101,16 +101,8 @@ class ShardPlan:
     def settle(self, folder: Path, request: str = "") -> ShardPlan:
         """The plan that work in ``folder`` follows: the stored one, else this one, which is stored.
 
-        Parameters
-        ----------
-        folder : Path
-        request : str
-            Fingerprint of what the shards belong to.
-
-        Raises
-        ------
-        ArtifactError
-            The stored plan is damaged, or belongs to something else.
+        `request`: fingerprint of what the shards belong to. Raises `ArtifactError` (the stored plan is damaged, or
+        belongs to something else).
         """
         path = folder / PLAN
         try:
@@ -159,7 +151,6 @@ class ShardResult:
     ----------
     values : ndarray of shape (ok, ...) or list of JSON mappings
         Only rows that went well, in order.
-    failures : sequence of Failure
     """
 
     values: np.ndarray | list[dict[str, Any]]
@@ -232,12 +223,7 @@ class ShardStore:
         return self._path(shard, "lease")
 
     def write(self, shard: int, rows: range, result: ShardResult) -> None:
-        """Write a whole shard: data, status table, and the marker last.
-
-        Raises
-        ------
-        GoneError
-        """
+        """Write a whole shard: data, status table, and the marker last. Raises `GoneError`."""
         try:
             if not self.request:
                 self.folder.mkdir(exist_ok=True)
@@ -285,12 +271,7 @@ class ShardStore:
             temporary.write_text(json.dumps(sealed(marker)), "utf-8")
 
     def failures(self, shard: int, rows: range) -> list[Failure]:
-        """Samples of a finished shard that failed.
-
-        Raises
-        ------
-        DamagedShardError
-        """
+        """Samples of a finished shard that failed. Raises `DamagedShardError`."""
         marker = self._marker(shard)
         if marker is None or not marker["failed"]:
             return []
@@ -299,12 +280,7 @@ class ShardStore:
         return [Failure(row, sample, error) for row, sample, status, error in columns if status == FAILED]
 
     def values(self, shard: int) -> np.ndarray | list[dict[str, Any]]:
-        """Results of a finished shard.
-
-        Raises
-        ------
-        DamagedShardError
-        """
+        """Results of a finished shard. Raises `DamagedShardError`."""
         marker = self._marker(shard)
         if marker is None:
             raise self._damaged(shard, self._path(shard, "done"))
@@ -362,7 +338,6 @@ class Assembled:
         Samples that went well: rows of the final array.
     shape : tuple of int
         Of the final array; ``(rows,)`` for JSON lines.
-    failures : list of Failure
     """
 
     rows: int
@@ -380,7 +355,9 @@ def assemble(
     """Join finished shards into one array (or JSON-lines file) and one table of samples.
 
     Row i of the table belongs to row i of the array. Samples that failed have no row in the array and stand at the end
-    of the table with ``status`` ``failed``. Shards are copied one by one: memory stays at one shard.
+    of the table with ``status`` ``failed``. Shards are copied one by one: memory stays at one shard. Raises
+    `ArtifactError` (a shard is missing; no sample went well; shards differ in the shape of a row) or
+    `DamagedShardError` (the bytes of a shard have changed; it counts as unfinished from now on).
 
     Parameters
     ----------
@@ -390,13 +367,6 @@ def assemble(
         ``.parquet`` with ``sample_id``, ``columns``, ``status``, ``error``.
     columns : mapping of str to sequence of length n or None
         What else is known of each row; None columns are left out.
-
-    Raises
-    ------
-    ArtifactError
-        A shard is missing; no sample went well; shards differ in the shape of a row.
-    DamagedShardError
-        The bytes of a shard have changed; it counts as unfinished from now on.
     """
     counts = []
     failures: list[Failure] = []

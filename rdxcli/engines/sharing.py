@@ -63,10 +63,7 @@ class Engine:
     def rank(self, auto: bool = False) -> Rank:
         """Which of several processes this is; also under ``auto`` when that is wanted.
 
-        Raises
-        ------
-        UsageError
-            Ranks are asked for and the environment gives none, or there is no such engine.
+        Raises `UsageError` (ranks are asked for and the environment gives none, or there is no such engine).
         """
         if self.name not in ENGINES:
             raise UsageError(f"unknown engine: `{self.name}`", f"expected {' or '.join(ENGINES)}")
@@ -84,12 +81,7 @@ _chosen: dict[str, Engine] = {}
 
 
 def set_engine(name: str, address: str | None = None) -> None:
-    """Where commands of this process run long work, on the way to an analysis too.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Where commands of this process run long work, on the way to an analysis too. Raises `UsageError`."""
     engine = Engine(name, address)
     engine.rank()
     _chosen["engine"] = engine
@@ -107,7 +99,6 @@ class ShareDone(RdxError):  # noqa: N818  (no error: a rank that ends before the
     ----------
     left : int
         Shards that others hold.
-    rank : Rank
     """
 
     exit_code = 0
@@ -173,17 +164,12 @@ def make_one(
 ) -> None:
     """`make` for a task with one output, by the engine that was chosen; waits for others who make the same.
 
+    Raises `ArtifactError` (they still work on it after ``--wait``) or `ShareDone` (the same, on one of several ranks).
+
     Parameters
     ----------
     elsewhere : tuple of callable and arguments, optional
         Opens the task in a process of another machine; without it the task runs here, whatever was chosen.
-
-    Raises
-    ------
-    ArtifactError
-        They still work on it after ``--wait``.
-    ShareDone
-        The same, on one of several ranks.
     """
     engine = engine_chosen()
     rank, on_ray = engine.rank(), engine.name == "ray" and elsewhere is not None

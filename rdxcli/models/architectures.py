@@ -29,7 +29,6 @@ class PooledCNN(nn.Module):
     ----------
     widths : tuple of int
         Channels of the two blocks.
-    num_classes : int
     """
 
     def __init__(self, widths: tuple[int, int] = (32, 64), num_classes: int = 10) -> None:
@@ -57,7 +56,6 @@ class SmallCNN(nn.Sequential):
         1 for MNIST, 3 for CIFAR-10.
     size : int
         Side of the square input; 28 or 32.
-    num_classes : int
     """
 
     def __init__(self, in_channels: int = 1, size: int = 28, num_classes: int = 10) -> None:
@@ -99,7 +97,6 @@ class CifarResNet(nn.Module):
     ----------
     depth : int
         20, 32, 44, 56 or 110.
-    num_classes : int
     """
 
     def __init__(self, depth: int = 20, num_classes: int = 10) -> None:

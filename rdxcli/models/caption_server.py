@@ -37,6 +37,8 @@ _AGAIN = frozenset([408, 409, 425, 429, 500, 502, 503, 504])
 class CaptionServer:
     """A captioner behind ``BASE_URL/chat/completions``.
 
+    Raises `UsageError` (the address is none, or carries a name and password).
+
     Parameters
     ----------
     name : str
@@ -47,11 +49,6 @@ class CaptionServer:
         Requests at a time.
     first_wait : float
         Seconds before a failed request is tried again; doubles each time.
-
-    Raises
-    ------
-    UsageError
-        The address is none, or carries a name and password.
     """
 
     same_tokens = False
@@ -98,10 +95,7 @@ class CaptionServer:
     def caption(self, items: Sequence[str], sample_ids: Sequence[str], how: Sampling) -> list[list[str]]:
         """Captions of prepared images: one request each, so that servers without ``n`` do too.
 
-        Raises
-        ------
-        RdxError
-            The server cannot be reached, refuses, or answers something else than the protocol has.
+        Raises `RdxError` (the server cannot be reached, refuses, or answers something else than the protocol has).
         """
         jobs = [
             self._body(item, sample, k, how)
@@ -117,13 +111,7 @@ class CaptionServer:
         return [texts[i * how.captions : (i + 1) * how.captions] for i in range(len(items))]
 
     def ask(self, question: str, seed: int = 0) -> str:
-        """The answer to a question without an image.
-
-        Raises
-        ------
-        RdxError
-            As of `caption`.
-        """
+        """The answer to a question without an image. Raises `RdxError` as of `caption`."""
         body = {"model": self.model, "messages": [{"role": "user", "content": question}], "temperature": 0.0}
         with _client() as client:
             return self._asked(client, {**body, "max_tokens": 400, "seed": seed})
@@ -172,9 +160,7 @@ class CaptionServer:
 def check_captioner(name: str, base_url: str | None = None, parallel: int = 8) -> None:
     """Refuse a captioner that its name or address shows to be none; touches neither disk nor network.
 
-    Raises
-    ------
-    UnknownNameError, UsageError
+    Raises `UnknownNameError` or `UsageError`.
     """
     if name.startswith(SCHEME):
         CaptionServer(name, base_url, parallel=parallel)

@@ -75,7 +75,6 @@ class Sampling:
         Most tokens of a caption.
     prompt : str, optional
         What the caption continues. None takes ``a photo of`` for BLIP models, an instruction for chat models.
-    seed : int
     """
 
     captions: int = 10
@@ -87,12 +86,7 @@ class Sampling:
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse impossible values.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse impossible values. Raises `UsageError`."""
         for name, value, least in (
             ("captions", self.captions, 1),
             ("max-tokens", self.max_tokens, 1),
@@ -113,12 +107,7 @@ class Sampling:
 
 
 def resolve_captioner(name: str) -> ModelSpec:
-    """The spec of a captioner; touches neither disk nor network.
-
-    Raises
-    ------
-    UnknownNameError, UsageError
-    """
+    """The spec of a captioner; touches neither disk nor network. Raises `UnknownNameError` or `UsageError`."""
     parsed = parse(name)
     if parsed.options:
         raise UsageError(f"`{name}`: captioners take no options in their names")
@@ -132,16 +121,7 @@ def resolve_captioner(name: str) -> ModelSpec:
 
 
 class Captioner:
-    """A loaded captioner, in evaluation mode.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    model : PreTrainedModel
-    processor : ProcessorMixin
-    provenance : mapping
-    weights_sha256 : str
-    """
+    """A loaded captioner, in evaluation mode."""
 
     def __init__(
         self, spec: ModelSpec, model: Any, processor: Any, provenance: dict[str, Any], weights_sha256: str
@@ -158,10 +138,7 @@ class Captioner:
     def prompt(self, given: str | None) -> str:
         """The prompt that is used when ``given`` was asked for.
 
-        Raises
-        ------
-        UsageError
-            The model does not do what is asked.
+        Raises `UsageError` (the model does not do what is asked).
         """
         chats = bool(getattr(self.processor, "chat_template", None))
         if given is None:
@@ -204,7 +181,6 @@ class Captioner:
             From `prepare`.
         sample_ids : sequence of str
             They name the random streams.
-        how : Sampling
 
         Returns
         -------
@@ -301,10 +277,7 @@ def one_line(text: str, prompt: str) -> str:
 def _refuse_nan(input_ids: Tensor, scores: Tensor) -> Tensor:
     """Logits as they are.
 
-    Raises
-    ------
-    InputError
-        They are NaN, as those of models whose numbers half precision cannot hold.
+    Raises `InputError` (they are NaN, as those of models whose numbers half precision cannot hold).
     """
     if bool(scores.isnan().any()):
         kind = str(scores.dtype).removeprefix("torch.")
@@ -353,22 +326,16 @@ def _prompt_length(tokens: Tensor, given: Tensor | None, kind: str) -> int:
 def load_captioner(name: str | ModelSpec, device: str = "auto", dtype: str | None = None) -> Captioner:
     """Load a captioner and its processor.
 
+    Raises `UnknownNameError` or `UsageError` (the name cannot be used, or the repository holds no image-text-to-text
+    model), `MissingDataError` (weights are not here and cannot be fetched) or `InputError` (weights or processor do not
+    fit).
+
     Parameters
     ----------
     name : str or ModelSpec
         One of `CAPTIONERS`, or ``hf:REPO_OR_FOLDER``.
-    device : str
     dtype : str, optional
         ``float32``, ``float16``, ``bfloat16``; by default half precision on a GPU, as published.
-
-    Raises
-    ------
-    UnknownNameError, UsageError
-        The name cannot be used, or the repository holds no image-text-to-text model.
-    MissingDataError
-        Weights are not here and cannot be fetched.
-    InputError
-        Weights or processor do not fit.
     """
     spec = name if isinstance(name, ModelSpec) else resolve_captioner(name)
     place = pick_device(device)

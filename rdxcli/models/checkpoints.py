@@ -30,6 +30,9 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a checkpoint by name.
 
+    Raises `MissingDataError` (there is no such file) or `InputError` (it holds no state dict, or anything but tensors
+    and plain values).
+
     Parameters
     ----------
     path : Path
@@ -42,13 +45,6 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         (``module.``, ``model.`` ...) are removed.
     metadata : dict of str to str
         Of a safetensors file; otherwise empty.
-
-    Raises
-    ------
-    MissingDataError
-        If there is no such file.
-    InputError
-        If it holds no state dict, or anything but tensors and plain values.
     """
     if not path.is_file():
         hint = "check the path" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
@@ -123,19 +119,14 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, by_order: bool = False) -> None:
     """Load a state dict; nothing may be missing, left over or of another shape.
 
+    Raises `InputError` with the missing, unexpected and misshapen names.
+
     Parameters
     ----------
-    module : nn.Module
-    state : mapping of str to Tensor
     what : str
         The file, for error messages.
     by_order : bool
         Whether tensors may be matched by position when no name is known and all shapes agree.
-
-    Raises
-    ------
-    InputError
-        With the missing, unexpected and misshapen names.
     """
     own = module.state_dict()
     # counters of batch norms are absent from old checkpoints and play no part in evaluation

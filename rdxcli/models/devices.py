@@ -19,15 +19,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 def pick_device(device: str = "auto") -> torch.device:
     """The torch device of a name.
 
-    Parameters
-    ----------
-    device : str
-        ``auto`` (CUDA, else Apple MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown, or the device is asked for and not there: work never moves to the CPU silently.
+    `device`: ``auto`` (CUDA, else Apple MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. Raises `UsageError` if
+    the name is unknown, or the device is asked for and not there: work never moves to the CPU silently.
     """
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not index.isdecimal()):
@@ -52,13 +45,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """``float32`` for None; otherwise one of `DTYPES`.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown.
-    """
+    """``float32`` for None; otherwise one of `DTYPES`. Raises `UsageError` if the name is unknown."""
     name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise UsageError(f"unknown dtype: `{dtype}`", hint="expected " + ", ".join(f"`{name}`" for name in DTYPES))

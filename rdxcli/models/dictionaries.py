@@ -22,15 +22,12 @@ SETTINGS = ("k", "apply_b_dec_to_input", "normalize_activations", "dict_class")
 def read_dictionary(given: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays of a dictionary by name, and the settings beside them that change what they mean.
 
+    Raises `RdxError` (no such file, or one that cannot be read).
+
     Parameters
     ----------
     given : str
         A ``.safetensors`` file, or what ``torch.save`` wrote (``ae.pt``); no code in it runs.
-
-    Raises
-    ------
-    RdxError
-        No such file, or one that cannot be read.
     """
     path = Path(given).expanduser()
     if not path.is_file():
@@ -53,10 +50,7 @@ def read_dictionary(given: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def settings_of(config: Any) -> dict[str, Any]:
     """What a configuration file says that changes what the arrays mean.
 
-    Raises
-    ------
-    ValueError
-        A configuration that is no mapping, or a ``k`` that is no count.
+    Raises `ValueError` (a configuration that is no mapping, or a ``k`` that is no count).
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"Got a {type(config).__name__}, expected names and values")

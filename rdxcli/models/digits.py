@@ -62,7 +62,6 @@ class Variant:
         Adds a flipped copy of every image.
     new_labels : bool
         Whether flipped copies get labels 10 to 19.
-    epochs, batch : int
     peak_rate : float
         Highest learning rate of the cycle.
     stop : int, optional
@@ -103,7 +102,6 @@ class Trained:
     ----------
     state : dict of str to Tensor
         Weights, float32.
-    classes : int
     facts : dict
         ``train_accuracy`` (share of the training set), ``steps``, ``seconds``, ``images``, ``recipe``, ``seed``.
     path : Path or None
@@ -150,12 +148,7 @@ def training_set(recipe: Variant) -> tuple[np.ndarray, np.ndarray]:
 def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Train one variant.
 
-    Parameters
-    ----------
-    recipe : Variant
-    seed : int
-    name : str
-        For progress.
+    `name`: for progress.
 
     Returns
     -------
@@ -225,13 +218,7 @@ def obtain(variant: str = "", seed: int = 0) -> Trained:
     """The weights of a variant: from the cache, else trained now and cached.
 
     Two processes that ask at once train once: the second waits for the first. Without a writable cache folder the
-    weights are trained anew each time, with a warning.
-
-    Parameters
-    ----------
-    variant : str
-        Key of `RECIPES`.
-    seed : int
+    weights are trained anew each time, with a warning. `variant`: key of `RECIPES`.
     """
     recipe = RECIPES[variant]
     name = "digits-cnn" + (f"-{variant}" if variant else "") + (f"@{seed}" if seed else "")

@@ -148,7 +148,6 @@ def record_front(
         Gives device and precision of the network.
     most_bytes : int
         Of the records.
-    batch_size : int
 
     Returns
     -------

@@ -62,12 +62,8 @@ def parse(text: str) -> ModelName:
     """Take a model's name apart.
 
     An architecture inside an option may carry options of its own (``?arch=timm:NAME?pad_type=same``): a second ``?``
-    means the same as ``&``.
-
-    Raises
-    ------
-    UsageError
-        If the name is empty, an option is no ``key=value`` pair, or an option is given twice.
+    means the same as ``&``. Raises `UsageError` if the name is empty, an option is no ``key=value`` pair, or an option
+    is given twice.
     """
     text = text.strip()
     head, *rest = _QUERY.split(text)

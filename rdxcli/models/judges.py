@@ -35,7 +35,6 @@ class ByTexts(nn.Module):
     tower : nn.Module
         From images to embeddings (b, d).
     texts : (k, d) Tensor
-    scale, shift : float
     """
 
     def __init__(self, tower: nn.Module, texts: Tensor, scale: float, shift: float) -> None:
@@ -53,18 +52,14 @@ class ByTexts(nn.Module):
 def with_texts(model: LoadedModel, class_names: Sequence[str], template: str) -> LoadedModel:
     """The model as a zero-shot classifier of these classes.
 
+    Raises `RdxError` (the model has no text tower, or a template without ``{}``).
+
     Parameters
     ----------
     model : LoadedModel
         Image tower of a vision-language model.
-    class_names : sequence of str
     template : str
         Sentence around each name, ``a photo of a {}``.
-
-    Raises
-    ------
-    RdxError
-        The model has no text tower, or a template without ``{}``.
     """
     both = load_vision_language(model.spec, device=str(model.device))
     texts = torch.as_tensor(both.encode_text([name.replace("_", " ") for name in class_names], template))
@@ -78,10 +73,7 @@ def with_texts(model: LoadedModel, class_names: Sequence[str], template: str) ->
 def with_own_head(model: LoadedModel) -> tuple[LoadedModel, list[str]]:
     """A backbone of the transformers library with the classifier of its repository, and the names of the classes.
 
-    Raises
-    ------
-    UsageError
-        The repository holds no image classifier.
+    Raises `UsageError` (the repository holds no image classifier).
     """
     no_logits = UsageError(
         f"`{model.name}` gives no logits, so it has no loss",
@@ -105,10 +97,7 @@ def with_own_head(model: LoadedModel) -> tuple[LoadedModel, list[str]]:
 def same_layer(model: LoadedModel, layer: str, judge: LoadedModel, image: Tensor) -> str:
     """Where ``layer`` of ``model`` is in ``judge``, which has the same weights and more around them.
 
-    Raises
-    ------
-    InputError
-        Nowhere: no layer of that name gives the same activations.
+    Raises `InputError` (nowhere: no layer of that name gives the same activations).
     """
     if layer == OUTPUT:
         raise UsageError("ablation needs a layer with something behind it", "choose an earlier layer with --layer")

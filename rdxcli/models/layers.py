@@ -32,7 +32,6 @@ class LayerInfo:
     shape : tuple of int
         Output of one image, without the batch dimension, in its standard form: (c,), (t, c) or (c, h, w).
     kind : {"features", "tokens", "map"}
-    channels : int
     calls : int
         How often the module runs in one pass; the last output is what is read.
     pooled : int
@@ -107,22 +106,17 @@ def layers_command(model: str) -> str:
 def resolve_layer(module: nn.Module, name: str, penultimate: str, model: str = "MODEL") -> str:
     """The module path that a layer's name means.
 
+    Raises `UnknownNameError` (there is no such layer) or `UsageError` (``block:N`` is no number, out of range, or the
+    network has no repeated blocks).
+
     Parameters
     ----------
-    module : nn.Module
     name : str
         Module path, ``penultimate``, ``last`` (the network's output), ``block:N`` (N may be negative).
     penultimate : str
         Path of the default layer.
     model : str
         What the model is called, for hints.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such layer.
-    UsageError
-        If ``block:N`` is no number, out of range, or the network has no repeated blocks.
     """
     path = normal_path(name)
     modules = dict(module.named_modules())
@@ -142,9 +136,10 @@ def resolve_layer(module: nn.Module, name: str, penultimate: str, model: str = "
 def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str, model: str = "MODEL") -> list[str]:
     """Paths of the layers that a pattern means, in the order of the forward pass.
 
+    Raises `UnknownNameError` or `UsageError` (no layer fits; the network has no repeated blocks).
+
     Parameters
     ----------
-    module : nn.Module
     table : sequence of LayerInfo
         From `trace`.
     pattern : str
@@ -152,11 +147,6 @@ def matching_layers(module: nn.Module, table: Sequence[LayerInfo], pattern: str,
         it gets, once; ``block:*`` the repeated blocks.
     model : str
         What the model is called, for hints.
-
-    Raises
-    ------
-    UnknownNameError, UsageError
-        No layer fits; the network has no repeated blocks.
     """
     text = normal_path(pattern)
     if text == "block:*":
@@ -237,7 +227,6 @@ def penultimate_layer(module: nn.Module, image: Tensor, tokens: Tokens, classifi
         In evaluation mode.
     image : Tensor of shape (1, channels, height, width)
         Not constant, or layers could be confused.
-    tokens : Tokens
     classifier : nn.Module, optional
         The last layer; None looks for a linear layer that runs last and gives the network's output.
 

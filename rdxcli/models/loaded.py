@@ -26,7 +26,6 @@ class LoadedModel:
 
     Parameters
     ----------
-    spec : ModelSpec
     module : nn.Module
         Its call takes (b, c, h, w) float images.
     transform : Preprocessing or ProcessorTransform
@@ -120,10 +119,7 @@ class LoadedModel:
     def layer(self, name: str | None = None) -> str:
         """Module path of a layer's name; the default layer for None.
 
-        Raises
-        ------
-        UnknownNameError, UsageError
-            If there is no such layer.
+        Raises `UnknownNameError` or `UsageError` if there is no such layer.
         """
         if name is None:
             return self.default_layer
@@ -133,10 +129,7 @@ class LoadedModel:
     def layers_like(self, name: str | None = None) -> list[str]:
         """Module paths of a layer's name, or of all layers that a pattern with ``*`` or ``?`` fits.
 
-        Raises
-        ------
-        UnknownNameError, UsageError
-            If there is no such layer.
+        Raises `UnknownNameError` or `UsageError` if there is no such layer.
         """
         if name is None or not {"*", "?"} & set(name):
             return [self.layer(name)]

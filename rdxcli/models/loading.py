@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, untrained: bool = False) -> LoadedModel:
     """Load a model.
 
+    Raises `UnknownNameError` or `UsageError` (the name, device or dtype cannot be used), `MissingDataError` (weights
+    are not on this machine and cannot be fetched) or `InputError` (a checkpoint does not fit its network, or holds
+    NaN).
+
     Parameters
     ----------
     name : str or ModelSpec
@@ -33,15 +37,6 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
         ``float32`` (default), ``float16``, ``bfloat16``: type of the weights and of the computation.
     untrained : bool
         Random weights on purpose, the same every time. Weights that are missing are never replaced by random ones.
-
-    Raises
-    ------
-    UnknownNameError, UsageError
-        If the name, device or dtype cannot be used.
-    MissingDataError
-        If weights are not on this machine and cannot be fetched.
-    InputError
-        If a checkpoint does not fit its network, or holds NaN.
     """
     spec = name if isinstance(name, ModelSpec) else resolve(name)
     target, precision = pick_device(device), pick_dtype(dtype)

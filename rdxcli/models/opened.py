@@ -31,9 +31,6 @@ class Opened:
 
     Parameters
     ----------
-    module : nn.Module
-    transform : Preprocessing or ProcessorTransform
-    tokens : Tokens
     provenance : mapping
         Where the weights come from; plain values.
     classifier : nn.Module, optional
@@ -121,12 +118,8 @@ def missing_weights(spec: ModelSpec, reason: str) -> MissingDataError:
 def fetching(spec: ModelSpec) -> Iterator[None]:
     """Around a library's loader: no code from checkpoints, no handlers on the root logger, errors for people.
 
-    Raises
-    ------
-    MissingDataError
-        If the weights are neither here nor reachable.
-    InputError
-        If they do not fit the network.
+    Raises `MissingDataError` (the weights are neither here nor reachable) or `InputError` (they do not fit the
+    network).
     """
     root = logging.getLogger()
     handler = logging.NullHandler()
@@ -190,13 +183,7 @@ def _reason(error: BaseException) -> str:
 
 
 def check_folder(spec: ModelSpec, folder: str) -> Path:
-    """A folder that a model's name gives.
-
-    Raises
-    ------
-    MissingDataError
-        If it is not there.
-    """
+    """A folder that a model's name gives. Raises `MissingDataError` if it is not there."""
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise MissingDataError(f"`{spec.name}`: there is no folder {path}", "check the path")

@@ -16,7 +16,6 @@ def structure(output: Any, batch: int, axes: Sequence[int] = ()) -> tuple[Any, t
 
     Parameters
     ----------
-    output : tensor or nested tuple, list or dict of tensors
     batch : int
         Images in the batch.
     axes : sequence of int

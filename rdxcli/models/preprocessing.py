@@ -140,7 +140,6 @@ def _cut(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filte
         Height and width of the whole picture after the resize.
     crop : (int, int)
         Height and width that are kept; a side that is smaller stays as it is.
-    filter_ : Resampling
     """
     edges = []
     for whole, kept, length in zip(size, crop, (image.height, image.width), strict=True):
@@ -156,7 +155,6 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    how : Preprocessing
     labels : (h, w) int or (c, h, w) bool array
         As large as the picture.
 
@@ -185,13 +183,8 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
 def seen_part(how: Preprocessing, height: int, width: int) -> tuple[float, float, float, float]:
     """The part of a picture that a model sees: (top, left, bottom, right) in shares of its height and width.
 
-    Below 0 or above 1 where the input is padded. Rounding to whole pixels is left out.
-
-    Parameters
-    ----------
-    how : Preprocessing
-    height, width : int
-        Of the picture, pixels.
+    Below 0 or above 1 where the input is padded. Rounding to whole pixels is left out. `height`, `width`: of the
+    picture, pixels.
     """
     if how.resize == "squash":
         size: tuple[float, float] = how.resize_to
@@ -206,17 +199,13 @@ def seen_part(how: Preprocessing, height: int, width: int) -> tuple[float, float
 def override(base: Preprocessing, options: Mapping[str, str]) -> Preprocessing:
     """``base`` with the options of a model's name put over it.
 
+    Raises `UsageError` if a value cannot be used.
+
     Parameters
     ----------
-    base : Preprocessing
     options : mapping of str to str
         Keys of `OPTIONS`; others are ignored. A changed ``input_size`` keeps the ratio of crop and resize unless
         ``crop_pct`` or ``resize`` say otherwise.
-
-    Raises
-    ------
-    UsageError
-        If a value cannot be used.
     """
     given = {key: options[key] for key in OPTIONS if key in options}
     preset = given.pop("preprocess", None)
@@ -339,12 +328,7 @@ def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
 
 
 class ProcessorTransform:
-    """A transformers image processor as a transform of one picture.
-
-    Parameters
-    ----------
-    processor : BaseImageProcessor
-    """
+    """A transformers image processor as a transform of one picture."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor

@@ -26,10 +26,7 @@ class Registry:
     def register(self, spec: ModelSpec) -> ModelSpec:
         """Add a spec.
 
-        Raises
-        ------
-        ValueError
-            If the name is taken, is no legal short name, or the source has no known scheme.
+        Raises `ValueError` if the name is taken, is no legal short name, or the source has no known scheme.
         """
         parsed = grammar.parse(spec.name)
         if parsed.scheme is not None or parsed.options or "@" in spec.name:
@@ -68,10 +65,7 @@ def _registry() -> Registry:
 def register(spec: ModelSpec) -> ModelSpec:
     """Add a model to this process' registry; packages use the entry point group ``rdx.models`` instead.
 
-    Raises
-    ------
-    ValueError
-        If the name is taken or illegal.
+    Raises `ValueError` if the name is taken or illegal.
     """
     return _registry().register(spec)
 
@@ -84,17 +78,13 @@ def list_models() -> list[str]:
 def resolve(name: str) -> ModelSpec:
     """The spec of a short name or of an explicit scheme. Touches neither disk nor network.
 
+    Raises `UnknownNameError` (there is no such short name) or `UsageError` (the name cannot be read, or a seed is given
+    to a model that is not trained here).
+
     Parameters
     ----------
     name : str
         ``digits-cnn@1``, ``dino``, ``timm:resnet18?num_classes=0``, ... (see `rdxcli.models.grammar`).
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such short name.
-    UsageError
-        If the name cannot be read, or a seed is given to a model that is not trained here.
     """
     parsed = grammar.parse(name)
     if parsed.scheme is not None:

@@ -30,7 +30,7 @@ class HookedLosses:
     Works for every layer and architecture: a forward hook changes the layer's output while the network runs on the
     images. What runs up to the layer is recorded once (`rdxcli.models.front`) where it fits ``front_bytes``; then a
     call costs a pass of the rest of the network over the given rows, with gradients a backward pass behind the layer
-    too.
+    too. Raises `UsageError` or `InputError` (the layer cannot be replaced, or labels outside the logits).
 
     Parameters
     ----------
@@ -50,7 +50,6 @@ class HookedLosses:
         Pooled activations.
     temperature : float
         The logits are divided by this.
-    batch_size : int
     front_bytes : int
         Memory for the records; 0 runs the whole network each time.
 
@@ -60,11 +59,6 @@ class HookedLosses:
         The records.
     runs : int
         How often the layer runs in one pass; its last output is changed, as it is the last that is extracted.
-
-    Raises
-    ------
-    UsageError, InputError
-        The layer cannot be replaced, or labels outside the logits.
     """
 
     def __init__(
@@ -226,8 +220,6 @@ def linear_head(model: LoadedModel, layer: str, image: Tensor) -> tuple[np.ndarr
 
     Parameters
     ----------
-    model : LoadedModel
-    layer : str
     image : Tensor of shape (1, c, h, w)
         On which this is checked.
 

@@ -24,16 +24,12 @@ if TYPE_CHECKING:
 class RestOfNetwork(nn.Module):
     """Maps activations of a layer to the network's output; gradients flow to the activations.
 
+    Raises `InputError` (the layer is the network's own output).
+
     Parameters
     ----------
-    model : LoadedModel
     layer : str
         Module path of a layer that runs once in a forward pass.
-
-    Raises
-    ------
-    InputError
-        The layer is the network's own output.
     """
 
     def __init__(self, model: LoadedModel, layer: str) -> None:
@@ -84,10 +80,7 @@ class RestOfNetwork(nn.Module):
     def check(self, activations: np.ndarray, logits: np.ndarray, tolerance: float = 1e-3) -> None:
         """Compare with the network's own logits for the same images.
 
-        Raises
-        ------
-        InputError
-            They differ: something bypasses the layer, or the activations were pooled.
+        Raises `InputError` (they differ: something bypasses the layer, or the activations were pooled).
         """
         given = torch.as_tensor(np.ascontiguousarray(activations))
         scale = float(np.abs(logits).max()) or 1.0

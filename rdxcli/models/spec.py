@@ -29,7 +29,6 @@ class ModelSpec:
         Where the numbers come from, for people.
     url : str, optional
         Address of the checkpoint, when no library fetches it.
-    description, licence : str
     options : mapping of str to str
         ``?key=value`` pairs that the user gave.
     seed : int

@@ -73,21 +73,16 @@ def embedding(output: Any) -> Tensor:
 def standard_form(output: Any, batch: int, image_size: tuple[int, int], tokens: Tokens, layer: str) -> Tensor:
     """The layer's tensor as (b, c), (b, t, c) or (b, c, h, w).
 
+    Raises `InputError` if the output holds no floating-point tensor with one row per image.
+
     Parameters
     ----------
     output : Tensor, tuple or mapping
         What the layer returned.
-    batch : int
     image_size : (int, int)
         Height and width of the input; channels-last maps are recognised by the side ratio.
-    tokens : Tokens
     layer : str
         For error messages.
-
-    Raises
-    ------
-    InputError
-        If the output holds no floating-point tensor with one row per image.
     """
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point():
@@ -130,16 +125,11 @@ def pool(tensor: Tensor, how: str, tokens: Tokens, layer: str = "") -> Tensor:
     none      unchanged                           patches as a map (b, c, h, w)
     ========  ==================================  ==========================================================
 
-    A tensor (b, c) is returned as it is.
+    A tensor (b, c) is returned as it is. Raises `UsageError` if this kind of layer cannot be pooled so.
 
     Returns
     -------
     Tensor of shape (b, c), or (b, c, h, w) for ``none``; never a view of ``tensor``, which the network may overwrite.
-
-    Raises
-    ------
-    UsageError
-        If this kind of layer cannot be pooled so.
     """
     if how not in POOLS:
         raise UsageError(f"unknown pooling: `{how}`", hint="expected " + ", ".join(f"`{name}`" for name in POOLS))
@@ -202,7 +192,6 @@ class LayerTap:
         Module paths of ``module.named_modules()``, or `OUTPUT`.
     pool : str or mapping of str to str
         One of `POOLS` for all layers, or one per layer.
-    tokens : Tokens
     early_stop : bool
         Whether passes may end early.
 
@@ -269,6 +258,8 @@ class LayerTap:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Activations of a batch.
 
+        Raises `InputError` if a layer did not run.
+
         Parameters
         ----------
         images : Tensor of shape (b, channels, height, width)
@@ -279,11 +270,6 @@ class LayerTap:
         dict of str to Tensor
             In the order of ``layers``; shapes as in `pool`. A layer that runs several times in one pass gives its last
             output.
-
-        Raises
-        ------
-        InputError
-            If a layer did not run.
         """
         if not self._handles:
             raise RuntimeError("LayerTap is a context manager: use it in a `with` block")

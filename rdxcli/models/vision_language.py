@@ -45,7 +45,6 @@ class VisionLanguageModel:
 
     Parameters
     ----------
-    spec : ModelSpec
     images : LoadedModel
         Its network gives the image embedding; what reads activations reads embeddings with it.
     tokenise : callable
@@ -76,23 +75,18 @@ class VisionLanguageModel:
     def encode_text(self, texts: Sequence[str], template: str = "{}", batch_size: int = TEXT_BATCH) -> np.ndarray:
         """Embeddings of texts.
 
+        Raises `UsageError` (a template without ``{}``) or `InputError` (the tokeniser gives tokens that the text tower
+        does not have).
+
         Parameters
         ----------
         texts : sequence of str, length n
         template : str
             What is encoded; ``{}`` stands for the text (``a photo of a {}``). The texts themselves by default.
-        batch_size : int
 
         Returns
         -------
         (n, d) float32
-
-        Raises
-        ------
-        UsageError
-            A template without ``{}``.
-        InputError
-            The tokeniser gives tokens that the text tower does not have.
         """
         prompts = fill_template(template, texts)
         parts = [self._encode(prompts[start : start + batch_size]) for start in range(0, len(prompts), batch_size)]
@@ -118,12 +112,7 @@ class VisionLanguageModel:
 
 
 def fill_template(template: str, texts: Sequence[str]) -> list[str]:
-    """Each text in the place of ``{}``.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Each text in the place of ``{}``. Raises `UsageError`."""
     if "{}" not in template:
         raise UsageError(f"the prompt template `{template}` has no `{{}}`", "write for example `a photo of a {}`")
     return [template.replace("{}", text) for text in texts]
@@ -132,12 +121,7 @@ def fill_template(template: str, texts: Sequence[str]) -> list[str]:
 def resolve_vision_language(name: str) -> ModelSpec:
     """The spec of a vision-language model. Touches neither disk nor network.
 
-    Raises
-    ------
-    UnknownNameError
-        No such name.
-    UsageError
-        A model without a text tower.
+    Raises `UnknownNameError` (no such name) or `UsageError` (a model without a text tower).
     """
     parsed = parse(name)
     spec = resolve(SAME_WEIGHTS.get(parsed.target, parsed.target) if parsed.scheme is None else name)
@@ -176,6 +160,10 @@ def load_vision_language(
 ) -> VisionLanguageModel:
     """Load both towers.
 
+    Raises `UnknownNameError` or `UsageError` (the name cannot be used, or the model has no text tower),
+    `MissingDataError` (weights or tokeniser are not on this machine and cannot be fetched) or `InputError` (the weights
+    do not fit the network).
+
     Parameters
     ----------
     name : str or ModelSpec
@@ -185,15 +173,6 @@ def load_vision_language(
         As for `rdxcli.models.load`.
     untrained : bool
         Random weights on purpose, the same every time.
-
-    Raises
-    ------
-    UnknownNameError, UsageError
-        If the name cannot be used, or the model has no text tower.
-    MissingDataError
-        If weights or tokeniser are not on this machine and cannot be fetched.
-    InputError
-        If the weights do not fit the network.
     """
     spec = name if isinstance(name, ModelSpec) else resolve_vision_language(name)
     target, precision = pick_device(device), pick_dtype(dtype)

@@ -115,8 +115,6 @@ def samples(
 
     Parameters
     ----------
-    summary : Summary
-    path : Path
     locate : callable
         Sample ids to the paths of their images.
     vectors : mapping of column to (n, d) array, optional

@@ -43,10 +43,8 @@ def figure(summary: Summary, uris: Mapping[str, str], path: Path, form: str, wid
 
     Parameters
     ----------
-    summary : Summary
     uris : mapping
         Sample id to ``data:`` URI.
-    path : Path
     form : {"png", "pdf", "svg"}
     width : float
         Inches; the height follows.

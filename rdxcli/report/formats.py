@@ -14,11 +14,8 @@ ENDINGS = {"htm": "html", "markdown": "md"}
 def target(to: Path | None, form: str | None, force: bool = False) -> str:
     """The format of a report: what is asked for, else what the ending of ``to`` says, else html.
 
-    Raises
-    ------
-    UsageError
-        The ending of ``to`` is that of no format, or of another than ``form``; or the file exists and may not be
-        replaced.
+    Raises `UsageError` (the ending of ``to`` is that of no format, or of another than ``form``; or the file exists and
+    may not be replaced).
     """
     if to is None:
         return form or "html"

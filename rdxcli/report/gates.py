@@ -43,7 +43,6 @@ class Gate:
         ``verdict``, ``reference`` or one of `NUMBERS`.
     sign : str
         One of `OPERATORS`; empty for the words.
-    limit : float
     """
 
     text: str
@@ -52,12 +51,7 @@ class Gate:
     limit: float = 0.0
 
     def needs_predictions(self) -> None:
-        """Refuse a gate on predictions where there are none.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse a gate on predictions where there are none. Raises `UsageError`."""
         if self.name in PREDICTED:
             raise UsageError(
                 f"--fail-on {self.text} needs the predictions of both models",
@@ -65,12 +59,7 @@ class Gate:
             )
 
     def needs(self, *, test: bool, reference: bool) -> None:
-        """Refuse a gate on something that will not be measured.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse a gate on something that will not be measured. Raises `UsageError`."""
         if self.name in PREDICTED:
             return
         if not test:
@@ -89,10 +78,7 @@ class Gate:
     def reason(self, document: Mapping[str, Any]) -> str | None:
         """Why the gate is not met; None when it is.
 
-        Raises
-        ------
-        UsageError
-            The document does not have the number, as with a method that has no such score.
+        Raises `UsageError` (the document does not have the number, as with a method that has no such score).
         """
         difference = document["difference"]
         if self.name == VERDICT:
@@ -118,10 +104,7 @@ class Gate:
 def parse_gates(given: Sequence[str], fail_above: float | None) -> tuple[Gate, ...]:
     """The gates of ``--fail-on`` (several, or one text with commas) and of ``--fail-above``.
 
-    Raises
-    ------
-    UsageError
-        Malformed, or limits that no number can reach.
+    Raises `UsageError` (malformed, or limits that no number can reach).
     """
     gates = [] if fail_above is None else [Gate(f"above {fail_above:g}", "score", ">", fail_above)]
     for text in (part.strip() for one in given for part in one.split(",")):

@@ -17,7 +17,6 @@ class JunitCase:
 
     Attributes
     ----------
-    name : str
     failure : str, optional
         Why it failed.
     text : str

@@ -40,14 +40,7 @@ def plain(value: Any, column: Column | None = None) -> str:
 
 
 def markdown(summary: Summary, most: int = MOST) -> str:
-    """The summary as GitHub Markdown; what does not fit is left out and counted.
-
-    Parameters
-    ----------
-    summary : Summary
-    most : int
-        Characters.
-    """
+    """The summary as GitHub Markdown; what does not fit is left out and counted. `most`: characters."""
     lines = [f"### {text(summary.title)}", ""]
     if summary.verdict is not None:
         lines += [f"**{text(summary.chip)}**", ""]

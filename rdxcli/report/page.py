@@ -70,7 +70,6 @@ def page(summary: Summary, images: Images | None = None, beside: bool = False) -
 
     Parameters
     ----------
-    summary : Summary
     images : Images, optional
         Without a picture a sample is shown by its id.
     beside : bool
@@ -218,7 +217,6 @@ def sprites(pictures: Mapping[int, Any], edge: int, across: int = 20) -> tuple[l
 
     Parameters
     ----------
-    pictures : mapping of row to PIL image
     edge : int
         Pixels of each.
     across : int

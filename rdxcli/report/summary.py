@@ -31,7 +31,6 @@ class Column:
 
     Parameters
     ----------
-    name : str
     meaning : str
         A sentence for a reader who does not know the name.
     unit : str
@@ -58,11 +57,8 @@ class Table:
 
     Parameters
     ----------
-    title : str
-    columns : sequence of Column
     rows : sequence of sequences
         Numbers as numbers, intervals as pairs, None for what is missing.
-    text : str
     folded : bool
         For those who look for it.
     left_out : int
@@ -89,17 +85,13 @@ class Chart:
 
     Parameters
     ----------
-    title : str
     shape : {"curves", "histogram", "stacked", "scatter"}
         Curves and scatters have points (x, y) or (x, y, low, high), histograms values, stacks percentages by band.
-    series : mapping of name to points or values
     x, y : str
         What the axes are.
     y_range : (float, float), optional
     edges : sequence of float
         Of the bands of a stack.
-
-    Points and values that are not finite cannot be drawn: they are left out.
     """
 
     title: str
@@ -146,7 +138,6 @@ class Drawing:
 
     Parameters
     ----------
-    title : str
     markup : Markup
         Every foreign text in it is escaped.
     table : Table, optional
@@ -167,11 +158,8 @@ class Against:
 
     Parameters
     ----------
-    name : str
-    value : float
     low, mean, high : float
         Of the null.
-    p_value : float, optional
     reference : float, optional
         The same of a pair that was given for comparison.
     decisive : bool
@@ -203,8 +191,6 @@ class Picture:
 
     Parameters
     ----------
-    sample_id : str
-    caption : str
     strong : bool
         Draw a frame around it (the target).
     heat : sequence of sequence of float, optional
@@ -238,7 +224,6 @@ class Item:
     ----------
     key : str or int
         Its id, the same in the terminal, in the address of the page and in tables.
-    title : str
     values : sequence
         Under the columns of its section.
     text : str
@@ -247,14 +232,10 @@ class Item:
         Why it is in doubt, or what else must be known before it is believed.
     doubtful : bool
         Not better than chance, below a threshold, idle: drawn weaker and later.
-    pictures : sequence of Picture
-    bars : sequence of Bar
     grid : sequence of sequence of float, optional
         A small map (unit positions), values from 0 to 1.
     beside : sequence of str
         Lines beside that map.
-    charts : sequence of Chart
-    tables : sequence of Table
     group : (str, int), optional
         Side and number of the group of the maps that holds its members.
     """
@@ -280,18 +261,12 @@ class Section:
 
     Parameters
     ----------
-    title : str
     key : str
         Its id.
-    items : sequence of Item
     noun : str
         What one of them is.
     columns : sequence of Column
         Of the values of the items.
-    text : str
-    tables : sequence of Table
-    charts : sequence of Chart
-    drawings : sequence of Drawing
     scale : float, optional
         Value of the longest bar; by default the largest.
     printed : bool
@@ -358,7 +333,6 @@ class Maps:
         Rows whose nearest neighbours are known.
     neighbours : mapping of side to (m, k) int
         Rows, the nearest first.
-    names : mapping of side to str
     layouts : mapping of name to mapping of side to (n, 2) float
         Other places of the same rows, for example by UMAP.
     """
@@ -384,23 +358,19 @@ class Summary:
 
     Parameters
     ----------
-    kind, method : str
     kicker, title, facts : str
         What it is, what it is about, and in numbers.
-    sections : sequence of Section
     verdict : Verdict, optional
         None where nothing can be tested.
     question : str
         What the verdict answers.
     said : sequence of str
         What was found, in sentences.
-    against : sequence of Against
     notes : sequence of str
         What a reader must know first.
     provenance : sequence of (name, value)
     dataset : str, optional
         Opens the images again.
-    maps : Maps, optional
     """
 
     kind: str

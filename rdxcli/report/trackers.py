@@ -29,8 +29,6 @@ class Run:
 
     Attributes
     ----------
-    name : str
-    parameters : dict of str to str
     numbers : dict of str to float
         Finite, named by their place in the document: ``difference.score``.
     folder : Path
@@ -103,12 +101,7 @@ TRACKERS: Mapping[str, Callable[[str, Run], None]] = {"mlflow": _mlflow, "wandb"
 def tracker(target: str | None) -> Callable[[Path, Mapping[str, Any]], None]:
     """What logs a finished artifact to ``mlflow:http://host:5000`` or ``wandb:PROJECT``; asked for before the work.
 
-    Raises
-    ------
-    UnknownNameError
-        No such tracker.
-    DependencyError
-        Its package is not installed.
+    Raises `UnknownNameError` (no such tracker) or `DependencyError` (its package is not installed).
     """
     if target is None:
         return lambda folder, document: None

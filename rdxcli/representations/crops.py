@@ -24,9 +24,6 @@ def crop_features(
 
     Parameters
     ----------
-    model : LoadedModel
-    layer : str
-    dataset : Dataset
     rows : sequence of int
         Images of ``dataset``.
     share : float

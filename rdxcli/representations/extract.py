@@ -39,8 +39,6 @@ class Extracted:
         Module path.
     folder : Path
         Its place.
-    artifact : Artifact
-    reused : bool
     shape : tuple of int
         Of the array.
     failures : list of mapping
@@ -78,11 +76,13 @@ def extract(
     """Extract all layers in one pass, or find them in the outputs directory.
 
     Every process that is asked for the same artifact claims shards and does them, be it a rank, a Ray actor or a second
-    command on another machine; the one that finds all finished joins them.
+    command on another machine; the one that finds all finished joins them. Raises `ShareDone` (a rank waited long
+    enough for shards that other ranks hold) or `RdxError` (unknown names, missing weights or images, an artifact in the
+    same place that was made from something else (changed weights or images included), or failed images beyond what was
+    allowed).
 
     Parameters
     ----------
-    options : ExtractOptions
     before : callable, optional
         Called with the shape of one image's activations in each layer when something is going to be extracted: what it
         raises comes before the work.
@@ -93,14 +93,6 @@ def extract(
     -------
     list of Extracted
         One per layer, in the order asked for.
-
-    Raises
-    ------
-    ShareDone
-        A rank waited long enough for shards that other ranks hold.
-    RdxError
-        Unknown names, missing weights or images, an artifact in the same place that was made from something else
-        (changed weights or images included), or failed images beyond what was allowed.
     """
     options = on_engine(options)
     rank = Engine(options.engine or "auto", options.address).rank(auto=True)

@@ -336,10 +336,7 @@ def peak_memory(job: Job, row_bytes: int) -> int:
 def check_repeatable(job: Job, layers: Sequence[str]) -> Pace | None:
     """Run the first images twice, from the file to the layers; the second time says how long they take.
 
-    Raises
-    ------
-    InputError
-        The second time gives other activations: a dropout that is on in evaluation, a random crop.
+    Raises `InputError` (the second time gives other activations: a dropout that is on in evaluation, a random crop).
     """
     with ActivationTask(job.model, job.dataset, layers, job.options.pool) as task:
         rows = _first_readable(task, min(_REPEATED, job.batch_size))

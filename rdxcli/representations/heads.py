@@ -23,10 +23,7 @@ from rdxcli.representations.resolve import find_activations
 def read_with_output(options: LayerOptions, pool: str, check: Callable[[int], object]) -> None:
     """Extract the layer and the network's output in one pass; ``check`` refuses a number of outputs before it.
 
-    Raises
-    ------
-    RdxError
-        Anything that is not there, or a file of names for another number of outputs.
+    Raises `RdxError` (anything that is not there, or a file of names for another number of outputs).
     """
     if options.model is None or options.layer == OUTPUT or find_activations(options.model, options.outputs):
         return
@@ -48,12 +45,7 @@ def read_with_output(options: LayerOptions, pool: str, check: Callable[[int], ob
 def head_of(options: LayerOptions, source: Representation) -> Any:
     """The rest of the model behind the layer, from arrays or tensors to logits, checked on some samples.
 
-    Raises
-    ------
-    UsageError
-        There is no model.
-    InputError
-        The layer does not determine the prediction.
+    Raises `UsageError` (there is no model) or `InputError` (the layer does not determine the prediction).
     """
     if options.model is None or source.layer is None:
         raise UsageError("this needs the model behind the layer", "give --model and --layer")

@@ -58,17 +58,13 @@ def join(a: Representation, b: Representation) -> Joined:
     """Bring two representations to the same samples in the same order.
 
     Both with ids: samples that both have, in the order of ``a``; what is missing on either side is noted. One or both
-    without ids: by position, which needs equally many rows.
+    without ids: by position, which needs equally many rows. Raises `InputError` (an id occurs twice on one side; no or
+    one common sample; different numbers of rows and no ids).
 
     Returns
     -------
     Joined
         Nothing is copied for a side that is in order already.
-
-    Raises
-    ------
-    InputError
-        An id occurs twice on one side; no or one common sample; different numbers of rows and no ids.
     """
     notes: list[str] = []
     a, b = _numbered(a, b), _numbered(b, a)
@@ -115,17 +111,14 @@ def _numbered(side: Representation, other: Representation) -> Representation:
 def join_all(records: Sequence[Representation]) -> tuple[list[Representation], list[str]]:
     """Bring several representations to the samples that all of them have, in the order of the first.
 
+    Raises `InputError` as `join`.
+
     Returns
     -------
     records : list of Representation
         Row i of each is the same sample. Labels are on the first.
     notes : list of str
         What a reader must know, each once.
-
-    Raises
-    ------
-    InputError
-        As `join`.
     """
     first, notes = records[0], []
     for other in records[1:]:
@@ -202,14 +195,8 @@ def select_rows(
 ) -> Representation:
     """Some rows, in their own order; the same choice as `rdxcli.datasets.base.Dataset.select` makes for equal ids.
 
-    Rows without ids are drawn by their numbers.
-
-    Raises
-    ------
-    UsageError, UnknownNameError
-        Classes are asked for and there are no labels, or no such class.
-    InputError
-        Fewer than two rows are left.
+    Rows without ids are drawn by their numbers. Raises `UsageError` or `UnknownNameError` (classes are asked for and
+    there are no labels, or no such class) or `InputError` (fewer than two rows are left).
     """
     rows = np.arange(record.n)
     ids = list(map(str, record.sample_ids)) if record.sample_ids is not None else [str(i) for i in range(record.n)]

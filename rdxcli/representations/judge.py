@@ -37,7 +37,6 @@ class Judge:
 
     Attributes
     ----------
-    losses : Losses
     logits : callable
         ``logits(unit, values, rows)``: logits over the temperature when the unit has these values.
     labels : (n,) int64
@@ -75,12 +74,8 @@ def open_judge(
     The classifier's weights come from ``head``, the file of ``--file head=FILE`` (``weight``, ``bias`` in .npz or
     .safetensors); else the model is loaded. Where its classifier is linear and reads just these activations, that is
     used; any other layer is changed by a forward hook. Models that are read without a classifier (of the transformers
-    library, CLIP models) get their repository's, or with ``zero_shot`` the texts of the class names.
-
-    Raises
-    ------
-    RdxError, ValueError
-        No labels, no model, labels that are no outputs of the network, too many images.
+    library, CLIP models) get their repository's, or with ``zero_shot`` the texts of the class names. Raises `RdxError`
+    or `ValueError` (no labels, no model, labels that are no outputs of the network, too many images).
     """
     if source.labels is None:
         raise UsageError("ablation needs labels: it compares losses", "use a data set that has them, or --labels FILE")

@@ -27,10 +27,7 @@ from rdxcli.representations.units import parse_units
 def representation(options: LayerOptions, spatial: bool = False, pool: str | None = None) -> Representation:
     """The representation that the options name.
 
-    Raises
-    ------
-    UsageError
-        Neither or both of ``--model`` and ``--activations`` are given.
+    Raises `UsageError` (neither or both of ``--model`` and ``--activations`` are given).
     """
     if (options.model is None) == (options.activations is None):
         raise UsageError("what is to be explained?", "give --model NAME [--layer L], or --activations FILE")

@@ -20,21 +20,15 @@ def umap_map(
 ) -> np.ndarray:
     """Where UMAP places the rows: (n, 2) float32, made once for the same values and version of the library.
 
+    Raises `DependencyError` (the extra ``umap`` is not installed).
+
     Parameters
     ----------
     values : (n, d) float
-    ids : sequence of str
-    outputs : Path
     dataset : str
         The map goes to its folder.
     name : str
         Of the values, for people and for the folder.
-    seed : int
-
-    Raises
-    ------
-    DependencyError
-        The extra ``umap`` is not installed.
     """
     require_umap()
     request = Request(

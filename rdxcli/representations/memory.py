@@ -34,6 +34,9 @@ def from_memory(
 ) -> Representation:
     """A representation of values that are in memory.
 
+    Raises `InputError` (not an array of numbers of such a shape; rows that are not finite; labels or ids of another
+    length, or ids that occur twice).
+
     Parameters
     ----------
     values : array-like, tensor, table of Arrow or data frame of shape (n, d) or (n, c, h, w)
@@ -41,18 +44,10 @@ def from_memory(
         index that is no plain count gives the ids.
     name : str
         For people, and for the artifact's folder.
-    labels, sample_ids : sequence of n, optional
     dataset : str, optional
         Data set specification whose images belong to the ids.
-    layer : str, optional
     choice : Choice, optional
         Which columns of a frame are what.
-
-    Raises
-    ------
-    InputError
-        Not an array of numbers of such a shape; rows that are not finite; labels or ids of another length, or ids that
-        occur twice.
     """
     choice = choice or Choice()
     seen: dict[str, Any] | None = None

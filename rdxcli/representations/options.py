@@ -25,7 +25,6 @@ class LayerOptions(WithShortcuts):
     ----------
     method : str
         Name in the registry of methods.
-    model : str, optional
     layer, pool : str
         The representation, when it comes from a model.
     activations : str, optional
@@ -85,7 +84,6 @@ class ExtractOptions:
         Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
     shard_rows : int, optional
         Images that are stored at once, rounded up to whole batches.
-    device : str
     engine : {"auto", "local", "ranks", "ray"}, optional
         ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``. By default
         what `rdxcli.engines.sharing.set_engine` said.

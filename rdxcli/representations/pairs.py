@@ -19,10 +19,7 @@ from rdxcli.representations.units import parse_units
 def built_in(name: str, joined: Joined, seed: int) -> Joined:
     """A yardstick made of the first model itself, see `rdxcli.methods.difference.yardsticks`.
 
-    Raises
-    ------
-    InputError
-        Halves of a single dimension.
+    Raises `InputError` (halves of a single dimension).
     """
     side = joined.a
     pair = yardstick(name, side.values, seed)
@@ -72,10 +69,7 @@ def _parts(text: str | Representation) -> tuple[str, ...] | None:
 def without(record: Representation, columns: str | None, option: str) -> Representation:
     """A representation without some of its columns; its name and its ``source`` say which.
 
-    Raises
-    ------
-    UsageError
-        Malformed or unknown columns, or nothing left.
+    Raises `UsageError` (malformed or unknown columns, or nothing left).
     """
     if columns is None:
         return record
@@ -111,12 +105,7 @@ def restricted(reference: Joined, joined: Joined) -> Joined:
 
 
 def check_rows_differ(*sides: Representation) -> None:
-    """Refuse a side of which all rows are equal, by its name and before the work.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a side of which all rows are equal, by its name and before the work. Raises `InputError`."""
     for side in sides:
         if (side.values[:2] == side.values[0]).all() and (side.values == side.values[0]).all():
             raise InputError(

@@ -36,6 +36,8 @@ class Patches:
 class PatchReader:
     """Reads the places of a layer.
 
+    Raises `UsageError` (the layer has no places).
+
     Parameters
     ----------
     text : str
@@ -44,12 +46,6 @@ class PatchReader:
         Default: the model's own.
     selection : SelectionOptions
         Where the images are.
-    device, dtype : str
-
-    Raises
-    ------
-    UsageError
-        The layer has no places.
     """
 
     def __init__(self, text: str, layer: str | None, selection: SelectionOptions, device: str, dtype: str) -> None:
@@ -67,13 +63,7 @@ class PatchReader:
             )
 
     def read(self, ids: Sequence[str]) -> Patches:
-        """The patches of the images ``ids``.
-
-        Raises
-        ------
-        InputError
-            An image is not there.
-        """
+        """The patches of the images ``ids``. Raises `InputError` (an image is not there)."""
         rows = self.dataset.locate(list(ids))
         if len(rows) and rows.min() < 0:
             raise InputError(f"--patches: no image {ids[int(np.argmin(rows))]} in {self.dataset.name}")

@@ -58,7 +58,8 @@ def resolve_representation(
 
     In this order: the folder of an ``extract`` artifact, as a path or below the outputs directory; a file of arrays
     (``PATH.npy``, ``PATH.npz:key`` ..., or the name of a published one); a model, for which
-    `rdxcli.representations.extract` is run or its artifact reused.
+    `rdxcli.representations.extract` is run or its artifact reused. Raises `RdxError` (see the message: no such file,
+    artifact or model; unusable values; missing weights or images).
 
     Parameters
     ----------
@@ -69,9 +70,6 @@ def resolve_representation(
     selection : SelectionOptions
         For arrays and artifacts: rows are taken by id from the selected data set when ``dataset`` is named, else by
         their own labels and ids. An array without ids and as many rows as that data set takes its ids and labels.
-    arrays : ArrayOptions
-    outputs : Path
-    device : str
     force : bool
         Extract again.
     spatial : bool
@@ -84,11 +82,6 @@ def resolve_representation(
         See `rdxcli.representations.extract.extract`.
     renew : bool
         Replace activations of a model that were made from something else.
-
-    Raises
-    ------
-    RdxError
-        See the message: no such file, artifact or model; unusable values; missing weights or images.
     """
     selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
     if isinstance(text, Representation):
@@ -193,10 +186,7 @@ def _extracted(
 def array_file(text: str, root: Path | None = None) -> str:
     """The file behind the name of a published array, or ``text`` as it is.
 
-    Raises
-    ------
-    MissingDataError
-        It was not downloaded.
+    Raises `MissingDataError` (it was not downloaded).
     """
     if text not in PUBLISHED_ARRAYS:
         return text
@@ -212,10 +202,7 @@ def array_file(text: str, root: Path | None = None) -> str:
 def find_activations(text: str, outputs: Path) -> Artifact | None:
     """The ``extract`` artifact that ``text`` is: its folder, its ``activations.npy``, or its path below ``outputs``.
 
-    Raises
-    ------
-    ArtifactError
-        It is an artifact of another kind, damaged, or unfinished.
+    Raises `ArtifactError` (it is an artifact of another kind, damaged, or unfinished).
     """
     for candidate in (Path(text).expanduser(), Path(outputs) / text):
         folder = candidate.parent if candidate.is_file() else candidate
@@ -233,10 +220,7 @@ def find_activations(text: str, outputs: Path) -> Artifact | None:
 def open_activations(artifact: Artifact, layer: str | None = None, pool: str | None = None) -> Representation:
     """The `Representation` of an ``extract`` artifact; values are memory-mapped.
 
-    Raises
-    ------
-    UsageError
-        ``layer`` or ``pool`` is given and is not the artifact's.
+    Raises `UsageError` (``layer`` or ``pool`` is given and is not the artifact's).
     """
     parameters = artifact.manifest.request.parameters
     for option, wanted in (("layer", layer), ("pool", pool)):

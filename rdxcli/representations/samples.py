@@ -12,10 +12,7 @@ WORDS = ("all", "class", "predicted", "misclassified")
 def targets_of(target: str, source: Representation) -> str | list[int]:
     """What ``--target`` means: a word (``class:NAME`` ...) as it is, else the rows of the ids or row numbers.
 
-    Raises
-    ------
-    InputError
-        No such sample; near ids are named.
+    Raises `InputError` (no such sample; near ids are named).
     """
     if target.partition(":")[0] in WORDS:
         return target

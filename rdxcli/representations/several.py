@@ -43,6 +43,9 @@ def resolve_layers(
 ) -> list[Representation]:
     """Representations of several layers, in the order of the network (or of the file).
 
+    Raises `RdxError` (no such model, file or layer; more than `MOST` layers; a file of one array; an artifact of one
+    layer).
+
     Parameters
     ----------
     text : str
@@ -51,11 +54,6 @@ def resolve_layers(
         ``all``, ``blocks``, or names and patterns separated by commas (``conv1,layer3.*``); or `SERIES`.
     pool, selection, arrays, outputs, device, force, dtype
         As for `rdxcli.representations.resolve.resolve_representation`.
-
-    Raises
-    ------
-    RdxError
-        No such model, file or layer; more than `MOST` layers; a file of one array; an artifact of one layer.
     """
     selection, arrays = selection or SelectionOptions(), arrays or ArrayOptions()
     if is_array(text) and find_activations(text, outputs) is None:

@@ -19,7 +19,7 @@ def stored_values(source: Mapping[str, Any], ids: Sequence[str], width: int, out
     """The values that ``source`` tells of, a row for each id.
 
     Activations are looked for in the outputs directory by their fingerprint; a file of numbers by its name, in the
-    working directory, and taken only if it holds the same numbers.
+    working directory, and taken only if it holds the same numbers. Raises `ArtifactError` (they are not there).
 
     Parameters
     ----------
@@ -29,18 +29,12 @@ def stored_values(source: Mapping[str, Any], ids: Sequence[str], width: int, out
         Samples, in the order that is wanted.
     width : int
         Dimensions that were compared.
-    outputs : Path
     name : str
         What the values are called in messages.
 
     Returns
     -------
     (n, d) float
-
-    Raises
-    ------
-    ArtifactError
-        They are not there.
     """
     wanted = source.get("activations")
     if wanted is not None:

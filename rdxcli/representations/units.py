@@ -11,12 +11,7 @@ BOUNDED = ("eddp", "uibe", "pca", "nmf", "ica", "kmeans", "natural")
 
 
 def check_units(text: str | None, option: str = "--units") -> None:
-    """Refuse malformed unit numbers before it is known how many units there are.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse malformed unit numbers before it is known how many units there are. Raises `UsageError`."""
     for part in ("all" if text is None else text).split(","):
         first, dash, last = part.strip().partition("-")
         if part.strip() != "all" and (not first.isdigit() or (dash and not last.isdigit())):
@@ -26,10 +21,7 @@ def check_units(text: str | None, option: str = "--units") -> None:
 def parse_units(text: str | None, count: int, option: str = "--units") -> list[int]:
     """Unit numbers of ``0-63,70`` among ``count`` units; all of them for None and ``all``.
 
-    Raises
-    ------
-    UsageError
-        Malformed text, or a unit that does not exist.
+    Raises `UsageError` (malformed text, or a unit that does not exist).
     """
     if text is None or "all" in map(str.strip, text.split(",")):
         return list(range(count))
@@ -47,9 +39,7 @@ def parse_units(text: str | None, count: int, option: str = "--units") -> list[i
 def fitting_directions(asked: int, chosen: bool, source: Representation) -> int:
     """No more directions than the layer has dimensions: a number that was asked for is refused, the default lowered.
 
-    Raises
-    ------
-    UsageError
+    Raises `UsageError`.
     """
     d = source.d
     if asked <= d:

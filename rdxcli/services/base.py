@@ -45,7 +45,6 @@ class Outcome:
 
     Parameters
     ----------
-    artifact : Artifact
     document : dict
         The JSON document of the artifact.
     lines : sequence of str
@@ -140,10 +139,8 @@ class Analysis(ABC, Generic[Options]):
     def run(self) -> Outcome:
         """Make the artifact, or find it made from the same request.
 
-        Raises
-        ------
-        RdxError, ValueError
-            Unusable input or options; an artifact of the same name made from another request.
+        Raises `RdxError` or `ValueError` (unusable input or options; an artifact of the same name made from another
+        request).
         """
         self.settings = self.check()
         self.records = self.gather()

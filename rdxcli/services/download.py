@@ -92,9 +92,10 @@ class Downloaded:
 def download(options: DownloadOptions, ask: Ask | None = None) -> Downloaded:
     """Bring everything that was asked for onto this machine.
 
+    Raises `UnknownNameError` (no such recipe or model; nothing has been fetched then) or `RdxError`.
+
     Parameters
     ----------
-    options : DownloadOptions
     ask : callable, optional
         Asked about terms and sizes unless ``yes``; without it, terms are not accepted and sizes are.
 
@@ -102,12 +103,6 @@ def download(options: DownloadOptions, ask: Ask | None = None) -> Downloaded:
     -------
     Downloaded
         With several names, the failure of one does not stop the others; with one it is raised.
-
-    Raises
-    ------
-    UnknownNameError
-        No such recipe or model; nothing has been fetched then.
-    RdxError
     """
     settings, recipes = _resolve(options)
     outcome = Downloaded(settings.root)

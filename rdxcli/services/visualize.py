@@ -50,8 +50,6 @@ class Report:
 
     Parameters
     ----------
-    artifacts : sequence of Artifact
-    path : Path
     unread : sequence of str
         Images that should be on it and could not be read; the page says so too.
     beside : sequence of Path
@@ -77,13 +75,7 @@ def choose(text: str | None, outputs: Path) -> Artifact:
 
 
 def summary_of(artifact: Artifact) -> Summary:
-    """What there is to say about an artifact.
-
-    Raises
-    ------
-    UsageError
-        A kind of artifact that has no report.
-    """
+    """What there is to say about an artifact. Raises `UsageError` (a kind of artifact that has no report)."""
     if artifact.kind not in BUILDERS:
         raise UsageError(
             f"{artifact.path} holds {artifact.kind}, which has no report", "`rdx list artifacts` shows others"
@@ -116,9 +108,10 @@ def render(
 ) -> Report:
     """Write the report of an artifact, or one of several artifacts.
 
+    Raises `UsageError` (unknown format or width, or a kind of artifact that has no such report).
+
     Parameters
     ----------
-    artifacts : Artifact or sequence of Artifact
     outputs : Path
         The outputs directory; the report goes to ``reports/`` of the artifact's data set.
     form : {"html", "md", "csv", "json", "parquet", "png", "pdf", "svg"}
@@ -134,11 +127,6 @@ def render(
         Of Parquet: a small picture of every sample too.
     whole : bool
         A large page too keeps its pictures inside.
-
-    Raises
-    ------
-    UsageError
-        Unknown format or width, or a kind of artifact that has no such report.
     """
     if form not in FORMATS:
         raise UsageError(f"unknown format `{form}`", f"choose one of {', '.join(FORMATS)}")
@@ -323,11 +311,7 @@ def _open(spec: str | None) -> Dataset | None:
 def read_images(summary: Summary, small: bool = True) -> tuple[Images, list[str]]:
     """The pictures of a summary, and the ids of those that could not be read.
 
-    Parameters
-    ----------
-    summary : Summary
-    small : bool
-        With small pictures of the samples of its maps.
+    `small`: with small pictures of the samples of its maps.
     """
     wanted = summary.shown_ids()
     if not summary.dataset or not wanted:

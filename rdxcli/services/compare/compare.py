@@ -318,10 +318,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
 def compare(options: CompareOptions) -> Outcome:
     """Compare representations and store the result.
 
-    Raises
-    ------
-    RdxError
-        Unusable input or options, or an artifact made with other parameters; see the message.
+    Raises `RdxError` (unusable input or options, or an artifact made with other parameters; see the message).
     """
     return analysis(options).run()
 
@@ -361,10 +358,7 @@ def as_junit(outcome: Outcome, options: CompareOptions) -> str:
 def check_gates(outcome: Outcome, options: CompareOptions) -> None:
     """Fail when a gate of the options is not met.
 
-    Raises
-    ------
-    GateError
-        With every reason, and with what is not reliable (exit code 3).
+    Raises `GateError` with every reason, and with what is not reliable (exit code 3).
     """
     reasons = [reason for reason in gates_of(outcome, options).values() if reason is not None]
     if reasons:

@@ -28,12 +28,8 @@ def is_scoreboard(method: str) -> bool:
 def make_estimators(options: CompareOptions) -> dict[str, Any]:
     """The estimators that ``--method`` names, by name.
 
-    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one.
-
-    Raises
-    ------
-    UsageError
-        A parameter that no method has, or a method named twice.
+    For several methods a parameter goes to every method that has it, and ``METHOD.NAME`` to one. Raises `UsageError` (a
+    parameter that no method has, or a method named twice).
     """
     if not is_scoreboard(options.method):
         return {options.method: make_estimator(options.method, options.parameters, options.seed, options.device)}
@@ -71,12 +67,7 @@ def settle_k(estimators: Mapping[str, Any], joined: Joined, seed: int, device: s
 def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device: str) -> Any:
     """The estimator of a comparison method with the given hyper-parameters.
 
-    Raises
-    ------
-    UnknownNameError
-        No such method.
-    UsageError
-        A hyper-parameter that the method does not have.
+    Raises `UnknownNameError` (no such method) or `UsageError` (a hyper-parameter that the method does not have).
     """
     parameters = {name: value for name, value in parameters.items() if (name, value) != ("n_clusters", AUTO)}
     registered = get("compare", method)
@@ -98,10 +89,7 @@ def make_estimator(method: str, parameters: Mapping[str, Any], seed: int, device
 def fit(estimator: Any, method: str, joined: Joined, supervision: Supervision, seconds: float | None = None) -> None:
     """Fit an estimator on the two representations, within some seconds if they are given.
 
-    Raises
-    ------
-    OutOfTimeError
-        It takes longer and has nothing to show before its end.
+    Raises `OutOfTimeError` (it takes longer and has nothing to show before its end).
     """
     given = supervision.fit_options if takes_guidance(estimator) else {}
     width = joined.a.d + joined.b.d

@@ -253,13 +253,7 @@ class CompareOptions(WithShortcuts):
 
     @property
     def seconds(self) -> float | None:
-        """The budget.
-
-        Raises
-        ------
-        UsageError
-            Not a time.
-        """
+        """The budget. Raises `UsageError` (not a time)."""
         if self.budget is None:
             return None
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|sec|m|min|h)?\s*", self.budget)

@@ -23,12 +23,7 @@ OTHERS = 24
 
 
 def check_patches(options: CompareOptions) -> None:
-    """Refuse what has no images to look into.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse what has no images to look into. Raises `UsageError`."""
     if not options.patches:
         return
     for side, text in (("first", options.a), ("second", options.b)):
@@ -39,10 +34,7 @@ def check_patches(options: CompareOptions) -> None:
 def open_patches(options: CompareOptions) -> dict[str, PatchReader] | None:
     """The readers of both models, before anything is extracted; None when no patches are asked for.
 
-    Raises
-    ------
-    UsageError
-        A layer without places.
+    Raises `UsageError` (a layer without places).
     """
     if not options.patches:
         return None

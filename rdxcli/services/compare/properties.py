@@ -24,12 +24,7 @@ CLEAR = 0.05
 
 
 def check_metadata(options: CompareOptions) -> None:
-    """Refuse a table that is not there before anything is read.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse a table that is not there before anything is read. Raises `UsageError`."""
     if options.metadata is not None and not Path(options.metadata).expanduser().is_file():
         raise UsageError(f"--metadata: no such file: {options.metadata}")
 

@@ -44,17 +44,13 @@ def run_all(
 
     The difference test is made once, with the settings of `rdx`. Every method has its own random streams, so the order
     and the choice of methods change nothing. Each that is done is put into ``kept``, where the next run finds it.
+    Raises `InputError` (no method can run).
 
     Returns
     -------
     Comparison
         Of the leading method, with the labels of all methods among its arrays as ``labels_a.METHOD``, and with a
         document per method, with ``seconds`` and ``error``, in ``scoreboard``.
-
-    Raises
-    ------
-    InputError
-        No method can run.
     """
     tested = LEADS[0]
     test, difference = difference_of(options, estimators.get(tested), joined, reference)

@@ -27,13 +27,7 @@ ANALYSES: dict[str, str] = {
 
 
 def explain(options: ExplainOptions) -> Outcome:
-    """Run the method and store its result.
-
-    Raises
-    ------
-    RdxError
-        See the message.
-    """
+    """Run the method and store its result. Raises `RdxError` (see the message)."""
     module = _module(options)
     return module.ANALYSIS(options).run() if hasattr(module, "ANALYSIS") else module.explain(options)
 
@@ -47,12 +41,7 @@ def plan(options: ExplainOptions) -> dict[str, Any]:
 def _module(options: ExplainOptions) -> ModuleType:
     """The module that runs the method of the options.
 
-    Raises
-    ------
-    UnknownNameError
-        No such method.
-    UsageError
-        Options that its analysis would ignore.
+    Raises `UnknownNameError` (no such method) or `UsageError` (options that its analysis would ignore).
     """
     if not options.method:
         raise UsageError("which method?", "give --method NAME; `rdx list methods` shows them")

@@ -225,10 +225,7 @@ def unit_entries(
 ) -> list[dict[str, Any]]:
     """The units of a document.
 
-    Parameters
-    ----------
-    pictures : mapping
-        Unit to the images that activate it most, for the units that a report shows.
+    `pictures`: unit to the images that activate it most, for the units that a report shows.
     """
     entries: list[dict[str, Any]] = []
     for row in table.rows:

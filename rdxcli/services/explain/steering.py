@@ -43,8 +43,6 @@ class Step:
 
     Parameters
     ----------
-    direction : int
-    amount : float
     own : bool
         The amount counts the concept's own strength.
     """
@@ -55,13 +53,7 @@ class Step:
 
 
 def parse(given: Sequence[str]) -> list[Step]:
-    """The steps that ``--steer`` asks for, in its order.
-
-    Raises
-    ------
-    UsageError
-        Malformed, zero or infinite.
-    """
+    """The steps that ``--steer`` asks for, in its order. Raises `UsageError` (malformed, zero or infinite)."""
     steps = []
     for text in given:
         index, equals, amounts = text.partition("=")
@@ -83,12 +75,7 @@ def parse(given: Sequence[str]) -> list[Step]:
 
 
 def check(steps: Sequence[Step], count: int) -> None:
-    """Refuse directions that do not exist.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse directions that do not exist. Raises `UsageError`."""
     for step in steps:
         if step.direction >= count:
             raise UsageError(f"--steer: there is no direction {step.direction}", f"they are numbered 0 to {count - 1}")
@@ -107,12 +94,7 @@ def add(
 
     Parameters
     ----------
-    folder : Path
-    view : View
-    found : DirectionExplanations
-    directions : Directions
     features : ndarray, shape (n, c, h, w) or (n, d)
-    steps : sequence of Step
     rows : (r,) int64, optional
         Images that are chosen; without them there are no single images, and up to 2,048 are steered.
     """

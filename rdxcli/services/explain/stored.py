@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 def stored_artifact(options: ExplainOptions, kind: str) -> Artifact:
     """The artifact that ``--apply`` names.
 
-    Raises
-    ------
-    RdxError
-        There is none, it holds something else, or it was made by another method than ``--method``.
+    Raises `RdxError` (there is none, it holds something else, or it was made by another method than ``--method``).
     """
     if not Path(str(options.apply)).name:
         raise UsageError(f"--apply: `{options.apply}` is no artifact", f"`rdx list artifacts {kind}`")
@@ -41,12 +38,7 @@ def stored_artifact(options: ExplainOptions, kind: str) -> Artifact:
 def same_place(options: ExplainOptions, artifact: Artifact, inputs: str) -> ExplainOptions:
     """The options with the stored model, layer and pooling where none is given.
 
-    Parameters
-    ----------
-    options : ExplainOptions
-    artifact : Artifact
-    inputs : str
-        Name of the representation among the artifact's inputs.
+    `inputs`: name of the representation among the artifact's inputs.
     """
     stored: Mapping[str, Any] = artifact.manifest.request.inputs.get(inputs) or {}
     pool = options.pool if options.pool != "auto" else str(stored.get("pool") or "none")
@@ -61,12 +53,7 @@ def same_place(options: ExplainOptions, artifact: Artifact, inputs: str) -> Expl
 
 
 def check_layer(artifact: Artifact, source: Representation) -> list[str]:
-    """Refuse another layer; a note when the model is another one.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse another layer; a note when the model is another one. Raises `InputError`."""
     stored = artifact.document()["model"]
     if stored["layer"] and source.layer and stored["layer"] != source.layer:
         raise InputError(

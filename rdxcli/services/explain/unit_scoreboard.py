@@ -42,7 +42,6 @@ class Explainer:
 
     Attributes
     ----------
-    analysis : class
     files : tuple of str
         Names of ``--file`` that it reads.
     parameters : tuple of str
@@ -74,10 +73,7 @@ class UnitScoreboard:
     def run(self) -> Outcome:
         """Explain with every method that applies, and score all of them.
 
-        Raises
-        ------
-        RdxError
-            Nothing applies, or none of the methods could be run.
+        Raises `RdxError` (nothing applies, or none of the methods could be run).
         """
         source = representation(self.options)
         chosen = self._methods(source.labels is not None)

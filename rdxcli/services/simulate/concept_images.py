@@ -23,12 +23,7 @@ FILE = "concept_images"
 
 
 def check_images(options: SimulateOptions) -> None:
-    """Refuse what cannot be read before anything is.
-
-    Raises
-    ------
-    RdxError
-    """
+    """Refuse what cannot be read before anything is. Raises `RdxError`."""
     if FILE not in options.files:
         raise UsageError(
             "--scoring images needs images of the concepts",
@@ -52,17 +47,14 @@ def score_tables(
 ) -> list[dict[str, Any]]:
     """AUC and mean activation difference of each unit for its heaviest concept that has images.
 
+    Raises `InputError` (no concept of any table has images).
+
     Parameters
     ----------
     shown : Representation
         Of the images of the concepts.
     rows : int array
         Control images among those of ``source``.
-
-    Raises
-    ------
-    InputError
-        No concept of any table has images.
     """
     assert shown.labels is not None
     if shown.d != source.d:

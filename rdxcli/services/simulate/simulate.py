@@ -216,10 +216,8 @@ class SimulateAnalysis(Analysis[SimulateOptions]):
 def run(options: SimulateOptions) -> Outcome:
     """Score one or several tables of explanations and store the result.
 
-    Raises
-    ------
-    RdxError, ValueError
-        Missing tables, tables of something else, concepts the simulator does not have, rows that do not fit.
+    Raises `RdxError` or `ValueError` (missing tables, tables of something else, concepts the simulator does not have,
+    rows that do not fit).
     """
     return SimulateAnalysis(options).run()
 
