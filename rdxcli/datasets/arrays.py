@@ -48,6 +48,11 @@ def is_array(text: str) -> bool:
     return split_key(text) is not None or is_foreign(text)
 
 
+def open_file(text: str, choice: Choice | None = None) -> ArrayFile:
+    """A file of arrays, or the output folder of another tool, as it is."""
+    return read_foreign(text, choice) if is_foreign(text) else read_array(text, choice)
+
+
 def load_representation(
     text: str,
     *,
@@ -85,7 +90,7 @@ def load_representation(
         ``values`` float16, float32 or float64 as stored, memory-mapped where possible; integers become float32.
     """
     choice = choice or Choice()
-    file = read_foreign(text, choice) if is_foreign(text) else read_array(text, choice)
+    file = open_file(text, choice)
     name = file.path.stem + (f":{file.key}" if file.key and split_key(text) != (text, None) else "")
     return as_representation(file, name, labels, sample_ids, images, spatial, pool, choice)
 

@@ -87,9 +87,9 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
 
     An id that is not there as it stands is looked for in its composed Unicode form (macOS stores file names decomposed;
     Windows separates folders by a backslash), then with and without leading folders and the ending of a file:
-    ``/data/dog/1.jpg``, ``dog/1.jpg`` and ``dog/1`` are one where the one is a part of the other. An id that could be
-    several is none of them, and a row that has been found by its own name is not given away. `wanted`, `known`: of an
-    id that ``known`` repeats, the first row is meant.
+    ``/data/dog/1.jpg``, ``dog/1.jpg`` and ``dog/1`` are one where the one is a part of the other, and ``dog/1`` and
+    ``1.jpg``, which do not contradict each other. An id that could be several is none of them, and a row that has been
+    found by its own name is not given away. `wanted`, `known`: of an id that ``known`` repeats, the first row is meant.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
     if (places >= 0).all():
         return places, ""
     taken = {known[place] for place in places[places >= 0].tolist()}
-    whole, parts = _forms({name: place for name, place in exact.items() if name not in taken})
+    whole, parts, bare = _forms({name: place for name, place in exact.items() if name not in taken})
     claims: dict[int, set[str]] = {}
     found: dict[str, tuple[int, str]] = {}
     for name in {wanted[row] for row in np.flatnonzero(places < 0).tolist()}:
@@ -113,6 +113,8 @@ def find(wanted: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, str]:
         place = whole.get(spelled, parts.get(spelled, -1))
         if place < 0 and spelled not in whole and spelled not in parts:
             place = next((whole[part] for part in _parts(spelled) if whole.get(part, -1) >= 0), -1)
+            if place < 0:
+                place = _by_stem(spelled, bare)
         if place >= 0:
             claims.setdefault(place, set()).add(name)
             found[name] = place, _difference(spelled, _spelled(known[place]))
@@ -189,16 +191,30 @@ def taken_as_one(note: str, a: str, b: str) -> str:
     return f"{note} between {a} and {b}: taken as one"
 
 
-def _forms(known: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """Places by the whole name and by each part of it, both as they are compared; -1 where several names are alike."""
+def _forms(known: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Places by the whole name, by each part of it and what `_by_stem` asks for; -1 where several names are alike."""
     whole: dict[str, int] = {}
     parts: dict[str, int] = {}
+    bare: dict[str, int] = {}
     for name, place in known.items():
         spelled = _spelled(name)
-        whole[spelled] = -1 if spelled in whole else place
-        for part in _parts(spelled):
-            parts[part] = -1 if part in parts else place
-    return whole, parts
+        stem, own = _ENDING.sub("", spelled), _parts(spelled)
+        alone = [f"{stem}."] if stem != spelled else own
+        for table, forms in ((whole, [spelled]), (parts, own), (bare, alone)):
+            for form in forms:
+                table[form] = -1 if form in table else place
+    return whole, parts, bare
+
+
+def _by_stem(name: str, bare: Mapping[str, int]) -> int:
+    """The place of an id where one of the two has folders and the other an ending; -1 where there is none.
+
+    `bare`: ids without an ending by what follows their folders, those with one by all before it and its point.
+    """
+    stem = _ENDING.sub("", name)
+    if stem != name:
+        return bare.get(stem, -1)
+    return next((bare[f"{part}."] for part in _parts(name) if f"{part}." in bare), -1)
 
 
 def _spelled(name: str) -> str:

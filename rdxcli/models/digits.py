@@ -198,12 +198,17 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
     }, facts
 
 
-def _initial(classes: int, random: torch.Generator) -> PooledCNN:
-    """The network in double precision with torch's default initial distribution, drawn from ``random``."""
+def network(classes: int) -> PooledCNN:
+    """The network before its training."""
     from rdxcli.models.architectures import PooledCNN
 
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
-        net = PooledCNN(WIDTHS, classes).double()
+        return PooledCNN(WIDTHS, classes)
+
+
+def _initial(classes: int, random: torch.Generator) -> PooledCNN:
+    """The network in double precision with torch's default initial distribution, drawn from ``random``."""
+    net = network(classes).double()
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rdxcli.errors import InputError, UnknownNameError, UsageError
 from rdxcli.lazy import torch
-from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, pool, standard_form
+from rdxcli.models.taps import OUTPUT, Tokens, first_tensor, layers_command, pool, standard_form
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,11 +95,6 @@ def blocks(module: nn.Module) -> list[str]:
 
     visit(module, "")
     return found
-
-
-def layers_command(model: str) -> str:
-    """What lists the layers of a model."""
-    return f"rdx list layers {shlex.quote(model)}"
 
 
 def resolve_layer(module: nn.Module, name: str, penultimate: str, model: str = "MODEL") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class LoadedModel:
         self.name = spec.name
         self.module = module
         self.transform = transform
-        self.tokens = tokens
+        self.tokens = replace(tokens, model=spec.name)
         self.provenance = dict(provenance)
         self.weights_sha256 = weights_sha256
         self.untrained = untrained

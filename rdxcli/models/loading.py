@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rdxcli.errors import InputError, UsageError
@@ -9,6 +10,7 @@ from rdxcli.lazy import torch
 from rdxcli.models import digits
 from rdxcli.models.checkpoints import load_strictly, state_sha256
 from rdxcli.models.devices import pick_device, pick_dtype
+from rdxcli.models.layers import resolve_layer
 from rdxcli.models.loaded import LoadedModel
 from rdxcli.models.opened import Opened, all_options, constructor_options, random_weights
 from rdxcli.models.preprocessing import Preprocessing, override
@@ -61,6 +63,16 @@ def load(name: str | ModelSpec, device: str = "auto", dtype: str | None = None, 
     )
 
 
+def check_layers(name: str | ModelSpec, layers: Iterable[str | None]) -> None:
+    """Refuse layers of a network that rdx trains itself before it is trained; patterns are left for later."""
+    spec = name if isinstance(name, ModelSpec) else resolve(name)
+    named = [layer for layer in layers if layer and not {"*", "?"} & set(layer)]
+    if spec.kind == "digits" and named:
+        module = digits.network(digits.RECIPES[spec.source.removeprefix("digits:")].classes)
+        for layer in named:
+            resolve_layer(module, layer, "", spec.name)
+
+
 def _open(spec: ModelSpec, untrained: bool) -> Opened:
     from rdxcli.models import files, huggingface, libraries
 
@@ -82,12 +94,10 @@ def _open(spec: ModelSpec, untrained: bool) -> Opened:
 
 
 def _open_digits(spec: ModelSpec, untrained: bool) -> Opened:
-    from rdxcli.models.architectures import PooledCNN
-
     if unknown := constructor_options(spec):
         raise UsageError(f"`{spec.name}` takes no option `{next(iter(unknown))}`")
     variant = spec.source.removeprefix("digits:")
-    module = PooledCNN(digits.WIDTHS, digits.RECIPES[variant].classes)
+    module = digits.network(digits.RECIPES[variant].classes)
     provenance = random_weights(spec)
     if not untrained:
         trained = digits.obtain(variant, spec.seed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rdxcli.errors import InputError
 from rdxcli.models.front import PROBES, rest_after
-from rdxcli.models.taps import OUTPUT, first_tensor
+from rdxcli.models.taps import OUTPUT, first_tensor, layers_command
 
 if TYPE_CHECKING:
     from rdxcli.models.loaded import LoadedModel
@@ -38,6 +38,7 @@ class RestOfNetwork(nn.Module):
             raise InputError("nothing follows the network's own output", "choose an earlier layer")
         self.network = model.module
         self.layer = layer
+        self.layers_command = layers_command(model.name)
         self.place = dict(model.module.named_modules())[layer]
         self.input_size = model.input_size
         self._device, self._dtype = model.device, model.dtype
@@ -96,7 +97,7 @@ class RestOfNetwork(nn.Module):
             raise InputError(
                 f"the output of {self.layer} does not determine the prediction: something bypasses the layer, or its "
                 "activations were pooled",
-                "choose a layer between two blocks (`rdx list layers MODEL`), with --pool none",
+                f"choose a layer between two blocks (`{self.layers_command}`), with --pool none",
             )
 
 

@@ -7,6 +7,7 @@ prefix tokens (class token, register tokens) and the others image patches.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,12 +42,20 @@ class Tokens:
         Whether 4-D feature maps are (b, h, w, c) where their shape leaves it open.
     grid : (int, int), optional
         Rows and columns of patches.
+    model : str
+        What the network is called, for hints.
     """
 
     prefix: int = 0
     has_class: bool = False
     channels_last: bool = False
     grid: tuple[int, int] | None = None
+    model: str = "MODEL"
+
+
+def layers_command(model: str) -> str:
+    """What lists the layers of a model."""
+    return f"rdx list layers {shlex.quote(model)}"
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -88,7 +97,7 @@ def standard_form(output: Any, batch: int, image_size: tuple[int, int], tokens: 
     if tensor is None or not tensor.is_floating_point():
         raise InputError(
             f"the layer `{layer}` returns no floating-point tensor",
-            hint="`rdx list layers MODEL` shows what can be read",
+            hint=f"`{layers_command(tokens.model)}` shows what can be read",
         )
     if tensor.ndim == 3 and tensor.shape[0] != batch and tensor.shape[1] == batch:
         tensor = tensor.transpose(0, 1)  # (t, b, c), as sequence-first transformers have it
@@ -96,7 +105,7 @@ def standard_form(output: Any, batch: int, image_size: tuple[int, int], tokens: 
         raise InputError(
             f"the layer `{layer}` returns shape {tuple(tensor.shape)} for {human_count(batch, 'image')}, "
             "expected one row per image",
-            hint="read the module around it; `rdx list layers MODEL` shows what can be read",
+            hint=f"read the module around it; `{layers_command(tokens.model)}` shows what can be read",
         )
     if tensor.ndim == 4 and _is_channels_last(tensor, image_size, tokens.channels_last):
         tensor = tensor.permute(0, 3, 1, 2)
@@ -287,7 +296,7 @@ class LayerTap:
         if missing:
             raise InputError(
                 f"the layer `{missing[0]}` exists but takes no part in the forward pass",
-                hint="`rdx list layers MODEL` lists those that run",
+                hint=f"`{layers_command(self.tokens.model)}` lists those that run",
             )
         self._may_stop = self.early_stop and all(calls == 1 for calls in self._calls.values())
         return {layer: self._values[layer] for layer in self.layers}

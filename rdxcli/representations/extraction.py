@@ -28,6 +28,7 @@ from rdxcli.errors import InputError, UsageError
 from rdxcli.lazy import torch
 from rdxcli.models import load
 from rdxcli.models.devices import pick_dtype
+from rdxcli.models.loading import check_layers
 from rdxcli.models.registry import resolve
 from rdxcli.models.taps import POOLS
 from rdxcli.places import data_root
@@ -99,6 +100,7 @@ def prepare(options: ExtractOptions, rank: Rank) -> Job:
         raise UsageError(f"--force cannot be used with several ranks ({rank.source})", "remove the artifact first")
     pick_dtype(options.dtype)
     spec = resolve(options.model)
+    check_layers(spec, options.layers)
     dataset = options.selection.open(spec.default_dataset)
     model = load(spec, device=_device_of(rank, options.device), dtype=options.dtype, untrained=options.untrained)
     asked: list[str | None] = list(options.layers) or [None]

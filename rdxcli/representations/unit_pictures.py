@@ -7,10 +7,12 @@ square of an image, so a mask is a grid over that square, 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rdxcli.datasets.arrays import open_file
 from rdxcli.engines.activations import default_batch_size
 from rdxcli.errors import RdxError, UsageError
 from rdxcli.lazy import torch
@@ -22,6 +24,7 @@ from rdxcli.records import Representation
 from rdxcli.report.squares import over_square
 from rdxcli.representations.layer import representation
 from rdxcli.representations.options import LayerOptions
+from rdxcli.representations.resolve import array_file
 
 MAPPED_UNITS = 1024  # units whose pictures get a map; all units have pictures
 SHOWN_IMAGES = 8
@@ -136,9 +139,7 @@ def maps_over_square(
     if name is None:
         if len(source.source.get("shape", source.values.shape)) != 4:
             return {}
-        whole = source
-        if whole.values.ndim != 4:
-            whole = representation(options, spatial=True, pool="none")
+        whole = source if source.values.ndim == 4 else _unpooled(options, source)
         if whole.values.ndim != 4 or min(whole.values.shape[2:]) < 2:
             return {}
         rows = {str(i) if whole.sample_ids is None else str(whole.sample_ids[i]): i for i in range(whole.n)}
@@ -147,6 +148,14 @@ def maps_over_square(
             for sample, units in wanted.items()
         }
     return _maps_of_model(options, source, str(name), peak, wanted)
+
+
+def _unpooled(options: LayerOptions, source: Representation) -> Representation:
+    """The maps that ``source`` was pooled from. Those of all rows of a file are only opened: they were checked then."""
+    if isinstance(options.activations, str) and not options.selection.narrows and options.selection.dataset is None:
+        text = array_file(options.activations, options.selection.root)
+        return replace(source, values=open_file(text, options.arrays.choice).values)
+    return representation(options, spatial=True, pool="none")
 
 
 def _maps_of_model(

@@ -58,10 +58,11 @@ def test_masks_from_maps_and_none_from_vectors(tmp_path: Path) -> None:
     for name in ("maps", "vectors"):
         done = rdx_here(
             *("explain", "--method", "le-label", "--activations", f"{name}.npy", "--concepts", "c.npy", "--json"),
-            *("--concept-names", "n.txt", "--outputs", tmp_path),
+            *("--concept-names", "n.txt", "--outputs", tmp_path, "-v"),
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
+        assert done.stderr.count(f"{name}.npy: 60 rows") == 1  # read once
         units = json.loads(done.stdout)["units"]
         assert [unit["concepts"][0]["concept"] for unit in units] == ["a", "b"]
         masks[name] = [[picture.get("map") for picture in shown_pictures(unit)] for unit in units]

@@ -207,12 +207,12 @@ def test_no_stale_result_is_reused(here: Path, method: str, changed: str) -> Non
 def test_changed_masks_are_read_again(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "maps.npy", rng.random((6, 2, 4, 4)).astype(np.float32))
-    (tmp_path / "ids.txt").write_text("".join(f"s{i}\n" for i in range(6)))
+    np.save(tmp_path / "maps.npy", rng.random((20, 2, 4, 4)).astype(np.float32))
+    (tmp_path / "ids.txt").write_text("".join(f"s{i}\n" for i in range(20)))
     (tmp_path / "names.txt").write_text("left\nright\n")
-    for i in range(6):
+    for i in range(20):
         mask = np.zeros((8, 8), np.uint8)
-        mask[:, 4:] = 1
+        mask[:, 3 + i % 3 :] = 1
         Image.fromarray(mask).save(tmp_path / "masks" / f"s{i}.png")
     arguments = [
         *("explain", "--method", "network-dissection", "--activations", "maps.npy", "--sample-ids", "ids.txt"),
@@ -220,8 +220,11 @@ def test_changed_masks_are_read_again(tmp_path: Path) -> None:
     ]
     assert rdx_here(*arguments, cwd=tmp_path).returncode == 0
     assert "reusing" in rdx_here(*arguments, cwd=tmp_path).stderr
+    one = rdx_here(*arguments, "--units", "1", "--run", "one", "--json", cwd=tmp_path)
+    (said,) = [note for note in json.loads(one.stdout)["notes"] if "chance" in note]
+    assert " of 1 explanation beat" in said  # not of all units of the layer
     mask[0, 0] = 1
-    Image.fromarray(mask).save(tmp_path / "masks" / "s5.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "s19.png")
     done = rdx_here(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "made with other parameters or inputs" in done.stderr

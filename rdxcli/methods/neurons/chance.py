@@ -51,6 +51,17 @@ class Chance:
     high: np.ndarray
     level: float = LEVEL
 
+    @classmethod
+    def of(cls, p_values: np.ndarray, high: np.ndarray) -> Chance:
+        """With the p values, NaN where there is none, corrected over these units."""
+        known, adjusted = np.isfinite(p_values), p_values.copy()
+        adjusted[known] = benjamini_hochberg(p_values[known])
+        return cls(p_values, adjusted, high)
+
+    def select(self, units: Sequence[int]) -> Chance:
+        """Those of some units, as if no other had been asked for."""
+        return Chance.of(self.p_values[units], self.high[units])
+
     @property
     def better(self) -> np.ndarray:
         """(m,) bool: units whose explanation beats chance."""
@@ -135,9 +146,7 @@ def against_shuffled(
     p_values, edge = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
     p_values[known] = (1.0 + hits) / (1.0 + orders * q.shape[1])
     edge[known] = high.min(axis=0)
-    adjusted = p_values.copy()
-    adjusted[known] = benjamini_hochberg(p_values[known])
-    return Chance(p_values, adjusted, edge)
+    return Chance.of(p_values, edge)
 
 
 def against_best(best: np.ndarray, shuffled: np.ndarray) -> Chance:
@@ -155,9 +164,7 @@ def against_best(best: np.ndarray, shuffled: np.ndarray) -> Chance:
     above = len(ordered) - np.searchsorted(ordered, best[known] - 1e-12 * np.abs(best[known]), side="left")
     p_values[known] = (1.0 + above) / (1.0 + len(ordered))
     edge[known] = np.quantile(ordered, 1.0 - LEVEL)
-    adjusted = p_values.copy()
-    adjusted[known] = benjamini_hochberg(p_values[known])
-    return Chance(p_values, adjusted, edge)
+    return Chance.of(p_values, edge)
 
 
 def against_orders(best: np.ndarray, draws: np.ndarray) -> Chance:
@@ -174,9 +181,7 @@ def against_orders(best: np.ndarray, draws: np.ndarray) -> Chance:
     hits = (draws[:, known] >= best[known] - 1e-12).sum(axis=0)
     p_values[known] = (1.0 + hits) / (1.0 + len(draws))
     edge[known] = np.quantile(draws[:, known], 1.0 - LEVEL, axis=0)
-    adjusted = p_values.copy()
-    adjusted[known] = benjamini_hochberg(p_values[known])
-    return Chance(p_values, adjusted, edge)
+    return Chance.of(p_values, edge)
 
 
 def _unit_columns(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from rdxcli.concepts.heads import Head, head_of
 from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import UsageError
+from rdxcli.models.loading import check_layers
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.pairs import built_in, restricted, told_apart, without
@@ -49,6 +50,8 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
         if options.classes_a or options.classes_b:
             raise _no_use_for_classes()
         return [(read_side(options, text, layer, arrays_of(options, side)), None) for text, layer, side in sides]
+    for text, layer, _ in sides:
+        check_layers(str(text), [layer])
     return [
         resolve_with_logits(
             str(text),

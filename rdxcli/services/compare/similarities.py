@@ -28,6 +28,7 @@ from rdxcli.methods.difference.rdx import RDX
 from rdxcli.methods.difference.record import concepts_of, notes_of, reliability
 from rdxcli.methods.difference.significance import concept_stability, difference_test
 from rdxcli.methods.difference.walk import ALPHA, Group, follow
+from rdxcli.models.taps import layers_command
 from rdxcli.parameters import result_parameters
 from rdxcli.progress import human_count, log, track
 from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
@@ -150,7 +151,9 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
         self.runs = everything[count : len(sides[0])]
         self.first = everything[0]
         if self.walks and count < 2:
-            raise UsageError(f"{self.first.name} has one layer, expected at least two", "rdx list layers MODEL")
+            model = self.first.source.get("model")
+            hint = layers_command(str(model)) if model else "name more of its arrays with --layers"
+            raise UsageError(f"{self.first.name} has one layer, expected at least two", hint)
         return {"rows": self.rows, "columns": self.columns, "runs": self.runs}
 
     def _model(self, text: str | Representation, place: int) -> Representation:

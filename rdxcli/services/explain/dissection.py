@@ -67,8 +67,8 @@ class DissectionAnalysis(ExplainAnalysis):
             batches=_batches(source, masks),
             n_images=source.n,
         )
-        table, said = with_chance(estimator.table(source.layer or ""), estimator.chance_, OTHER_MASKS)
-        table = table.select(units)
+        chance = estimator.chance_ and estimator.chance_.select(units)
+        table, said = with_chance(estimator.table(source.layer or "").select(units), chance, OTHER_MASKS)
         pictures = {unit: strongest(source, unit) for unit in units}
         entries = unit_entries(table, source, self.options.seed, pictures)
         for entry in entries:

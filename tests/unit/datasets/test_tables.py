@@ -273,6 +273,12 @@ class TestText:
             (["1.png", "1.jpg"], ["1", "1.jpg"], [0, 1], "ending"),  # a row found by its own name is not given away
             (["v1", "v2"], ["v1.5", "v2.5"], [-1, -1], ""),
             (["1.jpg", "1.jpg"], ["a/1.jpg"], [0, 0], "folder"),
+            (["a/1", "a/2"], ["2.png", "1.png"], [1, 0], "folder and ending"),
+            (["2.png", "1.png"], ["b/a/1", "b/a/2"], [1, 0], "folder and ending"),
+            (["b/a/1"], ["a/1.png", "c/1.png"], [0], "folder and ending"),
+            (["a/1", "b/1"], ["1.png"], [-1, -1], ""),
+            (["a/1"], ["1.png", "1.jpg"], [-1], ""),
+            (["a/1.png", "1.png"], ["1.jpg", "b/1"], [-1, 1], "folder and ending"),
         ],
     )
     def test_folders_and_endings(self, wanted: list[str], known: list[str], places: list[int], how: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import rdx_here
 from PIL import Image
 from processes import Forked
 
@@ -146,6 +147,21 @@ def test_loaded_like_any_other_model(monkeypatch):
     assert "seconds" not in described["provenance"]
     with pytest.raises(UsageError, match="no option `width`"):
         load("digits-cnn?width=3", "cpu")
+
+
+def test_an_unknown_layer_is_refused_before_the_training(monkeypatch, tmp_path):
+    monkeypatch.setenv("RDX_CACHE", str(tmp_path / "cache"))
+    for command in (
+        ["extract", "--model", "digits-cnn-vflip", "--layer", "conv2,conv9"],
+        ["explain", "--method", "eddp", "--model", "digits-cnn-vflip", "--layer", "conv9"],
+        ["compare", "digits-cnn-hflip", "digits-cnn-vflip", "--layer-b", "conv9"],
+        ["compare", "digits-cnn-vflip", "--layers", "conv1,conv9"],
+    ):
+        done = rdx_here(*command, "--limit", "30", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "unknown layer" in done.stderr
+        assert "digits-cnn-vflip" in done.stderr
+    assert not (tmp_path / "cache" / "models").exists()
 
 
 def test_untrained_does_not_train(monkeypatch):

@@ -42,8 +42,9 @@ def test_a_bypassed_layer_is_refused() -> None:
     layer = "layer3.0.conv1"  # the shortcut of the block goes past it
     with model.tap([layer, "output"], pool="none") as tap:
         values = tap(torch.rand(2, *model.input_size))
-    with pytest.raises(InputError, match="bypasses"):
+    with pytest.raises(InputError, match="bypasses") as caught:
         RestOfNetwork(model, layer).check(values[layer].numpy(), values["output"].numpy().reshape(2, -1))
+    assert "`rdx list layers timm:resnet10t`" in str(caught.value.hint)
 
 
 def test_gradients_flow_and_shapes_are_checked() -> None:
@@ -116,7 +117,9 @@ def test_layers_that_are_no_cut_and_networks_that_write_in_place() -> None:
     probe = torch.rand(5, 1, 8, 8)
     assert [rest_after(network, layer, probe) for layer in (network.last, network.pair, network.act)] == [None] * 3
     assert rest_after(network, network.first, probe) is not None
-    model = SimpleNamespace(module=network, input_size=(1, 8, 8), device=torch.device("cpu"), dtype=torch.float32)
+    model = SimpleNamespace(
+        name="net", module=network, input_size=(1, 8, 8), device=torch.device("cpu"), dtype=torch.float32
+    )
     rest = RestOfNetwork(model, "first")  # type: ignore[arg-type]
     given = network.first(probe).clone()
     before = given.clone()

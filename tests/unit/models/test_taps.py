@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rdxcli.errors import InputError, UsageError
+from rdxcli.models import load
 from rdxcli.models.architectures import CifarResNet, PooledCNN
 from rdxcli.models.taps import OUTPUT, POOLS, LayerTap, Tokens, pool, standard_form
 
@@ -117,6 +118,20 @@ def test_sequence_first_tokens_and_wrapped_outputs():
 def test_unreadable_outputs(output):
     with pytest.raises(InputError, match="`odd`"):
         standard_form(output, 2, (8, 8), PLAIN, "odd")
+
+
+def test_hints_name_the_model(monkeypatch):
+    model = load("digits-cnn", device="cpu", untrained=True)
+    images = torch.zeros(2, *model.input_size)
+    monkeypatch.setattr(model.module, "forward", lambda x: x)
+    with pytest.raises(InputError) as caught, model.tap(["conv2"]) as tap:
+        tap(images)
+    assert caught.value.hint == "`rdx list layers digits-cnn` lists those that run"
+    monkeypatch.setattr(model.module.conv1, "forward", lambda x: x.long())
+    monkeypatch.setattr(model.module, "forward", lambda x: model.module.conv1(x))
+    with pytest.raises(InputError) as caught, model.tap(["conv1"]) as tap:
+        tap(images)
+    assert caught.value.hint == "`rdx list layers digits-cnn` shows what can be read"
 
 
 def test_values_equal_a_plain_forward_pass():

@@ -66,6 +66,15 @@ def test_p_values_by_hand() -> None:
     np.testing.assert_allclose(best.p_values, [3 / 6, np.nan, 5 / 6])
 
 
+def test_fewer_units_are_corrected_as_if_no_other_was_asked_for() -> None:
+    best = np.array([0.9, np.nan, 0.2, 0.1, 0.15])
+    every = against_best(best, np.linspace(0.0, 0.5, 99))
+    one = every.select([0, 1])
+    np.testing.assert_array_equal(one.p_values, every.p_values[:2])
+    assert one.adjusted[0] == one.p_values[0] < every.adjusted[0]
+    assert one.better.tolist() == [True, False]
+
+
 def test_noise_is_not_better_than_chance_and_what_is_there_is_found() -> None:
     passed, found = [], []
     for seed in range(4):
