@@ -1,5 +1,6 @@
 """The program ``rdx``: its commands in the order of its help."""
 
+import gc
 import sys
 from typing import Annotated
 
@@ -10,6 +11,10 @@ from rdxcli.errors import RdxError
 
 from . import streams
 from .group import LOOKS, Commands
+
+# loading torch and scikit-learn makes so many objects that the defaults spend a tenth of it looking for dead ones
+COLLECT = (20_000, 10, 10)
+
 
 app = typer.Typer(
     name="rdx",
@@ -38,6 +43,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script: errors raised while options are read become one line too."""
+    gc.set_threshold(*COLLECT)
     streams.prepare()
     try:
         app(prog_name="rdx")  # also as `python -m rdxcli`, so that its completion is found

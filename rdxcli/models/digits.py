@@ -34,7 +34,8 @@ import numpy as np
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from rdxcli.lazy import safetensors_torch, sklearn, torch
+from rdxcli.datasets.digits import digit_arrays
+from rdxcli.lazy import safetensors_torch, torch
 from rdxcli.numerics.seeding import torch_generator
 from rdxcli.numerics.threads import torch_on_one_thread
 from rdxcli.places import cache_root
@@ -119,22 +120,9 @@ def cache_folder() -> Path:
     return cache_root() / "models"
 
 
-def digit_images() -> tuple[np.ndarray, np.ndarray]:
-    """The digits as grey images.
-
-    Returns
-    -------
-    images : ndarray of shape (1797, 8, 8), uint8
-        Counts 0 to 16 spread over 0 to 255.
-    labels : ndarray of shape (1797,), int64
-    """
-    digits = sklearn.datasets.load_digits()
-    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
-
-
 def training_set(recipe: Variant) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 8, 8) uint8 and labels (n,) int64 that a recipe trains on."""
-    images, labels = digit_images()
+    images, labels = digit_arrays()
     if recipe.relabel is not None:
         old, new = recipe.relabel
         labels = np.where(labels == old, new, labels)
@@ -158,7 +146,7 @@ def train(recipe: Variant, seed: int, name: str = "digits-cnn") -> tuple[dict[st
         See `Trained`.
     """
     images, labels = training_set(recipe)
-    x = ((torch.from_numpy(images).double() / 255 - 0.5) / 0.5)[:, None]
+    x = ((torch.tensor(images).double() / 255 - 0.5) / 0.5)[:, None]
     y = torch.from_numpy(labels)
     random = torch_generator(seed, "digits-cnn", recipe.stream)
     net = _initial(recipe.classes, random)

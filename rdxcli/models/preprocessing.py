@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from rdxcli.errors import InputError, UsageError
-from rdxcli.lazy import torch, torchvision
+from rdxcli.lazy import torch
 from rdxcli.models.grammar import literal
 from rdxcli.progress import human_count
 from rdxcli.records import plain
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     Transform = Callable[[Image.Image], Tensor]
@@ -95,26 +95,23 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Tensor:
         """Tensor of shape (c, h, w), float32."""
         image = image if image.mode == self.mode else image.convert(self.mode)
-        image = torchvision.transforms.functional.center_crop(self._resized(image), list(self.input_size))
-        tensor = torchvision.transforms.functional.pil_to_tensor(image).to(torch.float32).div(self.scale)
-        return torchvision.transforms.functional.normalize(tensor, list(self.mean), list(self.std), inplace=True)
+        image = _centre(self._resized(image), self.input_size)
+        tensor = torch.from_numpy(np.array(image)).reshape(image.height, image.width, self.channels).permute(2, 0, 1)
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
+        return tensor.to(torch.float32).div(self.scale).sub_(mean).div_(std)
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        mode = torchvision.transforms.InterpolationMode(self.interpolation)
-        height, width = self.resize_to
-        if self.resize == "squash":
-            return torchvision.transforms.functional.resize(image, [height, width], mode)
-        size = self._size_of(image)
-        if math.prod(size) > _LARGE:
-            return _cut(image, size, self.input_size, torchvision.transforms.functional.pil_modes_mapping[mode])
-        if self.resize == "shortest" and height == width:
-            return torchvision.transforms.functional.resize(image, [height], mode)
-        image = torchvision.transforms.functional.resize(image, list(size), mode)
-        if self.resize == "shortest":
+        filter_ = Image.Resampling[self.interpolation.upper()]
+        height, width = self.resize_to if self.resize == "squash" else self._size_of(image)
+        if self.resize != "squash" and height * width > _LARGE:
+            return _cut(image, (height, width), self.input_size, filter_)
+        image = image.resize((width, height), filter_)
+        if self.resize != "longest":
             return image
         down, right = max(0, self.input_size[0] - image.height), max(0, self.input_size[1] - image.width)
-        edges = [right // 2, down // 2, right - right // 2, down - down // 2]
-        return torchvision.transforms.functional.pad(image, edges, fill=self._fill_colour())
+        padded = Image.new(image.mode, (image.width + right, image.height + down), self._fill_colour(image.mode))
+        padded.paste(image, (right // 2, down // 2))
+        return padded
 
     def _size_of(self, image: Image.Image) -> tuple[int, int]:
         """Height and width of the whole picture after the resize; no side vanishes, however thin the picture is."""
@@ -127,8 +124,19 @@ class Preprocessing:
         ratio = pick(image.height / height, image.width / width)
         return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
 
-    def _fill_colour(self) -> Any:
-        return tuple(self.fill) if isinstance(self.fill, list | tuple) else self.fill
+    def _fill_colour(self, mode: str) -> Any:
+        if isinstance(self.fill, list | tuple):
+            return tuple(self.fill)
+        return self.fill if mode == "L" else (self.fill,) * 3
+
+
+def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of a picture, as torchvision cuts it; black where the picture is smaller than that."""
+    top, left = (
+        round((whole - kept) / 2.0) if whole >= kept else -((kept - whole) // 2)
+        for whole, kept in zip((image.height, image.width), size, strict=True)
+    )
+    return image.crop((left, top, left + size[1], top + size[0]))
 
 
 def _cut(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filter_: Any) -> Image.Image:
@@ -173,11 +181,17 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
         pick = max if how.resize == "longest" else min
         ratio = pick(tensor.shape[-2] / height, tensor.shape[-1] / width)
         size = [max(1, round(tensor.shape[-2] / ratio)), max(1, round(tensor.shape[-1] / ratio))]
-    tensor = torchvision.transforms.functional.resize(
-        tensor, size, torchvision.transforms.InterpolationMode.NEAREST_EXACT
-    )
-    cut = torchvision.transforms.functional.center_crop(tensor, list(how.input_size)).numpy()
-    return cut.astype(bool) if binary else cut[0].astype(np.int64) - 1
+    tensor = torch.nn.functional.interpolate(tensor[None].float(), size, mode="nearest-exact")[0]
+    shown = tensor.to(torch.bool if binary else torch.int64).numpy()
+    cut = np.zeros((len(shown), *how.input_size), dtype=shown.dtype)
+    source, target = [slice(None)], [slice(None)]
+    for whole, kept in zip(shown.shape[1:], how.input_size, strict=True):
+        first = round(max(0, whole - kept) / 2.0)
+        source.append(slice(first, first + kept))
+        before = max(0, kept - whole) // 2
+        target.append(slice(before, before + min(whole, kept)))
+    cut[tuple(target)] = shown[tuple(source)]
+    return cut if binary else cut[0] - 1
 
 
 def seen_part(how: Preprocessing, height: int, width: int) -> tuple[float, float, float, float]:

@@ -31,6 +31,7 @@ from rdxcli.progress import human_count
 Array = Any  # numpy array on the CPU, torch tensor on another device
 Rows = slice | np.ndarray
 
+GROUPS = 128  # of columns, of which one minimum each is partially sorted instead of all columns
 BLOCK_ELEMENTS = 2**20  # 8 MiB of float64: two blocks fit in the second-level cache of two cores
 
 
@@ -205,15 +206,15 @@ def _row_numbers(rows: Rows, n: int) -> np.ndarray:
     return np.arange(n)[rows]
 
 
-def _keys(block: np.ndarray) -> np.ndarray:
-    """Non-negative float32 distances (self: -1) and column numbers packed in one sortable int64.
+def _keys(distances: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Non-negative float32 distances (self: -1) and their column numbers packed in one sortable int64.
 
     The bit pattern of a non-negative float32 grows with its value, and that of -1 is negative; the low half breaks ties
     by column. Sorting these integers is several times faster than any argsort, and stable by construction.
     """
-    keys = block.astype(np.float32).view(np.int32).astype(np.int64)
+    keys = distances.astype(np.float32).view(np.int32).astype(np.int64)
     keys <<= 32
-    keys |= np.arange(block.shape[1], dtype=np.int64)
+    keys |= columns
     return keys
 
 
@@ -223,30 +224,34 @@ def _order(block: Array, exact: bool) -> Array:
         return (block if exact else block.float()).sort(dim=1, stable=True).indices
     if exact:
         return np.argsort(block, axis=1, kind="stable")
-    keys = _keys(block)
+    keys = _keys(block, np.arange(block.shape[1], dtype=np.int64))
     keys.sort(axis=1)
     keys &= 0xFFFFFFFF
     return keys
 
 
 def _first(block: np.ndarray, k: int) -> np.ndarray:
-    """The first k columns of each row in the order of `_order`.
+    """The first k columns of each row of float32 distances in the order of `_order`.
 
-    Partial sorts of float32 are twice as fast as of keys, which only settle ties.
+    The k-th smallest of the minima of disjoint groups of columns bounds the k-th smallest of all: a scan and a short
+    partial sort leave few columns, whose keys settle the order and the ties.
     """
-    if k < block.shape[1]:
-        limit = np.partition(block, k - 1, axis=1)[:, k - 1 : k]
-        inside = np.flatnonzero(block <= limit)
-        if len(inside) == len(block) * k:  # no two columns tie for the last place
-            chosen = (inside % block.shape[1]).reshape(-1, k)
-            order = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1, kind="stable")
-            return np.take_along_axis(chosen, order, axis=1)
-    keys = _keys(block)
-    if k < block.shape[1]:
-        keys = np.partition(keys, k - 1, axis=1)[:, :k]
+    n = block.shape[1]
+    groups = max(GROUPS, 4 * k)
+    if n >= 4 * groups:
+        least = block[:, : n // groups * groups].reshape(len(block), -1, groups).min(axis=1)
+    else:
+        least = block
+    limit = np.partition(least, k - 1, axis=1)[:, k - 1 : k]
+    inside = np.flatnonzero(block <= limit)
+    rows, columns = np.divmod(inside, n)
+    counts = np.bincount(rows, minlength=len(block))
+    keys = np.full((len(block), counts.max(initial=k)), np.iinfo(np.int64).max)
+    keys[rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = _keys(
+        block.reshape(-1)[inside], columns
+    )
     keys.sort(axis=1)
-    keys &= 0xFFFFFFFF
-    return keys
+    return keys[:, :k] & 0xFFFFFFFF
 
 
 def rank_dtype(n: int) -> type[np.int16] | type[np.int32]:
@@ -270,9 +275,7 @@ def ranks(points: Points, rows: Rows) -> Array:
     if not isinstance(order, np.ndarray):
         positions = torch.arange(points.n, device=order.device, dtype=torch.int16 if kind is np.int16 else torch.int32)
         return torch.empty_like(order, dtype=positions.dtype).scatter_(1, order, positions.expand_as(order))
-    out = np.empty(order.shape, dtype=kind)
-    np.put_along_axis(out, order, np.arange(points.n, dtype=kind)[None, :], axis=1)
-    return out
+    return _positions(order, 0, kind)
 
 
 def ranks_from(points: Points, squared: Array) -> Array:
@@ -293,9 +296,16 @@ def ranks_from(points: Points, squared: Array) -> Array:
     if not isinstance(order, np.ndarray):
         positions = torch.arange(1, points.n + 1, device=order.device, dtype=torch.int32)
         return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, positions.expand_as(order))
-    out = np.empty(order.shape, dtype=kind)
-    np.put_along_axis(out, order, np.arange(1, points.n + 1, dtype=kind)[None, :], axis=1)
-    return out
+    return _positions(order, 1, kind)
+
+
+def _positions(order: np.ndarray, first: int, kind: type) -> np.ndarray:
+    """Where each column stands in the order of its row, counted from ``first``; overwrites ``order``."""
+    rows, n = order.shape
+    out = np.empty(rows * n, dtype=kind)
+    order += n * np.arange(rows)[:, None]
+    out[order] = np.arange(first, first + n, dtype=kind)
+    return out.reshape(rows, n)
 
 
 def nearest(points: Points, k: int, rows: Rows | None = None, *, members: np.ndarray | None = None) -> np.ndarray:

@@ -89,12 +89,12 @@ def network(seed: int, rows: np.ndarray, variant: str = "", half: bool = False) 
     import torch
 
     from rdxcli.models.architectures import PooledCNN
-    from rdxcli.models.digits import WIDTHS, digit_images, obtain
+    from rdxcli.models.digits import WIDTHS, digit_arrays, obtain
 
     trained = obtain(variant, seed)
     model = PooledCNN(WIDTHS, trained.classes)
     model.load_state_dict(trained.state)
-    images = ((torch.from_numpy(digit_images()[0][rows]).float() / 255 - 0.5) / 0.5)[:, None]
+    images = ((torch.from_numpy(digit_arrays()[0][rows]).float() / 255 - 0.5) / 0.5)[:, None]
     found: list[torch.Tensor] = []
     [*model.eval().modules()][-1].register_forward_hook(lambda module, given, out: found.append(given[0]))
     kind = torch.bfloat16 if half else torch.float32

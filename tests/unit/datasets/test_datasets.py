@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rdxcli.datasets import digits
 from rdxcli.datasets.base import Dataset, draw
 from rdxcli.datasets.digits import digit_arrays
 from rdxcli.datasets.images import ArrayImages, FileImages
@@ -45,6 +46,11 @@ class TestDigits:
         assert (image.mode, image.size) == ("L", (8, 8))
         assert np.array_equal(np.asarray(image), digit_arrays()[0][3])
         assert digit_arrays()[0].max() == 255
+
+    def test_they_are_read_as_scikit_learn_reads_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = digits._table()
+        monkeypatch.setattr(digits, "find_spec", lambda _: None)
+        assert np.array_equal(found, digits._table())
 
     @pytest.mark.parametrize(("name", "flip"), [("digits-hflip", np.fliplr), ("digits-vflip", np.flipud)])
     def test_doubles(self, name: str, flip: object) -> None:

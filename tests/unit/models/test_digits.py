@@ -19,7 +19,7 @@ SHORT = replace(RECIPES[""], stop=12)
 
 
 def test_images_are_the_digits():
-    images, labels = digits.digit_images()
+    images, labels = digits.digit_arrays()
     assert (images.shape, images.dtype, labels.shape) == ((1797, 8, 8), np.uint8, (1797,))
     assert (images.min(), images.max()) == (0, 255)
 
@@ -134,7 +134,7 @@ def test_loaded_like_any_other_model(monkeypatch):
     monkeypatch.setitem(RECIPES, "hflip-nl", replace(RECIPES["hflip-nl"], stop=2))
     model = load("digits-cnn-hflip-nl@3", "cpu")
     assert (model.name, model.default_layer, model.input_size) == ("digits-cnn-hflip-nl@3", "conv2", (1, 8, 8))
-    images, _ = digits.digit_images()
+    images, _ = digits.digit_arrays()
     x = torch.stack([model.transform(Image.fromarray(image)) for image in images[:4]])
     torch.testing.assert_close(x[:, 0], torch.from_numpy(images[:4] / np.float32(127.5) - 1), rtol=1e-5, atol=1e-6)
     with model.tap() as tap:
@@ -189,7 +189,7 @@ def linear_cka(x, y):
 def test_trained_networks_are_what_the_paper_compares(monkeypatch):
     monkeypatch.undo()  # trained once, for all tests
 
-    images, labels = digits.digit_images()
+    images, labels = digits.digit_arrays()
     found = {}
     for name in ("digits-cnn", "digits-cnn-m35", "digits-cnn-early"):
         model = load(name, "cpu")

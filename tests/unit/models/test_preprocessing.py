@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,15 @@ import torch
 from PIL import Image
 
 from rdxcli.errors import UsageError
-from rdxcli.models.preprocessing import OPTIONS, Preprocessing, from_open_clip, from_timm, from_torchvision, override
+from rdxcli.models.preprocessing import (
+    OPTIONS,
+    Preprocessing,
+    cut_labels,
+    from_open_clip,
+    from_timm,
+    from_torchvision,
+    override,
+)
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
@@ -47,6 +57,36 @@ def test_same_tensor_as_torchvision(picture):
     for weights in (ResNet50_Weights.IMAGENET1K_V2, ViT_L_16_Weights.IMAGENET1K_V1):
         preset = weights.transforms()
         torch.testing.assert_close(from_torchvision(preset)(picture), preset(picture), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (50, 9), (64, 64)])
+def test_the_middle_is_where_torchvision_cuts_it(picture, size):
+    from torchvision.transforms.functional import center_crop, pil_to_tensor
+
+    for shape in ((33, 40), (20, 64), (9, 70)):
+        image = picture.resize(shape)
+        how = Preprocessing(size, "squash", shape[::-1], scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+        wanted = center_crop(image, list(size))
+        assert torch.equal(how(image), pil_to_tensor(wanted).float())
+        labels = np.asarray(image.convert("L")).astype(np.int64)
+        found = cut_labels(how, labels)
+        assert np.array_equal(np.maximum(found, 0), np.asarray(center_crop(image.convert("L"), list(size))))
+        assert np.array_equal(found < 0, cut_labels(how, np.ones((1, *labels.shape), dtype=bool))[0] == 0)
+
+
+def test_no_picture_needs_torchvision():
+    """It takes two seconds to load, most of them for operators of detectors."""
+    code = (
+        "import sys\nimport numpy as np\nfrom PIL import Image\n"
+        "from rdxcli.models.preprocessing import Preprocessing, cut_labels\n"
+        "for resize in ('shortest', 'squash', 'longest'):\n"
+        "    how = Preprocessing((8, 8), resize, (9, 9))\n"
+        "    assert how(Image.new('RGB', (20, 12))).shape == (3, 8, 8)\n"
+        "    assert cut_labels(how, np.zeros((12, 20), dtype=int)).shape == (8, 8)\n"
+        "assert 'torchvision' not in sys.modules and 'torch' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])

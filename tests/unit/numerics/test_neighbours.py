@@ -132,6 +132,17 @@ def test_nearest(way, k):
     np.testing.assert_array_equal(nearest(points, k, members=members), inside[:, :k])
 
 
+@pytest.mark.parametrize("decimals", [0, 1, 12])
+@pytest.mark.parametrize("n", [511, 512, 700])
+def test_nearest_of_many_points_are_the_first_ranks(n, decimals):
+    """Above some hundreds of columns only a few are sorted; many ties, and equal rows, must not be lost by that."""
+    X = np.random.default_rng(n).standard_normal((n, 2)).round(decimals)
+    points, rows = Points(X), np.array([0, 5, n - 1])
+    first = np.argsort(ranks(points, rows), axis=1)
+    for k in (1, 11, 60, n):
+        np.testing.assert_array_equal(nearest(points, k, rows), first[:, :k])
+
+
 def test_nearest_refuses_more_neighbours_than_points():
     with pytest.raises(ValueError, match="Got k=4, expected between 1 and"):
         nearest(Points(np.eye(3)), 4)
