@@ -73,6 +73,7 @@ def awaited(description: str, seconds: float | None = None) -> Iterator[None]:
         yield
 
 
+LEAST_P = 1e-300  # smaller ones may be 0 as floating-point numbers
 ASK_ABOVE = 3600.0
 """Seconds of expected work from which a front end asks first."""
 
@@ -154,6 +155,11 @@ def human_count(count: int, noun: str, verb: str = "") -> str:
     elif last:
         last = _IRREGULAR.get(last) or _with_s(last)
     return f"{count:,} {noun} {lead}{space}{last}".rstrip()
+
+
+def human_p(value: float, digits: int = 2) -> str:
+    """A p-value after the letter: ``= 0.012``; what is too small for a floating-point number is a bound, never 0."""
+    return f"= {value:.{digits}g}" if value >= LEAST_P else f"< {LEAST_P:g}"
 
 
 def human_seconds(seconds: float) -> str:

@@ -163,19 +163,61 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
             values = np.load(path, allow_pickle=False)
         except UNREADABLE as error:
             raise InputError(f"{option}: {path} cannot be read: {error}") from None
-        scores = values if values.ndim == 2 else None
-        found = [] if values.ndim == 2 else [str(value) for value in values.tolist()]
+        scores = values if values.ndim == 2 and values.shape[1] > 1 else None
+        found = [] if scores is not None else _names_of(values)
     elif path.suffix in ARRAYS:
         scores, found = _in_order(read_array(str(path)), side, option), []
     else:
         found = row_values(path, NAMES, "predictions", side.ids(), side.n, side.name)
     if scores is not None:
+        _check_scores(scores, f"{option}: {path.name}")
         found = _classes(scores, side)
     if len(found) != side.n:
         raise InputError(
             f"{option}: got {human_count(len(found), 'prediction')} for the {human_count(side.n, 'row')} of {side.name}"
         )
     return np.array(found, dtype=np.str_), None if scores is None else _confidence(scores)
+
+
+def _names_of(classes: np.ndarray) -> list[str]:
+    """Classes of an array as text; whole numbers without a fraction, whatever they are stored as."""
+    if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():
+        classes = classes.astype(np.int64)
+    return [str(one) for one in classes.ravel().tolist()]
+
+
+def _check_scores(scores: np.ndarray, what: str) -> None:
+    """Raises `InputError` (entries that are not numbers or not finite)."""
+    finite = np.isfinite(scores).all(axis=1) if scores.dtype.kind in "iufb" else np.zeros(1, dtype=bool)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise InputError(
+            f"{what} has a score that is no finite number in row {row}", "expected logits or probabilities"
+        )
+
+
+def spelled_alike(predictions: Predictions, labels: np.ndarray | None) -> Predictions:
+    """Given predictions; without right and wrong where no class is spelled as a label is.
+
+    Raises `InputError` (the two sides have no class in common, and one of them none with the labels).
+
+    Parameters
+    ----------
+    labels : (n,) array of str or None
+        Of the same images.
+    """
+    first, second = (set(side.tolist()) for side in (predictions.a, predictions.b))
+    known = set() if labels is None else set(map(str, labels))
+    if not first & second and not (first & known and second & known):
+        raise InputError(
+            f"no class that --predictions-a names is one that --predictions-b names, for example `{min(first)}` and "
+            f"`{min(second)}`",
+            "spell the classes alike in both files" + (f", as the labels are: `{min(known)}`" if known else ""),
+        )
+    if not known or known & (first | second):
+        return predictions
+    note = f"no predicted class is a label (`{min(first)}`, labels `{min(known)}`): which are right is not known"
+    return replace(predictions, named=False, note=note)
 
 
 def _in_order(file: ArrayFile, side: Representation, option: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 
 BOARD = {
@@ -88,7 +88,7 @@ def _compared(pair: Mapping[str, Any]) -> str:
         said.append(
             f"{pair['only_a']} and {human_count(pair['only_b'], 'image')} on which only one of them "
             "agrees with the teacher "
-            f"(p = {pair['p']:.2g})"
+            f"(p {human_p(pair['p'])})"
         )
     found = pair.get("differences") or {}
     parts = [

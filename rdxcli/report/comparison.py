@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.records import Verdict
 from rdxcli.report.html import script_json
 from rdxcli.report.properties import clear, property_lines, said
@@ -125,6 +125,14 @@ RATES = {
     "accuracy_b": Column("accuracy of b", "", "share", "higher"),
 }
 
+HEAD_RATES = {
+    "accuracy_a": RATES["accuracy_a"],
+    "accuracy_b": RATES["accuracy_b"],
+    "negative_flips": Column("a alone right"),
+    "positive_flips": Column("b alone right"),
+}
+"""Of two heads with different outputs: neither is the other's next version, and wrong classes cannot be compared."""
+
 SIDES = {"a": "b", "b": "a"}
 
 
@@ -205,7 +213,7 @@ def _sentences(difference: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"The reference pair ({names}) has a score of {reference['score']:.3f} and a strength of "
             f"{reference['strength']:.3f}: these two are {relation} different than that pair "
-            f"(p = {'-' if p_value is None else f'{p_value:.3g}'})."
+            f"(p {'= -' if p_value is None else human_p(p_value, 3)})."
         )
     return lines
 
@@ -279,7 +287,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         f"Predictions ({found['source']}): {_share(churn)} of the {human_count(found['n'], 'image', 'change')}"
         + (
             f", {_share(found['negative_flips'])} from right to wrong and {_share(found['positive_flips'])} from wrong "
-            f"to right (p = {found['flips_p']:.2g}); accuracy {found['accuracy_a']['value']:.1%} (a) and "
+            f"to right (p {human_p(found['flips_p'])}); accuracy {found['accuracy_a']['value']:.1%} (a) and "
             f"{found['accuracy_b']['value']:.1%} (b)"
             if "negative_flips" in found
             else ""
@@ -295,7 +303,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{told}: {found['confidence_b']:.1%} against "
             f"{found['confidence_a']:.1%} (difference {shift['low']:+.1%} to {shift['high']:+.1%}, "
-            f"p = {shift['p_value']:.2g})."
+            f"p {human_p(shift['p_value'])})."
         )
     if found.get("note"):
         lines.append(f"note: {found['note']}")
@@ -312,7 +320,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
                 lines.append(
                     f"Of the {human_count(group['n'], 'image')} in {name}, {group[what]['count']} {words[what]} "
                     f"({group[what]['value']:.1%}; of all others {test['rest']:.1%}; difference {test['low']:.1%} to "
-                    f"{test['high']:.1%}, p = {test['p_corrected']:.2g})."
+                    f"{test['high']:.1%}, p {human_p(test['p_corrected'])})."
                 )
     return lines
 
@@ -357,9 +365,17 @@ def _heads(found: Mapping[str, Any] | None) -> Section | None:
     if groups:
         tables.append(Table("By group", [Column("images of"), Column("images"), Column("in"), *measures], groups))
     if both := found["both"]:
-        rates = [(RATES[name], both[name]) for name in RATES if name in both]
-        rows = [[column.name, rate["count"], rate["value"], (rate["low"], rate["high"])] for column, rate in rates]
-        named = [Column("what"), Column("images"), Column("share", "", "share"), Column("95 %", "", "share")]
+        rows = [
+            [
+                *(column.name, both[name]["count"], both[name]["value"], (both[name]["low"], both[name]["high"])),
+                both["flips_p"] if name.endswith("flips") else None,
+            ]
+            for name, column in HEAD_RATES.items()
+        ]
+        named = [
+            *(Column("what"), Column("images"), Column("share", "", "share"), Column("95 %", "", "share")),
+            Column("p", "How often one would be right alone so much more often than the other by chance"),
+        ]
         tables.append(Table(f"On the {human_count(both['n'], 'image')} whose label both can name", named, rows))
     if (classes := found["classes"]) and classes["matched"]:
         title = "Classes that are the same words"
@@ -406,7 +422,7 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
             f"On the {human_count(both['n'], 'image')} whose label both can name: accuracy "
             f"{_share(both['accuracy_a'])} (a) and {_share(both['accuracy_b'])} (b), "
             f"{both['negative_flips']['count']} right in a alone and {both['positive_flips']['count']} in b alone "
-            f"(p = {both['flips_p']:.2g})."
+            f"(p {human_p(both['flips_p'])})."
         )
     return lines
 
@@ -498,7 +514,7 @@ def _concept(
             name,
         ],
         _sentence(concept, holder, base),
-        f"uncertain: {AS_CHANCE} (p = {p_value:.2g})" if doubtful else "",
+        f"uncertain: {AS_CHANCE} (p {human_p(p_value)})" if doubtful else "",
         doubtful,
         [
             Picture(sample, "" if labels is None else str(labels[row]))
@@ -570,7 +586,7 @@ def _elsewhere(concept: Mapping[str, Any], holder: str, other: str) -> str:
 def described(concept: Mapping[str, Any], most: int = 3) -> str:
     """The sentences that hold on held-out images, with what was measured; empty where none was looked for or holds."""
     said = [
-        f"“{clean(one['sentence'], 120)}” (AUC {one['auc']:.2f}, p = {one['p_value']:.2g})"
+        f"“{clean(one['sentence'], 120)}” (AUC {one['auc']:.2f}, p {human_p(one['p_value'])})"
         for one in concept.get("descriptions") or ()
     ]
     if not said:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.report.summary import Bar, Chart, Column, Item, Picture, Section, Summary, Table, images_of
 from rdxcli.report.text import clean
 
@@ -222,10 +222,10 @@ def _labelled(entry: Mapping[str, Any]) -> str:
     if given:
         return f"{given['name']} (told apart {given['accuracy']:.0%}, chance {given['accuracy_chance']:.0%})"
     if mask:
-        chance = f", random {mask['random_iou']:.2f}, p = {mask['p_value']:.2g}" if "random_iou" in mask else ""
+        chance = f", random {mask['random_iou']:.2f}, p {human_p(mask['p_value'])}" if "random_iou" in mask else ""
         return f"{mask['concept']} (IoU {mask['iou']:.2f}{chance})"
     if words:
-        return ", ".join(word["word"] for word in words[:3]) + f" (p = {words[0]['p_value']:.2g})"
+        return ", ".join(word["word"] for word in words[:3]) + f" (p {human_p(words[0]['p_value'])})"
     return _shares(entry, 3)
 
 
@@ -263,7 +263,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
     # the strongest twelve alone may mislead
     said = f"All {human_count(entry['images'], 'image')}: {_shares(entry, 4)}" if entry["labels"] else ""
     if words:
-        said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p = {words[0]['p_value']:.2g})"
+        said += "; words: " + ", ".join(word["word"] for word in words[:5]) + f" (p {human_p(words[0]['p_value'])})"
     title = f"Direction {entry['index']}"
     given, sobol = entry.get("concept") or {}, entry.get("importance") or {}
     if given:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rdxcli.lazy import matplotlib, matplotlib_agg
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.report.charts import histogram, stack
 from rdxcli.report.html import HEAT
 from rdxcli.report.page import group_colours, matrix_pixels, unit_square
@@ -139,7 +139,7 @@ def _item(axis: Any, uris: Mapping[str, str], section: Section, item: Item) -> N
     colour = concept_colours(index + 1)[index]
     size = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name in ("size", "images")), None)
     p_value = next((v for v, c in zip(item.values, section.columns, strict=False) if c.name == "p"), None)
-    facts = ([f"n = {size}"] if size is not None else []) + ([f"p = {p_value:.2g}"] if p_value is not None else [])
+    facts = ([f"n = {size}"] if size is not None else []) + ([f"p {human_p(p_value)}"] if p_value is not None else [])
     facts += ["uncertain"] if item.doubtful and section.noun == "concept" else []
     title = ": ".join([clean(item.title, 60), ", ".join(facts)] if facts else [clean(item.title, 60)])
     axis.set_title(_wrapped(axis, title, 7, 2))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdxcli.errors import UsageError, near_matches
+from rdxcli.progress import human_p
 from rdxcli.records import Verdict
 
 VERDICT, REFERENCE = "verdict", "reference"
@@ -50,9 +51,17 @@ class Gate:
     sign: str = ""
     limit: float = 0.0
 
-    def needs_predictions(self) -> None:
-        """Refuse a gate on predictions where there are none. Raises `UsageError`."""
-        if self.name in PREDICTED:
+    def needs_predictions(self, *, given: bool, judged: bool) -> None:
+        """Refuse a gate on predictions where there are none, or on right ones where that is not known.
+
+        Raises `UsageError`.
+        """
+        if self.name == "negative-flips" and given and not judged:
+            raise UsageError(
+                f"--fail-on {self.text} needs to know which predictions are right",
+                "give --labels FILE, spelled as the predictions are; or use `flips`",
+            )
+        if self.name in PREDICTED and not given:
             raise UsageError(
                 f"--fail-on {self.text} needs the predictions of both models",
                 "give --predictions-a FILE and --predictions-b FILE, or --labels FILE for a linear probe",
@@ -86,7 +95,7 @@ class Gate:
             return None if verdict is Verdict.NONE else f"the verdict is: {verdict} ({difference.get('question')})"
         if self.name == REFERENCE:
             pair = difference["reference"]
-            return f"the pair is {pair['verdict']} (p = {pair['p_value']:.3g})" if pair["exceeded"] else None
+            return f"the pair is {pair['verdict']} (p {human_p(pair['p_value'], 3)})" if pair["exceeded"] else None
         path, words = NUMBERS[self.name]
         value: Any = document
         for key in path:

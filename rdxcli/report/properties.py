@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rdxcli.progress import human_p
 from rdxcli.report.text import clean
 
 CLEAR_NUMBER, CLEAR_SHARE = 0.28, 0.1
@@ -31,7 +32,7 @@ _WORDS = {
 def said(shared: Mapping[str, Any]) -> str:
     """One property of a group, with what all other images have."""
     name = clean(shared["property"], 60)
-    p = f"p = {shared['p_corrected']:.2g}" if shared["p_corrected"] >= 1e-12 else "p < 1e-12"
+    p = f"p {human_p(shared['p_corrected'])}"
     if shared["kind"] == "category":
         text = f"{name} is {clean(shared['value'], 40)} in {shared['inside']:.0%} (of all others {shared['rest']:.0%}"
         return f"{text}; difference {shared['low']:.0%} to {shared['high']:.0%}, {p}{_within(shared)})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, doubts
 from rdxcli.report.html import png_uri, script_json
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
@@ -427,12 +427,8 @@ def _meeting(document: Mapping[str, Any], meeting: Mapping[str, Any]) -> str:
     return (
         f"{_step(document, meeting['step'])}: {meeting['shared']} of its images in a group that is {verb} "
         f"({meeting['side']}{meeting['index']}, {meeting['inside']:.0%} of it from here; chance "
-        f"{meeting['expected']:.0%}, p {_p(meeting['p_value'])})"
+        f"{meeting['expected']:.0%}, p {human_p(meeting['p_value'])})"
     )
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> Section:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.report.summary import Chart, Column, Section, Summary, Table
 
 TITLES = {
@@ -56,7 +56,7 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     ends = (document.get("ablation") or {}).get("controls")
     lines = [
         f"{pair['first']} against {pair['second']}: {pair['difference']:+.3f} ({pair['low']:+.3f} to "
-        f"{pair['high']:+.3f}), p = {pair['p_adjusted']:.3g} (Holm), {human_count(pair['units'], 'unit')}"
+        f"{pair['high']:+.3f}), p {human_p(pair['p_adjusted'], 3)} (Holm), {human_count(pair['units'], 'unit')}"
         for pair in document["pairs"]
     ]
     for row in reversed(_summary(document).rows[: len(document["methods"])]):

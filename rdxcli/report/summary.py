@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from markupsafe import Markup
 
-from rdxcli.progress import human_count
+from rdxcli.progress import human_count, human_p
 from rdxcli.records import Verdict
 from rdxcli.report.text import LONGEST, clean
 
@@ -482,5 +482,5 @@ def written(value: Any, column: Column | None = None, longest: int = LONGEST) ->
     if isinstance(value, int | float) and column is not None and column.unit == "share":
         return f"{100 * value:.3g} %"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return human_p(value, 3).removeprefix("= ") if column is not None and column.name == "p" else f"{value:.3g}"
     return clean(value, longest)

@@ -114,9 +114,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
         self.namer = self._namer()
         self.readers = open_patches(options)
         self.joined, self.predictions, self.heads = read_pair(options)
-        if self.predictions is None and self.joined.a.labels is None:
-            for gate in parse_gates(options.fail_on, options.fail_above):
-                gate.needs_predictions()
+        judged = self.joined.a.labels is not None and (self.predictions is None or self.predictions.named)
+        for gate in parse_gates(options.fail_on, options.fail_above):
+            gate.needs_predictions(given=judged or self.predictions is not None, judged=judged)
         check_rows_differ(self.joined.a, self.joined.b)
         for note in self.joined.notes:
             log.warning("%s", note)

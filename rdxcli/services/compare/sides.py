@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rdxcli.concepts.heads import Head, head_of
-from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions
+from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions, spelled_alike
 from rdxcli.datasets.selection import ArrayOptions
 from rdxcli.errors import UsageError
 from rdxcli.models.loading import check_layers
@@ -38,6 +38,8 @@ def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None, tupl
         b = replace(b, labels=None)
         notes.append(f"the rows have ids in another order on each side: the labels are those of the rows of {a.name}")
     joined = join(*told_apart((a, options.a), (b, options.b)))
+    if predictions is not None and options.predictions_a:
+        predictions = spelled_alike(predictions, joined.a.labels)
     return replace(joined, notes=[*joined.notes, *notes]), predictions, heads
 
 

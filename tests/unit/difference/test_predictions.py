@@ -10,15 +10,18 @@ from helpers import made_up_comparison
 from scipy import stats
 
 from rdxcli.concepts.heads import head_of, heads_document
-from rdxcli.concepts.predictions import predictions_of_heads
+from rdxcli.concepts.predictions import predictions_of_heads, read_predictions, spelled_alike
 from rdxcli.datasets.words import same_words
-from rdxcli.errors import InputError
+from rdxcli.errors import InputError, UsageError
 from rdxcli.methods.difference.predictions import compare_predictions, fisher, mcnemar, newcombe, wilson
 from rdxcli.numerics.multiple import holm
+from rdxcli.progress import human_p
 from rdxcli.records import DifferenceConcept, Representation
+from rdxcli.report.gates import parse_gates
 from rdxcli.report.kinds import summarize
 from rdxcli.report.markdown import markdown
 from rdxcli.report.page import Images, page
+from rdxcli.report.summary import Column, written
 
 
 def test_counts_by_hand():
@@ -187,7 +190,66 @@ def test_what_is_said_of_two_heads_are_their_numbers(tmp_path):
     for text in (markdown(summary), page(summary, Images({}))):
         assert "Predictions of different classes" in text
         assert "By group" in text
+        assert "a alone right" in text
+        assert "right to wrong" not in text
         assert "Felis catus" in text
     unnamed = heads_document((heads[0], head_of(b, None)), labels, record.concepts, record.arrays)
     lines = summarize(replace(record, heads=unnamed).to_document("x")).lines()
     assert any("the names of the classes of b are not known (--classes-b FILE)" in line for line in lines)
+
+
+def test_given_predictions_that_cannot_be_compared_are_refused(tmp_path):
+    """Other spellings were "100 % from right to wrong", and scores that are no numbers were classes."""
+    side = Representation(np.eye(6), None, "a")
+    for name, values in {
+        "cats": ["cat", "dog"] * 3, "latin": ["Felis", "Canis"] * 3, "numbers": [0, 1] * 3, "floats": [0.0, 1.0] * 3,
+        "column": [[0], [1]] * 3, "logits": [[2.0, 1.0], [1.0, 2.0]] * 3,
+        "broken": [[2.0, 1.0], [np.nan, 2.0]] * 3, "endless": [[2.0, 1.0], [np.inf, 2.0]] * 3,
+    }.items():  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", np.array(values))
+
+    def read(a, b):
+        return read_predictions((str(tmp_path / f"{a}.npy"), str(tmp_path / f"{b}.npy")), side, side)
+
+    labels = np.array(["cat", "dog"] * 3)
+    for name in ("broken", "endless"):
+        with pytest.raises(
+            InputError, match=f"--predictions-b: {name}.npy has a score that is no finite number in row 1"
+        ):
+            read("logits", name)
+    for name in ("floats", "column", "logits"):
+        assert read("numbers", name).b.tolist() == ["0", "1"] * 3
+    for known in (None, labels):
+        with pytest.raises(InputError, match="no class that --predictions-a names .* for example `cat` and `Canis`"):
+            spelled_alike(read("cats", "latin"), known)
+    assert spelled_alike(read("cats", "cats"), labels).named
+    apart = replace(read("cats", "cats"), a=np.full(6, "cat"), b=np.full(6, "dog"))  # two networks that collapsed
+    assert spelled_alike(apart, labels) is apart
+    unknown = spelled_alike(read("numbers", "logits"), labels)
+    assert not unknown.named
+    assert unknown.note == "no predicted class is a label (`0`, labels `cat`): which are right is not known"
+
+
+def test_a_gate_on_right_predictions_asks_before_the_work_whether_they_are_known():
+    negative, flips = parse_gates(["negative-flips>1%", "flips>1%"], None)
+    flips.needs_predictions(given=True, judged=False)
+    with pytest.raises(UsageError, match="needs to know which predictions are right"):
+        negative.needs_predictions(given=True, judged=False)
+    for gate in (negative, flips):
+        with pytest.raises(UsageError, match="needs the predictions of both models"):
+            gate.needs_predictions(given=False, judged=False)
+
+
+def test_no_chance_is_written_as_nothing():
+    """McNemar's test of 1,200 flips one way is below the smallest number."""
+    p = mcnemar(1200, 0)
+    assert p == 0.0
+    assert human_p(p) == "< 1e-300"
+    assert human_p(0.0123, 3) == "= 0.0123"
+    assert written(p, Column("p")) == "< 1e-300"
+    assert written(0.0, Column("score")) == "0"
+    labels = np.full(1200, "x")
+    document = made_up_comparison(dataset=None).to_document("x") | {
+        "predictions": {"source": "given", "note": None, **compare_predictions(labels, np.full(1200, "y"), labels)}
+    }
+    assert "from wrong to right (p < 1e-300)" in " ".join(summarize(document).lines())
