@@ -220,7 +220,7 @@ def test_given_predictions_that_cannot_be_compared_are_refused(tmp_path):
     for name in ("floats", "column", "logits"):
         assert read("numbers", name).b.tolist() == ["0", "1"] * 3
     for known in (None, labels):
-        with pytest.raises(InputError, match="no class that --predictions-a names .* for example `cat` and `Canis`"):
+        with pytest.raises(InputError, match=r"no class that --predictions-a names .* for example `cat` and `Canis`"):
             spelled_alike(read("cats", "latin"), known)
     assert spelled_alike(read("cats", "cats"), labels).named
     apart = replace(read("cats", "cats"), a=np.full(6, "cat"), b=np.full(6, "dog"))  # two networks that collapsed
