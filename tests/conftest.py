@@ -28,6 +28,9 @@ sys.dont_write_bytecode = False
 # as many threads as there are workers would only wait for each other, and forks of a process that has none are safe
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# UMAP's code runs on a few dozen points here, which takes seconds without compilation and half a minute with it
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 # a shell that runs the tests in the background has its children ignore Ctrl-C, and theirs too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

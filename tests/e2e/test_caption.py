@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 import torch
 from helpers import captions_of, random_pictures, rdx_here, whole_page
 from PIL import Image
-from processes import Forked
+from processes import Forked, rdx_forked
 from tiny_models import CHAT, THINGS, save_blip, save_blip2, save_chat, save_clip, save_git, save_siglip
 
 from rdxcli.concepts.image_text import image_embeddings
@@ -127,8 +125,7 @@ def test_actors_caption_as_one_process_does(blip: Path, pictures: Path, tmp_path
     local = rdx_here(*arguments(blip, pictures, tmp_path / "local"))
     assert local.returncode == 0, local.stderr
     more = ("--engine", "ray", "--address", "local", "--batch-size", "2")
-    run = [sys.executable, "-m", "rdxcli.cli.app", *arguments(blip, pictures, tmp_path / "ray", *more)]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=600)
+    done = rdx_forked(*arguments(blip, pictures, tmp_path / "ray", *more))
     assert done.returncode == 0, done.stderr
     assert "Ray actors" in done.stderr
     (first,), (second,) = (list((tmp_path / where).rglob("captions.jsonl")) for where in ("local", "ray"))

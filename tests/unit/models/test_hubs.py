@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import Forked
 
 from rdxcli.errors import InputError, MissingDataError, RdxError, UnknownNameError, UsageError
 from rdxcli.models import load
@@ -280,9 +279,10 @@ def test_libraries_leave_logging_alone(open_clip_folder):
         "import logging; from rdxcli.models import load\n"
         f"load('open_clip:local-dir:{open_clip_folder}', 'cpu'); assert not logging.getLogger().handlers"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    process = Forked(code=code)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out == ""
     assert logging.getLogger("rdxcli").propagate
 
 

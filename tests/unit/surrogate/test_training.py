@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import Forked
 from unit.surrogate.made_up import SETTINGS, teacher
 
 from rdxcli.methods.surrogate import checkpoints
@@ -173,8 +172,8 @@ def go(folder):
     trained = trainer.fit(encodings, **arrays, checkpoint=folder, checkpoint_seconds=0.02)
     save_file(trained.surrogate_.published_state(), folder + "/final.safetensors")
 
-kills, folder = 0, sys.argv[1]
-draw = random.Random(int(sys.argv[2]))
+kills, folder = 0, {folder!r}
+draw = random.Random(0)
 wait = 0.05
 while True:
     child = os.fork()
@@ -200,19 +199,13 @@ print("kills", kills)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     options = {"mlp_dim": 5, "use_key_encoder": True, "epochs": 60}
-    script = KILLED.format(here=str(Path(__file__).parents[2]), options=options)
     (tmp_path / "run").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "run"), "0"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    script = KILLED.format(here=str(Path(__file__).parents[2]), options=options, folder=str(tmp_path / "run"))
+    process = Forked(code=script)
+    said = process.communicate()
+    assert process.returncode == 0, said[1]
     # Kills that come after the end do not count; at this length most fall into the run.
-    assert int(done.stdout.split()[-1]) >= 3
+    assert int(said[0].split()[-1]) >= 3
     from safetensors.torch import load_file
 
     expected = train(**options).surrogate_.published_state()
