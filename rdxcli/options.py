@@ -87,13 +87,16 @@ class WithShortcuts:
         for part in dataclasses.fields(self):
             shown = part.metadata.get("option")
             value = getattr(self, part.name)
-            if shown is None or shown.parameter is None or value is None:
+            if shown is None or shown.parameter is None:
                 continue
-            name = shown.names[0] if shown.names else f"--{part.name.replace('_', '-')}"
-            if str(parameters.get(shown.parameter, value)) != str(value):
-                raise UsageError(
-                    f"{name} {value} and --param {shown.parameter}={parameters[shown.parameter]} contradict each other",
-                    "give one of them",
-                )
-            parameters[shown.parameter] = value
+            formers = [spelling.lstrip("-").replace("-", "_") for spelling in shown.names[1:]]
+            given = {f"--param {one}={parameters[one]}": parameters.pop(one) for one in formers if one in parameters}
+            if value is not None:
+                name = shown.names[0] if shown.names else f"--{part.name.replace('_', '-')}"
+                given[f"{name} {value}"] = value
+            for said, one in given.items():
+                if str(parameters.setdefault(shown.parameter, one)) != str(one):
+                    other = f"--param {shown.parameter}={parameters[shown.parameter]}"
+                    raise UsageError(f"{said} and {other} contradict each other", "give one of them")
+                parameters[shown.parameter] = one
         object.__setattr__(self, "parameters", parameters)

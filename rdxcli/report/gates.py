@@ -116,6 +116,8 @@ def parse_gates(given: Sequence[str], fail_above: float | None) -> tuple[Gate, .
     Raises `UsageError` (malformed, or limits that no number can reach).
     """
     gates = [] if fail_above is None else [Gate(f"above {fail_above:g}", "score", ">", fail_above)]
+    if gates and not 0.0 <= gates[0].limit <= 1.0:
+        raise UsageError(f"--fail-above {fail_above:g}: the difference score lies between 0 and 1")
     for text in (part.strip() for one in given for part in one.split(",")):
         if text in (VERDICT, REFERENCE):
             gates.append(Gate(text, text))

@@ -86,6 +86,20 @@ def test_near_names_and_choices_are_named() -> None:
     assert value.value.hint == "did you mean `linear`?"
 
 
+COUNTED = {"n_clusters", "n_directions", "num_samples", "epochs", "steps", "batch_size", "latents", "max_iter"}
+COUNTED |= {"n_neighbors", "n_neurons", "min_cluster_size", "min_samples", "max_length", "beam", "reference_n"}
+RATES = {"lr", "rate", "learning_rate", "gamma", "beta", "sharpness"}
+
+
+@pytest.mark.parametrize("method", ESTIMATORS, ids=lambda m: f"{m.family}-{m.name}")
+def test_what_is_counted_and_every_rate_has_a_least_value(method: Method) -> None:
+    for name, parameter in declared(method.load()).items():
+        if name in COUNTED | RATES and parameter.type not in (str, Any):
+            for value in (-1, 0):
+                with pytest.raises(UsageError, match="expected"):
+                    checked(method.name, {name: parameter}, {name: value})
+
+
 def test_the_seed_has_one_place() -> None:
     for method in ESTIMATORS:
         with pytest.raises(UsageError, match="set by --seed"):

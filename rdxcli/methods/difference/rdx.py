@@ -46,6 +46,7 @@ from rdxcli.methods.difference.sides import Sides, pair_sides, taken
 from rdxcli.methods.estimator import Estimator, clone
 from rdxcli.numerics.neighbours import Array, resolve_device
 from rdxcli.numerics.seeding import generator
+from rdxcli.parameters import Count, Positive
 from rdxcli.progress import human_count
 
 __all__ = ["RDX", "DifferenceGroup", "DirectionResult"]
@@ -171,20 +172,20 @@ class RDX(Estimator):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
         similarity: str = "neighborhood",
         difference: str = "locally_biased",
-        gamma: float | None = 0.1,
-        gamma_scale: float = 80.0,
-        reference_n: int | None = 5000,
-        beta: float = 5.0,
+        gamma: Positive | None = 0.1,
+        gamma_scale: Positive = 80.0,
+        reference_n: Count | None = 5000,
+        beta: Positive = 5.0,
         normalize: bool = False,
         clustering: str = "spectral",
         null_cluster: bool = True,
-        num_samples: int = 9,
+        num_samples: Count = 9,
         selection: str = "maximize_total_neighborhood_affinity",
-        cluster_size: int = 9,
+        cluster_size: Count = 9,
         symmetrize: str = "affinity",
         affinity_threshold: float | None = None,
         twins: float | None = None,
@@ -192,7 +193,7 @@ class RDX(Estimator):
         compat: bool = False,
         dtype: str = "float32",
         approximate: str = "auto",
-        landmarks: int = 8000,
+        landmarks: Count = 8000,
         device: str = "auto",
         random_state: int = 0,
     ) -> None:

@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.parameters import Count
 from rdxcli.progress import human_count
 
 from .base import Array, Directions
@@ -38,7 +39,7 @@ class _Baseline(Directions):
         Positions used at most, a random choice.
     """
 
-    def __init__(self, n_directions: int = 16, *, random_state: int = 0, most: int = 100_000) -> None:
+    def __init__(self, n_directions: Count = 16, *, random_state: int = 0, most: Count = 100_000) -> None:
         self.n_directions = n_directions
         self.random_state = random_state
         self.most = most

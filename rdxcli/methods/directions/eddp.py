@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.parameters import Count, Positive
 from rdxcli.progress import awaited, human_count
 
 from .alignment import frozen
@@ -121,7 +122,7 @@ class EDDP(Directions):
 
     def __init__(
         self,
-        n_directions: int = 16,
+        n_directions: Count = 16,
         *,
         combine: str = "lagrangian",
         alignment: Alignment = "constrained",
@@ -135,12 +136,12 @@ class EDDP(Directions):
         weights: Mapping[str, float] | None = None,
         bounds: Mapping[str, float] | None = None,
         thresholds: str = "single",
-        gamma: float = 1.1,
-        sharpness: float = 4.0,
+        gamma: Positive = 1.1,
+        sharpness: Positive = 4.0,
         kappa: tuple[float, float] = (1.0, 1.0),
         subspace: str | int | None = "auto",
-        search_images: int = 500,
-        batch_images: int | None = None,
+        search_images: Count = 500,
+        batch_images: Count | None = None,
         clamp: bool = False,
         random_state: int = 0,
         device: str = "cpu",

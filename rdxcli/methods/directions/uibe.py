@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.parameters import Count, Positive
 
 from .alignment import Head, HeadOnShift, frozen
 from .base import Directions, closed_form_signals
@@ -155,18 +156,18 @@ class UIBE(Directions):
 
     def __init__(
         self,
-        n_directions: int = 16,
+        n_directions: Count = 16,
         *,
         combine: str = "lagrangian",
         align: bool = False,
         n_starts: int | str = "auto",
         standardisations: Sequence[str] = MODES,
-        steps: int | None = None,
-        gamma: float = 1.1,
+        steps: Count | None = None,
+        gamma: Positive = 1.1,
         weights: Mapping[str, float] | None = None,
         bounds: Mapping[str, float] | None = None,
         subspace: str | int | None = "auto",
-        search_images: int | None = 2000,
+        search_images: Count | None = 2000,
         random_state: int = 0,
         device: str = "cpu",
     ) -> None:

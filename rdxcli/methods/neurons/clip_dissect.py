@@ -27,6 +27,7 @@ from rdxcli.methods.neurons.preparation import check_inputs
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.moments import blocks, check_rows, read, read_columns
 from rdxcli.numerics.seeding import generator
+from rdxcli.parameters import Count
 from rdxcli.progress import human_count
 
 Similarity = Literal["soft-wpmi", "wpmi", "rank-reorder", "cos", "cos-cubed"]
@@ -101,7 +102,7 @@ class ClipDissect(Estimator):
         self,
         *,
         similarity: Similarity = "soft-wpmi",
-        top_k: int | None = None,
+        top_k: Count | None = None,
         a: float | None = None,
         lam: float | None = None,
         p_start: float = 0.998,

@@ -28,6 +28,7 @@ from rdxcli.methods.neurons.chance import Chance, against_orders
 from rdxcli.methods.neurons.tables import Explanation, ExplanationTable
 from rdxcli.numerics.neighbours import resolve_device
 from rdxcli.numerics.seeding import generator
+from rdxcli.parameters import Share
 from rdxcli.progress import human_count
 
 Batch = tuple[Any, Any]
@@ -120,8 +121,8 @@ class NetworkDissection(Estimator):
     def __init__(
         self,
         *,
-        quantile: float = 0.005,
-        min_iou: float = 0.04,
+        quantile: Share = 0.005,
+        min_iou: Share = 0.04,
         device: str = "cpu",
         orders: Annotated[int, Ge(0)] = 1999,
         random_state: int = 0,

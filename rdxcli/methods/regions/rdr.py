@@ -24,6 +24,7 @@ from rdxcli.methods.regions.selection import SELECTIONS, choose_neurons
 from rdxcli.methods.regions.targets import Labels, Targets, choose_targets
 from rdxcli.numerics import hamming
 from rdxcli.numerics.neighbours import resolve_device
+from rdxcli.parameters import Count
 from rdxcli.progress import human_count, track
 
 CHUNK = 1024  # targets whose neighbours are searched together
@@ -94,8 +95,8 @@ class RDR(Estimator):
 
     def __init__(
         self,
-        n_neighbors: int = 8,
-        n_neurons: int | None = 10,
+        n_neighbors: Count = 8,
+        n_neurons: Count | None = 10,
         *,
         threshold: float | str | ArrayLike = 0.0,
         pool: str = "none",
@@ -103,7 +104,7 @@ class RDR(Estimator):
         selection: str = "ranked",
         metric: str = "configuration",
         merge_overlap: float = 0.5,
-        min_support: int = 1,
+        min_support: Count = 1,
         device: str = "cpu",
         random_state: int = 0,
     ) -> None:

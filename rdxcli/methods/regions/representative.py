@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from rdxcli.methods.estimator import Estimator
 from rdxcli.methods.regions.distances import as_features
 from rdxcli.numerics.seeding import generator
+from rdxcli.parameters import Count
 from rdxcli.progress import human_count
 
 TorchHead = Callable[[torch.Tensor], torch.Tensor]
@@ -254,14 +255,14 @@ class RepresentativeInterpretation(Estimator):
 
     def __init__(
         self,
-        n_boundaries: int = 50,
+        n_boundaries: Count = 50,
         *,
         weight: float = 0.9,
         gap: float = 1e-5,
         delta: int = 0,
-        n_steps: int = 40,
+        n_steps: Count = 40,
         compat: bool = False,
-        max_iterations: int = 1000,
+        max_iterations: Count = 1000,
         device: str = "cpu",
         random_state: int = 0,
     ) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from rdxcli.methods.estimator import Estimator
+from rdxcli.parameters import NonNegative
 from rdxcli.progress import human_count
 
 _BLOCK = 256
@@ -95,7 +96,7 @@ class SpLiCE(Estimator):
     certificate is ``violation_``.
     """
 
-    def __init__(self, l1: float = 0.25, tolerance: float = 1e-7) -> None:
+    def __init__(self, l1: NonNegative = 0.25, tolerance: NonNegative = 1e-7) -> None:
         self.l1 = l1
         self.tolerance = tolerance
 

@@ -79,8 +79,6 @@ class DirectionAnalysis(ExplainAnalysis):
         options, method = self.options, get("explain", self.options.method)
         self.steps = steering.parse(options.steer)
         given = dict(options.parameters)
-        if "num_directions" in given:
-            given["n_directions"] = given.pop("num_directions")
         kind = method.load()
         estimator, self.own = estimator_parameters(method.name, kind, given, OWN, method.parameters)
         self.applied = None if options.apply is None else stored_artifact(options, "directions")

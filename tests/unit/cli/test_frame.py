@@ -193,6 +193,24 @@ def test_a_shortcut_and_a_parameter_do_not_contradict(command: str, tmp_path: Pa
     assert f"{short[0]} 3 and --param {short[1]}=5 contradict each other" in done.stderr
 
 
+def test_a_shortcut_and_its_former_name_do_not_contradict(tmp_path: Path) -> None:
+    command = ["explain", "--method", "pca", "--activations", "a.npy", "--param", "num_directions=2"]
+    for more, said in (
+        (["--num-directions", "3"], "--n-directions 3 and --param n_directions=2"),
+        (["--param", "n_directions=4"], "--param num_directions=2 and --param n_directions=4"),
+    ):
+        done = rdx_here(*command, *more, cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"{said} contradict each other" in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["7", "-0.1", "nan"])
+def test_a_gate_that_no_score_can_reach(limit: str, tmp_path: Path) -> None:
+    done = rdx_here("compare", "a.npy", "b.npy", f"--fail-above={limit}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "lies between 0 and 1" in done.stderr
+
+
 def test_load_config_ignores_absence() -> None:
     assert load_config(None, None) is None  # type: ignore[arg-type]
 

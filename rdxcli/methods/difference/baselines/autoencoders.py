@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.numerics.seeding import torch_generator
+from rdxcli.parameters import Count, NonNegative, Positive
 from rdxcli.progress import human_count, turns
 
 
@@ -56,14 +57,14 @@ class SAE(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        epochs: int = 500,
-        batch_size: int = 2000,
-        lr: float = 1e-3,
+        num_samples: Count = 9,
+        epochs: Count = 500,
+        batch_size: Count = 2000,
+        lr: Positive = 1e-3,
         warmup: int = 10,
-        sparsity: float = 4e-4,
+        sparsity: NonNegative = 4e-4,
         raw_codes: bool = False,
         random_state: int = 0,
     ):
@@ -197,14 +198,14 @@ class TopKSAE(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        latents: int = 50,
-        epochs: int = 200,
-        batch_size: int = 1024,
-        lr: float = 5e-4,
-        clip: float = 1.0,
+        num_samples: Count = 9,
+        latents: Count = 50,
+        epochs: Count = 200,
+        batch_size: Count = 1024,
+        lr: Positive = 5e-4,
+        clip: NonNegative = 1.0,
         random_state: int = 0,
     ):
         self.n_clusters = n_clusters

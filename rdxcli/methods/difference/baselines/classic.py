@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from rdxcli.methods.difference.baselines.base import Baseline, check_dimensions
 from rdxcli.numerics.seeding import generator, integer_seed
+from rdxcli.parameters import Count, NonNegative
 from rdxcli.progress import turns
 
 TINY = 1e-9  # keeps the multiplicative updates away from 0 / 0
@@ -38,7 +39,9 @@ class KMeans(Baseline):
         Per direction.
     """
 
-    def __init__(self, n_clusters: int = 3, *, num_samples: int = 9, n_init: int | str = "auto", random_state: int = 0):
+    def __init__(
+        self, n_clusters: Count = 3, *, num_samples: Count = 9, n_init: int | str = "auto", random_state: int = 0
+    ):
         self.n_clusters = n_clusters
         self.num_samples = num_samples
         self.n_init = n_init
@@ -72,7 +75,7 @@ class PCA(Baseline):
     random_state : int, default 0
     """
 
-    def __init__(self, n_clusters: int = 3, *, num_samples: int = 9, random_state: int = 0):
+    def __init__(self, n_clusters: Count = 3, *, num_samples: Count = 9, random_state: int = 0):
         self.n_clusters = n_clusters
         self.num_samples = num_samples
         self.random_state = random_state
@@ -103,11 +106,11 @@ class NMF(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        max_iter: int = 200,
-        tol: float = 1e-4,
+        num_samples: Count = 9,
+        max_iter: Count = 200,
+        tol: NonNegative = 1e-4,
         random_state: int = 0,
     ):
         self.n_clusters = n_clusters
@@ -156,7 +159,7 @@ class ConvexNMF(Baseline):
     random_state : int, default 0
     """
 
-    def __init__(self, n_clusters: int = 3, *, num_samples: int = 9, max_iter: int = 100, random_state: int = 0):
+    def __init__(self, n_clusters: Count = 3, *, num_samples: Count = 9, max_iter: Count = 100, random_state: int = 0):
         self.n_clusters = n_clusters
         self.num_samples = num_samples
         self.max_iter = max_iter
@@ -231,7 +234,7 @@ class SemiNMF(Baseline):
     random_state : int, default 0
     """
 
-    def __init__(self, n_clusters: int = 3, *, num_samples: int = 9, max_iter: int = 100, random_state: int = 0):
+    def __init__(self, n_clusters: Count = 3, *, num_samples: Count = 9, max_iter: Count = 100, random_state: int = 0):
         self.n_clusters = n_clusters
         self.num_samples = num_samples
         self.max_iter = max_iter

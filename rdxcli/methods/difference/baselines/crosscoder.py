@@ -15,6 +15,7 @@ import numpy as np
 from rdxcli.methods.dictionaries.sae import SparseAutoencoder
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
+from rdxcli.parameters import Count, Positive
 from rdxcli.progress import human_count
 
 EXCLUSIVE = 0.8
@@ -50,14 +51,14 @@ class Crosscoder(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        latents: int | None = None,
-        k: int = 8,
-        steps: int = 2000,
-        batch_size: int = 500,
-        lr: float = 5e-3,
+        num_samples: Count = 9,
+        latents: Count | None = None,
+        k: Count = 8,
+        steps: Count = 2000,
+        batch_size: Count = 500,
+        lr: Positive = 5e-3,
         random_state: int = 0,
     ):
         self.n_clusters = n_clusters

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from scipy.optimize import linear_sum_assignment
 
 from rdxcli.errors import DependencyError, installed
@@ -20,6 +22,7 @@ from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, integer_seed
 from rdxcli.numerics.umap_axes import umap_axes
+from rdxcli.parameters import Count, NonNegative
 from rdxcli.progress import human_count
 
 
@@ -57,15 +60,15 @@ class NLMCD(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        components: int | None = 50,
-        neighbours: int = 30,
-        min_dist: float = 0.01,
-        min_cluster_size: int = 50,
-        min_samples: int = 20,
-        stride: int = 5,
+        num_samples: Count = 9,
+        components: Count | None = 50,
+        neighbours: Annotated[int, Ge(2)] = 30,
+        min_dist: NonNegative = 0.01,
+        min_cluster_size: Annotated[int, Ge(2)] = 50,
+        min_samples: Count = 20,
+        stride: Count = 5,
         most_shared: bool = False,
         random_state: int = 0,
     ):

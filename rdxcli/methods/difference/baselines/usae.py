@@ -20,6 +20,7 @@ from rdxcli.methods.difference.baselines.autoencoders import batches, keep_top
 from rdxcli.methods.difference.baselines.base import Baseline
 from rdxcli.methods.difference.graph import DIRECTIONS
 from rdxcli.numerics.seeding import generator, torch_generator
+from rdxcli.parameters import Count, NonNegative, Positive
 from rdxcli.progress import human_count, out_of_time, track
 
 TINY = 1e-10
@@ -70,19 +71,19 @@ class USAE(Baseline):
 
     def __init__(
         self,
-        n_clusters: int = 3,
+        n_clusters: Count = 3,
         *,
-        num_samples: int = 9,
-        factor: int = 8,
-        top_k: int = 32,
-        epochs: int = 2000,
-        tolerance: float = 0.01,
-        batch_size: int = 500,
-        lr: float = 5e-4,
-        final_lr: float = 1e-6,
-        weight_decay: float = 1e-5,
-        clip: float = 1.0,
-        auxiliary: float = 0.1,
+        num_samples: Count = 9,
+        factor: Count = 8,
+        top_k: Count = 32,
+        epochs: Count = 2000,
+        tolerance: NonNegative = 0.01,
+        batch_size: Count = 500,
+        lr: Positive = 5e-4,
+        final_lr: Positive = 1e-6,
+        weight_decay: NonNegative = 1e-5,
+        clip: NonNegative = 1.0,
+        auxiliary: NonNegative = 0.1,
         threshold: float = 0.1,
         compat: bool = False,
         random_state: int = 0,
