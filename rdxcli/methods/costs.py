@@ -28,7 +28,7 @@ REFERENCE = 1.9e-3
 """Seconds that the core of `RATES` took for a product of two matrices of 512 x 512 in float32."""
 
 _RDX = {"1": 0.05, "n n": 1.1e-7, "n n d": 2e-11}
-_LANDMARKS = {"m m": 1.1e-7, "n m": 2.5e-7}
+_LANDMARKS = {"m m": 1.1e-7, "n m": 1.9e-7}
 _LINEAR = {"1": 0.1, "u": 5e-3, "n": 8e-5, "n u": 1e-7, "c": 7e-4, "n c c": 5.6e-11, "u c c": 1.2e-9}
 
 RATES: Mapping[str, Mapping[str, float]] = {

@@ -84,7 +84,9 @@ def page(summary: Summary, images: Images | None = None, beside: bool = False) -
         beside="'self' file:" if beside else "",
         summary=summary,
         anchors=anchors,
-        links={str(item.key): anchors[id(item)] for section in summary.sections for item in section.items},
+        links={
+            (section.part, str(item.key)): anchors[id(item)] for section in summary.sections for item in section.items
+        },
         images=images.uris,
         shared=shared,
         sheet=list(images.uris.values()),

@@ -55,6 +55,7 @@ def several(summaries: Mapping[str, Summary]) -> Summary:
                     items=items,
                     noun=f"{number}-{section.noun}",
                     maps="",
+                    part=number,
                     folded=not section.printed,
                 )
             )

@@ -281,6 +281,8 @@ class Section:
         Items that exist and are not here.
     doubt : str
         Why its doubtful items are in doubt.
+    part : int
+        Number of the artifact that it is of, where there are several: names lead to items of the same one.
     """
 
     title: str
@@ -299,6 +301,7 @@ class Section:
     matrix: np.ndarray | None = None
     left_out: int = 0
     doubt: str = ""
+    part: int = 0
 
     @property
     def longest(self) -> float:

@@ -310,6 +310,16 @@ def test_bars_have_one_scale_and_one_zero() -> None:
     assert shown.count("bars diverging") == 2
 
 
+def test_names_lead_into_their_own_artifact() -> None:
+    table = Table("What became of it", (Column("concept"), Column("n")), [["a1", 3]])
+    section = Section("Concepts", "concepts", [Item("a1", "a1")], "concept", tables=[table])
+    one = Summary("comparison", "rdx", "", "", "", [section])
+    links = re.findall(r'<a href="#([^"]+)">a1</a>', page(several({"old": one, "new": one})))
+    cards = re.findall(r'<article class="concept" id="([^"]+)"', page(several({"old": one, "new": one})))
+    assert links == [card for card in cards for _ in range(2)]  # the table, and the cards as a table
+    assert len(set(cards)) == 2
+
+
 def test_groups_are_matched_by_all_their_members(summaries: Mapping[str, Summary]) -> None:
     found = several({"one": summaries["comparison"], "two": summaries["comparison"], "three": summaries["regions"]})
     tables = {table.title: table for section in found.sections for table in section.tables}
