@@ -240,6 +240,12 @@ class DifferenceConcept:
     parts: int = 1
 
 
+def relied_on(reliability: Mapping[str, Any] | None, side: str, index: int) -> bool:
+    """Whether a concept of an approximate comparison can be relied on; of an exact one (nothing is kept) always."""
+    found = (reliability or {}).get(side, {"reliable": True})
+    return bool(found.get("concepts", {}).get(str(index), found)["reliable"])
+
+
 @dataclass(frozen=True)
 class Comparison(Result):
     """What two representations of the same samples see differently.

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rdxcli.progress import human_count, human_p
-from rdxcli.records import Verdict
+from rdxcli.records import Verdict, relied_on
 from rdxcli.report.html import script_json
 from rdxcli.report.properties import clear, property_lines, said
 from rdxcli.report.summary import (
@@ -313,7 +313,7 @@ def prediction_lines(document: Mapping[str, Any]) -> list[str]:
         "churn": "changed",
     }
     for name, group in found["groups"].items():
-        if name[0] in doubts(document):
+        if not relied_on(document.get("reliability"), name[0], int(name[1:])):
             continue
         for what, test in group["tests"].items():
             if test["p_corrected"] <= CLEAR:
@@ -459,7 +459,7 @@ def _side(
     items, joined = [], any(_parts(concept) > 1 for concept in document["concepts"])
     for concept in chosen:
         one = _concept(concept, closer, base, arrays, joined=joined)
-        if doubt:
+        if not relied_on(document.get("reliability"), side, concept["index"]):
             one = replace(one, status=UNRELIABLE, doubtful=True)
         found = [f"{one.key}: {said(each)}" for each in shared.get(str(one.key), [])]
         items.append(
@@ -600,7 +600,8 @@ def described(concept: Mapping[str, Any], most: int = 3) -> str:
 
 def described_lines(document: Mapping[str, Any]) -> list[str]:
     """A sentence per group that has one."""
-    trusted = (one for one in document["concepts"] if one["closer_in"] not in doubts(document))
+    trust = document.get("reliability")
+    trusted = (one for one in document["concepts"] if relied_on(trust, one["closer_in"], one["index"]))
     said = ((f"{one['closer_in']}{one['index']}", described(one)) for one in trusted)
     return [f"{group} shows more than the rest: {text}." for group, text in said if text]
 

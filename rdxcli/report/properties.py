@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rdxcli.progress import human_p
+from rdxcli.records import relied_on
 from rdxcli.report.text import clean
 
 CLEAR_NUMBER, CLEAR_SHARE = 0.28, 0.1
@@ -75,10 +76,8 @@ def clear(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 def property_lines(document: Mapping[str, Any]) -> list[str]:
     """A sentence per group that can be relied on."""
-    sides = {side for side, one in (document.get("reliability") or {}).items() if not one["reliable"]}
-    unreliable = {f"{c['closer_in']}{c['index']}" for c in document["concepts"] if c["closer_in"] in sides}
     return [
         f"The images of {group} are: {'; '.join(said(shared) for shared in found[:MOST])}."
         for group, found in clear(document).items()
-        if group not in unreliable
+        if relied_on(document.get("reliability"), group[0], int(group[1:]))
     ]

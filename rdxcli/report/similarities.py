@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rdxcli.progress import human_count, human_p
+from rdxcli.records import relied_on
 from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, doubts
 from rdxcli.report.html import png_uri, script_json
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
@@ -251,12 +252,11 @@ def _nothing(document: Mapping[str, Any], pair: Mapping[str, Any]) -> float:
 
 def _strongest(pair: Mapping[str, Any], side: str) -> str:
     """The strongest concept of a side in words."""
-    if side in doubts(pair):
-        return UNRELIABLE
     for concept in pair["concepts"]:
-        if concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
+        trusted = relied_on(pair.get("reliability"), side, concept["index"])
+        if trusted and concept["closer_in"] == side and (concept["p_value"] is None or concept["p_value"] <= CLEAR):
             return f"{human_count(concept['size'], 'image')}{_made_of(concept, 2)}"
-    return ""
+    return UNRELIABLE if side in doubts(pair) else ""
 
 
 def _maps(document: Mapping[str, Any]) -> Section:
@@ -441,7 +441,8 @@ def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> S
         p_value = concept["p_value"]
         held = names[0] if concept["closer_in"] == "a" else names[1]
         status = f"uncertain: {AS_CHANCE}" if p_value is not None and p_value > CLEAR else ""
-        status = UNRELIABLE if concept["closer_in"] in unreliable else status
+        trusted = relied_on(pair.get("reliability"), concept["closer_in"], concept["index"])
+        status = status if trusted else UNRELIABLE
         items.append(
             Item(
                 f"{concept['closer_in']}{concept['index']}",

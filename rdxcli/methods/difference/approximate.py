@@ -6,7 +6,7 @@ See `rdxcli.methods.difference.landmarks` for the mathematics and the symbols.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,16 +73,20 @@ class Agreement:
     shown : float or None
         Share of the images shown by the exact method that lie in the matching approximate concept; None when it shows
         none.
+    concepts : tuple of (float, float)
+        For each approximate concept the Jaccard overlap with the exact one that shares most with it, and the overlap of
+        two groups of these sizes that know nothing of each other; 0 where there is none.
     """
 
     rand: float
     angle: float | None
     overlap: float | None
     shown: float | None
+    concepts: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain numbers."""
-        return asdict(self)
+        """The plain numbers of the direction."""
+        return {name: value for name, value in vars(self).items() if name != "concepts"}
 
 
 def draw_landmarks(n: int, count: int, seed: int) -> np.ndarray:
@@ -236,7 +240,25 @@ def agreement(
         angle=angle,
         overlap=overlap,
         shown=float(np.mean(hits)) if hits else None,
+        concepts=found_again(counts),
     )
+
+
+def found_again(counts: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Jaccard overlap of every column of a contingency table with its best row, and what chance gives the two.
+
+    Parameters
+    ----------
+    counts : (r, c) array
+        Row and column 0 are the images in no concept.
+    """
+    n, rows, columns = counts.sum(), counts.sum(axis=1)[1:, None], counts.sum(axis=0)[None, 1:]
+    if not len(rows):
+        return ((0.0, 0.0),) * columns.size
+    sizes, shared = rows + columns, np.stack([counts[1:, 1:], rows * columns / n])
+    jaccard, chance = np.divide(shared, sizes - shared, out=np.zeros_like(shared), where=sizes > shared)
+    best = jaccard.argmax(axis=0), np.arange(columns.size)
+    return tuple(zip(jaccard[best].tolist(), chance[best].tolist(), strict=True))
 
 
 def adjusted_rand(counts: np.ndarray) -> float:

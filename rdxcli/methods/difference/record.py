@@ -21,6 +21,9 @@ MATRIX_ROWS = 240
 """Rows of the difference matrix that are kept for drawing."""
 
 
+FOUND_AGAIN = 0.75
+"""Jaccard overlap with a concept of the exact method from which an approximate one is the same, as for stability."""
+
 NEIGHBOURS = 6
 """Nearest neighbours that are kept of each shown image, in both models."""
 
@@ -48,17 +51,34 @@ def reliability(estimator: Any) -> dict[str, dict[str, Any]]:
     -------
     dict
         By side: ``reliable``; ``agreement``, the adjusted Rand index with the exact method, None where it could not be
-        measured; ``reason``, a remark that stands in place of the estimator's note, None where it is reliable.
+        measured; ``reason``, a remark that stands in place of the estimator's note, None where it is reliable;
+        ``concepts``, by index the ``overlap`` with a concept of the exact method, that ``by_chance``, and whether the
+        concept can be relied on: on a side that cannot, those that the exact method finds again.
     """
     if not hasattr(estimator, "doubts_") or not estimator.approximate_on(estimator.n_):
         return {}
     found = {}
     for direction, side in CLOSER_IN.items():
         measured, doubt = estimator.agreement_.get(direction), estimator.doubts_.get(direction)
+        concepts: dict[str, dict[str, Any]] = {}
+        if measured is not None:
+            for index, group in enumerate(_by_strength(estimator.directions_[direction].concepts), start=1):
+                overlap, chance = measured.concepts[group.label - 1]
+                reliable = doubt is None or overlap >= FOUND_AGAIN
+                concepts[str(index)] = {"reliable": reliable, "overlap": overlap, "by_chance": chance}
+        reason = None
+        if doubt is not None:
+            again = [
+                f"{side}{index} is found by it too (overlap {one['overlap']:.2f}, {one['by_chance']:.2f} by chance)"
+                for index, one in concepts.items()
+                if one["reliable"]
+            ]
+            reason = "; ".join([by_side(doubt), *again])
         found[side] = {
             "reliable": doubt is None,
             "agreement": None if measured is None else measured.rand,
-            "reason": None if doubt is None else by_side(doubt),
+            "reason": reason,
+            "concepts": concepts,
         }
     return found
 

@@ -18,12 +18,14 @@ import numpy as np
 
 from rdxcli.lazy import scipy
 
-SHARE = 0.6
+SHARE = 0.5
 """Read-outs of a version per read-out of the model it stands for.
 
-The source of a version is itself a sample of read-outs: its distances are spread more widely than those of what it
-reads, so that drawing from it once more disorders neighbours less than a fresh sample would. With as many read-outs,
-two fresh samples of 64 read-outs were called different in 14 to 96 % of pairs; see docs/methods/significance.md.
+The source of a version is itself a sample of read-outs: its squared distances are spread by V + V', where V (relative
+variance) is that of what it reads and V' = 2 / D' comes from the sample. To disorder neighbours as much as a fresh
+sample does, a version has to vary by V' (V + V') / V, so to be of D = D' V / (V + V') read-outs: D' where V is large,
+half of D' where images differ alike in all of D' directions. Half is kept for all: with as many read-outs as the model
+has, two fresh samples of 64 were called different in 14 to 96 % of pairs; see docs/methods/significance.md.
 """
 
 ROTATE_EACH_TIME = 128  # up to this width a rotation costs less than the distances

@@ -31,7 +31,7 @@ from rdxcli.methods.difference.walk import ALPHA, Group, follow
 from rdxcli.models.taps import layers_command
 from rdxcli.parameters import result_parameters
 from rdxcli.progress import human_count, log, track
-from rdxcli.records import ComparedPair, Representation, Similarities, Verdict
+from rdxcli.records import ComparedPair, Representation, Similarities, Verdict, relied_on
 from rdxcli.report.similarities import WALK, name_of
 from rdxcli.representations.joining import Joined, join_all, take
 from rdxcli.representations.pairs import told_apart
@@ -381,7 +381,7 @@ class SimilaritiesAnalysis(Analysis[CompareOptions]):
             )
             for place, pair in enumerate(pairs)
             for concept in pair.concepts
-            if pair.reliability.get(concept.closer_in, {"reliable": True})["reliable"]
+            if relied_on(pair.reliability, concept.closer_in, concept.index)
             and (concept.p_value is None or (concept.p_value <= ALPHA and pair.difference["verdict"] == Verdict.FOUND))
         ]
         return follow([record.values for record in self.rows], groups)

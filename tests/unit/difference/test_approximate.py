@@ -11,7 +11,9 @@ from rdxcli.methods.difference.graph import DifferenceGraph
 from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.landmarks import Extension, difference_among
 from rdxcli.methods.difference.rdx import RDX
+from rdxcli.methods.difference.record import reliability
 from rdxcli.methods.difference.sides import Sides
+from rdxcli.records import relied_on
 
 N = 900
 
@@ -212,3 +214,34 @@ def test_low_agreement_is_said_first() -> None:
             note.startswith(f"direction {direction}: not reliable at this size") for note in rdx.notes_[: len(weak)]
         )
     assert "use landmarks=120" in rdx.notes_[0]
+
+
+def test_a_concept_that_the_exact_method_finds_too_is_relied_on_beside_others_that_it_denies() -> None:
+    """Of two merged classes and noise that is divided anyhow."""
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 8, 1500)
+    apart = 4.0 * rng.normal(size=(8, 20))
+    merged = np.where((label == 1)[:, None], apart[0], apart[label])
+    X, Y = (centres + 2.0 * rng.normal(size=centres.shape) for centres in (apart[label], merged))
+    rdx = RDX(3, approximate="always", landmarks=300, random_state=1).fit(X, Y)
+    trust = reliability(rdx)
+    side = next(side for side, one in trust.items() if not one["reliable"] and relied_on(trust, side, 1))
+    direction = {"a": "01", "b": "10"}[side]
+    sure = [index for index in trust[side]["concepts"] if relied_on(trust, side, int(index))]
+    assert sure == ["1"]
+    found = max(rdx.directions_[direction].concepts, key=lambda one: (one.affinity - 1.0) * one.size)
+    members = rdx.directions_[direction].labels == found.label
+    assert np.isin(label[members], (0, 1)).mean() > 0.9
+    assert trust[side]["concepts"]["1"]["overlap"] >= 0.75 > 3 * trust[side]["concepts"]["1"]["by_chance"]
+    assert f"{side}1 is found by it too (overlap " in trust[side]["reason"]
+    assert f"{side}2 is found" not in trust[side]["reason"]
+
+
+def test_overlaps_are_those_of_members() -> None:
+    theirs, ours = np.array([0, 1, 1, 1, 2, 2]), np.array([0, 2, 2, 0, 1, 0])
+    counts = np.zeros((3, 3))
+    np.add.at(counts, (theirs, ours), 1)
+    (second, by_chance), (first, _) = approximate.found_again(counts)
+    assert (second, first) == (1 / 2, 2 / 3)
+    assert by_chance == pytest.approx((2 / 6) / (3 - 2 / 6))
+    assert approximate.found_again(np.ones((1, 3))) == ((0.0, 0.0), (0.0, 0.0))

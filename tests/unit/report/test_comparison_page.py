@@ -283,6 +283,22 @@ def test_groups_that_the_exact_method_denies_are_said_to_be_unreliable_everywher
     assert reason in as_junit(outcome, CompareOptions("a", "b"))
 
 
+def test_what_the_exact_method_finds_too_is_said_beside_groups_that_it_denies(tmp_path: Path) -> None:
+    given = _unreliable()
+    given["concepts"].append(replace(given["concepts"][0], index=2))
+    found = {"overlap": 0.9, "by_chance": 0.1}
+    given["reliability"]["a"]["concepts"] = {"1": {"reliable": True, **found}, "2": {"reliable": False, **found}}
+    summary = _summary(**given)
+    assert [item.status for section in summary.sections[:2] for item in section.items] == ["", UNRELIABLE, ""]
+    said = "\n".join(summary.lines())
+    assert "a1 shows more than the rest" in said
+    assert "The images of a1 are" in said
+    assert "a2 shows more" not in said
+    sure = _page(tmp_path, **given).partition('<details class="uncertain"')[0]
+    assert 'id="a1"' in sure
+    assert 'id="a2"' not in sure
+
+
 def test_few_scores_are_shown_and_the_others_folded() -> None:
     scores = {"cka": 0.7, "mutual_knn": 0.4, "rsa": 0.5, **{f"bsr_local_{i}": 0.1 for i in range(30)}}
     head, _, folded = _page(scores=scores).partition("30 more scores")
