@@ -32,7 +32,7 @@ def test_three_seeds_find_the_merged_digits(digits):
 
 def test_verdict_and_trust(digits):
     pair = digits["R0"], digits["R1"]
-    rdx = RDX(3).fit(*pair)
+    rdx = RDX(3, twins=0.15).fit(*pair)  # parts of the merged digits are one concept, as in `rdx compare`
     test = difference_test(*pair, estimator=rdx, replicates=39)
     assert test.verdict == "difference found"
     assert test.strength.value > test.strength.null.max()
