@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdxcli.errors import UsageError, near_matches
-from rdxcli.progress import human_p
+from rdxcli.progress import human_count, human_p
 from rdxcli.records import Verdict
 
 VERDICT, REFERENCE = "verdict", "reference"
@@ -79,6 +80,15 @@ class Gate:
                 "--fail-on reference needs a reference pair", "give --reference C D or --yardstick jitter|halves|seeds"
             )
 
+    def reachable(self, least_p: float, images: int) -> None:
+        """Refuse a gate on a p-value that no comparison of so many images reaches. Raises `UsageError`."""
+        if self.name == "p" and self.sign[0] == "<" and not OPERATORS[self.sign](least_p, self.limit):
+            raise UsageError(
+                f"{self.option}: with {human_count(images, 'image')} the p-value of two models that have nothing in "
+                f"common may be {least_p:.2g}, so this gate would let them pass",
+                "use `verdict`, or `p<0.05`",
+            )
+
     @property
     def option(self) -> str:
         """How people gave it."""
@@ -122,7 +132,11 @@ def parse_gates(given: Sequence[str], fail_above: float | None) -> tuple[Gate, .
         if text in (VERDICT, REFERENCE):
             gates.append(Gate(text, text))
             continue
-        match = re.fullmatch(r"([a-z-]+)\s*(>=|<=|>|<)\s*([0-9.]+)(%?)", text)
+        match = re.fullmatch(r"([a-z-]+)\s*(>=|<=|>|<)\s*([0-9.]+(?:e-?[0-9]+)?)(%?)", text)
+        start = re.split(r"[^a-z-]", text)[0]
+        if match is None and start in NUMBERS:
+            usual = "p<0.05" if start == "p" else f"{start}>0.1"
+            raise UsageError(f"--fail-on {text}: expected a limit above zero for `{start}`", f"such as `{usual}`")
         if match is None or match[1] not in NUMBERS:
             known = [VERDICT, REFERENCE, *(f"{name}>X" for name in NUMBERS if name != "p"), "p<X"]
             near = near_matches(re.split(r"[<>]", text)[0].strip(), [VERDICT, REFERENCE, *NUMBERS])
@@ -132,7 +146,12 @@ def parse_gates(given: Sequence[str], fail_above: float | None) -> tuple[Gate, .
             limit = float(match[3]) / (100.0 if match[4] else 1.0)
         except ValueError:
             raise UsageError(f"--fail-on {text}: `{match[3]}` is no number") from None
-        if match[1] != "strength" and not 0.0 <= limit <= 1.0:
+        most = math.inf if match[1] == "strength" else 1.0
+        if not 0.0 <= limit <= most:
             raise UsageError(f"--fail-on {text}: this number lies between 0 and 1", "write 0.01 or 1%")
+        never, always = {">": (most, None), ">=": (None, 0.0), "<": (0.0, None), "<=": (None, most)}[match[2]]
+        if limit in (never, always):
+            who = "no comparison" if limit == never else "every comparison"
+            raise UsageError(f"--fail-on {text}: {who} fails this gate, the number lies between 0 and {most:g}")
         gates.append(Gate(text, match[1], match[2], limit))
     return tuple(gates)

@@ -75,6 +75,12 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
     [
         (["--fail-on", "verdit"], "did you mean `verdict`"),
         (["--fail-on", "score>2"], "between 0 and 1"),
+        (["--fail-on", "score"], "expected a limit above zero for `score`"),
+        (["--fail-on", "score>-1"], "such as `score>0.1`"),
+        (["--fail-on", "flips>100%"], "no comparison fails this gate"),
+        (["--fail-on", "p<=1"], "every comparison fails this gate"),
+        (["--fail-on", "strength<0"], "no comparison fails this gate"),
+        (["--fail-on", "p<1e-3"], "may be 0.01, so this gate would let them pass"),
         (["--fail-on", "flips>1%"], "--predictions-a"),
         (["--predictions-a", "y.npy"], "--predictions-b is missing"),
         (["--classes-a", "none.txt"], "--classes-a: no such file: none.txt"),

@@ -183,6 +183,12 @@ class _Measure:
         return float(max(found))
 
 
+def least_p(n: int) -> float:
+    """The p-value of `difference_test` for n images that have nothing in common, as far as it draws for an answer."""
+    draws = CHEAP_DRAWS if n <= CHEAP_ROWS else BATCH * -(-CLEAR_AFTER // BATCH)
+    return 2.0 / (1.0 + draws)
+
+
 def _fresh(estimator: RDX) -> RDX:
     """The estimator, unfitted; a slope that depends on n is fixed to the value that was used on all images."""
     fresh = clone(estimator)

@@ -23,6 +23,7 @@ from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
 from rdxcli.methods.difference.guidance import GUIDANCES, supervise, takes_guidance
 from rdxcli.methods.difference.planted import planted_difference
+from rdxcli.methods.difference.significance import least_p
 from rdxcli.methods.difference.yardsticks import YARDSTICKS
 from rdxcli.models.devices import DTYPES
 from rdxcli.parameters import result_parameters
@@ -117,6 +118,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         judged = self.joined.a.labels is not None and (self.predictions is None or self.predictions.named)
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs_predictions(given=judged or self.predictions is not None, judged=judged)
+            gate.reachable(least_p(self.joined.a.n), self.joined.a.n)
         check_rows_differ(self.joined.a, self.joined.b)
         for note in self.joined.notes:
             log.warning("%s", note)
