@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,14 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
         if not found:
             first, second = apart(known[0], ids[0])
             raise InputError(f"--metadata {path.name}: no sample is in it: ids look like `{first}` and `{second}`")
+        asked = set(places.tolist())
+        again = Counter(known)
+        repeated = [known[place] for place in sorted(asked - {-1}) if again[known[place]] > 1]
+        if repeated:
+            notes.append(
+                f"{path.name} has several rows of {human_count(len(repeated), 'sample')}, for example of "
+                f"`{repeated[0]}`: the first row is taken"
+            )
         if found < n:
             notes.append(f"{path.name} says nothing about {n - found} of {human_count(n, 'sample')}")
         if note:

@@ -80,6 +80,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             raise UsageError(f"--yardstick {options.yardstick}: expected one of {', '.join(YARDSTICKS)}")
         if options.yardstick is not None and options.reference:
             raise UsageError("--yardstick and --reference are two reference pairs", "give one of them")
+        if not options.test and (options.reference or options.yardstick):
+            name = "--yardstick" if options.yardstick else "--reference"
+            raise UsageError(f"{name} is compared by the test, which --no-test leaves out", "leave one of them out")
         measured = options.reference is not None or options.yardstick is not None
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs(test=options.test, reference=measured)
@@ -327,6 +330,12 @@ def compare(options: CompareOptions) -> Outcome:
 
 def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
     """The analysis that the options ask for: of a pair, or of many layers or models."""
+    for one in options.reference or ():
+        if isinstance(one, str) and (one.startswith("--") or one in YARDSTICKS):
+            raise UsageError(
+                f"--reference takes two models or arrays, got `{options.reference[0]}` and `{options.reference[1]}`",
+                f"a pair made of the first model is --yardstick {'|'.join(YARDSTICKS)}",
+            )
     if not asks_for_many(options):
         return CompareAnalysis(options)
     if options.automatic:

@@ -108,3 +108,11 @@ def test_tables_that_do_not_fit(table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column `who`"):
         read_metadata(table, ["p1"], 1, id_column="who")
     assert "in the order" in read_metadata(table, None, 20).notes[0]
+
+
+def test_several_rows_of_one_picture_are_said(tmp_path):
+    table = tmp_path / "m.csv"
+    table.write_text("id,place\na,north\nb,south\na,east\nz,west\nz,north\n")
+    found = read_metadata(table, ["a", "b"], 2)
+    assert found.columns["place"].tolist() == ["north", "south"]
+    assert found.notes == ["m.csv has several rows of 1 sample, for example of `a`: the first row is taken"]
