@@ -97,7 +97,9 @@ class ArrayOptions:
         Of tables; see `Choice`.
     """
 
-    labels: Path | None = option("Labels of the rows of arrays: .npy, .txt, .csv or .json.")
+    labels: Path | None = option(
+        "Labels of the rows of arrays: .npy, .txt, .csv or .json; where two models are compared, of their images."
+    )
     sample_ids: Path | None = option("Ids of the rows of arrays.")
     images: Path | None = option("Folder with the images of the rows, by id or in order.")
     feature_columns: str | None = option(

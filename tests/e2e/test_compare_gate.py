@@ -322,3 +322,23 @@ def test_the_number_of_concepts_can_be_left_to_the_data(folder: Path) -> None:
         refused = rdx_here("compare", "old.npy", "other.npy", "--k", wrong, cwd=folder)
         assert refused.returncode == 2
         assert "or auto" in refused.stderr
+
+
+def test_labels_of_models_are_those_of_their_images(tmp_path: Path) -> None:
+    """A file of labels was ignored where both sides are models; now it is joined by id, and counts for the request."""
+    from rdxcli.datasets.digits import digit_arrays
+
+    table, runs = tmp_path / "parity.csv", []
+    rows = [f"{i:04d},{'even' if label % 2 == 0 else 'odd'}" for i, label in enumerate(digit_arrays()[1])]
+    arguments = ("compare", "digits-cnn-m35", "digits-cnn", "--no-test", *QUICK, "--sample", "100")
+    for lines in (rows[::-1], [row.replace("odd", "uneven") for row in rows]):
+        table.write_text("\n".join(["id,label", *lines]))
+        done = rdx_here(*arguments, "--labels", table, "--on-change", "new", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        runs.append(json.loads(done.stdout))
+    assert "even" in runs[0]["concepts"][0]["labels"] or "odd" in runs[0]["concepts"][0]["labels"]
+    assert runs[0]["artifact"] != runs[1]["artifact"]
+    table.write_text("id,label\n0000,even\n")
+    wrong = rdx_here(*arguments, "--labels", table, cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "no label for" in wrong.stderr

@@ -330,12 +330,12 @@ def compare(options: CompareOptions) -> Outcome:
 
 def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
     """The analysis that the options ask for: of a pair, or of many layers or models."""
-    for one in options.reference or ():
-        if isinstance(one, str) and (one.startswith("--") or one in YARDSTICKS):
-            raise UsageError(
-                f"--reference takes two models or arrays, got `{options.reference[0]}` and `{options.reference[1]}`",
-                f"a pair made of the first model is --yardstick {'|'.join(YARDSTICKS)}",
-            )
+    pair = options.reference or ()
+    if any(isinstance(one, str) and (one.startswith("--") or one in YARDSTICKS) for one in pair):
+        raise UsageError(
+            f"--reference takes two models or arrays, got {' and '.join(f'`{one}`' for one in pair)}",
+            f"a pair made of the first model is --yardstick {'|'.join(YARDSTICKS)}",
+        )
     if not asks_for_many(options):
         return CompareAnalysis(options)
     if options.automatic:

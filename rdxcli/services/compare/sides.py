@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from rdxcli.concepts.heads import Head, head_of
 from rdxcli.concepts.predictions import Predictions, predictions_of_heads, read_predictions, spelled_alike
+from rdxcli.datasets.arrays import row_values
+from rdxcli.datasets.seen import LABEL_NAMES
 from rdxcli.datasets.selection import ArrayOptions
+from rdxcli.datasets.words import composed
 from rdxcli.errors import UsageError
 from rdxcli.models.loading import check_layers
 from rdxcli.records import Representation
 from rdxcli.representations.joining import Joined, join
 from rdxcli.representations.pairs import built_in, restricted, told_apart, without
-from rdxcli.representations.resolve import is_model, resolve_representation, resolve_with_logits
+from rdxcli.representations.resolve import is_model, names_array, resolve_representation, resolve_with_logits
 from rdxcli.services.compare.options import CompareOptions
 
 
@@ -23,7 +28,10 @@ def read_pair(options: CompareOptions) -> tuple[Joined, Predictions | None, tupl
     """
     heads: tuple[Head, Head] | None = None
     notes: list[str] = []
-    (a, logits_a), (b, logits_b) = _read_sides(options)
+    (a, logits_a), (b, logits_b) = (
+        (_labelled(options, record, side), None if logits is None else _labelled(options, logits, side))
+        for side, (record, logits) in zip("ab", _read_sides(options), strict=True)
+    )
     a, b = without(a, options.drop_a, "--drop-a"), without(b, options.drop_b, "--drop-b")
     predictions = read_predictions((options.predictions_a, options.predictions_b), a, b)
     if logits_a is not None and logits_b is not None:
@@ -68,6 +76,25 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
         )
         for text, layer, _ in sides
     ]
+
+
+def _labelled(options: CompareOptions, record: Representation, side: str) -> Representation:
+    """A side that is no file of arrays, with the labels that are given for it instead of those of its data set.
+
+    Labels for both sides belong to the file of arrays where there is one.
+    """
+    texts, root = {"a": options.a, "b": options.b}, options.selection.root
+    files = [key for key, text in texts.items() if isinstance(text, str) and names_array(text, root)]
+    labels = getattr(options, f"labels_{side}") or (None if files else options.arrays.labels)
+    if labels is None or side in files:
+        return record
+    choice = options.arrays.choice
+    found = row_values(
+        *(labels, LABEL_NAMES, "labels", record.ids(), record.n, record.name),
+        id_column=choice.ids,
+        column=choice.labels,
+    )
+    return replace(record, labels=np.array([composed(label) for label in found]))
 
 
 def _no_use_for_classes() -> UsageError:
