@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rdxcli.errors import RdxError, UsageError
+from rdxcli.errors import RdxError, UsageError, without_passwords
 from rdxcli.progress import Advance, human_bytes, set_tracker
 from rdxcli.report.text import clean
 
@@ -189,7 +189,7 @@ class Sink:
         """The traceback of the exception that is being handled, without the values of local variables."""
         import traceback
 
-        self.stderr.print(traceback.format_exc(), markup=False)
+        self.stderr.print(without_passwords(traceback.format_exc()), markup=False)
 
     def warning(self, text: str) -> None:
         from rich.text import Text
@@ -303,7 +303,7 @@ def _width(stream: Any) -> int | None:
 
 def _lines(text: str) -> str:
     """A message of one or more lines, each `clean`."""
-    return "\n".join(clean(line, MESSAGE) for line in text.split("\n"))
+    return "\n".join(clean(line, MESSAGE) for line in without_passwords(text).split("\n"))
 
 
 def _shown(value: Any, column: Column) -> Any:
@@ -322,4 +322,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
-    return clean(value)
+    return clean(without_passwords(value) if isinstance(value, str) else value)

@@ -339,7 +339,7 @@ def _discard(part: Path) -> None:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2] or without_passwords(url)
+    return urlsplit(without_passwords(url)).netloc or without_passwords(url)
 
 
 def _unreachable(urls: Sequence[str], failures: Sequence[str]) -> TransferError:

@@ -313,7 +313,8 @@ def _place(name: str, path: Path, variable: str, must_write: bool, found: _Findi
         if wrong is not None:
             found.add(name, f"{name}: cannot write to {path}: {wrong}", repair)
     state = "writable" if wrong is None else f"NOT writable ({wrong})"
-    return f"{path}, {'exists' if there else 'not there yet'}, {state}, {human_bytes(free)} free"
+    shown = without_passwords(str(path))
+    return f"{shown}, {'exists' if there else 'not there yet'}, {state}, {human_bytes(free)} free"
 
 
 def _refusal(folder: Path, size: int) -> str | None:

@@ -7,12 +7,22 @@ import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s?#]+@")
+# a path keeps one slash of an address; the second way is a password with a slash, ? or # in it, which is no port
+_CREDENTIALS = re.compile(
+    r"(://|\b(?:https?|s?ftp|s3a?|gc?s|az|abfs|hf):/)"
+    r"(?:[^/\s?#]+|[^/\s?#:@]*:(?!:|\d+(?:[/?#]|$))[^\s\"',]*)@",
+    re.I,
+)
+_SIGNATURES = re.compile(
+    r"([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|key-pair-id|token|"
+    r"access_?token|auth|api_?key|key|password|passwd|secret)=)[^&\s#\"'`]+",
+    re.I,
+)
 
 
 def without_passwords(text: str) -> str:
-    """``text`` with the names and passwords left out that web addresses in it carry."""
-    return _CREDENTIALS.sub("", text)
+    """``text`` without the names, passwords, keys and signatures that web addresses in it carry."""
+    return _SIGNATURES.sub(r"\1...", _CREDENTIALS.sub(r"\1", text))
 
 
 class RdxError(Exception):

@@ -11,9 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from rdxcli.errors import OutOfTimeError
+from rdxcli.errors import OutOfTimeError, without_passwords
 
 log = logging.getLogger("rdxcli")
+
+
+def _without_passwords(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_passwords(record.getMessage()), ()
+    return True
+
+
+log.addFilter(_without_passwords)
 
 Advance = Callable[[int], None]
 Tracker = Callable[[str, int | None, str], AbstractContextManager[Advance]]

@@ -11,6 +11,7 @@ them: ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ``FSSPEC_S3_ANON=true`` and so on.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -48,6 +49,7 @@ _ADDRESS = re.compile(rf"zip://.*?::.|(?:{'|'.join(_PACKAGES)})://.", re.I | re.
 _VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "crc32c", "Content-MD5", "Digest", "blob_id", "CRC", "content_md5")
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "mtime", "updated", "created", "date_time")
 TRIES, PAUSE = 3, 0.5
+_BLOCK = 2**16
 AT_ONCE = 16
 """Files that are asked for at once: a server answers slowly, and many at a time."""
 _KEYS = {
@@ -55,6 +57,9 @@ _KEYS = {
     "gs": "sign in with `gcloud auth application-default login`; for public data FSSPEC_GS_TOKEN=anon",
     "hf": "sign in with `hf auth login`, or set HF_TOKEN",
 }
+_complete: dict[str, str] = {}
+"""Addresses with their passwords by what is said and written of them, for as long as the process lives."""
+
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 
@@ -64,10 +69,13 @@ def address(given: str | Path) -> str | None:
 
     A `Path` loses one of the two slashes of an address, which is given back.
     """
-    text = str(given)
-    if isinstance(given, Path):
-        text = re.sub(rf"(^|::)(zip|{'|'.join(_PACKAGES)}):/(?=[^/])", r"\1\2://", text)
-    return text if _ADDRESS.match(text) else None
+    text = with_slashes(given) if isinstance(given, Path) else str(given)
+    return _complete.get(text, text) if _ADDRESS.match(text) else None
+
+
+def with_slashes(given: Path) -> str:
+    """What was typed before it became a path, which keeps one of the slashes of an address."""
+    return re.sub(rf"(^|::|^[a-z]+:)(zip|{'|'.join(_PACKAGES)}):/(?=[^/])", r"\1\2://", str(given))
 
 
 def archive(given: str | Path) -> str | None:
@@ -91,9 +99,14 @@ def localised(given: Given) -> Given:
 
 
 def whole(given: str | Path) -> str:
-    """An absolute path, or an address without a password: what opens a file again."""
+    """An absolute path, or an address without a password: what opens a file again, in this process or with keys."""
     where = address(given)
-    return without_passwords(where) if where is not None else str(Path(given).expanduser().resolve())
+    if where is None:
+        return str(Path(given).expanduser().resolve())
+    shown = without_passwords(where)
+    if shown != where:
+        _complete[shown] = where
+    return shown
 
 
 @dataclass(frozen=True)
@@ -168,10 +181,44 @@ class Place:
         """The file for reading, with a position."""
         if not self.remote:
             return open(self.text, "rb")
-        return self._asked(lambda system, path: system.open(path, "rb"))
+        return io.BufferedReader(_Stream(self.text, self._asked(lambda system, path: system.open(path, "rb"))), _BLOCK)
 
     def _asked(self, question: Callable[[Any, str], Answer]) -> Answer:
         return _asked(self.text, question, self.system)
+
+
+class _Stream(io.RawIOBase):
+    """A file elsewhere: a piece that does not come is asked for again, and what is wrong is said as for whole files."""
+
+    def __init__(self, where: str, stream: IO[bytes]) -> None:
+        self._where, self._stream = where, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        start = self.tell()
+
+        def piece(*_: object) -> bytes:
+            self.seek(start)
+            return self._stream.read(len(buffer))
+
+        data = _asked(self._where, piece, (None, self._where))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def version_of(info: Mapping[str, Any]) -> str | None:
@@ -278,8 +325,7 @@ def _asked(where: str, question: Callable[[Any, str], Answer], opened: tuple[Any
             if trouble is not None:
                 raise trouble from None
             if number + 1 == TRIES:
-                text = " ".join(str(error).split())[:200]
-                raise InputError(f"{where} cannot be read: {text or type(error).__name__}") from None
+                raise InputError(f"{where} cannot be read: {_words(error, where)}") from None
         time.sleep(PAUSE * 2**number)
     raise AssertionError  # (the last try returns or raises)
 
@@ -298,11 +344,26 @@ def _system(where: str) -> tuple[Any, str]:
         raise DependencyError(package, extra) from None
 
 
-def _trouble(error: BaseException, where: str, scheme: str) -> RdxError | None:
-    """What is wrong, when asking again does not help; None when it may."""
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what it comes from."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
+    return chain
+
+
+def _words(error: BaseException, where: str) -> str:
+    """What an error says besides the address."""
+    states = [state for item in _chain(error) if isinstance(state := getattr(item, "status", None), int)]
+    if states:
+        return f"its server answers HTTP {states[0]}"
+    text = " ".join(str(error).replace(where, "").split())[:200]
+    return text or type(error).__name__
+
+
+def _trouble(error: BaseException, where: str, scheme: str) -> RdxError | None:
+    """What is wrong, when asking again does not help; None when it may."""
+    chain = _chain(error)
     kinds = {kind.__name__ for item in chain for kind in type(item).__mro__}
     states = {getattr(item, "status", None) for item in chain}
     if isinstance(error, IsADirectoryError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from rdxcli.datasets.addresses import address
+from rdxcli.datasets.addresses import address, with_slashes
 from rdxcli.datasets.arrayfiles import ArrayFile, read_array, split_key
 from rdxcli.datasets.foreign import is_foreign, read_foreign
 from rdxcli.datasets.registry import open_dataset
@@ -368,7 +368,8 @@ def _value_table(path: Path) -> dict[str, list[str]]:
 
 def _with_images(text: str, ids: list[str] | None, n: int, name: str) -> tuple[list[str] | None, str]:
     """The ids of the rows and the data set that shows them."""
-    where = address(Path(text))
+    text = with_slashes(Path(text))
+    where = address(text)
     spec = f"images:{where}" if where else text if ":" in text and not Path(text).exists() else f"images:{text}"
     dataset = open_dataset(spec)
     if ids is None:

@@ -26,7 +26,7 @@ from rdxcli.datasets.tables import (
 )
 from rdxcli.datasets.tars import files_in_tar, is_tar, tar_images
 from rdxcli.datasets.words import UNLABELLED, escaped
-from rdxcli.errors import InputError, MissingDataError, did_you_mean
+from rdxcli.errors import InputError, MissingDataError, did_you_mean, without_passwords
 from rdxcli.progress import human_count, log
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -227,7 +227,7 @@ def _from_list(listing: Path, options: Mapping[str, str], elsewhere: str | None)
         name=folder_name(elsewhere or listing),
         spec=f"images:{whole(elsewhere or listing)}{_query(options)}",
         source=_listed(names, elsewhere or str(listing), _pixels(options)),
-        sample_ids=columns[ids] if ids is not None else names,
+        sample_ids=columns[ids] if ids is not None else list(map(without_passwords, names)),
         labels=_labelled(columns[labels], listing) if labels is not None else None,
         splits=columns[splits] if splits is not None else None,
         captions=[[text] for text in columns[captions]] if captions is not None else None,

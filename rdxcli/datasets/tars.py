@@ -37,7 +37,7 @@ from rdxcli.datasets.images import CONTENT_LIMIT, ImageSource, decode
 from rdxcli.datasets.pixelrange import PixelRange, parse_range
 from rdxcli.datasets.tables import require_file
 from rdxcli.datasets.words import UNLABELLED, escaped, text_of
-from rdxcli.errors import InputError, MissingDataError, without_passwords
+from rdxcli.errors import InputError, MissingDataError, RdxError, without_passwords
 from rdxcli.lazy import pyarrow as pa
 from rdxcli.places import cache_root
 from rdxcli.progress import human_bytes, human_count, log
@@ -288,6 +288,8 @@ def _plain(place: Place) -> Place:
         with place.open() as packed, opener(packed) as stream, open(temporary, "wb") as out:
             _copy(stream, out, target.parent, place.text)
         os.replace(temporary, target)
+    except RdxError:
+        raise
     except (OSError, EOFError, lzma.LZMAError, pa.ArrowException, ValueError) as error:
         raise InputError(f"{place.text} cannot be decompressed: {' '.join(str(error).split())[:200]}") from None
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rdxcli.datasets.copies import content_of, use_in_place
 from rdxcli.download import checking
@@ -148,11 +149,25 @@ def check(names: Sequence[str], root: Path | None = None) -> dict[str, Any]:
     return checking.check([_find(name) for name in names], root)
 
 
+def _check_mirror(mirror: str) -> None:
+    if not mirror.startswith(("http://", "https://")):
+        raise UsageError(f"--mirror: got `{mirror}`, expected an http or https address")
+    try:
+        whole = bool(urlsplit(mirror).hostname) and urlsplit(mirror).port != 0
+    except ValueError:  # what stands there may be the beginning of a password, so it is not said
+        whole = False
+    if not whole:
+        raise UsageError(
+            "--mirror: expected an address such as https://HOST:PORT/FOLDER",
+            "in a password `/`, `?`, `#` and `@` are written %2F, %3F, %23 and %40",
+        )
+
+
 def _resolve(options: DownloadOptions) -> tuple[Settings, list[Recipe]]:
     if not options.names:
         raise UsageError("which data? give a name", "`rdx download --list` lists them")
-    if options.mirror is not None and not options.mirror.startswith(("http://", "https://")):
-        raise UsageError(f"--mirror: got `{options.mirror}`, expected an http or https address")
+    if options.mirror is not None:
+        _check_mirror(options.mirror)
     recipes = list({recipe.name: recipe for recipe in map(_find, options.names)}.values())
     if options.folder is not None and len(recipes) != 1:
         raise UsageError("--from takes one name", "give one command per folder")

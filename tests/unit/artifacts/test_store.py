@@ -27,7 +27,8 @@ from rdxcli.artifacts import (
     fingerprint_array,
     resolve_artifact,
 )
-from rdxcli.errors import ArtifactError
+from rdxcli.errors import ArtifactError, without_passwords
+from rdxcli.progress import log
 
 REQUEST = Request(kind="comparison", parameters={"k": 3, "gamma": 0.1}, inputs={"a": "1f"}, seed=0)
 
@@ -336,6 +337,27 @@ def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, tmp_pat
     artifact = _make(tmp_path / "run")
     assert "https://host/a.tar" in artifact.manifest.command
     assert "secret" not in str(ArtifactError("cannot read s3://me:secret@host/x", "see http://me:secret@host"))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("see http://me:se/cr@et@host/x", "see http://host/x"),
+        ("http://me:se?cret@host/x, https://me:se#cret@host/y", "http://host/x, https://host/y"),
+        ("http:/me:secret@host/x", "http:/host/x"),  # a path has lost a slash
+        ("zip://a.png::https://me:secret@host/x.zip", "zip://a.png::https://host/x.zip"),
+        ("https://h/a?X-Amz-Signature=secret&n=3 failed", "https://h/a?X-Amz-Signature=...&n=3 failed"),
+        ("'https://h/a?n=3&sig=secret'", "'https://h/a?n=3&sig=...'"),
+        ("https://host:8080/npm/@scope/x", "https://host:8080/npm/@scope/x"),
+        ("images:/photos@home/a", "images:/photos@home/a"),
+        ("net.py:make?input_size=32", "net.py:make?input_size=32"),
+    ],
+)
+def test_what_is_secret_in_an_address(given: str, shown: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert without_passwords(given) == shown
+    with caplog.at_level("INFO", "rdxcli"):
+        log.info("read %s", given)
+    assert caplog.messages[-1] == f"read {shown}"
 
 
 @pytest.mark.parametrize("step", ["rename", "rmtree"])

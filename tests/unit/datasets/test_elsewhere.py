@@ -8,6 +8,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -227,6 +228,59 @@ class TestWebServer:
         with pytest.raises(InputError, match=words) as caught:
             local_copy(web.url.replace("://", "://me:secret@") + "/a.npy")
         assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize("secret", ["me:s3cr3t@", "?X-Amz-Signature=s3cr3t"])
+    def test_secrets_are_neither_ids_nor_names_and_open_again(self, web: Site, tmp_path: Path, secret: str) -> None:
+        def guarded(name: str) -> str:
+            web.files[f"/{name}{secret if '?' in secret else ''}"] = web.files[f"/{name}"]
+            return f"{web.url}/{name}{secret}" if "?" in secret else f"{web.url.replace('//', f'//{secret}')}/{name}"
+
+        web.files = {"/x.png": png(1), "/y.png": png(2)}
+        (tmp_path / "list.csv").write_text(f"path,label\n{guarded('x.png')},a\n{guarded('y.png')},b\n")
+        listed = open_dataset(f"images:{tmp_path / 'list.csv'}")
+        assert shades(listed) == [1, 2]
+        table = io.BytesIO()
+        pq.write_table(pa.table({"image": [png(3)], "label": ["a"]}), table)
+        web.files["/t.parquet"] = table.getvalue()
+        tabled = open_dataset(f"images:{guarded('t.parquet')}")
+        assert "s3cr3t" not in f"{listed.description()} {list(listed.sample_ids)} {tabled.description()} {tabled.spec}"
+        assert "s3cr3t" not in f"{[one.source.location(0) for one in (listed, tabled)]}"
+        assert shades(open_dataset(tabled.spec)) == [3]
+        assert web.log[-1][0].endswith("s3cr3t" if "?" in secret else ".parquet")
+
+    @pytest.mark.parametrize("scheme", ["tar:/x.tar", "tar:/x.tar.gz", "images:/x.parquet", "images:/x.arrow"])
+    @pytest.mark.parametrize(
+        ("faults", "words"),
+        [
+            ([Fault(cut=30)], None),
+            ([Fault(cut=30)] * 99, "cannot be read"),
+            ([Fault(), *[Fault(status=403)] * 99], "access is denied"),
+        ],
+    )
+    def test_a_line_that_is_cut_while_an_archive_or_table_is_read(
+        self, web: Site, scheme: str, faults: list[Fault], words: str | None
+    ) -> None:
+        kind, _, path = scheme.partition(":")
+        out, table = io.BytesIO(), pa.table({"image": [png(3), png(4)]})
+        if path.endswith("parquet"):
+            pq.write_table(table, out)
+        elif path.endswith("arrow"):
+            with pa.ipc.new_file(out, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            with tarfile.open(fileobj=out, mode="w:gz" if path.endswith("gz") else "w") as tar:
+                for shade in (3, 4):
+                    entry = tarfile.TarInfo(f"{shade}.png")
+                    entry.size = len(png(shade))
+                    tar.addfile(entry, io.BytesIO(png(shade)))
+        web.files[path], web.faults[path] = out.getvalue(), list(faults)
+        with pytest.raises(InputError, match=words) if words else nullcontext():
+            assert len(open_dataset(f"{kind}:{web.url}{path}")) == 2
+
+    def test_what_the_server_answers_is_said(self, web: Site) -> None:
+        web.always["/a.npy"] = 500
+        with pytest.raises(InputError, match=r"a\.npy cannot be read: its server answers HTTP 500"):
+            local_copy(f"{web.url}/a.npy")
 
     def test_nobody_there(self) -> None:
         with pytest.raises(InputError, match="cannot be reached"):

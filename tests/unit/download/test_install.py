@@ -28,7 +28,9 @@ from rdxcli.download.expected import Policy, TransferError
 from rdxcli.download.install import install
 from rdxcli.download.planning import Plan, Settings, link, make_plan
 from rdxcli.download.store import Home
-from rdxcli.errors import InputError, MissingDataError, RdxError
+from rdxcli.errors import InputError, MissingDataError, RdxError, UsageError
+from rdxcli.services.download import DownloadOptions
+from rdxcli.services.download import plan as plan_of
 
 IMAGES = {f"set/images/{i:03d}.bin": os.urandom(2000) for i in range(20)}
 
@@ -519,6 +521,13 @@ def test_death_at_every_step(small: Site, settings: Settings, monkeypatch: pytes
         assert home.ready()
         assert all(store.damaged(home.path, item.name, deep=True) == [] for item in recipe().items)
     assert deaths > 5
+
+
+@pytest.mark.parametrize("mirror", ["http://me:se/cret@host", "http://me:se#cret@host/x", "http://", "http://h:0/"])
+def test_a_mirror_that_is_no_address_is_refused_without_its_password(mirror: str) -> None:
+    with pytest.raises(UsageError, match="--mirror: expected an address") as caught:
+        plan_of(DownloadOptions(("mnist",), mirror=mirror))
+    assert "cret" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_the_password_of_a_mirror_is_not_written_down(small: Site, settings: Settings) -> None:
