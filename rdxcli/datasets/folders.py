@@ -209,8 +209,9 @@ def _from_list(listing: Path, options: Mapping[str, str], elsewhere: str | None)
     names = columns[column]
     if not names:
         raise InputError(f"{listing} lists no images")
-    if "" in names:
-        raise InputError(f"{listing}: the path of row {names.index('')} is empty")
+    for row, name in enumerate(names):
+        if not name or "\0" in name:
+            raise InputError(f"{listing}: the path of row {row} is {'no path' if name else 'empty'}")
     ids = _column(columns, options.get("id"), _ID_COLUMNS, listing)
     labels = _column({n: v for n, v in columns.items() if n != ids}, options.get("label"), _LABEL_COLUMNS, listing)
     splits, captions = (pick_column(columns, wanted) for wanted in (("split",), ("caption", "captions", "text")))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rdxcli.datasets.addresses import Place, ask_all
 from rdxcli.datasets.pixelrange import PixelRange, Ranges, range_of
@@ -272,9 +272,15 @@ def decode(file: str | Path | IO[bytes]) -> Image.Image:
     """Decode an image file completely, in its own mode. EXIF rotation is not applied, as in the loaders with which the
     published models were trained and evaluated. Of several frames the first is taken.
 
-    Raises `InputError` (colours of 12 bits in 16, of which Pillow would keep the upper 4).
+    Raises `InputError`: colours of 12 bits in 16, of which Pillow would keep the upper 4; bytes that are no image.
     """
-    with Image.open(file) as image:
+    try:
+        opened = Image.open(file)
+    except UnidentifiedImageError:
+        if isinstance(file, str | Path):
+            raise
+        raise InputError("cannot identify an image in these bytes") from None  # Pillow names a place in memory
+    with opened as image:
         deep = image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         image.load()
         if deep:

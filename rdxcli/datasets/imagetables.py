@@ -370,7 +370,14 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -382,6 +389,8 @@ def _image_columns(schema: pa.Schema) -> list[str]:
 
 
 def _first_bytes(place: Place, column: str) -> bytes:
+    if len(_starts(place)) < 2:  # it holds no rows
+        return b""
     cells = _read_group(place, 0, column)
     return next((cell.as_py()[:16] for cell in cells if cell.is_valid), b"")
 

@@ -147,7 +147,7 @@ def read_table(path: Path | str) -> DataTable:
         return _text_table(file, kind)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise InputError(
-            f"{file} cannot be read as a {kind.lstrip('.') or 'text'} table: {_first_line(error)}"
+            f"{file} cannot be read as a table ({kind.lstrip('.') or 'text'}): {_first_line(error)}"
         ) from None
 
 

@@ -338,6 +338,42 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
         open_dataset(f"images:{tmp_path / name}")
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([png(1), png(2)]).dictionary_encode(),
+        pa.array([png(1), png(2)], pa.large_binary()),
+        pa.array([png(1), png(2)], pa.binary_view()),
+        pa.array([png(1).ljust(99), png(2).ljust(99)], pa.binary(99)),
+    ],
+    ids=lambda cells: str(cells.type)[:20],
+)
+def test_cells_of_every_kind_of_bytes_are_images(tmp_path: Path, ending: str, cells: Any) -> None:
+    images = pa.table({"image": cells})
+    if ending == "parquet":
+        pq.write_table(images, tmp_path / "x.parquet")
+    else:
+        with pa.ipc.new_file(tmp_path / "x.arrow", images.schema) as writer:
+            writer.write_table(images)
+    assert shades(open_dataset(f"images:{tmp_path}/x.{ending}")) == [1, 2]
+
+
+def test_what_holds_no_images_is_said(tmp_path: Path) -> None:
+    empty = pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.string())})
+    with pa.ipc.new_file(tmp_path / "x.arrow", empty.schema) as writer:
+        writer.write_table(empty)
+    (tmp_path / "l.txt").write_bytes(b"a.png\n\0.png\n")
+    for name, words in (("x.arrow", "lists no images"), ("l.txt", "the path of row 1 is no path")):
+        with pytest.raises(InputError, match=words):
+            open_dataset(f"images:{tmp_path / name}")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        entry = tarfile.TarInfo("a.png")
+        tar.addfile(entry)
+    with pytest.raises(InputError, match="cannot identify an image in these bytes"):  # no place in memory, which changes
+        open_dataset(f"tar:{tmp_path / 'x.tar'}").image(0)
+
+
 # -- tables of images ---------------------------------------------------------------------------------------------
 
 
