@@ -370,7 +370,7 @@ def test_what_holds_no_images_is_said(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         entry = tarfile.TarInfo("a.png")
         tar.addfile(entry)
-    with pytest.raises(InputError, match="cannot identify an image in these bytes"):  # no place in memory, which changes
+    with pytest.raises(InputError, match="cannot identify an image in these bytes"):
         open_dataset(f"tar:{tmp_path / 'x.tar'}").image(0)
 
 
