@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from rdxcli.progress import human_count, human_p
 from rdxcli.records import relied_on
-from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, doubts
+from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, arrays_of, base_rates, doubts
 from rdxcli.report.html import png_uri, script_json
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
 from rdxcli.report.text import clean
@@ -171,7 +171,8 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         sections.append(_tree(document))
     if document["followed"]:
         sections += _series(document)
-    sections += [_pair(document, place, pair) for place, pair in enumerate(document["pairs"])]
+    base = base_rates(arrays_of(folder).get("labels"))
+    sections += [_pair(document, place, pair, base) for place, pair in enumerate(document["pairs"])]
     dataset = document["samples"].get("dataset")
     return Summary(
         kind="similarities",
@@ -431,7 +432,7 @@ def _meeting(document: Mapping[str, Any], meeting: Mapping[str, Any]) -> str:
     )
 
 
-def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> Section:
+def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any], base: Mapping[str, float]) -> Section:
     names = _place(document, "rows", pair["row"]), _place(document, "columns", pair["column"])
     difference = pair["difference"]
     items, unreliable = [], doubts(pair)
@@ -451,7 +452,10 @@ def _pair(document: Mapping[str, Any], place: int, pair: Mapping[str, Any]) -> S
                 status=status,
                 doubtful=bool(status),
                 pictures=[Picture(str(sample)) for sample in concept["sample_ids"][:8]],
-                bars=[Bar(name, share, f"{share:.0%}") for name, share in list(concept["labels"].items())[:4]],
+                bars=[
+                    Bar(name, share, f"{share:.0%}", base.get(name))
+                    for name, share in list(concept["labels"].items())[:4]
+                ],
             )
         )
     said = " ".join([*(f"{doubt}." for doubt in unreliable.values()), *difference.get("sentences", [])])

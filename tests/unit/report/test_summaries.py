@@ -365,6 +365,14 @@ def test_a_step_shows_the_null_of_its_verdict() -> None:
         assert table.rows[0][place] == shown
 
 
+def test_labels_of_a_group_stand_beside_those_of_all_images(tmp_path: Path) -> None:
+    """Also on the cards of layers and models: 80 % cats mean nothing without the share of cats in all."""
+    document = MAKERS["similarities"](tmp_path)
+    np.savez(tmp_path / "arrays.npz", labels=np.array(["cat", "cat", "dog", "cat"]))
+    (section,) = [one for one in summarize(document, tmp_path).sections if one.key == "pair-0"]
+    assert [(bar.label, bar.chance) for bar in section.items[0].bars] == [("cat", 0.75)]
+
+
 def test_of_long_paths_the_end_is_shown() -> None:
     path = "/a/long/way/to/the/photographs/of/birds/n0144_tench.jpg"
     section = Section("Images", "images", [Item(1, "1", pictures=[Picture(path)])])
