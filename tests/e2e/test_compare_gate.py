@@ -338,6 +338,10 @@ def test_labels_of_models_are_those_of_their_images(tmp_path: Path) -> None:
         runs.append(json.loads(done.stdout))
     assert "even" in runs[0]["concepts"][0]["labels"] or "odd" in runs[0]["concepts"][0]["labels"]
     assert runs[0]["artifact"] != runs[1]["artifact"]
+    for option in ("--sample-ids", "--sample-ids-b", "--images"):
+        ignored = rdx_here(*arguments, option, tmp_path, cwd=tmp_path)
+        assert ignored.returncode == 2
+        assert "neither side is one" in ignored.stderr
     table.write_text("id,label\n0000,even\n")
     wrong = rdx_here(*arguments, "--labels", table, cwd=tmp_path)
     assert wrong.returncode == 1

@@ -47,7 +47,7 @@ from rdxcli.services.compare.patches import IMAGES, OTHERS, check_patches, open_
 from rdxcli.services.compare.properties import check_metadata, shared_properties, write_images
 from rdxcli.services.compare.record import make_record
 from rdxcli.services.compare.scoreboard import run_all
-from rdxcli.services.compare.sides import read_pair, read_reference
+from rdxcli.services.compare.sides import check_row_options, read_pair, read_reference
 from rdxcli.services.compare.similarities import SimilaritiesAnalysis, asks_for_many
 
 METHODS = "methods"
@@ -87,6 +87,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs(test=options.test, reference=measured)
         check_metadata(options)
+        check_row_options(options)
         for side in SIDES:
             names = getattr(options, f"classes_{side}")
             if names is not None and not Path(names).expanduser().is_file():

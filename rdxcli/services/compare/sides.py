@@ -78,6 +78,27 @@ def _read_sides(options: CompareOptions) -> list[tuple[Representation, Represent
     ]
 
 
+def check_row_options(options: CompareOptions) -> None:
+    """Refuse what is said of the rows of arrays where there are none. Raises `UsageError`."""
+    texts = [options.a, options.b, *(options.reference or ())]
+    root = options.selection.root
+    if any(not isinstance(text, str) or "://" in text or names_array(text, root) for text in texts):
+        return
+    given = {
+        "--sample-ids": options.arrays.sample_ids,
+        "--sample-ids-a": options.sample_ids_a,
+        "--sample-ids-b": options.sample_ids_b,
+        "--images": options.arrays.images,
+        "--feature-columns": options.arrays.feature_columns,
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{name} is about the rows of a file of arrays, and neither side is one",
+                "leave it out: ids and images are those of the data set",
+            )
+
+
 def _labelled(options: CompareOptions, record: Representation, side: str) -> Representation:
     """A side that is no file of arrays, with the labels that are given for it instead of those of its data set.
 
