@@ -185,6 +185,17 @@ def _scalar(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
 
 
+def _of_methods(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``kmeans: {n_init: 3}`` is ``kmeans.n_init: 3``; a mapping that is no method's is a value."""
+    from rdxcli.methods.registry import names
+
+    flat: dict[str, Any] = {}
+    for name, item in values.items():
+        own = isinstance(item, dict) and str(name).replace("_", "-") in names("compare")
+        flat |= {f"{name}.{key}": one for key, one in item.items()} if own else {name: item}
+    return flat
+
+
 def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
     multiple = bool(getattr(param, "multiple", False)) or getattr(param, "nargs", 1) != 1
     if isinstance(value, list):
@@ -192,7 +203,10 @@ def _config_value(path: Path, key: str, value: Any, param: Any) -> Any:
         return [str(item) for item in value] if multiple else ",".join(map(str, value))
     if isinstance(value, dict) and key.replace("-", "_") in _NESTED:
         # `param:` and `file:` may be written as a mapping
-        return [f"{name}={_scalar(item)}" for name, item in value.items()]
+        pairs = value
+        if any(isinstance(item, dict) for item in value.values()):
+            pairs = _of_methods(value)
+        return [f"{name}={_scalar(item)}" for name, item in pairs.items()]
     if isinstance(value, dict):
         raise UsageError(f"{path}: `{key}` has nested values, expected one value or a list")
     if getattr(param, "is_flag", False):

@@ -242,7 +242,7 @@ def compare(
     seed : int
     **options
         Fields of `rdxcli.services.compare.options.CompareOptions` and of what it holds (``dataset``, ``labels``,
-        ``concept_set`` ...), and hyper-parameters of the method.
+        ``concept_set`` ...; ``rdx compare --help`` says what each is), and hyper-parameters of the method.
 
     Returns
     -------
@@ -287,7 +287,8 @@ def explain(
         Keep the artifact there.
     seed : int
     **options
-        Fields of `rdxcli.services.explain.options.ExplainOptions` and of what it holds, and hyper-parameters.
+        Fields of `rdxcli.services.explain.options.ExplainOptions` and of what it holds (see ``rdx explain --help``),
+        and hyper-parameters.
 
     Returns
     -------

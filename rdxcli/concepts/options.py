@@ -17,23 +17,7 @@ FILES = ("image_embeddings", "text_embeddings")
 
 @dataclass(frozen=True)
 class ConceptOptions(LayerOptions):
-    """Where concepts come from, for the layer that is read; the model's data set names the default concept set.
-
-    Parameters
-    ----------
-    concepts : str, optional
-        File of an (n, c) concept matrix.
-    concept_names : Path, optional
-        Name of each column.
-    concept_set : str, optional
-        Text file of concept words, or the name of a published set.
-    vlm : str, optional
-        Vision-language model.
-    splits : Path, optional
-        ``.npz`` with ``train``, ``val``, ``test`` row numbers.
-    files : mapping
-        Further inputs by name (``superclasses``, ``masks`` ...).
-    """
+    """Where concepts come from, for the layer that is read; the model's data set names the default concept set."""
 
     concepts: str | None = option("File of an (n, concepts) matrix.", panel=INPUTS)
     concept_names: Path | None = option("Its column names, one a line.", panel=INPUTS)
@@ -60,23 +44,7 @@ def check_files(method: str, given: Mapping[str, str], known: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class NamingOptions:
-    """Where names come from.
-
-    Parameters
-    ----------
-    model : str, optional
-        Vision-language model.
-    concept_set : str, optional
-        Text file or published set; the published set of the data set when not given.
-    captions : str, optional
-        File or artifact; the captions of the data set when not given.
-    describe : str, optional
-        Captioner that proposes sentences for each group, see `rdxcli.concepts.describing`.
-    base_url : str, optional
-        Of a server that captions.
-    files : mapping of str to str
-        ``image_embeddings`` and ``text_embeddings``, instead of a model.
-    """
+    """Where names come from. `describe`: see `rdxcli.concepts.describing`."""
 
     model: str | None = option(
         "Vision-language model that finds the words which fit a concept's images more than the rest.",

@@ -17,25 +17,9 @@ DRAWING, RUNNING = "How captions are drawn", "How to run"
 class CaptionOptions:
     """What to caption and how.
 
-    Parameters
-    ----------
-    model : str, optional
-        Captioner; ``human`` takes the captions that belong to the data set. Without one: those where there are any,
-        else the default captioner.
-    source : Path, optional
-        File with captions that are taken in place of making any.
-    captions, temperature, top_p, top_k, max_tokens, prompt
-        See `rdxcli.models.captioners.Sampling`.
-    attributes : bool
-        Ask for objects, attributes and relations.
-    base_url, parallel
-        Of a server, see `rdxcli.models.caption_server.CaptionServer`.
-    dtype : str, optional
-        Half precision on a GPU by default.
-    batch_size, workers : int, optional
-        Neither changes a caption.
-    strict : bool
-        The first image that fails ends the run.
+    Without `model`: the captions that belong to the data set where there are any, else the default captioner. How it
+    samples: `rdxcli.models.captioners.Sampling`; servers: `rdxcli.models.caption_server.CaptionServer`. Neither
+    `batch_size` nor `workers` changes a caption.
     """
 
     selection: SelectionOptions = field(default_factory=SelectionOptions)
@@ -74,31 +58,9 @@ class CaptionOptions:
 class EncodeOptions:
     """What to encode and how.
 
-    Parameters
-    ----------
-    captions : str, optional
-        File or captions artifact, see `rdxcli.concepts.captions`; None takes the captions of the data set.
-    source : {"auto", "hanta", "published", "packaged"}
-        Tagger and lemmatiser.
-    language : str
-        ``en``, ``de``, ``nl``; ``auto`` looks at the captions.
-    method : {"average", "union"}
-    min_count, max_threshold, pos, max_size
-        See `rdxcli.methods.surrogate.vocabulary.fit_vocabulary`.
-    normalisation : {"original", "improved"}, optional
-        See `rdxcli.methods.surrogate.extraction.ConceptExtractor`; without it that of the tagger.
-    phrases : {"none", "merged", "compounds", "noun-phrases"}, optional
-        Concepts of several words; without it those of the tagger.
-    stop, keep : Path, optional
-        Files with one concept a line: to leave out, and to take whatever the thresholds say.
-    synonyms : str, optional
-        A file of concepts that are one (a group a line, separated by commas), or a CLIP or SigLIP whose embeddings of
-        the words decide.
-    synonym_threshold : float
-        Least cosine of words that a model takes for one.
-    vocabulary : Path, optional
-        Concepts in place of a fitted vocabulary: a text file, a ``vocabulary.csv``, the folder of encodings or of a
-        surrogate.
+    Without `captions` those of the data set are read (`rdxcli.concepts.captions`). `min_count`, `max_threshold`, `pos`,
+    `max_size`: see `rdxcli.methods.surrogate.vocabulary.fit_vocabulary`; `normalisation` and `phrases` (by default of
+    the tagger): `rdxcli.methods.surrogate.extraction.ConceptExtractor`.
     """
 
     captions: str | None = option("Captions: .json, .jsonl, .csv, .tsv, .token, .txt, artifact, -.", read="stdin")
@@ -129,29 +91,11 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class TrainOptions(WithShortcuts):
-    """What to train on and how.
+    """What to train on and how; `parameters` are those of `rdxcli.methods.surrogate.training.SurrogateTrainer`.
 
-    Parameters
-    ----------
-    encodings : str
-        Artifact of ``encode-concepts``, or a matrix file.
-    image_embeddings, text_embeddings : str, optional
-        Arrays of the teacher's embeddings. With as many text rows as images there is one caption per image.
-    text_offsets : str, optional
-        Array (n + 1,) of where each image's captions begin.
-    class_embeddings : str, optional
-        Text embeddings of classes, for the agreement of zero-shot predictions.
-    teacher : str, optional
-        Vision-language model that embeds the images of ``selection`` and their captions, once, in place of arrays.
-        The classes of a labelled data set are embedded too.
-    captions : str, optional
-        What the teacher embeds; None takes the captions the encodings were made from, or else the data set's.
-    class_prompts : sequence of str
-        What the teacher reads for a class, with ``{}`` for its name; the mean over several.
-    tensorboard : bool, optional
-        Write the metrics for TensorBoard too; by default when it is installed.
-    parameters : mapping
-        Of `rdxcli.methods.surrogate.training.SurrogateTrainer`.
+    With as many rows of `text_embeddings` as images there is one caption per image. A `teacher` embeds the images of
+    `selection`, their captions (those the encodings were made from, else the data set's) and the classes of a labelled
+    data set.
     """
 
     encodings: str = option("Artifact of encode-concepts, matrix file, or - for stdin.", default="", read="stdin")

@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which samples: ``--dataset``, ``--split``, ``--include``, ``--exclude``, ``--classes``, ``--per-class`` ...
-
-    Parameters
-    ----------
-    dataset : str, optional
-        Name or scheme; None means the model's own default data set.
-    seed : int
-        Of ``sample`` and ``per_class``.
-    root : Path, optional
-        Where downloads are.
-    """
+    """Which samples, of a data set (None: the model's own); `seed` is that of `sample` and `per_class`."""
 
     dataset: str | None = option("Data set: a name, folder:PATH or images:PATH.", complete="datasets")
     split: str | None = option("Split of the data set.")
@@ -89,13 +79,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ArrayOptions:
-    """What belongs to the rows of arrays: ``--labels``, ``--sample-ids``, ``--images``, and which columns are what.
-
-    Parameters
-    ----------
-    feature_columns, id_column, label_column : str, optional
-        Of tables; see `Choice`.
-    """
+    """What belongs to the rows of arrays, and which columns of tables are what; see `Choice`."""
 
     labels: Path | None = option(
         "Labels of the rows of arrays: .npy, .txt, .csv or .json; where two models are compared, of their images."

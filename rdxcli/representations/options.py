@@ -19,25 +19,7 @@ INPUTS = "Inputs of single methods"
 
 @dataclass(frozen=True)
 class LayerOptions(WithShortcuts):
-    """One layer of one model, or an array in its place, and the method that reads it.
-
-    Parameters
-    ----------
-    method : str
-        Name in the registry of methods.
-    layer, pool : str
-        The representation, when it comes from a model.
-    activations : str, optional
-        Array file, ``extract`` artifact or record in place of a model.
-    units : str, optional
-        ``0-63,70``; None means all.
-    selection : SelectionOptions
-        Which samples.
-    arrays : ArrayOptions
-        What belongs to the rows of arrays.
-    parameters : mapping
-        Hyper-parameters of the method.
-    """
+    """One layer of one model, or an array or record in its place, and the method that reads it. Without `units` all."""
 
     method: str = option("See `rdx list methods`.", default="", complete="methods:explain")
     model: str | None = option("Model.", complete="models")
@@ -69,38 +51,24 @@ class ExtractOptions:
     Parameters
     ----------
     model : str
-        Name; see `rdxcli.models.grammar`.
+        See `rdxcli.models.grammar`.
     layers : sequence of str or None
-        Module paths, aliases, or patterns (``layer3.*``, ``block:*``, ``*``); None, or nothing at all, for the default
-        layer.
-    pool : str
-        ``auto``, ``avg``, ``max``, ``first``, ``cls``, ``mean`` or ``none``.
+        Module paths, aliases, or patterns (``layer3.*``, ``block:*``, ``*``).
     dtype : str
-        ``float32``, ``float16`` or ``bfloat16``: of weights and computation. ``float16`` is stored as such, the others
-        as float32.
-    selection : SelectionOptions
-        Which images; without a data set the model's own default.
+        Of weights and computation. ``float16`` is stored as such, the others as float32.
     batch_size, workers : int, optional
-        Chosen from the size of the inputs and the machine when not given. Neither changes the result beyond rounding.
+        Neither changes the result beyond rounding.
     shard_rows : int, optional
-        Images that are stored at once, rounded up to whole batches.
+        Rounded up to whole batches.
     engine : {"auto", "local", "ranks", "ray"}, optional
         ``auto`` is ``ranks`` when the environment gives a rank (see `rdxcli.engines.ranks`), else ``local``. By default
         what `rdxcli.engines.sharing.set_engine` said.
     address : str, optional
         Of a running Ray cluster.
-    strict : bool
-        The first image that fails ends the run.
-    max_errors : int, optional
-        More failed images than this end the run.
     run : str, optional
         Name of the last folder instead of the pooling's.
     renew : bool
         Replace activations that were made from something else, such as older weights of the same name.
-    untrained : bool
-        Accept random weights.
-    allow_random : bool
-        Accept a network that gives other activations every time.
     """
 
     model: str = option("Model; may be repeated.", "--model", "-m", default=REQUIRED, complete="models", read="each")

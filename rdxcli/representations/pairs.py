@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -50,11 +51,15 @@ def told_apart(*sides: tuple[Representation, str | Representation]) -> list[Repr
             continue
         else:
             known = [path for path in paths if path is not None]
-            depth = next(depth for depth in range(2, 1000) if len({path[-depth:] for path in known}) == len(known))
-            apart = ["/".join([*path[-depth:-1], name]) for path in known]
+            apart = ["/".join([*path[-_depth(path, known) : -1], name]) for path in known]
         for place, new in zip(places, apart, strict=True):
             names[place] = new
     return [replace(record, name=name) for (record, _), name in zip(sides, names, strict=True)]
+
+
+def _depth(path: tuple[str, ...], known: Sequence[tuple[str, ...]]) -> int:
+    """How many of its last parts, two or more, no other path ends with."""
+    return next(d for d in range(2, 1000) if sum(other[-d:] == path[-d:] for other in known) == 1)
 
 
 def _parts(text: str | Representation) -> tuple[str, ...] | None:

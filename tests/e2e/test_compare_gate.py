@@ -206,6 +206,11 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         document = json.loads(done.stdout)
         assert document["a"]["name"] == f"{first}/features"
         assert document["b"]["name"] == f"{second}/features"
+    (tmp_path / "z").mkdir()
+    np.save(tmp_path / "z" / "features.npy", rng.normal(size=(40, 4)))
+    three = rdx_here("compare", *files, "z/features.npy", "--no-test", "--json", cwd=tmp_path)
+    rows = [row["name"] for row in json.loads(three.stdout)["rows"]]
+    assert rows == ["x/dino/features", "y/dino/features", "z/features"]  # each by as much as it needs
     itself = rdx_here("compare", files[0], files[0], "--k", "2", "--no-test", *QUICK, cwd=tmp_path)
     assert json.loads(itself.stdout)["a"]["name"] == "features"
 

@@ -26,71 +26,28 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class CompareOptions(WithShortcuts):
-    """What to compare and how.
+    """What to compare and how; what each option is stands in its help.
 
     Parameters
     ----------
     a, b : str or Representation
-        Model, array file or artifact, or a record; from Python also several layers of one thing. ``b`` may be missing
-        with ``layers``.
-    more : sequence of str or Representation
-        Further models: all are compared with each other.
-    layers : str, optional
-        ``all``, ``blocks``, names and patterns, or ``consecutive`` (neighbours of one model): every layer of A against
-        every layer of B. With several models the layer that is read of each.
-    timeline : bool
-        The models are checkpoints in this order.
-    pairs : int
-        Pairs of layers or models that are compared in full.
-    reference_runs : sequence of str or Representation
-        Models that differ by chance only, such as seeds.
+        From Python also several layers of one thing.
     k, gamma, beta, approximate, landmarks : optional
         Short ways to give the hyper-parameters ``n_clusters``, ``gamma``, ``beta``, ``approximate``, ``landmarks``.
-    dtype : str
-        Of the weights and the computation of models.
-    drop_a, drop_b : str, optional
-        Columns to leave out, like ``0-63,70``: what does the model lose without a concept?
-    method : str
-        Name in the registry of methods; ``all`` or several names with commas give a scoreboard.
-    parameters : mapping
-        Hyper-parameters of the method; those not given keep the method's defaults.
     labels_a, labels_b, sample_ids_a, sample_ids_b : Path, optional
-        Of one side, in place of those in ``arrays``.
-    reference : tuple of two str, optional
-        A second pair: is (a, b) more different than that?
-    reference_layer : str, optional
-        Layer of both models of the reference pair.
+        In place of those in ``arrays``.
     yardstick : {"jitter", "halves", "seeds"}, optional
-        A reference pair made of the first model, see `rdxcli.methods.difference.yardsticks`.
+        See `rdxcli.methods.difference.yardsticks`.
     predictions_a, predictions_b : str, optional
-        Files of predictions, see `rdxcli.concepts.predictions.read_predictions`.
+        See `rdxcli.concepts.predictions.read_predictions`.
     classes_a, classes_b : Path, optional
-        Names of the outputs of heads that have different ones, see `rdxcli.concepts.heads`.
+        See `rdxcli.concepts.heads`.
     metadata : Path, optional
-        A table about the images, see `rdxcli.datasets.metadata.read_metadata`.
-    properties : bool
-        Measure the pictures and ask what those of a group share.
-    test : bool
-        Make the significance test.
-    bootstraps : int
-        Resamplings for the stability of concepts; 0 leaves it out.
-    guidance : {"none", "labels", "classifier", "outcome"}
-    align : bool
-        Take away what a linear map can explain first.
-    budget : str, optional
-        Time that the fit of one method may take; see `seconds`.
-    patches : bool
-        Compare places of the images of each concept.
+        See `rdxcli.datasets.metadata.read_metadata`.
     planted : str, optional
-        Classes that a model is known to merge, see `rdxcli.methods.difference.planted.planted_difference`.
+        See `rdxcli.methods.difference.planted.planted_difference`.
     fail_on : sequence of str
-        Conditions under which the command fails, see `rdxcli.report.gates.parse_gates`.
-    fail_above : float, optional
-        The same for the difference score.
-    on_change : {"fail", "new", "replace"}, optional
-        What to do where a run of this name was made from something else; default ``new`` with a gate, else ``fail``.
-    naming : NamingOptions
-        Where names for concepts come from, if they are wanted.
+        See `rdxcli.report.gates.parse_gates`.
     """
 
     a: str | Representation = option(

@@ -11,23 +11,7 @@ from rdxcli.options import option
 
 @dataclass(frozen=True)
 class ExplainOptions(ConceptOptions):
-    """What to explain and with what.
-
-    Parameters
-    ----------
-    target : str, optional
-        Sample id, row number, ``class:NAME``, ``misclassified`` or ``all``.
-    apply : str, optional
-        Artifact of regions or directions that is applied to the samples, in place of finding new ones.
-    steer : sequence of str
-        ``DIRECTION=AMOUNT[,AMOUNT ...]``, see `rdxcli.services.explain.steering`.
-    concept_images : sequence of str
-        Data sets or arrays of images that show concepts, for ``tcav``; classes are concepts of their own.
-    random_images : str, optional
-        What they are told from; default are the explained samples.
-    surrogate, encodings : str, optional
-        Artifacts or files of a concept surrogate.
-    """
+    """What to explain and with what. Classes of `concept_images` are concepts of their own."""
 
     target: str | None = option("Sample id, row, class:NAME, misclassified or all.", panel=INPUTS)
     apply: str | None = option("Stored regions or directions to look for in these samples.", panel=INPUTS)

@@ -13,19 +13,7 @@ from rdxcli.options import option
 class SimulateOptions(ConceptOptions):
     """What to score, besides the layer and the simulator's concepts.
 
-    Parameters
-    ----------
-    method : str
-        Name of an explanation run of the layer, or ``all``.
-    explanations : sequence of str
-        Tables: CSV files, ``NAME=FILE``, or ``explain`` artifacts.
-    scoring : {"correlation", "ablation", "images"}
-    variant : {"optim", "norm"}
-        How ablation brings simulated activations to the unit's scale.
-    part : {"test", "val", "train", "all"}
-        Rows on which units are scored.
-    bootstraps : int
-        0 for no intervals. They need no resamplings any more; the name has stayed.
+    Intervals need no `bootstraps` any more; the name has stayed.
     """
 
     method: str = option("Explanation run of this layer, or all.", default="")

@@ -185,6 +185,17 @@ def test_a_configuration_may_nest_parameters(tmp_path: Path) -> None:
     assert {"gamma": 0.25, "null_cluster": False}.items() <= json.loads(done.stdout)["parameters"].items()
 
 
+@pytest.mark.parametrize(("tol", "code"), [("steep", 2), ("0.1", 0)])
+def test_a_configuration_may_nest_parameters_of_methods(tol: str, code: int, tmp_path: Path) -> None:
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(ord(name)).standard_normal((30, 4)))
+    lines = ["method: kmeans,nmf", "test: false", "param:", "  kmeans: {n_init: 2}", f"  nmf: {{tol: {tol}}}"]
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    done = rdx_here("compare", "a.npy", "b.npy", "--config", "c.yaml", "--dry-run", cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert code == 0 or "--param tol=steep: expected" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["compare a.npy b.npy", "explain --method eddp --activations a.npy"])
 def test_a_shortcut_and_a_parameter_do_not_contradict(command: str, tmp_path: Path) -> None:
     short = ("--k", "n_clusters") if "compare" in command else ("--n-directions", "n_directions")
