@@ -254,10 +254,7 @@ _BUILT_IN = (
 def methods() -> dict[tuple[str, str], Method]:
     """Every method by (family, name), built-in ones first.
 
-    Raises
-    ------
-    ValueError
-        When two methods of one family share a name.
+    Raises `ValueError` when two methods of one family share a name.
     """
     found: dict[tuple[str, str], Method] = {}
     outside = [entry.load() for entry in metadata.entry_points(group="rdx.methods")]
@@ -275,13 +272,7 @@ def names(family: str) -> list[str]:
 
 
 def get(family: str, name: str) -> Method:
-    """The method ``name`` of the command ``family``.
-
-    Raises
-    ------
-    UnknownNameError
-        With near matches.
-    """
+    """The method ``name`` of the command ``family``. Raises `UnknownNameError` with near matches."""
     try:
         return methods()[family, name]
     except KeyError:

@@ -29,7 +29,6 @@ def soft_threshold(values: np.ndarray, threshold: float, shrink: float = 0.0) ->
 
     Parameters
     ----------
-    values : ndarray
     threshold, shrink : float, at least 0
     """
     return np.sign(values) * np.maximum(np.abs(values) - threshold, 0.0) / (1.0 + shrink)
@@ -137,7 +136,6 @@ def lambda_max(C: np.ndarray, alpha: float, *, grouped: bool = False) -> float:
     ----------
     C : (u, c) float
         X^T (Y - mean Y) / n, transposed.
-    alpha : float
     grouped : bool
         Group lasso over targets: the largest column norm instead of the largest entry.
     """
@@ -148,10 +146,7 @@ def lambda_max(C: np.ndarray, alpha: float, *, grouped: bool = False) -> float:
 def lambda_grid(largest: float, epsilon: float, k: int, *, zero: bool = True) -> np.ndarray:
     """``k`` values from ``largest`` down to ``epsilon largest``, equally spaced in logarithm, then 0 if asked: float64.
 
-    Raises
-    ------
-    ValueError
-        k below 1, or epsilon outside (0, 1].
+    Raises `ValueError` (k below 1, or epsilon outside (0, 1]).
     """
     if k < 1 or not 0 < epsilon <= 1:
         raise ValueError(f"Got k={k} and epsilon={epsilon}, expected k of at least 1 and epsilon in (0, 1]")
@@ -176,12 +171,10 @@ def exact(
 
     Parameters
     ----------
-    problem : Problem
     start : (u, c) float, optional
         Warm start; its signs are what counts.
     tolerance : float
         Admitted violation of the optimality condition, relative to max(l1, 1e-3 max |C|).
-    device : str
     max_iterations : int
         Rounds of admission; far above what is needed, a guard against rounding.
 

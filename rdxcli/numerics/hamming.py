@@ -156,6 +156,8 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` nearest rows of some rows, themselves included.
 
+    Raises `ValueError` (k out of range, unknown strategy).
+
     Parameters
     ----------
     words : (n, w) uint64
@@ -177,11 +179,6 @@ def nearest(
     index : (r, k) int64
         By ascending distance, ties by row number.
     distance : (r, k) int32
-
-    Raises
-    ------
-    ValueError
-        k out of range, unknown strategy.
     """
     n = len(words)
     rows = np.asarray(rows, dtype=np.int64)

@@ -56,7 +56,6 @@ class Moments:
 
     Attributes
     ----------
-    n : int
     mean_x : (c,) float64
     mean_y : (u,) float64
     xx : (c, c) float64
@@ -89,10 +88,7 @@ class Moments:
 def check_source(source: Any, name: str) -> Any:
     """A two-dimensional row source; lists become arrays, sparse arrays become CSR.
 
-    Raises
-    ------
-    ValueError
-        Not two-dimensional, empty, or not real numbers.
+    Raises `ValueError` (not two-dimensional, empty, or not real numbers).
     """
     if sparse.issparse(source):
         source = sparse.csr_array(source)
@@ -109,13 +105,7 @@ def check_source(source: Any, name: str) -> Any:
 
 
 def check_rows(rows: Any, n: int, name: str) -> np.ndarray:
-    """Sorted unique row numbers.
-
-    Raises
-    ------
-    ValueError
-        Empty, repeated, out of range, or a mask of the wrong length.
-    """
+    """Sorted unique row numbers. Raises `ValueError` (empty, repeated, out of range, or a mask of the wrong length)."""
     values = np.asarray(rows)
     if values.dtype == bool:
         if values.shape != (n,):
@@ -155,10 +145,7 @@ def blocks(
 def read(source: Any, rows: np.ndarray, name: str, columns: np.ndarray | None = None) -> Any:
     """A block as float64, dense or CSR; contiguous rows are read as a slice.
 
-    Raises
-    ------
-    ValueError
-        NaN or infinite values.
+    Raises `ValueError` (NaN or infinite values).
     """
     contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
     block = source[int(rows[0]) : int(rows[-1]) + 1] if contiguous else source[rows]

@@ -39,12 +39,7 @@ def resolve_device(device: str) -> str:
     """Turn ``auto`` into ``cuda`` when there is one, else ``cpu``.
 
     ``cpu`` computes with NumPy, which sorts several times faster there; ``torch`` runs the code for accelerators on the
-    CPU, to check it.
-
-    Raises
-    ------
-    ValueError
-        Unknown device, or a device that has no float64 or is not there.
+    CPU, to check it. Raises `ValueError` (unknown device, or a device that has no float64 or is not there).
     """
     if device == "auto":
         return "cuda" if _cuda() else "cpu"
@@ -283,7 +278,6 @@ def ranks_from(points: Points, squared: Array) -> Array:
 
     Parameters
     ----------
-    points : Points
     squared : (m, n) block of squared distances
 
     Returns
@@ -313,7 +307,6 @@ def nearest(points: Points, k: int, rows: Rows | None = None, *, members: np.nda
 
     Parameters
     ----------
-    points : Points
     k : int
         Number of neighbours including the point itself.
     rows : slice or index array, optional
@@ -346,12 +339,7 @@ def nth_distance(points: Points, nth: int) -> np.ndarray:
     """Distance of every point to its ``nth`` nearest neighbour, itself counted as number 0: (n,) float64.
 
     Where that distance is zero (``nth`` or more duplicates) the smallest positive distance of the row is returned
-    instead, so that it can serve as a length scale.
-
-    Raises
-    ------
-    ValueError
-        Fewer than ``nth + 1`` points.
+    instead, so that it can serve as a length scale. Raises `ValueError` (fewer than ``nth + 1`` points).
     """
     if nth >= points.n:
         raise ValueError(

@@ -63,10 +63,8 @@ def proximal_gradient(
 
     Parameters
     ----------
-    problem : Problem
     step : float
         h, at most the inverse of the largest eigenvalue of G.
-    steps : int
     device, dtype : str
         Where, and in which precision (``float64`` or ``float32``), the products run.
     chunk : int, optional
@@ -252,7 +250,6 @@ def time_matched(
 
     Parameters
     ----------
-    problem : Problem
     time : float
         Sum of the step lengths, for example from `flow_time`.
     step : float, optional

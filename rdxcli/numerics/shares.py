@@ -23,6 +23,8 @@ def check_counts(k: np.ndarray, m: np.ndarray) -> None:
 def wilson_interval(k: ArrayLike, m: ArrayLike, confidence: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the Wilson score interval.
 
+    Raises `ValueError` for impossible counts or confidences.
+
     Parameters
     ----------
     k, m : array_like of int, broadcastable
@@ -32,11 +34,6 @@ def wilson_interval(k: ArrayLike, m: ArrayLike, confidence: ArrayLike) -> tuple[
     Returns
     -------
     low, high : ndarray of float64
-
-    Raises
-    ------
-    ValueError
-        For impossible counts or confidences.
     """
     k, m, q = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (k, m, confidence)))
     check_counts(k, m)

@@ -62,25 +62,17 @@ def leading_eigenpairs(
 ) -> Eigenpairs:
     """The ``k`` algebraically largest eigenpairs of a symmetric operator.
 
+    Raises `ValueError` (k is not between 1 and n).
+
     Parameters
     ----------
     product : callable
         ``(n, b) -> (n, b)`` multiplication by the operator, in ``dtype``.
-    n, k : int
     rng : numpy Generator
         Gives the start vector.
     tolerance : float
         Relative accuracy of the eigenvalues. Where it is not reached in 10 n steps, as much accuracy as can be had.
     dtype : {"float32", "float64"}
-
-    Returns
-    -------
-    Eigenpairs
-
-    Raises
-    ------
-    ValueError
-        k is not between 1 and n.
     """
     if not 1 <= k <= n:
         raise ValueError(f"Got k={k}, expected between 1 and {n}")
@@ -206,8 +198,6 @@ def cluster(coordinates: np.ndarray, k: int, seed: int, restarts: int = 30) -> n
     Parameters
     ----------
     coordinates : (n, d) float64
-    k : int
-    seed : int
     restarts : int
         Runs from different k-means++ starts, of which the best is kept. scikit-learn's spectral clustering takes 10; on
         weakly clustered graphs two seeds then often end in different optima, and more restarts cost next to nothing:

@@ -16,13 +16,7 @@ STARTING, PER_ROW = 20.0, 0.003
 
 
 def require_umap() -> None:
-    """Refuse before any work.
-
-    Raises
-    ------
-    DependencyError
-        The extra ``umap`` is not installed.
-    """
+    """Refuse before any work. Raises `DependencyError` (the extra ``umap`` is not installed)."""
     if not installed("umap"):
         raise DependencyError("umap-learn", "umap")
 
@@ -41,24 +35,19 @@ def umap_axes(
 ) -> np.ndarray:
     """Coordinates of the rows of ``values`` by UMAP with Euclidean distances, on one thread: the same every time.
 
+    Raises `DependencyError` (the extra ``umap`` is not installed).
+
     Parameters
     ----------
     values : (n, d) float
     seed : int
         In [0, 2**31).
-    components : int
     neighbours : int
         Of each row; at most n - 1 are used.
-    min_dist : float
 
     Returns
     -------
     (n, components) float64
-
-    Raises
-    ------
-    DependencyError
-        The extra ``umap`` is not installed.
     """
     require_umap()
     n = len(values)

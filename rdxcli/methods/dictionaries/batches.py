@@ -103,13 +103,7 @@ class Batches:
         return self.read(np.unique(np.linspace(0, len(self.features) - 1, count).astype(int)))
 
     def read(self, rows: Array) -> Tensor:
-        """Positions (P, D) of some images.
-
-        Raises
-        ------
-        ValueError
-            Values that are not finite.
-        """
+        """Positions (P, D) of some images. Raises `ValueError` (values that are not finite)."""
         return _positions(np.asarray(self.features[rows], dtype=np.float32))
 
 

@@ -97,6 +97,8 @@ class NamedDictionary(Estimator):
     def fit(self, images: Any, concept_embeddings: Any, concepts: list[str], scores: Any = None) -> Self:
         """Learn the latents and name them.
 
+        Raises `ValueError` (NaN, shapes that do not fit, fewer than 20 images).
+
         Parameters
         ----------
         images : array (n, D)
@@ -107,11 +109,6 @@ class NamedDictionary(Estimator):
             Their C names.
         scores : array (n, C), optional
             How much each concept is in each training image, for example image-text scores or what captions say.
-
-        Raises
-        ------
-        ValueError
-            NaN, shapes that do not fit, fewer than 20 images.
         """
         x = np.asarray(images, np.float64)
         if x.ndim != 2 or len(x) < 20 or not np.isfinite(x).all():

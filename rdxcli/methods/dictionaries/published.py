@@ -81,18 +81,15 @@ class Published:
 def one_form(arrays: Mapping[str, Array], config: Mapping[str, Any] | None = None) -> Published:
     """A dictionary brought to one form.
 
+    Raises `ValueError` (arrays that are missing, do not fit together, or belong to an autoencoder that is not linear
+    before its activation (gated ones, inputs normalised one by one)).
+
     Parameters
     ----------
     arrays : mapping
         As they were read, by name.
     config : mapping, optional
         What was said beside them: ``k``, ``apply_b_dec_to_input``, ``normalize_activations``, ``dict_class``.
-
-    Raises
-    ------
-    ValueError
-        Arrays that are missing, do not fit together, or belong to an autoencoder that is not linear before its
-        activation (gated ones, inputs normalised one by one).
     """
     config = dict(config or {})
     for name in ("b_gate", "gate_bias", "r_mag"):

@@ -160,6 +160,8 @@ class SparseAutoencoder(Directions):
     ) -> Self:
         """Learn the dictionary.
 
+        Raises `ValueError` (features or parameters that cannot be used).
+
         Parameters
         ----------
         features : ndarray, shape (N, D, H, W) or (N, D)
@@ -170,12 +172,6 @@ class SparseAutoencoder(Directions):
             As `keep` was given it: learning goes on from there, with the result of an uninterrupted run.
         keep : callable, optional
             Called every ``every`` steps with everything that is needed to go on.
-        every : int
-
-        Raises
-        ------
-        ValueError
-            Features or parameters that cannot be used.
         """
         self._check_choices()
         self.notes_ = []
@@ -271,6 +267,8 @@ class SparseAutoencoder(Directions):
     ) -> SparseAutoencoder:
         """A dictionary that others learned.
 
+        Raises `ValueError` (arrays that are missing or do not fit together).
+
         Parameters
         ----------
         arrays : mapping
@@ -283,11 +281,6 @@ class SparseAutoencoder(Directions):
             without either latents fire above 0.
         config : mapping, optional
             What lay beside the arrays (``cfg.json``).
-
-        Raises
-        ------
-        ValueError
-            Arrays that are missing or do not fit together.
         """
         found = one_form(arrays, config)
         self = cls(len(found.W_dec), k=k or found.k or 1)
@@ -552,13 +545,7 @@ class _Learner:
         return found
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Go on from a state.
-
-        Raises
-        ------
-        ValueError
-            It belongs to another dictionary.
-        """
+        """Go on from a state. Raises `ValueError` (it belongs to another dictionary)."""
         for name, value in self.parameters.items():
             if name not in state or state[name].shape != tuple(value.shape):
                 raise ValueError(f"Got a state without {name} of shape {tuple(value.shape)}, expected that of this fit")

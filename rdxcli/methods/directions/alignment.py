@@ -77,7 +77,6 @@ def pooled_linear(head: Head, X: Tensor, tolerance: float = 1e-4) -> Head:
 
     Parameters
     ----------
-    head : callable
     X : Tensor, shape (N, D, H, W)
         Features of the kind that the head is for.
     tolerance : float

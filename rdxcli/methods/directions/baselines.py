@@ -32,7 +32,6 @@ class _Baseline(Directions):
 
     Parameters
     ----------
-    n_directions : int
     random_state : int
         Seed.
     most : int
@@ -47,14 +46,11 @@ class _Baseline(Directions):
     def fit(self, features: Array | Tensor, head: Any = None) -> Self:
         """Find directions; ``head`` is not used.
 
+        Raises `ValueError` (features that cannot be used, or more directions than the features have dimensions).
+
         Parameters
         ----------
         features : array, shape (N, D, H, W) or (N, D)
-
-        Raises
-        ------
-        ValueError
-            Features that cannot be used, or more directions than the features have dimensions.
         """
         self.notes_ = []
         X = as_maps(features)

@@ -88,6 +88,8 @@ class CRAFT(Directions):
     ) -> Self:
         """Find the concepts.
 
+        Raises `ValueError` (features that cannot be used).
+
         Parameters
         ----------
         features : array, shape (N, D, H, W) or (N, D)
@@ -97,11 +99,6 @@ class CRAFT(Directions):
             Images of the class; default are all.
         crops : ndarray, shape (P, D), optional
             Features of crops of these images.
-
-        Raises
-        ------
-        ValueError
-            Features that cannot be used.
         """
         self.notes_ = []
         X = as_maps(features)

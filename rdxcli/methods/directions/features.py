@@ -27,10 +27,7 @@ _CHANNELS = 4096
 def as_maps(features: np.ndarray | Tensor) -> Tensor:
     """Feature maps (N, D, H, W), float32 on the CPU, from maps or vectors (N, D).
 
-    Raises
-    ------
-    ValueError
-        Wrong number of dimensions, no rows, or values that are not finite.
+    Raises `ValueError` (wrong number of dimensions, no rows, or values that are not finite).
     """
     X = torch.as_tensor(features.detach() if isinstance(features, Tensor) else np.asarray(features))
     if X.ndim == 2:
@@ -88,6 +85,9 @@ class FeatureSpace:
     def of(cls, X: Tensor, n_directions: int, subspace: str | int | None = "auto") -> FeatureSpace:
         """Measure the space of feature maps ``X``.
 
+        Raises `ValueError` (constant data, fewer positions or dimensions than directions, or an impossible
+        ``subspace``).
+
         Parameters
         ----------
         X : Tensor, shape (N, D, H, W)
@@ -97,11 +97,6 @@ class FeatureSpace:
             Number of principal directions to keep. None keeps all that carry variance; "auto" drops a flat tail of
             noise directions if there is one (`signal_dimensions`), and none where the features lie in fewer dimensions
             than they have channels.
-
-        Raises
-        ------
-        ValueError
-            Constant data, fewer positions or dimensions than directions, or an impossible ``subspace``.
         """
         x = positions(X)
         P, D = x.shape
@@ -219,7 +214,6 @@ def signal_dimensions(variances: np.ndarray, n_positions: int) -> int:
     ----------
     variances : ndarray, shape (k,)
         Eigenvalues of the covariance, descending, all positive.
-    n_positions : int
     """
     k = len(variances)
     r = min(0.9, np.sqrt(k / n_positions))

@@ -123,7 +123,6 @@ def stability(
     features : array, shape (N, D, H, W) or (N, D)
     head : callable, optional
         As it was given to ``fit``.
-    random_state : int
 
     Returns
     -------

@@ -176,7 +176,6 @@ class Effects:
         How much is taken away along the unit encoding direction, in feature units.
     images : ndarray of int, shape (I,)
         Images that were averaged over.
-    how : "intervention" or "derivative"
     """
 
     values: Array
@@ -201,7 +200,6 @@ def effects(
 
     Parameters
     ----------
-    directions : Directions
     head : callable
         Feature maps (N, D, H, W) to logits (N, K), in evaluation mode.
     features : array, shape (N, D, H, W) or (N, D)
@@ -215,10 +213,6 @@ def effects(
         Which classes the derivative is taken for; default are the `CLASSES` predicted most often.
     batch : int
         Images per forward pass.
-
-    Returns
-    -------
-    Effects
     """
     if how not in HOW:
         raise ValueError(f"Got how={how!r}, expected one of {HOW}")
@@ -363,7 +357,6 @@ def null_directions(
         Features by position.
     active : ndarray of bool, shape (P,)
         Decisions of one detector.
-    n_permutations : int
     seed, name : int
         Stream of random numbers; ``name`` is the detector's index.
     negatives, most, epochs, rate
@@ -425,11 +418,8 @@ class Influence:
     clarity, clarity_chance : ndarray, shape (I,)
         `steering.clarity` of the detectors, and the median of random filters that fire about as often; NaN where there
         are none.
-    how : "intervention" or "derivative"
-    null : str
     n_null : int
         Random filters, or permutations for each direction.
-    notes : list of str
     """
 
     classes: Array
@@ -488,7 +478,6 @@ def influence(
 
     Parameters
     ----------
-    directions : Directions
     head, features, batch
         As in `effects`.
     y : ndarray of int, shape (N,), optional
@@ -505,10 +494,6 @@ def influence(
         Step of the sensitivity in feature units, for the published null.
     random_state : int
         Seed.
-
-    Returns
-    -------
-    Influence
     """
     stand_ins: Array | None = getattr(directions, "stand_ins_", None)
     null = null or ("filters" if stand_ins is None else "images")

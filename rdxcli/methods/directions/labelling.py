@@ -100,10 +100,6 @@ def overlaps(
         than half).
     groups : sequence of sequences of int, optional
         Join detectors by "any fires"; the result then has one row per group.
-
-    Returns
-    -------
-    Overlaps
     """
     walk = _Walk.of(responses, masks, n_concepts, annotated, ignore, resolution)
     tally = _Tally(walk.responses.shape[1] if groups is None else len(groups), walk.n_concepts)
@@ -377,10 +373,6 @@ def label_by_masks(
         As in `overlaps`.
     is_train : ndarray of bool, shape (N,)
         Images that choose the labels; the others give the scores.
-
-    Returns
-    -------
-    MaskLabels
     """
     walk = _Walk.of(responses, masks, n_concepts, annotated, ignore, resolution)
     train, valid = _split(is_train, len(walk.responses))
@@ -446,7 +438,6 @@ class MaskChance:
     above : ndarray of bool, shape (I,)
         More than chance: by random filters (Benjamini and Hochberg at ``level``) and, each at ``level``, by permuted
         images.
-    n_random, n_permutations : int
     """
 
     random_iou: Array
@@ -489,16 +480,13 @@ def mask_chance(
 
     Parameters
     ----------
-    directions : Directions
     features : array, shape (N, D, H, W)
     masks, n_concepts, ignore
         As in `overlaps`.
     is_train : ndarray of bool, shape (N,)
         Images that choose the labels.
-    level : float
     n_random, n_permutations : int
         Random filters; permutations at most (fewer, 19 at least, where there are many directions and concepts).
-    random_state : int
 
     Returns
     -------
@@ -640,10 +628,6 @@ def label_by_words(
         Permutations of the images behind the p value (of the largest correlation over words).
     random_state : int
         Seed.
-
-    Returns
-    -------
-    WordLabels
     """
     a, t = np.asarray(activation, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if a.ndim != 2 or t.ndim != 2 or len(a) != len(t) or len(a) < 3:

@@ -46,8 +46,6 @@ class Numbers:
         directions; ``stability``, correlation of the detectors of both halves, beside ``chance``; ``cosine`` of their
         encoding directions; ``labels`` of samples that detectors tell on unseen samples, beside permuted labels
         (``labels_chance``), where there are labels.
-    recommended : int
-    reason : str
     """
 
     rows: list[dict[str, float]]
@@ -66,6 +64,8 @@ def how_many(
 ) -> Numbers:
     """Compare numbers of directions of one method.
 
+    Raises `ValueError` (fewer than two numbers that can be fitted on half of the samples).
+
     Parameters
     ----------
     estimator : Directions
@@ -77,16 +77,6 @@ def how_many(
         Default is `AUTO`, as far as the features allow.
     labels : sequence, length N, optional
         Of the samples.
-    random_state : int
-
-    Returns
-    -------
-    Numbers
-
-    Raises
-    ------
-    ValueError
-        Fewer than two numbers that can be fitted on half of the samples.
     """
     X = as_maps(features)
     order = generator(random_state, "how many").permutation(len(X))

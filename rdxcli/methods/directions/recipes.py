@@ -87,18 +87,14 @@ def recipe(
 ) -> dict[str, Stage]:
     """The named recipe with changes.
 
+    Raises `ValueError` (unknown names, or negative values).
+
     Parameters
     ----------
-    combine : "lagrangian" or "weighted"
     weights, bounds : mapping of str to float, optional
         New values, for every step that uses the loss.
     steps : mapping of str to int, optional
         New numbers of steps, by step ("a", "b", "d").
-
-    Raises
-    ------
-    ValueError
-        Unknown names, or negative values.
     """
     if combine not in RECIPES:
         raise ValueError(f"Got combine={combine!r}, expected one of {sorted(RECIPES)}")

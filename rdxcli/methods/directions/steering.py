@@ -42,7 +42,6 @@ def steer(
 
     Parameters
     ----------
-    directions : Directions
     head : callable
         Feature maps (N, D, H, W) to logits (N, K).
     features : array, shape (N, D, H, W) or (N, D)
@@ -107,7 +106,6 @@ def own_strength(directions: Directions, features: Array | Tensor) -> Array:
 
     Parameters
     ----------
-    directions : Directions
     features : array, shape (N, D, H, W) or (N, D)
 
     Returns
@@ -199,7 +197,6 @@ class ConceptCorrection(nn.Module):
 
     Parameters
     ----------
-    directions : Directions
     index : int
         The unwanted concept.
     strength : float

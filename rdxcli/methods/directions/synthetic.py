@@ -37,8 +37,6 @@ class SyntheticSpec:
 
     Attributes
     ----------
-    name : str
-    seed : int
     dim : int
         D, channels.
     n_concepts, n_distractors : int
@@ -49,10 +47,8 @@ class SyntheticSpec:
         Concepts in a class.
     n_classes : int
         Classes, spread over all sets of concepts; 0 takes every set.
-    images_per_class : int
     off, on : (float, float)
         Intervals of the signal values.
-    distractor_law : "uniform" or "normal"
     distractor_args : (float, float)
         Low and high, or mean and standard deviation.
     offset : float
@@ -68,7 +64,6 @@ class SyntheticSpec:
         Length of a random direction that all concepts have in common, beside the unit length of their own.
     concept_prior : "uniform" or "geometric"
         "geometric" makes class k smaller by the factor 0.6^k.
-    test_fraction : float
     """
 
     name: str = "custom"
@@ -212,13 +207,7 @@ def names() -> list[str]:
 
 
 def named(name: str, **changes: Any) -> SyntheticSpec:
-    """The specification of a known case, with changes.
-
-    Raises
-    ------
-    UnknownNameError
-        No case of that name.
-    """
+    """The specification of a known case, with changes. Raises `UnknownNameError` (no case of that name)."""
     if name not in _NAMED:
         error = UnknownNameError("synthetic data set", name, _NAMED)
         error.hint = "; ".join([*filter(None, [error.hint]), "there are " + ", ".join(_NAMED)])

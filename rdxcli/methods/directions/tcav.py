@@ -84,6 +84,8 @@ class TCAV(Directions):
     ) -> Self:
         """Find the directions.
 
+        Raises `ValueError` (features that cannot be used, or too few images).
+
         Parameters
         ----------
         features : array, shape (N, D, H, W) or (N, D)
@@ -94,11 +96,6 @@ class TCAV(Directions):
             Features of the images of each concept, at least 8 images.
         random : ndarray, shape (m, D, h, w) or (m, D)
             Features of random images, at least 8.
-
-        Raises
-        ------
-        ValueError
-            Features that cannot be used, or too few images.
         """
         self.notes_ = []
         X = as_maps(features)

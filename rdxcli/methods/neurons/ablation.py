@@ -73,6 +73,7 @@ class LinearHead:
     """Cross entropy of a linear classifier on pooled activations, logits divided by a temperature.
 
     Replacing one input changes the logits by a multiple of one column of the weight, so no full product is needed.
+    Raises `ValueError` (shapes that do not fit, labels out of range, NaN, temperature not positive).
 
     Parameters
     ----------
@@ -83,12 +84,6 @@ class LinearHead:
     labels : (n,) int array-like
     temperature : float
         1.1 in the paper.
-    device : str
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, labels out of range, NaN, temperature not positive.
     """
 
     def __init__(
@@ -140,7 +135,6 @@ class AblationScores:
         c and d of the simulated activation c prediction + d.
     summary : ScoreSummary
         Mean and std (n) / sqrt(units).
-    notes : tuple of str
     right_scores : (m,) float64 or None
         Scores over the test rows that the model gets right alone, with the same c and d.
     wrong_share : (m,) float64 or None
@@ -177,6 +171,8 @@ def ablation_scores(
 ) -> AblationScores:
     """Ablation score of each unit.
 
+    Raises `ValueError` (shapes that do not fit, NaN, or an unknown variant).
+
     Parameters
     ----------
     predictions : (n, m) array-like
@@ -197,14 +193,8 @@ def ablation_scores(
         Of the fit.
     right : (n,) bool array-like, optional
         Rows that the model gets right; gives ``right_scores`` and ``wrong_share``.
-    intervals : bool
     advance : callable, optional
         Called with 1 after each unit.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, NaN, or an unknown variant.
     """
     p, a = np.asarray(predictions, dtype=np.float64), np.asarray(activations, dtype=np.float64)
     if p.ndim != 2 or a.ndim != 2 or len(p) != len(a):

@@ -43,7 +43,6 @@ class Chance:
         level are expected to be mistaken.
     high : (m,) float64
         What 95 % of the shuffled explanations stay below.
-    level : float
     """
 
     p_values: np.ndarray
@@ -87,7 +86,6 @@ class Shuffled:
         units : (m,) int
         parts : sequence of int arrays
             Disjoint rows.
-        count, random_state : int
         """
         n = source.shape[0]
         rng = generator(random_state, "shuffled", n)

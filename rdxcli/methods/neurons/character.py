@@ -44,7 +44,6 @@ class UnitCharacter(Estimator):
         Corrected p value up to which a unit counts as clear, or as having one more group (0.05).
     near : float
         Correlation of activations from which two units are near duplicates (0.9).
-    random_state : int
 
     Attributes
     ----------
@@ -82,17 +81,13 @@ class UnitCharacter(Estimator):
     def fit(self, views: Any, activations: Any, *, units: Sequence[int] | np.ndarray | None = None) -> UnitCharacter:
         """Look at units.
 
+        Raises `ValueError` (shapes that do not fit, NaN, or fewer than 20 images).
+
         Parameters
         ----------
         views : row source (n, d)
             What the images show. Not the activations themselves: strong images of a unit are alike in them anyway.
         activations : row source (n, u)
-        units : sequence of int, optional
-
-        Raises
-        ------
-        ValueError
-            Shapes that do not fit, NaN, or fewer than 20 images.
         """
         V, A = check_source(views, "views"), check_source(activations, "activations")
         n = A.shape[0]

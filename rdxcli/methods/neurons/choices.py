@@ -135,11 +135,9 @@ def explained(
 
     Parameters
     ----------
-    unit : int
     chosen : (l,) int64
         Columns of all concepts, in order of selection; empty without explanation.
     weights : (l,) float64
-    bias : float
     correlation : float
         On the validation rows.
     status : {"explained", "constant", "no concept"}
@@ -175,7 +173,6 @@ def remarks(
         Their concept columns.
     dead : (m,) bool
         Units that never exceed ``threshold``.
-    threshold : float
     names : sequence of str, length c
     mask : (c,) bool
         Concepts that took part.

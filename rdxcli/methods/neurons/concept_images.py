@@ -52,15 +52,12 @@ class ImageScore:
 def image_score(concept: np.ndarray, control: np.ndarray) -> ImageScore:
     """Scores of one unit.
 
+    Raises `ValueError` (NaN or infinite values).
+
     Parameters
     ----------
     concept : (m,) float
     control : (n,) float
-
-    Raises
-    ------
-    ValueError
-        NaN or infinite values.
     """
     x, y = np.asarray(concept, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -98,7 +95,6 @@ def table_scores(
 
     Parameters
     ----------
-    table : ExplanationTable
     activations, shown : (n, u) and (m, u) array-likes
         On other images, and on those of the concepts.
     labels : (m,) str

@@ -73,10 +73,7 @@ class ConceptSet:
 def clean_concepts(lines: Iterable[str]) -> ConceptSet:
     """Drop blank lines and exact repetitions, keep the first; spaces around a concept are removed.
 
-    Raises
-    ------
-    ValueError
-        Nothing left.
+    Raises `ValueError` (nothing left).
     """
     stripped = [line.strip() for line in lines]
     filled = [line for line in stripped if line]
@@ -95,11 +92,12 @@ def label_concepts(
 ) -> tuple[sparse.csr_array, tuple[str, ...]]:
     """LE(Label): one column per class, then one per superclass.
 
+    Raises `ValueError` (ids out of range, or names and columns that do not match).
+
     Parameters
     ----------
     targets : (n,) int
         Class id of each image.
-    class_names : sequence of str
     superclasses : mapping of name to class ids, optional
         In the order of the columns; "_" in a name becomes a space.
     classes : int, optional
@@ -111,11 +109,6 @@ def label_concepts(
     matrix : CSR array (n, c), float64, entries 0 or 1
     names : tuple of str, length c
         Not necessarily distinct: a superclass may be called like a class.
-
-    Raises
-    ------
-    ValueError
-        Ids out of range, or names and columns that do not match.
     """
     ids = np.asarray(targets)
     if ids.ndim != 1 or not len(ids):
@@ -148,6 +141,8 @@ def superclass_table(
 ) -> dict[str, list[int]]:
     """Superclasses from a hypernym graph: every ancestor of every class, by the name of its first lemma.
 
+    Raises `ValueError` (an ancestor that the graph does not know).
+
     Parameters
     ----------
     parents : mapping of class id to synset names
@@ -164,11 +159,6 @@ def superclass_table(
     dict of name to sorted class ids, in order of first appearance (classes in the order given, each ancestor after
     its own ancestors). Synsets with the same lemma are merged: the name is what comes before the first ".", with "_"
     as spaces.
-
-    Raises
-    ------
-    ValueError
-        An ancestor that the graph does not know.
     """
     found: dict[str, set[int]] = {}
 
@@ -208,10 +198,7 @@ def active_concepts(statistics: ColumnStatistics, *, min_top: float = 0.5, min_s
 def unit_rows(values: ArrayLike, name: str) -> np.ndarray:
     """Rows divided by their length, float64; a zero row stays zero.
 
-    Raises
-    ------
-    ValueError
-        Not two-dimensional, NaN or infinite values.
+    Raises `ValueError` (not two-dimensional, NaN or infinite values).
     """
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 2:
@@ -225,8 +212,8 @@ def unit_rows(values: ArrayLike, name: str) -> np.ndarray:
 class LazyCosines:
     """Concept activations that are computed when rows are asked for: cosines, or their calibrated sigmoid.
 
-    A row source (see `rdxcli.numerics.moments`): ``source[rows]`` is a float64 block. n images and c concepts cost
-    O((n + c) d) memory instead of O(n c).
+    A row source (see `rdxcli.numerics.moments`): ``source[rows]`` is a float64 block. n images and c concepts cost O((n
+    + c) d) memory instead of O(n c). Raises `ValueError` (different widths, NaN, or only one of a and b).
 
     Parameters
     ----------
@@ -235,11 +222,6 @@ class LazyCosines:
     text_features : (c, d) array-like
     a, b : float, optional
         Scale and shift of sigmoid(a (cos + b)); both or none. See `CALIBRATION` and `calibrate_sigmoid`.
-
-    Raises
-    ------
-    ValueError
-        Different widths, NaN, or only one of a and b.
     """
 
     def __init__(
@@ -283,6 +265,8 @@ def calibrate_sigmoid(
 ) -> tuple[float, float, float]:
     """The (a, b) with the lowest mean binary cross entropy of sigmoid(a (cos + b)) against 0/1 labels.
 
+    Raises `ValueError` (shapes that differ, NaN, or labels other than 0 and 1).
+
     Parameters
     ----------
     cosines : (n, c) array-like
@@ -296,11 +280,6 @@ def calibrate_sigmoid(
     -------
     a, b, loss : float
         The first best in a-major order. Logarithms are cut at -100, as PyTorch's binary cross entropy does.
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ, NaN, or labels other than 0 and 1.
 
     Notes
     -----
@@ -332,22 +311,13 @@ def fit_sigmoid(
     """The exact minimum of the same cross entropy over all (a, b), by Newton's method over blocks of rows.
 
     With logits a cos + a b this is a logistic regression in two numbers, so its minimum is unique; it costs a few
-    passes over the data instead of 16,281.
+    passes over the data instead of 16,281. Raises `ValueError` (shapes that differ; labels that are all equal or
+    perfectly separated (no finite minimum); a fit in which similar texts and images disagree (a <= 0)).
 
     Parameters
     ----------
     cosines : row source (n, c)
     labels : row source (n, c) of 0 and 1, dense or CSR
-
-    Returns
-    -------
-    a, b, loss : float
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ; labels that are all equal or perfectly separated (no finite minimum); a fit in which
-        similar texts and images disagree (a <= 0).
     """
     P, Y = check_source(cosines, "cosines"), check_source(labels, "labels")
     if tuple(P.shape) != tuple(Y.shape):

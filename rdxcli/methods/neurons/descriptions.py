@@ -112,7 +112,6 @@ def shared_phrases(captions: Sequence[Sequence[str]], most: int = 20) -> list[st
     ----------
     captions : sequence of sequences of str
         Captions of each image.
-    most : int
     """
     seen: Counter[str] = Counter()
     for texts in captions:
@@ -142,7 +141,6 @@ class UnitDescriptions(Judged):
     ----------
     n_shuffled : int
         Shuffled units that choose among the proposals of some unit each, for `chance` (200); 0 for none.
-    random_state : int
 
     Attributes
     ----------
@@ -152,10 +150,8 @@ class UnitDescriptions(Judged):
         correlates with it (``no concept``).
     val_correlation_ : (m,) float64
         On the rows that chose.
-    explanations_ : list of Explanation
     shuffled_ : (n_shuffled,) int64
         Columns that shuffled units chose.
-    notes_ : list of str
     """
 
     def __init__(self, *, n_shuffled: Annotated[int, Ge(0)] = 200, random_state: int = 0) -> None:
@@ -177,6 +173,8 @@ class UnitDescriptions(Judged):
     ) -> UnitDescriptions:
         """Choose.
 
+        Raises `ValueError` (shapes that do not fit, NaN, parts that overlap).
+
         Parameters
         ----------
         concepts : row source (n, t)
@@ -189,16 +187,10 @@ class UnitDescriptions(Judged):
         shown : sequence of m int arrays
             Rows that these were written about, which do not choose for this unit.
         concept_names : sequence of str, length t, optional
-        units : sequence of m int, ascending, optional
         stored : ignored
             One pass over the rows is cheaper than the embeddings that it reads.
         advance : callable, optional
             Called with the number of units at the end.
-
-        Raises
-        ------
-        ValueError
-            Shapes that do not fit, NaN, parts that overlap.
         """
         P, A, names, self.units_ = check_inputs(concepts, activations, concept_names, units)
         n, t = P.shape

@@ -117,7 +117,6 @@ class LogicalExplanation(Judged):
         Activity filter of the concepts, as for linear explanations (0.5).
     n_shuffled : int
         Shuffled units that the same search explains, for `chance` (50); 0 for none.
-    random_state : int
 
     Attributes
     ----------
@@ -130,8 +129,6 @@ class LogicalExplanation(Judged):
     auc_ : (m,) float64
         Probability that an image where the formula is present activates the unit more than one where it is not, on the
         training rows; NaN where it is present everywhere or nowhere.
-    shuffled_ : list of Formula or None
-    notes_ : list of str
     """
 
     def __init__(
@@ -162,10 +159,7 @@ class LogicalExplanation(Judged):
     ) -> LogicalExplanation:
         """Explain units; parameters and errors as in `rdxcli.methods.neurons.linear.LinearExplanation.fit`.
 
-        Raises
-        ------
-        ValueError
-            Also concepts outside of 0 to 1, whose truth is not defined.
+        Raises `ValueError` (also concepts outside of 0 to 1, whose truth is not defined).
         """
         P, A, self.names_, self.units_ = check_inputs(concepts, activations, concept_names, units)
         n, c = P.shape

@@ -34,7 +34,6 @@ class Fit:
     concepts : (l,) int64
         Columns, in order of selection.
     weights : (l,) float64
-    bias : float
     correlation : float
         On the validation rows; 0 where the prediction does not vary there (it follows nothing), NaN where the unit
         does not (there is nothing to follow).
@@ -159,9 +158,6 @@ class Adam:
 
     Parameters
     ----------
-    train, val : Moments
-    steps : int
-    learning_rate : float
     start : callable (unit, length) -> (weights, bias), optional
         Starting point; default zeros.
     """
@@ -242,9 +238,6 @@ def greedy_search(
     units : (m,) int
     ranking : (m, q) int
         Candidates of each unit, best first; -1 fills short rows. ``window * (max_length + 1)`` are always enough.
-    max_length : int
-    tolerance : float
-    window : int
     trace : bool
         Keep every candidate tried.
 

@@ -54,6 +54,8 @@ def classify(logits: ArrayLike, labels: ArrayLike, *, temperature: float = 1.1) 
 def impact(correct: ArrayLike, new_correct: ArrayLike, loss: ArrayLike, new_loss: ArrayLike) -> np.ndarray:
     """Effect on each image of zeroing a unit: ((acc - acc') / sum acc + (loss' - loss) / sum loss) / 2.
 
+    Raises `ValueError` (no image is classified correctly, or every loss is zero: the shares are not defined).
+
     Parameters
     ----------
     correct, new_correct : (n,) of 0 and 1
@@ -63,11 +65,6 @@ def impact(correct: ArrayLike, new_correct: ArrayLike, loss: ArrayLike, new_loss
     Returns
     -------
     (n,) float64
-
-    Raises
-    ------
-    ValueError
-        No image is classified correctly, or every loss is zero: the shares are not defined.
     """
     acc, new_acc, l0, l1 = (np.asarray(v, dtype=np.float64) for v in (correct, new_correct, loss, new_loss))
     if acc.sum() <= 0 or l0.sum() <= 0:
@@ -137,16 +134,12 @@ class AreaChart:
 def area_chart(presence: ArrayLike, activations: ArrayLike, *, bands: int = 8) -> AreaChart:
     """Percentage of images per activation band that carry each concept; band i is (edge_i, edge_i+1].
 
+    Raises `ValueError` (shapes that do not fit, or a unit that is never positive).
+
     Parameters
     ----------
     presence : (n, concepts) array-like of 0 and 1
     activations : (n,) array-like
-    bands : int
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, or a unit that is never positive.
     """
     X, a = np.asarray(presence, dtype=np.float64), np.asarray(activations, dtype=np.float64)
     if X.ndim != 2 or a.shape != (len(X),):
@@ -180,7 +173,6 @@ def importance(
         ``logits(unit, values, rows)``, (m, classes), when the unit has these values.
     labels : (n,) int
     activations : (n, u) array-like
-    units : sequence of int
     rows : (m,) int
 
     Returns

@@ -37,8 +37,6 @@ class Judged(Estimator):
         Parameters
         ----------
         concepts, activations : row sources (n, c) and (n, u)
-        rows : int array or mask
-        confidence : float
 
         Returns
         -------
@@ -53,20 +51,15 @@ class Judged(Estimator):
     def chance(self, concepts: Any, activations: Any, rows: Any) -> Chance:
         """How often shuffled activations are predicted as well as each unit is, on rows that the fit did not see.
 
-        The shuffled units of `fit` were explained by the same search. Their explanations are scored against each
-        unit's own activations in random order on ``rows``: what a unit that has nothing to do with the images would
-        reach. Corrected over units by Benjamini and Hochberg's procedure.
+        The shuffled units of `fit` were explained by the same search. Their explanations are scored against each unit's
+        own activations in random order on ``rows``: what a unit that has nothing to do with the images would reach.
+        Corrected over units by Benjamini and Hochberg's procedure. Raises `ValueError` (``n_shuffled`` is 0).
 
         Parameters
         ----------
         concepts, activations : row sources (n, c) and (n, u)
         rows : int array or mask
             Disjoint from training and validation.
-
-        Raises
-        ------
-        ValueError
-            ``n_shuffled`` is 0.
         """
         if not self.n_shuffled:
             raise ValueError("Got n_shuffled=0, so that there is nothing to compare with")

@@ -23,6 +23,8 @@ POOLS: tuple[Pool, ...] = ("avg", "max", "first", "none")
 def pool_outputs(outputs: ArrayLike, mode: Pool = "avg", units: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
     """One number per image and unit from the output of a layer.
 
+    Raises `ValueError` (unknown mode, a rank other than 2, 3 or 4, or "first" on something without tokens).
+
     Parameters
     ----------
     outputs : (n, c, h, w), (n, token, feature) or (n, unit) array-like
@@ -36,11 +38,6 @@ def pool_outputs(outputs: ArrayLike, mode: Pool = "avg", units: Sequence[int] | 
     Returns
     -------
     (n, units) ndarray, or for "none" an array of the rank of ``outputs``; a copy, of the type of ``outputs``
-
-    Raises
-    ------
-    ValueError
-        Unknown mode, a rank other than 2, 3 or 4, or "first" on something without tokens.
     """
     values = np.asarray(outputs)
     if mode not in POOLS:
@@ -83,10 +80,7 @@ class Split:
 def random_split(n: int, seed: int = 0, fractions: tuple[float, float] = (0.7, 0.8)) -> Split:
     """70/10/20 split: 0..n-1 shuffled by Python's Mersenne Twister, cut at floor(0.7 n) and floor(0.8 n), each sorted.
 
-    Raises
-    ------
-    ValueError
-        A part would be empty.
+    Raises `ValueError` (a part would be empty).
     """
     order = list(range(n))
     random.Random(seed).shuffle(order)
@@ -102,10 +96,7 @@ def check_inputs(
 ) -> tuple[Any, Any, list[str], np.ndarray]:
     """What every explainer of units is given: both row sources, a name for each concept, the units asked for.
 
-    Raises
-    ------
-    ValueError
-        No row sources, other numbers of rows or of names, units that are not there.
+    Raises `ValueError` (no row sources, other numbers of rows or of names, units that are not there).
     """
     P, A = check_sources(concepts, activations)
     names = [f"concept {i}" for i in range(P.shape[1])] if concept_names is None else list(concept_names)
@@ -128,10 +119,7 @@ def check_sources(concepts: Any, activations: Any) -> tuple[Any, Any]:
 def check_split(train: Any, val: Any, test: Any | None, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Checked, sorted row numbers of the parts.
 
-    Raises
-    ------
-    ValueError
-        Out of range, repeated, overlapping, or fewer than 2 rows in training or validation.
+    Raises `ValueError` (out of range, repeated, overlapping, or fewer than 2 rows in training or validation).
     """
     parts = {"train": check_rows(train, n, "train"), "val": check_rows(val, n, "val")}
     if test is not None:
@@ -166,18 +154,14 @@ def standardise(
 ) -> Standardised:
     """Concepts by mean and std (n - 1) of the training rows; units by those of ``statistics``.
 
+    Raises `ValueError` (constant columns (they cannot be standardised)).
+
     Parameters
     ----------
     concepts : (n, c) array-like
     activations : (n, u) array-like
-    train, val : int arrays
     statistics : {"train", "all"}
         Rows that normalise the units. "all" is what the published code does; it looks at the test images.
-
-    Raises
-    ------
-    ValueError
-        Constant columns (they cannot be standardised).
     """
     P, A = np.asarray(concepts, dtype=np.float64), np.asarray(activations, dtype=np.float64)
     rows, other = np.asarray(train), np.asarray(val)

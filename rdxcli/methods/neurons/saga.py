@@ -151,10 +151,6 @@ def saga(
         Improvement per target that resets the counter; it stops after ``lookbehind`` epochs without.
     random_state : int
         Seed of the shuffling.
-
-    Returns
-    -------
-    Saga
     """
     strength = effective_lambda(lam, alpha)
     rng = generator(random_state, "saga", "order")

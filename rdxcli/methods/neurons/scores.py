@@ -180,12 +180,10 @@ class PairedTest:
 
     Attributes
     ----------
-    first, second : str
     units : int
         Units for which both scores are defined.
     difference : float
         Mean of first minus second.
-    standard_error : float
     low, high : float
         95 % interval of the mean difference (Student's t).
     wins, losses, ties : int
@@ -236,21 +234,12 @@ def compare_methods(
 ) -> list[PairedTest]:
     """Every pair of methods on the units where both have a score.
 
+    Raises `ValueError` (different numbers of units, or a pair with fewer than 2 common units).
+
     Parameters
     ----------
     scores : mapping of method name to (u,) float
         Same units in the same order; NaN where undefined.
-    n_permutations : int
-    random_state : int
-
-    Returns
-    -------
-    list of PairedTest, in the order of the names
-
-    Raises
-    ------
-    ValueError
-        Different numbers of units, or a pair with fewer than 2 common units.
     """
     names = list(scores)
     if len({len(scores[name]) for name in names}) > 1:

@@ -36,15 +36,12 @@ class UnitSearch(BaseEstimator):
         Images that count as showing it, for ``auc_`` (0.05).
     orders : int
         Random orders of the images (999).
-    random_state : int
 
     Attributes
     ----------
     scores_ : (u,) float64
         Correlation with each unit; NaN where either does not vary.
-    interval_ : Interval
     auc_ : (u,) float64
-    chance_ : Chance
     order_ : (u,) int64
         Units by correlation, largest first, undefined ones last.
     """
@@ -55,15 +52,12 @@ class UnitSearch(BaseEstimator):
     def fit(self, query: Sequence[float] | np.ndarray, activations: Any) -> UnitSearch:
         """Compare with all units.
 
+        Raises `ValueError` (shapes that do not fit, NaN, a query that is equal for all images, or fewer than 8 images).
+
         Parameters
         ----------
         query : (n,) float
         activations : row source (n, u)
-
-        Raises
-        ------
-        ValueError
-            Shapes that do not fit, NaN, a query that is equal for all images, or fewer than 8 images.
         """
         A = check_source(activations, "activations")
         q = np.asarray(query, dtype=np.float64)

@@ -82,6 +82,8 @@ def simulate(
 ) -> tuple[np.ndarray, list[str]]:
     """Predicted activations of the units of a table.
 
+    Raises `ValueError` (a concept that the matrix does not have).
+
     Parameters
     ----------
     table : ExplanationTable
@@ -99,11 +101,6 @@ def simulate(
     predictions : (m, units) float64
         A unit without explanation is predicted as its bias, a constant.
     notes : list of str
-
-    Raises
-    ------
-    ValueError
-        A concept that the matrix does not have.
     """
     design = _Design(table, concepts, names, rows)
     return design.predict(length), design.notes
@@ -157,7 +154,6 @@ class CorrelationScores:
         Concepts per explanation.
     summary : ScoreSummary
         Mean and std (n - 1) / sqrt(units) over defined scores.
-    notes : tuple of str
     """
 
     units: np.ndarray
@@ -180,12 +176,12 @@ def correlation_scores(
 ) -> CorrelationScores:
     """Pearson correlation of simulated and true activations on the test images, unit by unit.
 
+    Raises `ValueError` (different numbers of rows, unknown units or concepts, fewer than 2 rows).
+
     Parameters
     ----------
-    table : ExplanationTable
     concepts : row source (n, c)
         By the simulator.
-    names : sequence of str
     activations : row source (n, u)
         Pooled activations of the layer.
     rows : int array or mask, optional
@@ -195,11 +191,6 @@ def correlation_scores(
     n_resamples : int
         0 for no intervals. Any other number gives those of `rdxcli.methods.neurons.scores.correlation_interval`, which
         need no resamples any more; the name has stayed.
-
-    Raises
-    ------
-    ValueError
-        Different numbers of rows, unknown units or concepts, fewer than 2 rows.
     """
     P, A = check_sources(concepts, activations)
     chosen = np.arange(A.shape[0]) if rows is None else check_rows(rows, A.shape[0], "rows")
@@ -222,13 +213,7 @@ def correlation_scores(
 
 
 def unit_columns(table: ExplanationTable, width: int, units: Sequence[int] | np.ndarray | None) -> np.ndarray:
-    """Column of each unit of a table among ``width`` columns.
-
-    Raises
-    ------
-    ValueError
-        Units without a column.
-    """
+    """Column of each unit of a table among ``width`` columns. Raises `ValueError` (units without a column)."""
     known = np.arange(width) if units is None else np.asarray(units)
     if len(known) != width:
         raise ValueError(

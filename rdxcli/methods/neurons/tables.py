@@ -38,12 +38,10 @@ class Explanation:
 
     Attributes
     ----------
-    unit : int
     concepts : tuple of str
         Largest weight first. Empty when the unit has no explanation.
     weights : tuple of float
         For raw concept activations, in units of the raw activation. A description counts as one concept of weight 1.
-    bias : float
     layer : str
         May be empty.
     scores : mapping of str to float or None
@@ -89,7 +87,6 @@ class ExplanationTable:
     Attributes
     ----------
     kind : {"linear", "description"}
-    rows : tuple of Explanation
     slots : int
         Concept columns of a linear table.
     notes : tuple of str
@@ -123,13 +120,7 @@ class ExplanationTable:
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
     def select(self, units: Iterable[int]) -> ExplanationTable:
-        """The rows of some units, in the order asked for.
-
-        Raises
-        ------
-        ValueError
-            A unit that the table does not have.
-        """
+        """The rows of some units, in the order asked for. Raises `ValueError` (a unit that the table does not have)."""
         by_unit = {row.unit: row for row in self.rows}
         wanted = [int(unit) for unit in units]
         missing = [unit for unit in wanted if unit not in by_unit]
@@ -181,6 +172,9 @@ def parse_table(
 ) -> ExplanationTable:
     """Read any of the layouts.
 
+    Raises `ValueError` (not one of the layouts, no rows, numbers that cannot be read, units that repeat, or several
+    layers).
+
     Parameters
     ----------
     text : str
@@ -189,15 +183,6 @@ def parse_table(
         Keep the rows of this layer; needed when the table holds several. Ignored by tables without a layer column.
     use : {"auto", "linear", "description"}
         What to read when a table has both concept columns and a description; "auto" takes the concepts.
-
-    Returns
-    -------
-    ExplanationTable
-
-    Raises
-    ------
-    ValueError
-        Not one of the layouts, no rows, numbers that cannot be read, units that repeat, or several layers.
     """
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     columns = [name.strip() for name in reader.fieldnames or []]

@@ -88,9 +88,11 @@ def ablate(
 ) -> AblationEffect:
     """Effect of a region's neurons on the prediction of its members.
 
+    Raises `ValueError` (a region without members, activations that do not fit, a head that does not return (b, c) with
+    c of at least 2 or returns NaN, unknown value).
+
     Parameters
     ----------
-    region : Region
     configurations : Configurations
         Those the region was found in; they say which entries of the activations a neuron stands for.
     activations : (n, d) or (n, c, h, w) array-like
@@ -106,19 +108,8 @@ def ablate(
         Random sets of neurons to compare with.
     max_members : int, default 64
         The nearest members are tested.
-    batch_size : int
     random_state : int
         The draws depend on it and on the target only.
-
-    Returns
-    -------
-    AblationEffect
-
-    Raises
-    ------
-    ValueError
-        A region without members, activations that do not fit, a head that does not return (b, c) with c of at least 2
-        or returns NaN, unknown value.
     """
     if value not in VALUES:
         raise ValueError(f"Got value={value!r}, expected one of {', '.join(map(repr, VALUES))}")

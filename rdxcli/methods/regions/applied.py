@@ -53,9 +53,10 @@ def apply_rule(
 ) -> AppliedRule:
     """Which samples have the states of a rule.
 
+    Raises `ValueError` (a neuron that the configurations do not have).
+
     Parameters
     ----------
-    rule : Rule
     target : (w,) uint64
         Packed configuration of the target.
     configurations : Configurations
@@ -66,15 +67,6 @@ def apply_rule(
         States a member may violate.
     bounded : bool
         False for a region that was unbounded when it was found: it has no members anywhere.
-
-    Returns
-    -------
-    AppliedRule
-
-    Raises
-    ------
-    ValueError
-        A neuron that the configurations do not have.
 
     Notes
     -----

@@ -76,11 +76,10 @@ def merge_regions(
 
     The region that overlaps most others leads the first concept and takes them; the next leader is the one with most
     overlaps among those left, and so on. Ties: the larger region, then the lower target. Unbounded and empty regions
-    take no part.
+    take no part. Raises `ValueError` (overlap out of range, min_support below 1).
 
     Parameters
     ----------
-    regions : sequence of Region
     n : int
         Samples in the data.
     overlap : float, default 0.5
@@ -94,11 +93,6 @@ def merge_regions(
     -------
     list of MergedRegion
         By falling number of merged regions, then in the order of leading.
-
-    Raises
-    ------
-    ValueError
-        overlap out of range, min_support below 1.
 
     Notes
     -----

@@ -30,13 +30,8 @@ def binarise(z: ArrayLike, theta: ArrayLike = 0.0) -> np.ndarray:
 
     Parameters
     ----------
-    z : array-like
     theta : array-like, default 0
         Broadcast against z.
-
-    Returns
-    -------
-    bool array
     """
     with np.errstate(invalid="ignore"):
         return np.asarray(z) > np.asarray(theta)
@@ -58,7 +53,6 @@ class Configurations:
         theta.
     pool : {"none", "avg", "max"}
         How maps were reduced to one number per channel before the threshold.
-    notes : list of str
     """
 
     words: np.ndarray
@@ -73,6 +67,8 @@ class Configurations:
     ) -> Configurations:
         """Threshold and pack activations.
 
+        Raises `ValueError` (NaN, no rows, no columns, values that are no real numbers, thresholds of another length).
+
         Parameters
         ----------
         activations : (n, d) or (n, c, h, w) array-like
@@ -83,11 +79,6 @@ class Configurations:
             channel is used for all positions of the channel.
         pool : {"none", "avg", "max"}, default "none"
             ``none``: each position of a map is a neuron (published). Otherwise one neuron per channel.
-
-        Raises
-        ------
-        ValueError
-            NaN, no rows, no columns, values that are no real numbers, thresholds of another length.
         """
         values = _check(activations, pool)
         shape = tuple(values.shape[1:]) if pool == "none" else (values.shape[1],)
@@ -110,10 +101,7 @@ class Configurations:
     def encode(self, activations: ArrayLike) -> Configurations:
         """Configurations of further samples of the same layer, with the thresholds of this object.
 
-        Raises
-        ------
-        ValueError
-            Another number of neurons.
+        Raises `ValueError` (another number of neurons).
         """
         values = _check(activations, self.pool)
         shape = tuple(values.shape[1:]) if self.pool == "none" else (values.shape[1],)
@@ -175,13 +163,7 @@ class Configurations:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Configurations:
-        """The inverse of `arrays`.
-
-        Raises
-        ------
-        ValueError
-            Words that do not fit the shape.
-        """
+        """The inverse of `arrays`. Raises `ValueError` (words that do not fit the shape)."""
         shape = tuple(int(size) for size in np.atleast_1d(arrays["shape"]))
         words = np.asfortranarray(arrays["words"], dtype=np.uint64)
         if words.ndim != 2 or words.shape[1] != -(-int(np.prod(shape)) // hamming.WORD):

@@ -28,6 +28,8 @@ def distance_matrix(
 ) -> np.ndarray:
     """Distances between two lists of samples.
 
+    Raises `ValueError` (unknown metric; features that are not (n, d) or not finite).
+
     Parameters
     ----------
     values : Configurations or (n, d) array-like
@@ -41,11 +43,6 @@ def distance_matrix(
     (a, b) array
         int32 for ``configuration``, else float64. Cosine distance is 1 - similarity in [0, 2], and a row of zeros is at
         distance 1 from everything, itself included.
-
-    Raises
-    ------
-    ValueError
-        Unknown metric; features that are not (n, d) or not finite.
     """
     _known(metric)
     if metric == "configuration":
@@ -69,12 +66,13 @@ def nearest_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` nearest samples of some rows by their features, themselves included.
 
+    Raises `ValueError` as `distance_matrix`, or k out of range.
+
     Parameters
     ----------
     features : (n, d) array-like
         Maps are flattened.
     rows : (r,) int
-    k : int
     metric : {"euclidean", "cosine"}
 
     Returns
@@ -82,11 +80,6 @@ def nearest_features(
     index : (r, k) int64
         Itself first, then by ascending distance; distances that agree in float32 tie and go by row number.
     distance : (r, k) float64
-
-    Raises
-    ------
-    ValueError
-        As `distance_matrix`, or k out of range.
     """
     _known(metric)
     X = as_features(features).astype(np.float64)

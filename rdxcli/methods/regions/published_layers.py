@@ -72,10 +72,7 @@ def layer_status(modules: Sequence[nn.Module], tar_layer: int, family: str) -> s
 def configuration_module(modules: Sequence[nn.Module], tar_layer: int, family: str) -> nn.Module:
     """The module whose output is thresholded: number L + 1, of a ResNet stage its first block only.
 
-    Raises
-    ------
-    ValueError
-        A number that the published code does not accept.
+    Raises `ValueError` (a number that the published code does not accept).
     """
     status = layer_status(modules, tar_layer, family)
     if status != OK:

@@ -22,7 +22,6 @@ class RegionView:
 
     Parameters
     ----------
-    source : Representation
     predictions : (n,) array of str, optional
     places : tuple of int
         Height and width of the map of units; () without places.

@@ -192,7 +192,6 @@ def label_scores(members: np.ndarray, y: np.ndarray, labels: Labels) -> dict[str
     members : (r,) int64
     y : (n,) int64
         Class of every sample, an index into ``labels.names``.
-    labels : Labels
     """
     n, size = len(y), len(members)
     if not size:

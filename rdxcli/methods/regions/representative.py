@@ -56,7 +56,7 @@ def greedy_cover(
     """Boundaries that keep samples predicted like the target and remove the others.
 
     Each step takes the boundary with the smallest (same lost + 1e-5) / (other removed + 1e-10), the first one on a tie,
-    in float32.
+    in float32. Raises `ValueError` (other shapes, no boundaries, negative numbers).
 
     Parameters
     ----------
@@ -69,11 +69,6 @@ def greedy_cover(
     compat : bool, default False
         When nothing more can be removed the original uses its marker -1 as an index: the last boundary is chosen as
         well, and removes whom it removes. Off: it stops there.
-
-    Raises
-    ------
-    ValueError
-        Other shapes, no boundaries, negative numbers.
     """
     same, other = np.asarray(match_same, dtype=bool), np.asarray(match_other, dtype=bool)
     if same.ndim != 2 or other.ndim != 2 or same.shape[1] != other.shape[1] or not same.shape[1]:
@@ -151,14 +146,12 @@ def find_boundaries(
     head : torch callable
         From features of the layer's own shape to logits (b, c); samples must not influence each other.
     features : (n, ...) array-like
-    target : int
     rows : (B,) int
         Samples that are predicted differently.
     weight, gap : float
         Published values 0.9 and 1e-5.
     max_iterations : int
         Searches that take longer are left out; the original goes on for ever.
-    device : str
 
     Returns
     -------
@@ -226,12 +219,9 @@ class RepresentativeInterpretation(Estimator):
     compat : bool, default False
         Keep the original's slip at the end of the choice, see `greedy_cover`.
     max_iterations : int, default 1000
-    device : str
-    random_state : int
 
     Attributes
     ----------
-    boundaries_ : Boundaries
     bits_ : (n, B) bool
     selected_ : (s,) int64
         Chosen boundaries in order.
@@ -240,7 +230,6 @@ class RepresentativeInterpretation(Estimator):
     scores_ : dict
         ``size``, ``coverage``; ``purity``: share of the members that are predicted like the target; ``recall``: share
         of those predicted like it that are members.
-    notes_ : list of str
 
     Examples
     --------
@@ -281,20 +270,17 @@ class RepresentativeInterpretation(Estimator):
     ) -> RepresentativeInterpretation:
         """Sample boundaries around the target, choose among them, cover.
 
+        Raises `ValueError` (features that are not finite, a target out of range, options out of range, only one
+        predicted class).
+
         Parameters
         ----------
         features : (n, ...) array-like
             Output of the layer, in its own shape.
         head : torch callable
             From such features to logits, in evaluation mode.
-        target : int
         predictions : (n,) int array-like, optional
             Predicted class numbers; default those of the head.
-
-        Raises
-        ------
-        ValueError
-            Features that are not finite, a target out of range, options out of range, only one predicted class.
         """
         self._check_options()
         values = np.asanyarray(features)

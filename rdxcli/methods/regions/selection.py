@@ -80,7 +80,6 @@ def rank_neurons(configurations: Configurations, neighbours: np.ndarray, t: int 
 
     Parameters
     ----------
-    configurations : Configurations
     neighbours : (k,) int
     t : int, optional
         How many at most; default all of U.

@@ -34,10 +34,7 @@ class Labels:
     def from_arrays(cls, n: int, labels: ArrayLike | None = None, predictions: ArrayLike | None = None) -> Labels:
         """Match true and predicted labels by name, so that 3, 3.0 and ``"3"`` are one class.
 
-        Raises
-        ------
-        ValueError
-            Another length than n, or labels that are neither integers nor text.
+        Raises `ValueError` (another length than n, or labels that are neither integers nor text).
         """
         true = _as_text(labels, n, "labels")
         predicted = _as_text(predictions, n, "predictions")
@@ -55,13 +52,7 @@ class Labels:
         return self.predicted if self.true is None else self.true
 
     def number(self, name: str) -> int:
-        """Position of a class name.
-
-        Raises
-        ------
-        ValueError
-            With near matches.
-        """
+        """Position of a class name. Raises `ValueError` with near matches."""
         try:
             return self.names.index(name)
         except ValueError:
@@ -98,24 +89,19 @@ def _order(name: str) -> tuple[bool, int, str]:
 def choose_targets(targets: Targets, labels: Labels, n: int, random_state: int = 0) -> np.ndarray:
     """Rows that are asked for.
 
+    Raises `ValueError` (unknown words or classes, rows out of range, labels or predictions that are needed and missing,
+    nothing chosen).
+
     Parameters
     ----------
     targets : int, sequence of int, str or None
         Rows; ``all``; ``class:NAME`` (true label); ``predicted:NAME``; ``misclassified`` (the prediction is not the
         label); ``misclassified:NAME`` (those of true label NAME). None draws one row, as the paper does, but seeded.
-    labels : Labels
-    n : int
-    random_state : int
 
     Returns
     -------
     (r,) int64
         In the order given, or ascending.
-
-    Raises
-    ------
-    ValueError
-        Unknown words or classes, rows out of range, labels or predictions that are needed and missing, nothing chosen.
     """
     if targets is None:
         return generator(random_state, "rdr", "target").integers(n, size=1)

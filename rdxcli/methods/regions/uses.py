@@ -63,6 +63,8 @@ def find_subclasses(
 ) -> list[Subclass]:
     """Groups inside a class, from the regions of its samples.
 
+    Raises `ValueError` (no labels, an unknown class, or no target in it).
+
     Parameters
     ----------
     rdr : RDR
@@ -79,11 +81,6 @@ def find_subclasses(
     -------
     list of Subclass
         The one with most regions first. They may overlap, and need not cover the class.
-
-    Raises
-    ------
-    ValueError
-        No labels, an unknown class, or no target in it.
     """
     y = rdr.labels_.reference
     if y is None:
@@ -115,7 +112,6 @@ class Cause:
 
     Attributes
     ----------
-    region : Region
     label, prediction : str
         Of the target.
     label_share, prediction_share : float or None
@@ -147,6 +143,8 @@ class Cause:
 def find_causes(rdr: RDR) -> list[Cause]:
     """For each misclassified target, the concept it shares with the class it was taken for.
 
+    Raises `ValueError` (labels or predictions are missing, or no target is misclassified).
+
     Parameters
     ----------
     rdr : RDR
@@ -156,11 +154,6 @@ def find_causes(rdr: RDR) -> list[Cause]:
     -------
     list of Cause
         Largest ``prediction_share`` first; targets whose region is unbounded come last, with None for the shares.
-
-    Raises
-    ------
-    ValueError
-        Labels or predictions are missing, or no target is misclassified.
     """
     labels = rdr.labels_
     y, z = labels.true, labels.predicted
@@ -215,7 +208,6 @@ class RegionComparison:
         Overlap of two random sets of these sizes that share the target; NaN as above.
     neighbour_overlap : (T, L, L) float64
         Jaccard overlap of the k neighbours.
-    notes : list of str
     """
 
     names: tuple[str, ...]
@@ -277,6 +269,8 @@ def compare_regions(
 ) -> RegionComparison:
     """The regions of the same targets in several sources.
 
+    Raises `ValueError` (fewer than two sources, different numbers of samples, or as `RDR.fit`).
+
     Parameters
     ----------
     sources : mapping of name to activations or Configurations
@@ -287,15 +281,6 @@ def compare_regions(
         As in `RDR.fit`. Words that need predictions use those of the first source.
     predictions : (n,) array-like or mapping of name to (n,) array-like, optional
         A mapping for models, one vector for layers of one model.
-
-    Returns
-    -------
-    RegionComparison
-
-    Raises
-    ------
-    ValueError
-        Fewer than two sources, different numbers of samples, or as `RDR.fit`.
 
     Notes
     -----

@@ -50,7 +50,6 @@ class Attributions:
         without concepts are the exception: they have no scores and no bias.
     factor : ndarray (n,) float64
         What the unscaled parts e_j.x were multiplied by.
-    num_concepts : int
     """
 
     indptr: np.ndarray
@@ -74,10 +73,6 @@ class Attributions:
         """The k largest scores of each image by absolute value, as (concept, signed score); ties by concept.
 
         Images with fewer concepts have shorter lists; absent concepts never appear.
-
-        Parameters
-        ----------
-        k : int
         """
         if k < 1:
             raise ValueError(f"Got k={k}, expected at least 1")
@@ -131,10 +126,7 @@ class Affine:
     def texts(self, embeddings: Any) -> np.ndarray:
         """Unit text vectors on the student's side: (J, D) float64.
 
-        Raises
-        ------
-        ValueError
-            For a wrong shape, NaN or a row of zeros.
+        Raises `ValueError` for a wrong shape, NaN or a row of zeros.
         """
         values = np.asarray(embeddings, dtype=np.float64)
         if values.ndim != 2 or not np.all(np.isfinite(values)):
@@ -195,16 +187,11 @@ def image_scores(surrogate: Surrogate | Affine, encodings: Encodings, *, bias: s
 
     Parameters
     ----------
-    surrogate : Surrogate or Affine
     encodings : Encodings
         Without noise.
     bias : {"rescaled", "separate"}
         ``rescaled`` (published): the concepts' scores alone add up to 1; images without concepts get none.
         ``separate``: concepts and bias add up to 1.
-
-    Returns
-    -------
-    Attributions
 
     Notes
     -----
@@ -227,8 +214,6 @@ def text_scores(
 
     Parameters
     ----------
-    surrogate : Surrogate or Affine
-    encodings : Encodings
     texts : array (n, D) or (D,)
         Need not be unit vectors.
     bias : {"separate", "rescaled"}
@@ -255,8 +240,6 @@ def contrast_scores(surrogate: Surrogate | Affine, encodings: Encodings, text: A
 
     Parameters
     ----------
-    surrogate : Surrogate or Affine
-    encodings : Encodings
     text, other : array (D,) or (n, D)
 
     Returns
@@ -288,7 +271,6 @@ class ClassAttributions:
     scores : ndarray (nnz, J)
     bias, similarity, factor : ndarray (n, J)
         Scores and bias of image i and text y add up to ``similarity[i, y]``.
-    num_concepts : int
     """
 
     indptr: np.ndarray
@@ -325,8 +307,6 @@ def class_scores(
 
     Parameters
     ----------
-    surrogate : Surrogate or Affine
-    encodings : Encodings
     texts : array (J, D)
     bias : {"separate", "rescaled"}
 
@@ -360,8 +340,6 @@ def best_texts(surrogate: Surrogate | Affine, encodings: Encodings, texts: Any) 
 
     Parameters
     ----------
-    surrogate : Surrogate or Affine
-    encodings : Encodings
     texts : array (J, D)
 
     Notes
@@ -389,10 +367,8 @@ def largest(values: Any, k: int, axis: int = -1) -> tuple[np.ndarray, np.ndarray
 
     Parameters
     ----------
-    values : array
     k : int
         At most the length of the axis.
-    axis : int
 
     Returns
     -------

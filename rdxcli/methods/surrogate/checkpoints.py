@@ -26,7 +26,6 @@ def save(folder: str | Path, tensors: Mapping[str, Tensor], document: Mapping[st
     ----------
     folder : path
         Made when missing.
-    tensors : mapping of str to tensor
     document : mapping
         Plain JSON; numbers come back exactly.
     """
@@ -47,10 +46,7 @@ def save(folder: str | Path, tensors: Mapping[str, Tensor], document: Mapping[st
 def load(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and document of the checkpoint of ``folder``; None when there is none.
 
-    Raises
-    ------
-    ValueError
-        When the file is there and cannot be read.
+    Raises `ValueError` when the file is there and cannot be read.
     """
     target = Path(folder) / FILE
     if not target.is_file():

@@ -109,6 +109,8 @@ def removal_curves(
 ) -> Curves:
     """Deletion and insertion curves of one explanation method.
 
+    Raises `ValueError` when no image has a concept, or the entries do not match.
+
     Parameters
     ----------
     values : CSR array (n, C)
@@ -127,12 +129,6 @@ def removal_curves(
         From 0 to 1.
     repeats : int
         Random orders per image.
-    random_state : int
-
-    Raises
-    ------
-    ValueError
-        When no image has a concept, or the entries do not match.
 
     Notes
     -----

@@ -42,7 +42,6 @@ class Encodings:
         k and m. None for encodings that a user brought as plain numbers; noise is impossible then.
     method : str
         ``average``, ``union`` or ``given``.
-    notes : sequence of str
     """
 
     ids: Sequence[str]
@@ -118,12 +117,7 @@ class Encodings:
         return out
 
     def take(self, rows: ArrayLike) -> Encodings:
-        """Some rows, in the given order.
-
-        Parameters
-        ----------
-        rows : array_like of int
-        """
+        """Some rows, in the given order."""
         rows = np.asarray(rows, dtype=np.int64)
         entries, indptr = entries_of(self.indptr, rows)
         return replace(
@@ -139,10 +133,7 @@ class Encodings:
     def align(self, ids: Sequence[str]) -> Encodings:
         """The rows of the given samples, in their order.
 
-        Raises
-        ------
-        ValueError
-            Naming samples that have no encoding. Rows are never matched by position.
+        Raises `ValueError` (naming samples that have no encoding. Rows are never matched by position).
         """
         where = {name: row for row, name in enumerate(self.ids)}
         missing = [str(name) for name in ids if name not in where]
@@ -156,10 +147,6 @@ class Encodings:
 
     def with_values(self, column_values: Mapping[int, float]) -> Encodings:
         """Write given values into whole columns of every row: an intervention on concepts.
-
-        Parameters
-        ----------
-        column_values : mapping of column to value
 
         Returns
         -------
@@ -224,17 +211,13 @@ def _shares(count: np.ndarray, num_captions: np.ndarray, indptr: np.ndarray, met
 def encode(counts: ConceptCounts, vocabulary: Vocabulary, *, method: str = "average") -> Encodings:
     """Encodings of counted captions over a vocabulary.
 
+    Raises `ValueError` for an unknown method, or more than 65,535 captions of an image.
+
     Parameters
     ----------
-    counts : ConceptCounts
     vocabulary : Vocabulary
         Concepts that no caption mentions get an empty column.
     method : {"average", "union"}
-
-    Raises
-    ------
-    ValueError
-        For an unknown method, or more than 65,535 captions of an image.
     """
     if len(counts.num_captions) and counts.num_captions.max() > _LARGEST:
         raise ValueError(f"Got an image with more than {_LARGEST} captions")
@@ -274,10 +257,7 @@ def from_arrays(
 ) -> Encodings:
     """Encodings from the arrays of ``encodings.npz``; everything is checked.
 
-    Raises
-    ------
-    ValueError
-        When an array is missing or the arrays contradict each other.
+    Raises `ValueError` when an array is missing or the arrays contradict each other.
     """
     if missing := {"indptr", "indices"} - set(arrays):
         raise ValueError(f"Got encodings without {', '.join(sorted(missing))}, expected indptr and indices")
@@ -303,17 +283,14 @@ def from_matrix(
 ) -> Encodings:
     """Encodings from a user's own numbers, dense or sparse (n, c).
 
+    Raises `ValueError` for NaN, a wrong shape, or values that are not shares of ``num_captions``.
+
     Parameters
     ----------
     values : array_like or sparse array (n, c)
         Zeros are dropped.
     num_captions : array_like of int (n,), optional
         With it the values must be k / m, and the counts are recovered, so that training noise is possible.
-
-    Raises
-    ------
-    ValueError
-        For NaN, a wrong shape, or values that are not shares of ``num_captions``.
     """
     matrix = csr_array(values if issparse(values) else np.asarray(values, dtype=np.float64))
     if matrix.shape != (len(ids), len(concepts)):

@@ -210,7 +210,6 @@ def scoreboard(rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str] | None
 
     Parameters
     ----------
-    rows : mapping of method to its results
     keys : sequence of str, optional
         Columns; all that occur without it. Missing values are None.
     """

@@ -44,10 +44,7 @@ class Concept(NamedTuple):
     def parse(cls, text: str) -> Concept:
         """Read ``dog/n``; a bare ``dog`` or ``hot dog`` means any part of speech.
 
-        Raises
-        ------
-        ValueError
-            When the text is empty.
+        Raises `ValueError` when the text is empty.
         """
         lemma, slash, pos = text.strip().rpartition("/")
         if slash and pos in POS_NAMES and lemma:
@@ -62,8 +59,6 @@ class ConceptExtractor:
 
     Parameters
     ----------
-    tagger : Tagger
-    lexicon : Lexicon
     normalisation : {"original", "improved"}
         ``original`` tags the caption as it is, as one string. ``improved`` splits sentences and lower-cases the first
         word of a sentence and shouted captions before tagging.
@@ -136,12 +131,7 @@ class ConceptExtractor:
         return self._lemmas[key]
 
     def concepts(self, caption: str) -> list[Concept]:
-        """Concepts of one caption in order of emission: nouns, adjectives, verbs, phrases, terms; repeats kept.
-
-        Parameters
-        ----------
-        caption : str
-        """
+        """Concepts of one caption in order of emission: nouns, adjectives, verbs, phrases, terms; repeats kept."""
         if self.normalisation == "original":
             return self.from_tags(words := tokenise(caption), self.tagger.tag(words))
         caption = _CLOSE_UP.sub(r"\1-up", caption)
@@ -153,12 +143,7 @@ class ConceptExtractor:
         return sorted((concept for part in found for concept in part), key=lambda concept: order[concept.pos])
 
     def from_tags(self, words: Sequence[str], tags: Sequence[str]) -> list[Concept]:
-        """Concepts of words with given Penn tags.
-
-        Parameters
-        ----------
-        words, tags : sequence of str, equally long
-        """
+        """Concepts of words with given Penn tags."""
         if len(words) != len(tags):
             raise ValueError(
                 f"Got {human_count(len(words), 'word')} and {human_count(len(tags), 'tag')}, expected as "
@@ -268,6 +253,10 @@ def load_extractor(
 ) -> ConceptExtractor:
     """One of the ways from captions to concepts.
 
+    Raises `ValueError` (for an unknown source, or a language that it does not know), `ModuleNotFoundError` (what
+    `missing_packages` lists is not installed) or `FileNotFoundError` (when ``published`` is asked for and the data is
+    not there).
+
     Parameters
     ----------
     source : {"auto", "hanta", "published", "packaged"}
@@ -281,15 +270,6 @@ def load_extractor(
         Of the captions; ``published`` and ``packaged`` know English only.
     **options
         Further arguments of `ConceptExtractor`.
-
-    Raises
-    ------
-    ValueError
-        For an unknown source, or a language that it does not know.
-    ModuleNotFoundError
-        What `missing_packages` lists is not installed.
-    FileNotFoundError
-        When ``published`` is asked for and the data is not there.
     """
     if source not in SOURCES:
         raise ValueError(f"Got source {source!r}, expected one of {', '.join(SOURCES)}")

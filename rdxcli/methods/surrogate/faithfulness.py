@@ -53,7 +53,6 @@ class Student:
     towards : callable, optional
         ``towards(texts (n, d)) -> (nnz,)``: what each concept is worth to the similarity with the image's own text.
     base : ndarray (d,), optional
-    finish : callable, optional
     keys : callable, optional
         Text embeddings as this student sees them (a key encoder); unchanged without it.
     """
@@ -78,7 +77,6 @@ def surrogate_student(surrogate: Surrogate, encodings: Encodings) -> Student:
 
     Parameters
     ----------
-    surrogate : Surrogate
     encodings : Encodings
         Of the n images, without noise.
     """
@@ -175,9 +173,10 @@ def measure(
 ) -> Faithfulness:
     """Compare students with their teacher on the same n images.
 
+    Raises `ValueError` for unequal sizes, NaN, rows of zeros, or a gallery below 2.
+
     Parameters
     ----------
-    students : mapping of name to Student
     teacher : array (n, d)
         Image embeddings.
     classes : array (J, d), optional
@@ -190,12 +189,6 @@ def measure(
         tables are averaged. Published: batches of 1,000. Ranks depend on it.
     curve_images : int
         Most images of the deletion and insertion curves, drawn with ``random_state``.
-    random_state : int
-
-    Raises
-    ------
-    ValueError
-        For unequal sizes, NaN, rows of zeros, or a gallery below 2.
     """
     target = np.asarray(teacher, dtype=np.float64)
     n = len(target)

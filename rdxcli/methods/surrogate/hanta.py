@@ -36,18 +36,11 @@ def version() -> str:
 def load(language: str = "en") -> Any:
     """HanTa's tagger with one of its own models.
 
+    Raises `ValueError` (the language has no model, or the model holds something else than plain data).
+
     Parameters
     ----------
     language : {"en", "de", "nl"}
-
-    Returns
-    -------
-    HanTa.HanoverTagger.HanoverTagger
-
-    Raises
-    ------
-    ValueError
-        The language has no model, or the model holds something else than plain data.
     """
     if language not in MODELS:
         raise ValueError(f"Got language {language!r}, expected one of {', '.join(MODELS)}")
@@ -62,10 +55,8 @@ def load(language: str = "en") -> Any:
 def plain_content(raw: bytes) -> Any:
     """The numbers, text and containers of a pickle; nothing is imported or called.
 
-    Raises
-    ------
-    ValueError
-        It holds anything else (functions, classes, instances), except NumPy's double-precision numbers.
+    Raises `ValueError` (it holds anything else (functions, classes, instances), except NumPy's double-precision
+    numbers).
     """
     stack: list[Any] = []
     memo: list[Any] = []

@@ -31,16 +31,7 @@ class Language(NamedTuple):
 
 
 def detect(texts: Sequence[str]) -> Language:
-    """The language of captions, from up to 400 of them spread over the whole.
-
-    Parameters
-    ----------
-    texts : sequence of str
-
-    Returns
-    -------
-    Language
-    """
+    """The language of captions, from up to 400 of them spread over the whole."""
     import simplemma
 
     step = max(1, len(texts) // _SAMPLE)

@@ -39,7 +39,6 @@ def training_step(
 
     Parameters
     ----------
-    model, loss, optimizer
     rows : Rows
         Encodings of the B images.
     images, texts : (B, d), (B, e) tensors
@@ -83,11 +82,9 @@ class Loop:
         Text embeddings of classes.
     batch_size, steps, epochs, validate_every : int
         ``steps`` is the number of batches of an epoch.
-    patience : int or None
     monitor : {"kl", "agreement"}
     autocast : torch.dtype or None
         Lower precision of the similarity products.
-    seed : int
     identity : mapping
         What two runs must share for one to be the continuation of the other; plain JSON.
     folder : path or None
@@ -125,10 +122,7 @@ class Loop:
     def resume(self) -> tuple[int, int] | None:
         """Take up the checkpoint of the folder, if there is one: the (epoch, step) it stands at.
 
-        Raises
-        ------
-        ValueError
-            When the checkpoint belongs to another run or cannot be read.
+        Raises `ValueError` when the checkpoint belongs to another run or cannot be read.
         """
         found = None if self.folder is None else checkpoints.load(self.folder)
         if found is None:

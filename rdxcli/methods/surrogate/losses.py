@@ -36,7 +36,6 @@ def scaled_similarity(queries: Tensor, keys: Tensor, temperature: float) -> Tens
     ----------
     queries : (B, D) tensor
     keys : (B', D) tensor
-    temperature : float, positive
     """
     if not temperature > 0:
         raise ValueError(f"Got temperature {temperature}, expected a positive number")
@@ -153,7 +152,6 @@ class MovingAverage:
     first_visit : {"sample", "batch"}
         A sample that is seen for the first time takes the new value whole (``sample``). The published code decides for
         the whole batch, so that new samples in a mixed batch start at gamma times their value (``batch``).
-    device : str or torch.device
     """
 
     def __init__(
@@ -212,7 +210,6 @@ class DistillationLoss:
 
     Parameters
     ----------
-    temp_student, temp_teacher : float
     symmetric : bool
         Also distil the columns (text to image) and take the mean of both directions.
     averages : (MovingAverage, MovingAverage or None), optional
@@ -351,10 +348,7 @@ def make_loss(
 ) -> DistillationLoss:
     """A loss by name: ``kl``, ``symmetric-kl``, ``moving-kl``, ``symmetric-moving-kl``, or its published class name.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name.
+    Raises `ValueError` for an unknown name.
     """
     known = PUBLISHED_NAMES.get(name, name)
     if known not in LOSSES:

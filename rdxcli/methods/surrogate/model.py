@@ -73,7 +73,6 @@ class Surrogate(nn.Module):
         Student temperature of the training; stored, not used in `forward`.
     random_state : int
         Seed of the initial weights, uniform on +-1/sqrt(fan in) as PyTorch's default.
-    dtype : torch.dtype
     """
 
     def __init__(
@@ -155,10 +154,7 @@ class Surrogate(nn.Module):
     def from_published_state(cls, state: Mapping[str, Any], *, temperature: float = 0.1) -> Surrogate:
         """The surrogate whose `published_state` this is; tensors or arrays.
 
-        Raises
-        ------
-        ValueError
-            When a parameter is missing, unknown, not finite or of a wrong shape.
+        Raises `ValueError` when a parameter is missing, unknown, not finite or of a wrong shape.
         """
         tensors = {name: torch.as_tensor(np.asarray(value)) for name, value in state.items()}
         if unknown := set(tensors) - set(_NAMES.values()):

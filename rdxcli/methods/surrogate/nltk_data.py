@@ -19,6 +19,8 @@ WORDNET_FILES = ("index.noun", "index.verb", "index.adj", "noun.exc", "verb.exc"
 def read(folder: str | Path, package: str, name: str) -> bytes:
     """One file of an NLTK package.
 
+    Raises `FileNotFoundError` (when neither the folder ``package`` nor ``package.zip`` holds the file).
+
     Parameters
     ----------
     folder : path
@@ -27,11 +29,6 @@ def read(folder: str | Path, package: str, name: str) -> bytes:
         `TAGGER` or `WORDNET`.
     name : str
         File name inside the package.
-
-    Raises
-    ------
-    FileNotFoundError
-        When neither the folder ``package`` nor ``package.zip`` holds the file.
     """
     base = Path(folder) / package
     plain = base / name

@@ -26,7 +26,6 @@ def perturb(k: ArrayLike, m: ArrayLike, u: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    k, m : array_like of int
     u : array_like of float in (0, 1)
         Uniform on (1/2 - mass/2, 1/2 + mass/2) for noise of that mass; 1/2 gives k / m.
 

@@ -24,20 +24,16 @@ def prompts(
 ) -> list[str]:
     """One sentence per class.
 
+    Raises `ValueError` for a template without exactly one ``{}``.
+
     Parameters
     ----------
-    names : sequence of str
     template : str
         With one ``{}``.
     cleaned : bool
         See `clean`; the publication uses raw names.
     article : bool
         Turn ``a`` into ``an`` in front of a name that begins with a vowel letter.
-
-    Raises
-    ------
-    ValueError
-        For a template without exactly one ``{}``.
     """
     if template.count("{}") != 1:
         raise ValueError(f"Got template {template!r}, expected exactly one {{}}")

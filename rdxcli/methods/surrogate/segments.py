@@ -25,10 +25,6 @@ def thin_masks(masks: Any, *, min_area: float = 0.005, max_iou: float = 0.8) -> 
         Least share of the picture a mask covers.
     max_iou : float
         A mask goes when its overlap (intersection over union) with a kept one is larger.
-
-    Returns
-    -------
-    list of int
     """
     flat = np.asarray(masks, dtype=bool)
     if flat.ndim != 3:

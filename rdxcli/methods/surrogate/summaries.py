@@ -48,9 +48,7 @@ class ConceptSummary:
 
         Parameters
         ----------
-        group : int
         names : sequence, length C
-        k : int
         distinctive : bool
             Rank by the difference to the other images' mean instead: what sets the group apart.
         """
@@ -79,16 +77,12 @@ class ConceptSummary:
 def summarise(attributions: Attributions, labels: Sequence[str] | np.ndarray | None = None) -> ConceptSummary:
     """Mean scores over the data set, or per label.
 
+    Raises `ValueError` for a wrong number of labels or no images.
+
     Parameters
     ----------
-    attributions : Attributions
     labels : sequence of str (n,), optional
         Without labels there is one group, ``all``.
-
-    Raises
-    ------
-    ValueError
-        For a wrong number of labels or no images.
     """
     scores = attributions.csr()
     n = scores.shape[0]

@@ -59,15 +59,7 @@ def tokenise(caption: str) -> list[str]:
 
     This is NLTK's ``word_tokenize(caption, preserve_line=True)``: a full stop is detached at the very end only, so
     ``"grass. It"`` keeps ``grass.`` as one word. NLTK releases differ on a single quote directly before a letter.
-
-    Parameters
-    ----------
-    caption : str
-
-    Raises
-    ------
-    ValueError
-        When the caption is not a string.
+    Raises `ValueError` when the caption is not a string.
     """
     if not isinstance(caption, str):
         raise ValueError(f"Got a caption of type {type(caption).__name__}, expected str")

@@ -24,6 +24,8 @@ _BLOCK = 65536
 def check_embeddings(values: Any, name: str, rows: int | None = None) -> None:
     """Refuse embeddings that are not a finite matrix without zero rows.
 
+    Raises `ValueError`.
+
     Parameters
     ----------
     values : array (n, d)
@@ -32,10 +34,6 @@ def check_embeddings(values: Any, name: str, rows: int | None = None) -> None:
         For the message.
     rows : int, optional
         Expected n.
-
-    Raises
-    ------
-    ValueError
     """
     shape = np.shape(values)
     if len(shape) != 2 or (rows is not None and shape[0] != rows):
@@ -82,19 +80,14 @@ class Parts:
 def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Parts:
     """Hold out two shares of the images; a validation share of 0 validates on the training images.
 
+    Raises `ValueError` when fewer than two images would be left for one of them.
+
     Parameters
     ----------
-    n : int
     share : float
         For the choice of the epoch.
-    seed : int
     test : float, optional
         For the reported figures; as large as ``share`` without it. 0 reports the validation images, which chose.
-
-    Raises
-    ------
-    ValueError
-        When fewer than two images would be left for one of them.
     """
     test = share if test is None else test
     for name, value in (("validation", share), ("test", test)):
@@ -123,6 +116,8 @@ def split_rows(n: int, share: float, seed: int, test: float | None = None) -> Pa
 class Teacher:
     """Embeddings of n images and of their captions, as a vision-language model gives them (not normalised).
 
+    Raises `ValueError` for wrong shapes, NaN, zero rows, or an image without a caption.
+
     Parameters
     ----------
     image_embeddings : array (n, d)
@@ -130,11 +125,6 @@ class Teacher:
         Rows of an image's captions lie together. May be memory-mapped, like the images.
     text_offsets : array (n + 1,) of int, optional
         Captions of image i are rows ``text_offsets[i]:text_offsets[i + 1]``. Without it one caption per image.
-
-    Raises
-    ------
-    ValueError
-        For wrong shapes, NaN, zero rows, or an image without a caption.
     """
 
     def __init__(self, image_embeddings: Any, text_embeddings: Any, text_offsets: Any = None) -> None:
@@ -188,12 +178,10 @@ class CodeBatches:
 
     Parameters
     ----------
-    encodings : Encodings
     mass : float
         Confidence mass of the noise; 0 for none.
     legacy_reduced : bool
         Draw from reduced fractions, as published.
-    seed : int
     dtype, device
         Of the tensors.
     """

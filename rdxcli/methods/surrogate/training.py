@@ -37,10 +37,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """A PyTorch optimiser by class name; ``amsgrad`` goes to the ones that have it.
 
-    Raises
-    ------
-    ValueError
-        For a name outside `OPTIMIZERS`.
+    Raises `ValueError` for a name outside `OPTIMIZERS`.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"Got optimizer {name!r}, expected one of {', '.join(OPTIMIZERS)}")
@@ -102,8 +99,6 @@ class SurrogateTrainer:
         Hidden layer of the published MLP variant. Concept scores do not describe it; see ``notes_``.
     precision : {"float32", "bfloat16", "float16", "float64"}
         Of the similarity products; parameters and losses are float32 except with float64.
-    device : str
-    random_state : int
 
     Attributes
     ----------
@@ -111,15 +106,12 @@ class SurrogateTrainer:
         The best validated weights, on the CPU.
     history_ : list of dict
         One row per epoch: ``epoch, step, loss, kl, accuracy, ...`` (means over the epoch's batches) and ``val_*``.
-    best_epoch_ : int
     scores_ : dict
         ``train``, ``validation`` and ``test``: see `validation.compare`.
-    split_ : Parts
     batch_size_, learning_rate_ : int, float
         As used.
     resumed_at_ : (int, int) or None
         Epoch and step at which a checkpoint was taken up.
-    notes_ : list of str
 
     References
     ----------
@@ -178,12 +170,7 @@ class SurrogateTrainer:
         }
 
     def check(self) -> None:
-        """Refuse impossible hyper-parameters, which `fit` does too.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Refuse impossible hyper-parameters, which `fit` does too. Raises `ValueError`."""
         if PUBLISHED_NAMES.get(self.loss, self.loss) not in LOSSES:
             raise ValueError(f"Got loss {self.loss!r}, expected one of {', '.join(LOSSES)}")
         if self.optimizer not in OPTIMIZERS:
@@ -220,9 +207,11 @@ class SurrogateTrainer:
     ) -> SurrogateTrainer:
         """Train, or take up an interrupted training.
 
+        Raises `ValueError` for unusable inputs or parameters, a checkpoint of another run, or a loss that is no longer
+        finite.
+
         Parameters
         ----------
-        encodings : Encodings
         image_embeddings : array (n, d)
             Teacher; not normalised. May be memory-mapped.
         text_embeddings : array (t, e)
@@ -242,11 +231,6 @@ class SurrogateTrainer:
             Least time between two checkpoints; 0 writes one after every step.
         callback : callable, optional
             Called with every row of ``history_``, from the first one on also when a run is taken up.
-
-        Raises
-        ------
-        ValueError
-            For unusable inputs or parameters, a checkpoint of another run, or a loss that is no longer finite.
         """
         self.check()
         aligned = encodings if sample_ids is None else encodings.align([str(name) for name in sample_ids])

@@ -42,15 +42,11 @@ def compare(
 
     Parameters
     ----------
-    model : Surrogate
-    batches : CodeBatches
-    teacher : Teacher
     rows : (n,) int64
         Images.
     gallery : int
         Images and captions that are compared with each other at a time; the rows are cut into nearly equal pieces of at
         most this size, each image with its first caption.
-    temp_student, temp_teacher : float
     class_embeddings : array (J, E), optional
         Text embeddings of classes, for the zero-shot agreement.
 

@@ -50,20 +50,13 @@ class ConceptCounts:
 def count_concepts(captions: Mapping[str, Sequence[str]], extractor: ConceptExtractor) -> ConceptCounts:
     """Run the extractor over every caption once.
 
+    Raises `ValueError` (without images, or when an image's captions are one string or hold something else than
+    strings).
+
     Parameters
     ----------
     captions : mapping of sample id to sequence of str
         Images may have different numbers of captions; none at all gives an empty row.
-    extractor : ConceptExtractor
-
-    Returns
-    -------
-    ConceptCounts
-
-    Raises
-    ------
-    ValueError
-        Without images, or when an image's captions are one string or hold something else than strings.
 
     Notes
     -----
@@ -105,10 +98,7 @@ def _assemble(
 def merge_counts(parts: Sequence[ConceptCounts]) -> ConceptCounts:
     """Counts of several shards of images as one; the result does not depend on how the images were split.
 
-    Raises
-    ------
-    ValueError
-        Without parts, or when an image occurs twice.
+    Raises `ValueError` (without parts, or when an image occurs twice).
     """
     if not parts:
         raise ValueError("Got no parts, expected at least one")
@@ -139,18 +129,14 @@ def merge_concepts(
 ) -> ConceptCounts:
     """Counts in which each group of concepts is its first one: a caption that mentions several counts once.
 
+    Raises `ValueError` (a concept is in two groups).
+
     Parameters
     ----------
-    counts : ConceptCounts
     groups : sequence of sequences of Concept
         Without a concept in two groups; the first of each need not be in a caption.
     captions, extractor
         What was counted. Images that mention several concepts of a group are counted again.
-
-    Raises
-    ------
-    ValueError
-        A concept is in two groups.
     """
     members = [concept for group in groups for concept in group]
     if len(set(members)) < len(members):
@@ -182,7 +168,6 @@ def near_concepts(
 
     Parameters
     ----------
-    counts : ConceptCounts
     concepts : sequence of Concept, length c
     embeddings : ndarray (c, d)
         Of their words.
@@ -216,7 +201,6 @@ class Vocabulary:
 
     Parameters
     ----------
-    concepts : sequence of Concept
     image_counts : ndarray (c,) int64
         Images that mention each.
     num_images : int
@@ -277,9 +261,10 @@ def fit_vocabulary(
 ) -> Vocabulary:
     """Choose concepts by document frequency.
 
+    Raises `ValueError` for impossible thresholds, and when nothing is left.
+
     Parameters
     ----------
-    counts : ConceptCounts
     min_count : int
         Keep a concept that at least this many images mention (default 3, as published).
     max_threshold : float in (0, 1]
@@ -292,11 +277,6 @@ def fit_vocabulary(
         Concepts that stay whatever the thresholds say, if a caption mentions them.
     max_size : int, optional
         Keep only the most frequent ones; ties in the order of (lemma, pos).
-
-    Raises
-    ------
-    ValueError
-        For impossible thresholds, and when nothing is left.
     """
     n = len(counts.ids)
     if min_count < 1:
@@ -350,16 +330,12 @@ def _frequent(cut: Sequence[tuple[Concept, int, str]], max_threshold: float, n: 
 def given_vocabulary(counts: ConceptCounts, concepts: Iterable[Concept | str]) -> Vocabulary:
     """A user's vocabulary in its own order; thresholds do not apply.
 
+    Raises `ValueError` for an empty vocabulary or an entry that occurs twice.
+
     Parameters
     ----------
     counts : ConceptCounts
         Made by an extractor whose ``terms`` hold the entries of part of speech ``*`` and the phrases.
-    concepts : iterable of Concept or str
-
-    Raises
-    ------
-    ValueError
-        For an empty vocabulary or an entry that occurs twice.
     """
     wanted = [Concept.parse(entry) if isinstance(entry, str) else Concept(*entry) for entry in concepts]
     if not wanted:
