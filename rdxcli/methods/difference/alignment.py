@@ -149,6 +149,8 @@ def align(
 ) -> Alignment:
     """Learn a map of each representation towards the other.
 
+    Raises `ValueError` (unusable input, or fewer than four training images).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -158,11 +160,6 @@ def align(
         Share of the images the maps are learned on; the rest gives the held-out loss.
     random_state : int, default 0
         Each map has its own random stream.
-
-    Raises
-    ------
-    ValueError
-        Unusable input, or fewer than four training images.
 
     Notes
     -----

@@ -49,7 +49,6 @@ class Approximate:
 
     Attributes
     ----------
-    result : DirectionResult
     coordinates : (n, k) float64 or None
         Of spectral clustering.
     """
@@ -112,7 +111,6 @@ def fit_landmarks(
         Of the landmarks, ``images=n``.
     landmarks : (m,) int array, ascending
     directions : sequence of {"01", "10"}
-    settings : RDX
     note : callable
         Takes remarks.
     """
@@ -220,7 +218,6 @@ def agreement(
     exact : DirectionResult
         Of the rows alone.
     exact_coordinates : (r, k) array or None
-    ours : Approximate
     rows : (r,) int array
     """
     labels = ours.result.labels[rows]

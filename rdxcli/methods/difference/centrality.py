@@ -25,6 +25,8 @@ def _product(weights: Array, vectors: np.ndarray) -> np.ndarray:
 def pagerank(weights: Array, damping: float = 0.85, tolerance: float = 1e-6, max_iterations: int = 100) -> np.ndarray:
     """PageRank of a dense undirected weighted graph: (n,) float64, sum 1.
 
+    Raises `ValueError` (no convergence, which for a connected graph takes a ``damping`` close to 1).
+
     Parameters
     ----------
     weights : (n, n) symmetric, positive row sums
@@ -32,12 +34,6 @@ def pagerank(weights: Array, damping: float = 0.85, tolerance: float = 1e-6, max
         Probability to follow an edge.
     tolerance : float
         Stop when the L1 change of one iteration is below ``n * tolerance``, as published.
-    max_iterations : int
-
-    Raises
-    ------
-    ValueError
-        No convergence, which for a connected graph takes a ``damping`` close to 1.
     """
     n = len(weights)
     degree = _product(weights, np.ones((n, 1)))[:, 0]

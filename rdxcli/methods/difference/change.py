@@ -28,7 +28,6 @@ def common_neighbours(
         Below n.
     queries : index array, optional
         Images whose neighbours are looked up; default all.
-    device : str
     """
     first, second = neighbour_lists(R0, R1, k, queries, device)
     return shared(first, second) / k
@@ -56,7 +55,6 @@ def belonging(first: np.ndarray, second: np.ndarray, random_state: int) -> Belon
     ----------
     first, second : (n, k) int arrays
         See `neighbour_lists`.
-    random_state : int
 
     Returns
     -------
@@ -83,9 +81,6 @@ def kind_of_change(R0: np.ndarray, R1: np.ndarray, k: int, queries: np.ndarray, 
     Parameters
     ----------
     R0, R1 : (n, d0) and (n, d1) arrays
-    k : int
-    queries : int array
-    device : str
     """
 
     def score(change: Callable[[np.ndarray], np.ndarray | None]) -> float | None:
@@ -136,14 +131,10 @@ def detectable(
     Parameters
     ----------
     R0, R1 : (n, d0) and (n, d1) arrays
-    k : int
     queries : int array
         Images that are looked at.
     statistic : Statistic
         The score and its null.
-    alpha : float
-    random_state : int
-    device : str
     """
     n, d = R1.shape
     limit = _critical(statistic.null, alpha)

@@ -56,7 +56,6 @@ class Description:
 
     Attributes
     ----------
-    sentence : str
     auc : float
         On the held-out images.
     p_value : float
@@ -110,17 +109,17 @@ def describe_groups(
 ) -> tuple[dict[str, list[Description]], int]:
     """The sentences of each group that hold on its held-out images.
 
+    Raises `ValueError` (embeddings of different widths, or NaN).
+
     Parameters
     ----------
     images : (n, d) array
-    halves : mapping of group to Halves
     sentences : mapping of group to sequence of s str
         Proposed for the group.
     texts : mapping of group to (s, d) array
         Their embeddings by the same model.
     most : int
         Sentences that are tested for a group.
-    level : float
 
     Returns
     -------
@@ -128,11 +127,6 @@ def describe_groups(
         Largest AUC first; empty when none holds.
     int
         Sentences tested, which p-values are multiplied by.
-
-    Raises
-    ------
-    ValueError
-        Embeddings of different widths, or NaN.
     """
     unit_images = unit_rows(images, "image embeddings")
     chosen: dict[str, tuple[list[int], np.ndarray]] = {}

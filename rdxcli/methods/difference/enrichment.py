@@ -40,7 +40,6 @@ class Shared:
 
     Attributes
     ----------
-    group, property : str
     kind : {"number", "date", "category"}
     value : str or None
         The category.
@@ -50,7 +49,6 @@ class Shared:
         Medians (of dates: days since 1970), or shares of the category.
     difference, low, high : float
         In [-1, 1], with its interval of 95 %.
-    p_value, p_corrected : float
     within_labels : float or None
         Corrected p-value of the same question among images of one label; None without labels, and where it cannot be
         asked: no label has images inside and outside of the group.
@@ -80,6 +78,8 @@ def enrich(
 ) -> list[Shared]:
     """Test every group in every property.
 
+    Raises `ValueError` (arrays of different lengths).
+
     Parameters
     ----------
     groups : mapping of str to (n,) bool
@@ -94,11 +94,6 @@ def enrich(
     -------
     list of Shared
         By group, largest difference first.
-
-    Raises
-    ------
-    ValueError
-        Arrays of different lengths.
     """
     masks = {name: np.asarray(mask, dtype=bool) for name, mask in groups.items()}
     columns = {name: np.asarray(values) for name, values in properties.items()}

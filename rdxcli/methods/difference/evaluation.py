@@ -39,7 +39,6 @@ class Evaluation:
         Classes of the images.
     planted : Planted, optional
         What is known of the true difference.
-    random_state : int
 
     Attributes
     ----------

@@ -57,6 +57,8 @@ TILE = 1024
 class DifferenceGraph:
     """Rows of distances, differences and affinities of two models, computed on demand.
 
+    Raises `ValueError` (unusable input, unknown option, guidance with another similarity than ``neighborhood``).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -68,7 +70,6 @@ class DifferenceGraph:
         With p = D_0[i, j], q = D_1[i, j]: tanh(gamma (q - p) / (1 + min(p, q))), or q - p.
     gamma : float or None
         Slope of the locally biased difference; None means ``gamma_scale / n``.
-    gamma_scale : float
     beta : float
         Sharpness of the affinity.
     normalize : bool
@@ -88,14 +89,8 @@ class DifferenceGraph:
         The rows are drawn from so many images: ``gamma`` and the unit of ranks are those of all of them.
     dtype : {"float32", "float64"}
         Of stored matrices and of the arithmetic on ranks. ``float64`` also takes distances by direct differences.
-    device : str
     block_rows : int, optional
         Rows per block; results do not depend on it.
-
-    Raises
-    ------
-    ValueError
-        Unusable input, unknown option, guidance with another similarity than ``neighborhood``.
     """
 
     def __init__(
@@ -296,10 +291,7 @@ class DifferenceGraph:
     def affinity(self) -> Affinity:
         """Compute and store A_10: O(n^2 (d0 + d1 + log n)) time, one n x n matrix of ``dtype``.
 
-        Raises
-        ------
-        ValueError
-            exp(beta diff) would overflow (differences of ranks that were not normalised).
+        Raises `ValueError` (exp(beta diff) would overflow (differences of ranks that were not normalised)).
         """
         matrix = self._square(self.dtype)
         largest = 0.0

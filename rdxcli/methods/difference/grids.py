@@ -56,7 +56,6 @@ def choose_images(
         ``spectral_centrality``: members by the leading eigenvector of the block's unnormalised Laplacian, its largest
         entry positive.
         ``random``: members without replacement.
-    affinity : Affinity
     direction : {"01", "10"}
     labels : (n,) int
         Every label from 0 to its maximum; a label without members gets an empty list.

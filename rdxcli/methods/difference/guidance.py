@@ -45,14 +45,8 @@ def supervise(a: Representation, b: Representation, guidance: str, align: bool, 
 
     ``labels`` gives both models the classes of the data set. ``classifier`` gives each model the out-of-fold
     predictions of a linear classifier on it. ``outcome`` gives it these predictions together with whether they are
-    right.
-
-    Raises
-    ------
-    UsageError
-        Unknown guidance, or guidance without labels.
-    ValueError
-        Too few images or classes.
+    right. Raises `UsageError` (unknown guidance, or guidance without labels) or `ValueError` (too few images or
+    classes).
     """
     if guidance not in GUIDANCES:
         raise UsageError(f"unknown guidance `{guidance}`", f"choose one of {', '.join(GUIDANCES)}")

@@ -13,6 +13,9 @@ __all__ = ["check_pair", "check_representation"]
 def check_representation(X: ArrayLike, name: str = "R", *, minimum_rows: int = 2) -> np.ndarray:
     """A finite, non-constant (n, d) array of floating-point numbers.
 
+    Raises `ValueError` (not two-dimensional, not numeric, complex, too few rows, no columns, NaN or infinite entries,
+    or all rows equal).
+
     Parameters
     ----------
     X : array-like of shape (n, d)
@@ -25,11 +28,6 @@ def check_representation(X: ArrayLike, name: str = "R", *, minimum_rows: int = 2
     -------
     ndarray of shape (n, d), float32 or float64
         Not copied when it has such a type already.
-
-    Raises
-    ------
-    ValueError
-        Not two-dimensional, not numeric, complex, too few rows, no columns, NaN or infinite entries, or all rows equal.
     """
     values = np.asarray(X)
     if values.ndim != 2:
@@ -62,10 +60,7 @@ def check_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two representations of the same n samples; their widths may differ.
 
-    Raises
-    ------
-    ValueError
-        As `check_representation`, or the numbers of rows differ.
+    Raises `ValueError` as `check_representation`, or the numbers of rows differ.
     """
     first = check_representation(R0, names[0], minimum_rows=minimum_rows)
     second = check_representation(R1, names[1], minimum_rows=minimum_rows)

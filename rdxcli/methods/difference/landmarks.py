@@ -46,7 +46,6 @@ class Extension:
     ----------
     graph : DifferenceGraph
         Of the landmarks, with its affinity computed.
-    sides : Sides
     landmarks : (m,) int array
         Their rows, ascending.
     """
@@ -190,8 +189,6 @@ def difference_among(graph: DifferenceGraph, sides: Sides, rows: np.ndarray, col
     ----------
     graph : DifferenceGraph
         Of the landmarks, for the settings; its similarity is ``neighborhood``.
-    sides : Sides
-    rows, columns : int arrays
 
     Notes
     -----

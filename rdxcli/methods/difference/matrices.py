@@ -65,7 +65,6 @@ class ByChance:
 
     Attributes
     ----------
-    mean : float
     high : float
         At most one cell in twenty is above.
     how : str
@@ -128,6 +127,8 @@ def similarity_matrices(
 ) -> Matrices:
     """Every measure for every pair of layers.
 
+    Raises `ValueError` (no layer, fewer than five images, different numbers of images, or unusable values).
+
     Parameters
     ----------
     first, second : sequences of (n, d) arrays
@@ -135,17 +136,6 @@ def similarity_matrices(
         compared with every other one.
     neighbours : int
         At most a quarter of the images.
-    random_state : int
-    device : str
-
-    Returns
-    -------
-    Matrices
-
-    Raises
-    ------
-    ValueError
-        No layer, fewer than five images, different numbers of images, or unusable values.
 
     Notes
     -----

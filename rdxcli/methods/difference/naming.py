@@ -41,7 +41,6 @@ class Name:
 
     Attributes
     ----------
-    word : str
     margin : float
         Mean cosine with the group's images minus the mean with all others.
     effect : float
@@ -77,33 +76,27 @@ def name_groups(
 ) -> dict[str, list[Name]]:
     """Rank words for each group of images.
 
+    Raises `ValueError` (nothing to name, different widths or lengths, NaN, rows out of range).
+
     Parameters
     ----------
     images : (n, d) array
         Image embeddings, not necessarily normalised.
     texts : (w, d) array
         Text embeddings of the same model.
-    words : sequence of w str
     groups : mapping of name to rows
         Groups may overlap. A group's result depends on its name and rows and on the number of groups, on nothing else.
     top : int
         Words kept per group.
     permutations : int
         Random groups per group; raised where there are so many tests that Bonferroni leaves no p-value below `LEVEL`.
-    least_effect : float
     tests : int, optional
         What p-values are multiplied by; the number of groups when not given.
-    random_state : int
 
     Returns
     -------
     dict of group name to list of `Name`, largest effect first
         Empty for a group without images, with all images, or of a single image.
-
-    Raises
-    ------
-    ValueError
-        Nothing to name, different widths or lengths, NaN, rows out of range.
     """
     unit_images, unit_texts = unit_rows(images, "image embeddings"), unit_rows(texts, "text embeddings")
     n, tests = len(unit_images), len(groups) if tests is None else tests

@@ -34,15 +34,12 @@ class Likeness:
 def likeness(group: np.ndarray, others: np.ndarray) -> Likeness:
     """Likeness of all patches of a group of images.
 
+    Raises `ValueError` (no image on one side, or different grids).
+
     Parameters
     ----------
     group, others : (m, h, w, c) and (m', h, w, c) arrays
         Patches of the group's images, and of images drawn at random.
-
-    Raises
-    ------
-    ValueError
-        No image on one side, or different grids.
     """
     if not len(group) or not len(others) or group.shape[1:] != others.shape[1:]:
         raise ValueError(f"Got patches of shapes {group.shape} and {others.shape}, expected images on the same grid")

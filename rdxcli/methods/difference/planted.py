@@ -73,7 +73,6 @@ def recovery(planted: Planted, side: str, grids: Sequence[ArrayLike], labels: Ar
 
     Parameters
     ----------
-    planted : Planted
     side : {"a", "b"}
     grids : sequence of int arrays
         Rows shown per concept.
@@ -100,6 +99,8 @@ def recovery(planted: Planted, side: str, grids: Sequence[ArrayLike], labels: Ar
 def planted_difference(text: str | None, names: tuple[str, str], labels: np.ndarray | None) -> Planted | None:
     """What is known of the true difference: ``--planted``, or the embedded models that are compared.
 
+    Raises `UsageError` (not of that form, no labels, or classes that the labels do not have).
+
     Parameters
     ----------
     text : str, optional
@@ -107,11 +108,6 @@ def planted_difference(text: str | None, names: tuple[str, str], labels: np.ndar
     names : (str, str)
         Of both models.
     labels : (n,) array, optional
-
-    Raises
-    ------
-    UsageError
-        Not of that form, no labels, or classes that the labels do not have.
     """
     if text is None:
         models = [name.partition("@")[0] for name in names]

@@ -88,6 +88,8 @@ def compare_predictions(
 ) -> dict[str, Any]:
     """What changes between the predictions of two models.
 
+    Raises `ValueError` (different numbers of predictions or labels, or none).
+
     Parameters
     ----------
     first, second : (n,) array-like of str or int
@@ -109,11 +111,6 @@ def compare_predictions(
         corrected for the number of groups and tests (Holm). With confidences ``confidence_a``, ``confidence_b`` (means)
         and ``confidence_shift``, in all and by group: the mean of the second minus the first, with the interval and the
         p-value of a paired t test.
-
-    Raises
-    ------
-    ValueError
-        Different numbers of predictions or labels, or none.
     """
     a, b = (np.asarray(one).astype(str) for one in (first, second))
     n = len(a)

@@ -49,6 +49,8 @@ def classification_probe(
 ) -> Probe:
     """Fit the probe.
 
+    Raises `ValueError` (unusable input, fewer than two classes, or fewer images than folds).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -59,15 +61,6 @@ def classification_probe(
     random_state : int, default 0
     published_split : bool, default False
         Use seed 0 for the folds whatever ``random_state`` is, as the original does (trap T11).
-
-    Returns
-    -------
-    Probe
-
-    Raises
-    ------
-    ValueError
-        Unusable input, fewer than two classes, or fewer images than folds.
 
     Notes
     -----

@@ -28,6 +28,8 @@ DISTANCES: tuple[Distance, ...] = ("silb", "mned", "zplsed")
 class EvaluationDistances:
     """Rows of the distances in which grids are judged.
 
+    Raises `ValueError` (unusable representations, unknown distance, or fewer than ``sigma + 1`` images for ``zplsed``).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -40,12 +42,6 @@ class EvaluationDistances:
         (specification, trap T3).
     exact : bool
         Distances by direct differences, see `rdxcli.numerics.neighbours`.
-    device : str
-
-    Raises
-    ------
-    ValueError
-        Unusable representations, unknown distance, or fewer than ``sigma + 1`` images for ``zplsed``.
     """
 
     def __init__(
@@ -108,7 +104,6 @@ class DirectionScores:
         Share of pairs at equal distance.
     difference : float
         Mean of D_other - D_right ("TSD" in the original code).
-    pairs : int
     """
 
     bsr: float
@@ -158,6 +153,8 @@ def score_grids(
 ) -> GridScores:
     """Binary success rate, tie rate and mean difference of two sets of grids.
 
+    Raises `ValueError` (an index is out of range, or the input is unusable).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -170,15 +167,6 @@ def score_grids(
         See `EvaluationDistances`.
     means : bool
         Also give the mean of both distance matrices, for which all pairs of images are looked at; else they are NaN.
-
-    Returns
-    -------
-    GridScores
-
-    Raises
-    ------
-    ValueError
-        An index is out of range, or the input is unusable.
 
     Notes
     -----
@@ -241,6 +229,8 @@ def _score(distances: EvaluationDistances, grids: Sequence[ArrayLike], right: in
 def linear_cka(R0: ArrayLike, R1: ArrayLike, *, debiased: bool = True) -> float:
     """Linear centred kernel alignment of two representations.
 
+    Raises `ValueError` (unusable input, or a representation whose (debiased) self-similarity is not positive).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -251,11 +241,6 @@ def linear_cka(R0: ArrayLike, R1: ArrayLike, *, debiased: bool = True) -> float:
     -------
     float
         1 for representations that agree up to rotation and scale.
-
-    Raises
-    ------
-    ValueError
-        Unusable input, or a representation whose (debiased) self-similarity is not positive.
 
     Notes
     -----

@@ -102,7 +102,6 @@ def neighbour_disagreement(
         Below n.
     queries : index array, optional
         Images whose neighbours are looked up; default all.
-    device : str
     """
     return float(1.0 - common_neighbours(R0, R1, k, queries, device).mean())
 
@@ -215,6 +214,9 @@ def difference_test(
 ) -> DifferenceTest:
     """Test whether two models differ at all, and by more than two versions of one model would.
 
+    Raises `ValueError` (unusable input (see `check_pair`), fewer than five images, a reference with another number of
+    rows, or ``paired`` with different widths).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
@@ -239,17 +241,6 @@ def difference_test(
     neighbours : int, default 10
         At most a quarter of the images.
     random_state : int, default 0
-    device : str
-
-    Returns
-    -------
-    DifferenceTest
-
-    Raises
-    ------
-    ValueError
-        Unusable input (see `check_pair`), fewer than five images, a reference with another number of rows, or
-        ``paired`` with different widths.
 
     Notes
     -----
@@ -343,14 +334,9 @@ class _Sampler:
 
     Parameters
     ----------
-    measure : _Measure
     pair : two arrays
         The images used for the score.
     observed : (score, strength)
-    replicates : int
-    alpha : float
-    graph_rows : int
-    random_state : int
     """
 
     def __init__(

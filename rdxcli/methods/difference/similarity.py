@@ -26,19 +26,15 @@ def rbf_cka(
 ) -> float:
     """Centred kernel alignment with Gaussian kernels exp(-d^2 / (2 sigma2)).
 
+    Raises `ValueError` (unusable input, fewer than four images (debiased), or ``sigma2`` not positive).
+
     Parameters
     ----------
     R0, R1 : array-like of shapes (n, d0) and (n, d1)
     sigma2 : float, optional
         Squared width for both; None takes the median of the non-zero squared distances of each.
-    debiased : bool
     middle : {"lower", "mean"}
         Median of an even number of distances: the lower of the two middle values, or their mean.
-
-    Raises
-    ------
-    ValueError
-        Unusable input, fewer than four images (debiased), or ``sigma2`` not positive.
 
     Notes
     -----
@@ -96,10 +92,7 @@ def mutual_neighbours(R0: ArrayLike, R1: ArrayLike, *, k: int = 10, random_state
 def rsa(R0: ArrayLike, R1: ArrayLike, *, random_state: int = 0) -> float:
     """Spearman correlation of the Euclidean distances between all pairs of at most 1,000 images drawn at random.
 
-    Raises
-    ------
-    ValueError
-        Fewer than three images, or distances that do not vary.
+    Raises `ValueError` (fewer than three images, or distances that do not vary).
     """
     R0, R1 = check_pair(R0, R1, minimum_rows=3)
     rows = _rows(len(R0), RSA_ROWS, random_state, "rsa")

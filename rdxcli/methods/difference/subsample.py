@@ -21,8 +21,7 @@ def choose_per_class(
     """The same number of images of each class, as the original's ``ground_truth`` group draws them.
 
     Class after class the images are sorted by path, as strings, shuffled by one generator shared by all classes, and
-    the first
-    ``num_images`` are kept.
+    the first ``num_images`` are kept. Raises `ValueError` (a class without images, or a wrong number of paths).
 
     Parameters
     ----------
@@ -42,11 +41,6 @@ def choose_per_class(
         The classes in order.
     rows : (m,) int64
         Chosen rows, class after class.
-
-    Raises
-    ------
-    ValueError
-        A class without images, or a wrong number of paths.
     """
     values = np.asarray(labels)
     if values.ndim != 1:

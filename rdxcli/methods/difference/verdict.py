@@ -36,7 +36,6 @@ class Statistic:
 
     Attributes
     ----------
-    value : float
     null : (replicates,) float64
     """
 
@@ -79,14 +78,7 @@ def _p(value: float, statistic: Statistic) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """One question, asked of both numbers.
-
-    Attributes
-    ----------
-    question : Question
-    score, strength : Statistic
-    alpha : float
-    """
+    """One question, asked of both numbers."""
 
     question: Question
     score: Statistic
@@ -146,7 +138,6 @@ class ReferenceTest:
         and one over pairs of null values, which vary as two pairs of versions of one model do.
     p_value : float
         Both combined (twice the smaller, at most 1).
-    exceeded : bool
     """
 
     score: float
@@ -344,7 +335,6 @@ class DifferenceTest:
         95 % over images.
     concepts : ConceptNull or None
         Of the strongest concept that the estimator finds between two versions; None without an estimator.
-    reference : ReferenceTest or None
     neighbours, rows, graph_rows : int
         Neighbours per image, images used for the score and for the strength.
     belonging : Belonging or None
@@ -355,7 +345,6 @@ class DifferenceTest:
         Where none was found.
     scale : dict of str to float
         Score of pairs made of the first model, see `rdxcli.methods.difference.yardsticks`.
-    notes : list of str
     """
 
     answers: tuple[Finding, ...]

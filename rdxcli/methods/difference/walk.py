@@ -133,10 +133,8 @@ def follow(
     Parameters
     ----------
     places : sequence of (n, d) arrays
-    groups : sequence of Group
     neighbours : int
         At most a quarter of the images.
-    device : str
 
     Returns
     -------

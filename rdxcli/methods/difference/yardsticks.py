@@ -27,7 +27,6 @@ def yardstick(
     ----------
     name : {"jitter", "halves", "seeds"}
     X : (n, d) array
-    random_state : int
     """
     rng = generator(random_state, "yardstick", name)
     values = np.asarray(X, dtype=np.float64)

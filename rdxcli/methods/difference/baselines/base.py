@@ -29,8 +29,6 @@ class Baseline(Estimator):
     ----------
     directions_ : dict of str to DirectionResult
         ``affinities`` are NaN: baselines have none.
-    notes_ : list of str
-    n_ : int
     """
 
     n_clusters: int
@@ -40,18 +38,11 @@ class Baseline(Estimator):
     def fit(self, R0: ArrayLike, R1: ArrayLike) -> Any:
         """Find the concepts of both models.
 
+        Raises `ValueError` (unusable input, or a method that cannot run on it; the message says why).
+
         Parameters
         ----------
         R0, R1 : array-like of shapes (n, d0) and (n, d1)
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            Unusable input, or a method that cannot run on it; the message says why.
         """
         pair = check_pair(R0, R1)
         n = len(pair[0])
@@ -106,12 +97,7 @@ class Baseline(Estimator):
 
 
 def check_dimensions(k: int, R: np.ndarray, what: str) -> None:
-    """Refuse more components than a decomposition of ``R`` can have.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse more components than a decomposition of ``R`` can have. Raises `ValueError`."""
     if k > min(R.shape):
         raise ValueError(
             f"Got n_clusters={k} for {human_count(R.shape[0], 'image')} of "

@@ -128,10 +128,7 @@ class NMF(Baseline):
 def nmf(R: np.ndarray, k: int, seed: int, max_iter: int = 200, tol: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (n, k) and parts (k, d), both non-negative: nndsvda start, coordinate descent.
 
-    Raises
-    ------
-    ValueError
-        Negative features, or more parts than dimensions.
+    Raises `ValueError` (negative features, or more parts than dimensions).
     """
     if R.min() < 0:
         raise ValueError(
@@ -186,7 +183,6 @@ def convex_nmf(
     assignment : (n,) int array
         Cluster of each row; U starts at onehot + 0.2, G at (onehot + 0.01) / size of the
         row's cluster.
-    k, max_iter : int
 
     Returns
     -------
@@ -255,7 +251,6 @@ def semi_nmf(X: np.ndarray, U: np.ndarray, max_iter: int = 100) -> tuple[np.ndar
     X : (n, d) array
     U : (n, k) array
         Positive start.
-    max_iter : int
 
     Returns
     -------
