@@ -9,7 +9,9 @@ JPEG standard (annex K) by the library of the Independent JPEG Group.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image
@@ -87,6 +89,17 @@ def measure(dataset: Dataset, rows: Sequence[int]) -> dict[str, np.ndarray]:
     out = {name: values[:, place] for place, name in enumerate(names)}
     out["near-duplicates"] = np.where(readable, _near_duplicates(small), np.nan)
     return out
+
+
+def seconds_of_one(dataset: Dataset, tries: int = 4) -> float | None:
+    """CPU seconds of a look at one picture, from a few of them; None when none of these can be read."""
+    took = []
+    for row in np.linspace(0, len(dataset) - 1, min(tries, len(dataset))).astype(int):
+        begun = time.process_time()
+        with suppress(Exception):
+            look(dataset.image(int(row)))
+            took.append(time.process_time() - begun)
+    return float(np.median(took)) if took else None  # the first one loads the decoder
 
 
 def look(image: Image.Image) -> tuple[list[float], np.ndarray]:

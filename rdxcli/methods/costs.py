@@ -27,6 +27,10 @@ COPIES = 4
 REFERENCE = 1.9e-3
 """Seconds that the core of `RATES` took for a product of two matrices of 512 x 512 in float32."""
 
+START = {"comparison": 0.8, "similarities": 0.8, "encodings": 1.2}
+STARTING = 2.0
+"""Seconds that the program takes to start, by the kind of what it makes: most load PyTorch and scikit-learn."""
+
 _RDX = {"1": 0.05, "n n": 1.1e-7, "n n d": 2e-11}
 _LANDMARKS = {"m m": 1.1e-7, "n m": 1.9e-7}
 _LINEAR = {"1": 0.1, "u": 5e-3, "n": 8e-5, "n u": 1e-7, "c": 7e-4, "n c c": 5.6e-11, "u c c": 1.2e-9}
@@ -38,18 +42,18 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "rdx, approximate": _LANDMARKS,
     "rdx-pagerank, approximate": _LANDMARKS,
     "rdx-v2, approximate": _LANDMARKS,
-    "test": {"1": 2.4, "n": 2.5e-4, "n d": 2.1e-6},
-    "stability": {"e": 0.1},
-    "scores": {"1": 0.3, "n d": 2e-6},
+    "test": {"1": 1.2, "n": 2.5e-4, "n d": 1.2e-6},
+    "stability": {"e": 0.05},
+    "scores": {"1": 0.3, "n d": 1e-6, "p d": 2e-10},
     "kmeans": {"1": 0.02, "n d": 5e-8},
     "pca": {"n d": 6e-8},
     "nmf": {"e n d": 4e-9},
-    "cnmf": {"e n n": 7e-9, "n n d": 1.3e-9},
+    "cnmf": {"e n n": 3.5e-9, "n n d": 6.5e-10},
     "snmf": {"1": 0.02, "e n d": 2.3e-9},
-    "sae": {"e": 2e-3, "e n d": 2.6e-8},
-    "topk-sae": {"e s": 5e-3, "e n d": 3e-8},
-    "usae": {"e n h": 7.4e-8, "e n d h": 1.1e-10},
-    "crosscoder": {"e": 5e-3, "e d h": 7.9e-8},
+    "sae": {"e": 2e-4, "e n d": 1.7e-8},
+    "topk-sae": {"e s": 2.5e-3, "e n d": 1.5e-8},
+    "usae": {"e n h": 3.5e-8, "e n d h": 6e-11},
+    "crosscoder": {"e": 2.5e-3, "e d h": 4e-8},
     "nlmcd": {"1": 8.0, "n": 4e-3},
     "properties": {"1": 0.2, "i": 4e-3},
     "patches": {"1": 2.0, "i": 0.1},
@@ -58,29 +62,32 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "explanations: le-siglip": _LINEAR,
     "explanations: logical": {"1": 0.1, "u": 5e-3, "c": 3e-3, "u c": 2e-4, "n u c": 3e-8},
     "explanations: describe": {"1": 0.05, "u": 5e-3, "n": 6e-5, "n u": 1e-7},
-    "explanations: find-units": {"1": 0.05, "u": 5e-3, "n u": 7e-7},
+    "explanations: find-units": {"1": 0.05, "u": 2.5e-3, "n u": 3e-7},
     "explanations: network-dissection": {"1": 0.05, "u": 5e-3, "n": 2e-3, "n u": 1e-4, "p u": 2e-6},
     "explanations: clip-dissect": {"1": 0.05, "u": 5e-3, "n": 6e-5, "c": 5e-4, "n c u": 1e-10},
-    "simulation: correlation": {"1": 0.05, "t u": 6e-4, "t n u": 3e-8, "t n u c": 1e-11},
-    "directions: pca": {"1": 0.1, "n": 5e-5, "n d": 5e-7},
-    "directions: nmf": {"1": 0.05, "n d": 3e-6},
-    "directions: ica": {"1": 0.2, "n": 1.2e-4, "n d": 1e-6},
+    "simulation: correlation": {"1": 0.05, "t u": 6e-4, "t n u": 1e-7, "t n u c": 1e-11},
+    "directions: pca": {"1": 0.1, "n": 1e-5, "n d": 1.5e-7},
+    "directions: nmf": {"1": 0.1, "n d": 8e-7},
+    "directions: ica": {"1": 0.1, "n": 3e-5, "n d": 4e-7},
     "directions: kmeans": {"1": 0.05, "n": 7e-5, "n d": 7e-7},
     "directions: natural": {"1": 0.05, "n d": 3e-7},
     "directions: uibe": {"e": 2.7e-2, "e s b k": 1.3e-7, "e s b d k": 1.2e-10},
     "directions: eddp": {"e": 5.4e-2, "e s b k": 2.6e-7, "e s b d k": 2.4e-10},
     "directions: sae": {"e": 4e-3, "e b d k": 5e-10},
+    "directions: tcav": {"1": 0.15, "n": 1e-5, "n d": 3e-8},
+    "directions: ice": {"1": 0.2, "n d": 3e-7},
     "regions: rdr": {"1": 0.05, "n u": 2e-9, "t": 2e-3, "t n u": 3e-11},
-    "attributions: surrogate": {"1": 0.05, "n": 3e-4},
-    "attributions: splice": {"n c": 1.4e-7},
-    "encodings": {"1": 3.0, "w": 1.5e-5},
+    "attributions: surrogate": {"1": 0.05, "n": 1.7e-4},
+    "attributions: splice": {"1": 0.3, "n c": 8e-7},
+    "encodings": {"1": 0.8, "w": 6e-6},
     "surrogate": {"s": 5e-3, "s b": 2.5e-5, "s b b": 1e-8, "s c d": 5e-9},
 }
 """Seconds by method, or by kind and method, and term.
 
 ``n`` samples (of directions: positions), ``d`` dimensions of all sides, ``k`` groups or directions, ``c`` concepts,
 ``u`` units, ``t`` targets, tables or cells, ``e`` epochs or steps, ``s`` batches or random starts, ``b`` rows of a
-batch, ``h`` latents, ``m`` landmarks, ``w`` words, ``p`` positions, ``i`` images looked at; ``1`` stands for itself.
+batch, ``h`` latents, ``m`` landmarks, ``w`` words, ``p`` positions or pairs of samples, ``i`` images looked at; ``1``
+stands for itself.
 """
 
 
@@ -180,7 +187,13 @@ def expected(kind: str, method: str, sizes: Mapping[str, float]) -> Cost | None:
         took = seconds_of(name if name in RATES else kind, **sizes)
     except KeyError:  # the bytes are known, the steps are not
         took = None
-    return Cost(int(sizes["n"]), int(LIBRARIES + memory), int(disk), _known({method or kind: took}))
+    parts = {} if took is None else {"start": start(kind), method or kind: took}
+    return Cost(int(sizes["n"]), int(LIBRARIES + memory), int(disk), _known(parts))
+
+
+def start(kind: str) -> float:
+    """Seconds until the program has loaded what it needs."""
+    return START.get(kind, STARTING) / speed()
 
 
 def comparison(
@@ -192,6 +205,7 @@ def comparison(
     bootstraps: int = 20,
     limit: float | None = None,
     pictures: int = 0,
+    looking: float | None = None,
     patches: int = 0,
 ) -> Cost:
     """The cost of comparing two representations by one or several methods.
@@ -210,10 +224,12 @@ def comparison(
         Seconds that one method may take.
     pictures : int
         Images whose look is measured, for what the images of a concept share.
+    looking : float, optional
+        Seconds that one of them takes, where a few were tried.
     patches : int
         Images that each model looks into for ``--patches``.
     """
-    found: dict[str, float | None] = {}
+    found: dict[str, float | None] = {"start": start("comparison")}
     for name, estimator in estimators.items():
         own = estimator.get_params()
         wide = max(1, d // 2)
@@ -233,9 +249,10 @@ def comparison(
         found["test"] = seconds_of("test", n=min(n, TESTED), d=d)
     if bootstraps and any(name.startswith("rdx") for name in estimators):
         found["stability"] = seconds_of("stability", e=bootstraps, n=min(n, TESTED), d=d)
-    found["scores"] = seconds_of("scores", n=n, d=d)
+    found["scores"] = seconds_of("scores", n=n, d=d, p=n * n if n <= PAIRS else 0)
     if pictures:
-        found["properties"] = seconds_of("properties", i=pictures)
+        known = seconds_of("properties", i=0 if looking is not None else pictures)
+        found["properties"] = (known or 0.0) + pictures * (looking or 0.0)
     if patches:
         found["patches"] = seconds_of("patches", i=2 * patches)
     matrices = max(getattr(one, "matrix_bytes", lambda _: 0)(n) for one in estimators.values())
@@ -244,6 +261,9 @@ def comparison(
     disk = 200_000 + sum(8 * n * (2 + len(estimators)) for _ in range(2)) + 40 * n
     return Cost(n, memory, disk, _known(found))
 
+
+PAIRS = 20_000
+"""Images above which scores that need all pairs are left out."""
 
 TESTED = 2000
 """Images of the test and of the stability of concepts, at most."""

@@ -52,7 +52,7 @@ def planted(
     work: Path, name: str, n: int, d: int, classes: int = 8, *, own: bool = False, positive: bool = False
 ) -> str:
     """An array of groups, where every second group is two in the twin of it."""
-    path = work / f"{name}-{n}x{d}.npy"
+    path = work / f"{name}{'p' if positive else ''}-{n}x{d}.npy"
     if not path.exists():
         rng = np.random.default_rng(1 if own else 0)
         labels = np.random.default_rng(9).integers(0, 8, n)
@@ -205,7 +205,9 @@ def unit_cases(work: Path) -> Iterator[tuple[str, str, list[str]]]:
         yield "explain:network-dissection", size, ["explain", "--method", "network-dissection", *given]
     for n, u in ((1000, 64), (10000, 512)):
         given = ("--activations", planted(work, "a", n, u), "--labels", str(work / f"labels-{n}.npy"))
-        yield "simulate", f"{n} x {u}, 8 labels", ["simulate", "--method", "le-label", *given]
+        table = work / f"units-{u}.csv"
+        table.write_text("unit,description\n" + "".join(f"{i},{i % 8}\n" for i in range(u)))
+        yield "simulate", f"{n} x {u}, 8 labels", ["simulate", "--explanations", str(table), *given]
     for n, u in ((1000, 32), (5000, 128)):
         given = ("--activations", planted(work, "a", n, u), "--labels", str(work / f"labels-{n}.npy"))
         yield "explain:all", f"{n} x {u}, 8 labels", ["explain", "--method", "all", *given]
@@ -218,11 +220,11 @@ def direction_cases(work: Path) -> Iterator[tuple[str, str, list[str]]]:
             source = ("--activations", maps(work, n, d, side))
             yield f"explain:{name}", f"{n} x {d} x {side} x {side}", ["explain", "--method", name, *source, *more]
     for name in ("uibe", "eddp"):
-        for n, d, side, k in ((1000, 16, 1, 4), (300, 32, 4, 8), (400, 64, 7, 16)):
+        for n, d, side, k in ((300, 8, 1, 3), (1000, 16, 1, 4)):
             source = planted(work, "a", n, d) if side == 1 else maps(work, n, d, side)
             given = ("--activations", source, "--num-directions", str(k))
             yield f"explain:{name}", f"{n} x {d} x {side} x {side}, {k}", ["explain", "--method", name, *given]
-    for n, d, k in ((1000, 32, 128), (5000, 64, 512)):
+    for n, d, k in ((500, 16, 32), (1000, 32, 128)):
         given = ("--activations", planted(work, "a", n, d), "--num-directions", str(k))
         yield "explain:sae", f"{n} x {d}, {k}", ["explain", "--method", "sae", *given]
     for n, d in ((1000, 32), (4000, 256)):
@@ -249,7 +251,6 @@ def model_cases(work: Path) -> Iterator[tuple[str, str, list[str]]]:
         yield "explain:le-label", f"digits, {limit}", ["explain", "--method", "le-label", *given]
         yield "explain:rdr", f"digits, {limit}", ["explain", "--method", "rdr", *given, "--target", "17"]
         yield "explain:uibe", f"digits, {limit}", ["explain", "--method", "uibe", *given, "--num-directions", "4"]
-        yield "explain:eddp", f"digits, {limit}", ["explain", "--method", "eddp", *given, "--num-directions", "4"]
         yield "extract", f"digits, {limit}", ["extract", *given]
         craft = ("--layer", "conv2", "--target", "class:0", "--num-directions", "4")
         yield "explain:craft", f"digits, {limit}", ["explain", "--method", "craft", *given, *craft]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_the_first_line_says_it_too(files: Path, tmp_path: Path) -> None:
     first = " ".join(done.stderr.split())[:200]
     assert "n = 80" in first
     assert "on disk" in first
-    assert "of memory, 1 s" in first
+    assert re.search(r"of memory, \d+ s", first)
 
 
 def test_hours_are_asked_for(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rdxcli.datasets.appearance import seconds_of_one
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.methods import costs
 from rdxcli.methods.registry import names
 from rdxcli.services.compare.fitting import make_estimators
@@ -21,9 +23,45 @@ def board(n: int, d: int, **more: float) -> costs.Cost:
 
 def test_every_method_of_compare_has_a_price() -> None:
     cost = board(2000, 128)
-    assert set(cost.parts) == {*names("compare"), "test", "stability", "scores"}
+    assert set(cost.parts) == {*names("compare"), "start", "test", "stability", "scores"}
     assert cost.seconds == sum(cost.parts.values())
     assert 0 < cost.parts["kmeans"] < cost.parts["rdx"] < cost.parts["usae"]
+
+
+SIZES = {
+    **{"n": 2000.0, "d": 64.0, "k": 8.0, "c": 50.0, "u": 64.0, "t": 3.0, "e": 100.0, "s": 20.0, "b": 100.0},
+    **{"h": 256.0, "m": 500.0, "w": 9000.0, "p": 4000.0, "i": 200.0, "r": 2.0, "weights": 1e6},
+}
+GROW = {"explanations": "nu", "directions": "nd", "regions": "nu", "attributions": "n", "encodings": "w"}
+UNKNOWN = {"representative", "craft", "all"}
+"""What goes through a network of unknown depth, or is the sum of others."""
+
+
+def test_every_method_of_explain_has_a_price_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "speed", lambda: 1.0)
+    for name in set(names("explain")) - UNKNOWN:
+        (kind,) = (kind for kind in GROW if f"{kind}: {name}" in costs.RATES)
+        small = costs.expected(kind, name, SIZES)
+        assert small is not None
+        assert small.parts["start"] >= 0.5
+        for size in GROW[kind]:
+            sizes = {**SIZES, size: 1000 * SIZES[size], **({"b": 1000 * SIZES["b"]} if size == "n" else {})}
+            more = costs.expected(kind, name, sizes)
+            assert more is not None
+            assert more.parts[name] > 1.2 * small.parts[name], f"{name} by {size}"
+
+
+def test_every_rate_is_of_known_sizes() -> None:
+    for name in costs.RATES:
+        assert (costs.seconds_of(name, **SIZES) or 0.0) > 0, name
+
+
+def test_a_look_at_a_picture_is_timed() -> None:
+    dataset = open_dataset("digits")
+    took = seconds_of_one(dataset)
+    assert took is not None
+    assert 0 < took < 0.05
+    assert board(2000, 128, pictures=2000, looking=took).parts["properties"] < 5 + 2000 * took
 
 
 def test_it_grows_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,10 @@ from rdxcli.concepts.heads import SIDES, heads_document
 from rdxcli.concepts.named_comparisons import described, made_before, named
 from rdxcli.concepts.naming import Embedded, Namer, open_naming
 from rdxcli.concepts.predictions import Predictions, predictions_document
+from rdxcli.datasets.appearance import seconds_of_one
+from rdxcli.datasets.base import Dataset
 from rdxcli.datasets.known import MOST_MEASURED, read_known
+from rdxcli.datasets.registry import open_dataset
 from rdxcli.errors import ArtifactError, GateError, RdxError, UsageError
 from rdxcli.methods.costs import Cost, comparison, documented
 from rdxcli.methods.difference.evaluation import Evaluation
@@ -283,9 +287,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
         )
 
     def expected(self) -> Cost | None:
-        return self._cost(self.joined.a.n, self.joined.a.d + self.joined.b.d)
+        return self._cost(self.joined.a.n, self.joined.a.d + self.joined.b.d, self.known.pictures)
 
-    def _cost(self, n: int, width: int) -> Cost:
+    def _cost(self, n: int, width: int, pictures: Dataset | None) -> Cost:
         options = self.options
         groups = sum(2 * one.get_params().get("n_clusters", 1) for one in list(self.estimators.values())[:1])
         return comparison(
@@ -295,18 +299,9 @@ class CompareAnalysis(Analysis[CompareOptions]):
             tested=options.test,
             bootstraps=options.bootstraps,
             limit=options.seconds,
-            pictures=min(n, MOST_MEASURED) if options.properties and self._has_pictures() else 0,
+            pictures=0 if pictures is None else min(n, MOST_MEASURED),
+            looking=None if pictures is None else seconds_of_one(pictures),
             patches=OTHERS + groups * IMAGES if options.patches else 0,
-        )
-
-    def _has_pictures(self) -> bool:
-        """Whether the images of the two sides can be opened, as far as it is known."""
-        options = self.options
-        if self.records:
-            return bool(self.joined.a.dataset or self.joined.b.dataset)
-        sides = (options.a, options.b)
-        return bool(
-            options.selection.dataset or any(dataset_of(s, options.outputs, options.selection.root) for s in sides)
         )
 
     def announce(self) -> Cost | None:
@@ -317,8 +312,14 @@ class CompareAnalysis(Analysis[CompareOptions]):
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
-        n, width, document = plan(self.options, self.estimators)
-        return {**document, **documented(None if width is None else self._cost(n, width))}
+        n, width, document, spec = plan(self.options, self.estimators)
+        if width is None:
+            return document
+        pictures = None
+        if spec is not None and self.options.properties:
+            with suppress(RdxError):  # the run says it
+                pictures = open_dataset(spec, root=self.options.selection.root)
+        return {**document, **documented(self._cost(n, width, pictures))}
 
 
 def compare(options: CompareOptions) -> Outcome:
@@ -390,20 +391,24 @@ def _check_takes_guidance(estimators: Mapping[str, Any]) -> None:
         )
 
 
-def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> tuple[int, int | None, dict[str, Any]]:
-    """What `compare` would read, without its work: images, dimensions of both sides if they are known, and the rest."""
+def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> tuple[int, int | None, dict[str, Any], str | None]:
+    """What `compare` would read, without its work.
+
+    Images, dimensions of both sides if they are known, the rest, and the data set whose pictures are looked at.
+    """
     named = options.naming.wanted
     document: dict[str, Any] = {}
-    sizes, widths = [], []
+    sizes, widths, spec = [], [], options.selection.dataset
     for side, text, layer in (("a", options.a, options.layer_a), ("b", options.b, options.layer_b)):
         asked = ExtractOptions(str(text), (layer,), options.selection, options.pool, options.dtype)
         asked = replace(asked, outputs=options.outputs, device=options.device, engine="local")
         record = stored_side(text, asked, options.arrays)
         if record is None:
             n, width, document[side] = extracted_side(asked)
+            spec = spec or dataset_of(str(text), options.outputs, options.selection.root)
         else:
             record = without(record, getattr(options, f"drop_{side}"), f"--drop-{side}")
-            n, width = record.n, record.d
+            n, width, spec = record.n, record.d, spec or record.dataset
             document[side] = f"{record.name}, {human_count(n, 'row')} of {width}{columns_taken(record)}"
         sizes.append(n)
         widths += [] if width is None else [width]
@@ -416,4 +421,4 @@ def plan(options: CompareOptions, estimators: Mapping[str, Any]) -> tuple[int, i
         document["names"] = f"by {options.naming.model or ' and '.join(options.naming.files.values())}"
     if any(getattr(estimator, "approximate_on", lambda _: False)(n) for estimator in estimators.values()):
         document["approximate"] = "yes: landmarks are grouped exactly, the other images join them"
-    return n, sum(widths) if len(widths) == len(sizes) else None, document
+    return n, sum(widths) if len(widths) == len(sizes) else None, document, spec

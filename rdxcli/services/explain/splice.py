@@ -13,6 +13,7 @@ from rdxcli.artifacts.layout import array_dataset, dataset_folder, slug
 from rdxcli.concepts.embeddings import Inputs, check_files, gather
 from rdxcli.errors import InputError, UsageError
 from rdxcli.lazy import scipy
+from rdxcli.methods.costs import documented
 from rdxcli.methods.surrogate.splice import SpLiCE, distinct, unit
 from rdxcli.parameters import Count, NonNegative, Parameter, Positive, Share, by_name, completed
 from rdxcli.progress import human_count
@@ -89,13 +90,16 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
         return f"splice: {self.records['embeddings'].said()}"
 
     def sizes(self) -> Mapping[str, float]:
-        given = self.records.get("embeddings")
-        if given is None:
+        given: Inputs | None = self.records.get("embeddings")
+        if given is None and {"image_embeddings", "word_embeddings"} <= set(self.options.files):
+            given = gather(self.options, images=True, words=())  # arrays, which are not read yet
+        if given is None or given.images is None:
             return {}
         return {"n": len(given.images), "d": given.images.shape[1], "c": len(given.words or [])}
 
     def plan(self) -> dict[str, Any]:
-        return {**self.check(), "files": dict(self.options.files), "words": self.options.concept_set}
+        read = {"files": dict(self.options.files), "words": self.options.concept_set}
+        return {**self.check(), **read, **documented(self.expected())}
 
 
 def decompose(given: Inputs, settings: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:

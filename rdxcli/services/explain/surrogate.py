@@ -15,6 +15,7 @@ from rdxcli.concepts.encodings import dataset_of, details_of
 from rdxcli.concepts.surrogates import contrast, edited, encodings_of, identities, trained
 from rdxcli.errors import RdxError, UsageError
 from rdxcli.lazy import scipy
+from rdxcli.methods.costs import documented
 from rdxcli.methods.surrogate.attribution import (
     Affine,
     best_texts,
@@ -115,13 +116,15 @@ class SurrogateAnalysis(Analysis[ExplainOptions]):
 
     def plan(self) -> dict[str, Any]:
         self.settings = self.check()
-        surrogate, encodings, names = explained(self.options)
+        self.surrogate, self.encodings, names = explained(self.options)
+        surrogate, encodings = self.surrogate, self.encodings
         return {
             "method": self.options.method,
             "images": encodings.shape[0],
             "concepts": len(names),
             "dimensions": surrogate.dim,
             "artifact": self.folder(),
+            **documented(self.expected()),
         }
 
     def _described(self, images: Any, top: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:

@@ -117,7 +117,9 @@ class UnitScoreboard:
                 plans[name] = EXPLAINERS[name].analysis(own).plan()
             except RdxError as error:
                 plans[name] = f"left out: {error.message}"
-        return {"method": "all", "explainers": plans}
+        known = [one.get("estimated_seconds") for one in plans.values() if isinstance(one, dict)]
+        took = round(sum(filter(None, known)), 1)  # each counts a start: about what scoring all of them takes
+        return {"method": "all", "explainers": plans, **({"estimated_seconds": took} if took else {})}
 
     def _methods(self, labels: bool) -> Mapping[str, ExplainOptions]:
         """The methods that the inputs allow, each with the options that are its own."""
