@@ -156,7 +156,7 @@ def _block(module: nn.Module, index: str, model: str) -> str:
     known = blocks(module)
     if not known:
         raise UsageError(
-            "this model has no repeated blocks, so `block:N` means nothing",
+            "this model has no repeated blocks, which `blocks` and `block:N` mean",
             hint=f"`{layers_command(model)}` lists its layers",
         )
     try:

@@ -88,6 +88,7 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
         (["--fail-on", "reference"], "--reference"),
         (["--fail-on", "strength>1", "--no-test"], "--no-test"),
         (["--k", "3", "--param", "n_clusters=5"], "--k 3 and --param n_clusters=5 contradict"),
+        (["--k", "160"], "--k 160: 160 groups and one of all others need as many images, there are 160"),
         (["--gamma", "0.1", "--param", "gamma=0.2"], "contradict"),
         (["--param", "random_state=3"], "--seed"),
         (["--param", "n_clusters=two"], "whole number"),

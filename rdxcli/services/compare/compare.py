@@ -127,6 +127,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for gate in parse_gates(options.fail_on, options.fail_above):
             gate.needs_predictions(given=judged or self.predictions is not None, judged=judged)
             gate.reachable(least_p(self.joined.a.n), self.joined.a.n)
+        for estimator in self.estimators.values():
+            _check_groups(estimator, self.joined.a.n)
         check_rows_differ(self.joined.a, self.joined.b)
         for note in self.joined.notes:
             log.warning("%s", note)
@@ -343,6 +345,17 @@ def analysis(options: CompareOptions) -> Analysis[CompareOptions]:
     if options.automatic:
         raise UsageError("--k auto chooses for one pair", "give a number with many layers or models")
     return SimilaritiesAnalysis(options)
+
+
+def _check_groups(estimator: Any, n: int) -> None:
+    """Raises `UsageError` (more groups than there are images, as people give them)."""
+    k, others = getattr(estimator, "n_clusters", 1), int(bool(getattr(estimator, "null_cluster", False)))
+    if isinstance(k, int) and k + others > n:
+        rest = " and one of all others" if others else ""
+        raise UsageError(
+            f"--k {k}: {human_count(k, 'group')}{rest} need as many images, there {'is' if n == 1 else 'are'} {n}",
+            f"choose --k {max(1, n // 10)}, or more images",
+        )
 
 
 def gates_of(outcome: Outcome, options: CompareOptions) -> dict[str, str | None]:
