@@ -27,6 +27,7 @@ from rdxcli.representations.samples import needs_predictions, targets_of
 
 NAMES = ("prediction", "predicted", "predictions", "pred", "preds", "y_pred", "top1", "label", "class")
 ARRAYS = (".npz", ".safetensors")
+NONE = ("", "nan", "NaN")  # what tables and arrays have where nothing is known
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,14 @@ def _read(path: Path, side: Representation, option: str) -> tuple[np.ndarray, np
     if len(found) != side.n:
         raise InputError(
             f"{option}: got {human_count(len(found), 'prediction')} for the {human_count(side.n, 'row')} of {side.name}"
+        )
+    empty = [row for row, one in enumerate(found) if one.strip() in NONE]
+    if empty:
+        ids = side.ids()
+        which = f"the sample `{ids[empty[0]]}`" if ids else f"row {empty[0]}"
+        raise InputError(
+            f"{option}: {path.name} has no class for {human_count(len(empty), 'row')} of {side.name}, such as {which}",
+            "leave these images out of both sides, or predict them",
         )
     return np.array(found, dtype=np.str_), None if scores is None else _confidence(scores)
 

@@ -211,6 +211,10 @@ def test_given_predictions_that_cannot_be_compared_are_refused(tmp_path):
     def read(a, b):
         return read_predictions((str(tmp_path / f"{a}.npy"), str(tmp_path / f"{b}.npy")), side, side)
 
+    for name, missing in (("nothing", '""'), ("unknown", "nan")):
+        (tmp_path / f"{name}.csv").write_text("prediction\n" + f"cat\n{missing}\ndog\n" * 2)
+        with pytest.raises(InputError, match=f"{name}.csv has no class for 2 rows of a, such as row 1"):
+            read_predictions((str(tmp_path / "cats.npy"), str(tmp_path / f"{name}.csv")), side, side)
     labels = np.array(["cat", "dog"] * 3)
     for name in ("broken", "endless"):
         with pytest.raises(
