@@ -261,12 +261,13 @@ def test_directions_are_labelled_by_masks_and_by_words(shared: Path, tmp_path: P
         "sky building pole road pavement tree sign fence car pedestrian cyclist unlabelled".replace(" ", "\n")
     )
     weights = shared / "data" / "weights" / "cifar10_resnet20.th"
+    few = ("--param", "influence_draws=23")  # influence is not what is looked at
     scores = np.random.default_rng(0).random((40, 4))
     np.save(tmp_path / "scores.npy", scores)
     done = rdx_here(
         *("explain", "--method", "pca", "--model", f"file:{weights}?arch=cifar_resnet20", "--layer", "layer1"),
         *("--dataset", f"images:{frames}", "--num-directions", "6", "--file", f"masks={masks}"),
-        *("--concept-names", str(names), "--json", "--outputs", str(tmp_path / "outputs")),
+        *("--concept-names", str(names), *few, "--json", "--outputs", str(tmp_path / "outputs")),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["directions"]
@@ -275,7 +276,7 @@ def test_directions_are_labelled_by_masks_and_by_words(shared: Path, tmp_path: P
     worded = rdx_here(
         *("explain", "--method", "pca", "--model", f"file:{weights}?arch=cifar_resnet20", "--layer", "layer1"),
         *("--dataset", f"images:{frames}", "--num-directions", "3", "--concepts", str(tmp_path / "scores.npy")),
-        *("--run", "words", "--json", "--outputs", str(tmp_path / "outputs")),
+        *("--run", "words", *few, "--json", "--outputs", str(tmp_path / "outputs")),
     )
     assert worded.returncode == 0, worded.stderr
     assert all(0 < entry["words"][0]["p_value"] <= 1 for entry in json.loads(worded.stdout)["directions"])
