@@ -371,12 +371,7 @@ def content_folder(name: str, root: Path | str | None = None) -> Path | None:
 def checkpoint_file(model: str, root: Path | str | None = None) -> Path | None:
     """The safetensors file of a model whose checkpoint was downloaded; None when it was not.
 
-    Parameters
-    ----------
-    model : str
-        Name of a model (``resnet18_places365``, ``mnist-cnn-m35``).
-    root : Path, optional
-        The data root.
+    `model`: name of a model (``resnet18_places365``, ``mnist-cnn-m35``); `root`: the data root.
     """
     recipe = find(model)
     if recipe is None or model not in recipe.models:

@@ -81,12 +81,7 @@ class Parameter:
 def declared(kind: Callable[..., Any], *, without: Iterable[str] = RESERVED) -> dict[str, Parameter]:
     """The hyper-parameters of a class (or function) by name, in the order of its signature.
 
-    Parameters
-    ----------
-    kind : class or function
-        Keyword arguments of its constructor are the hyper-parameters.
-    without : iterable of str
-        Names that are not for users.
+    `kind`: keyword arguments of its constructor are the hyper-parameters; `without`: names that are not for users.
     """
     function = kind.__init__ if inspect.isclass(kind) else kind
     hints, notes = _hints(function), _entries(inspect.getdoc(kind) or "")
@@ -113,14 +108,8 @@ def completed(method: str, parameters: Mapping[str, Parameter], given: Mapping[s
 def checked(method: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values, each as its declaration has it.
 
-    Raises `UsageError` (a name that the method does not have, or a value that is not of its type).
-
-    Parameters
-    ----------
-    method : str
-        For the error.
-    given : mapping
-        Values as people write them: text, numbers, truth values.
+    Raises `UsageError` (a name that the method does not have, or a value that is not of its type). `method`: for the
+    error; `given`: values as people write them: text, numbers, truth values.
     """
     values = {}
     for name, value in given.items():

@@ -97,14 +97,7 @@ def set_asker(asker: Callable[[str], None] | None) -> None:
 def approve(seconds: float, what: str) -> None:
     """Ask before hours of work.
 
-    Raises `UsageError` (nobody said yes).
-
-    Parameters
-    ----------
-    seconds : float
-        Expected.
-    what : str
-        What takes them, for people.
+    Raises `UsageError` (nobody said yes). `seconds`: expected; `what`: what takes them, for people.
     """
     if seconds > ASK_ABOVE and _asker is not None:
         _asker(what)

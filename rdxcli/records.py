@@ -133,7 +133,6 @@ class Result:
         Name on the command line.
     parameters : mapping
         Complete hyper-parameters.
-    seed : int
     arrays : mapping of str to ndarray
         Everything that is too large for JSON; stored beside it.
     notes : sequence of str
@@ -258,7 +257,6 @@ class Comparison(Result):
         Samples compared, concepts asked for per direction.
     difference : mapping
         ``{score, null_mean, null_p, verdict, ...}``.
-    concepts : sequence of DifferenceConcept
     scores : mapping
         Every metric of the method.
     samples : mapping
@@ -332,8 +330,6 @@ class ComparedPair:
         Why this pair: ``neighbours``, ``equal depth``, ``most different``.
     difference : mapping
         As in a comparison.
-    concepts : sequence of DifferenceConcept
-    notes : sequence of str
     reliability : mapping
         As in a comparison.
     """
@@ -549,7 +545,6 @@ class SampleAttributions(Result):
         ``{sample_id, concepts: [{concept, score}], ...}``.
     samples : mapping
         The data set, if known, and the number of samples.
-    classes : sequence of str, optional
     summary : mapping
         Mean scores of the data set, of classes, of a contrast.
     more : mapping
@@ -583,7 +578,6 @@ class TrainedSurrogate(Result):
     ----------
     n, concepts, dimensions : int
         Images, columns of the encodings, size of the embedding.
-    best_epoch, epochs : int
     scores : mapping
         ``train``, ``validation`` and ``test``.
     """
@@ -608,9 +602,6 @@ class ConceptEncodings(Result):
 
     Parameters
     ----------
-    n, concepts : int
-    concepts_per_image : float
-    images_without_concepts : int
     most_frequent, cut : sequence of mapping
         Rows of the vocabulary: kept ones, and the most frequent of those left out with the reason.
     """
@@ -637,7 +628,6 @@ class Captions(Result):
     ----------
     dataset : str, optional
         Name of the data set; None for the images that a file names.
-    captioner : str
     images, captions : int
         With captions, and how many they have together.
     failed : sequence of mapping

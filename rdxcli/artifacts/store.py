@@ -43,7 +43,6 @@ PARTIAL = ".partial"
 PLAN = "plan.json"  # how work is cut into pieces; see `rdxcli.engines.shards`
 _REQUEST = "request.json"
 _RETIRED = ".retired"
-_SCRATCH = (".tmp", ".lease", ".old")
 DOCUMENTS = {
     "comparison": "concepts.json",
     "similarities": "similarities.json",

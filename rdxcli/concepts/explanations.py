@@ -280,14 +280,7 @@ def common_split(
     """The split that the tables were made with; else the given one, else ``fallback``.
 
     Raises `RdxError` (tables with different splits, or a given split that is not theirs: rows that a fit has seen are
-    no test).
-
-    Parameters
-    ----------
-    given : Split or None
-        Of ``--splits``.
-    fallback : Split
-        Drawn with the seed, for tables that know none.
+    no test). `given`: of ``--splits``; `fallback`: drawn with the seed, for tables that know none.
 
     Returns
     -------

@@ -71,14 +71,8 @@ def image_embeddings(
 ) -> Embeddings:
     """Image embeddings of a data set: ``<outputs>/<dataset>/image-text/<model>/features.npy``.
 
-    Raises `RdxError` (no image can be read, or the folder holds embeddings of something else).
-
-    Parameters
-    ----------
-    batch_size, workers : int, optional
-        Chosen from the size of the inputs and the machine when not given.
-    force : bool
-        Make them again.
+    Raises `RdxError` (no image can be read, or the folder holds embeddings of something else). `batch_size`, `workers`:
+    chosen from the size of the inputs and the machine when not given; `force`: make them again.
     """
     images = model.images
     kind = images.device.type

@@ -64,14 +64,8 @@ def predictions_of_heads(a: Representation, b: Representation, root: Path | None
     """What the classifiers of both models predict.
 
     Classes are the labels where the data set has as many classes as the heads have outputs; they are taken to be in the
-    data set's order, unless that would make a model no better than guessing.
-
-    Parameters
-    ----------
-    a, b : Representation
-        Logits of the same images.
-    root : Path, optional
-        Where downloads are.
+    data set's order, unless that would make a model no better than guessing. `a`, `b`: logits of the same images;
+    `root`: where downloads are.
 
     Returns
     -------

@@ -35,14 +35,8 @@ def read_concept_set(text: str, root: Path | None = None) -> list[str]:
     """Lines of a concept set as they are.
 
     Raises `MissingDataError` (a file that does not exist, or a set that was not downloaded; the hint names the command)
-    or `UnknownNameError` (no such set).
-
-    Parameters
-    ----------
-    text : str
-        A text file, or the name of a published set (with or without ``.txt``).
-    root : Path, optional
-        Where downloads are.
+    or `UnknownNameError` (no such set). `text`: a text file, or the name of a published set (with or without ``.txt``);
+    `root`: where downloads are.
     """
     path = Path(text).expanduser()
     if not path.is_file():

@@ -86,14 +86,8 @@ def read_array(text: str, choice: Choice | None = None, concepts: bool = False) 
     taken, else the columns that are features (see `rdxcli.datasets.seen`); a key may name several columns or patterns,
     separated by commas. Raw memory maps say what they hold: ``PATH.bin:float32,1000x64``. Raises `MissingDataError` (no
     such file) or `InputError` (damaged, of an unknown kind, bookkeeping among the features, or the key does not exist
-    or is needed (the message lists the keys)).
-
-    Parameters
-    ----------
-    choice : Choice, optional
-        Which columns are features, ids and labels.
-    concepts : bool
-        Columns are scores of concepts.
+    or is needed (the message lists the keys)). `choice`: which columns are features, ids and labels; `concepts`:
+    columns are scores of concepts.
     """
     parts = split_key(text)
     if parts is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,6 @@ class Gathered:
 
     def source(self, name: str) -> ImageSource:
         return ArrayImages(self.images, name) if self.images is not None else FileImages(self.paths)
-
-
-Reader = Callable[[Path, "Recipe"], Gathered]
 
 
 def inner(folder: Path, *candidates: str) -> Path:

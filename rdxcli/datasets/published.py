@@ -77,14 +77,8 @@ def open_published(name: str, root: Path) -> Dataset:
 def read(recipe: Recipe, folder: Path, home: Path | None = None) -> Dataset:
     """The data set that lies in ``folder`` as the recipe's archives unpack.
 
-    Raises `InputError` (the folder is laid out otherwise, or holds no images).
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Of a data set.
-    home : Path, optional
-        Folder of the recipe in the data root, where an index may be.
+    Raises `InputError` (the folder is laid out otherwise, or holds no images). `recipe`: of a data set; `home`: folder
+    of the recipe in the data root, where an index may be.
     """
     if recipe.reader not in _READERS:
         raise UsageError(f"{recipe.name} is no data set that can be opened by its folder")

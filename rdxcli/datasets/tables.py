@@ -28,7 +28,6 @@ from rdxcli.progress import human_count, log
 
 Columns = dict[str, list[str]]
 
-TEXT_TABLES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".lst", ".list", ""}
 TABLES = {".csv", ".tsv", ".tab", ".parquet", ".pq", ".feather", ".arrow", ".json", ".jsonl", ".ndjson"}
 
 _SEPARATORS = (",", ";", "\t", "|")

@@ -186,12 +186,8 @@ class ShardStore:
     def done(self, shard: int, retry_empty: bool = False, rows: range | None = None) -> bool:
         """Whether the shard is finished; its files are judged by their size.
 
-        Parameters
-        ----------
-        retry_empty : bool
-            Do not count a shard of which every row failed: its cause is rarely the images.
-        rows : range, optional
-            The rows that it must hold.
+        `retry_empty`: do not count a shard of which every row failed: its cause is rarely the images; `rows`: the rows
+        that it must hold.
         """
         marker = self._marker(shard)
         if marker is None or (retry_empty and not marker["ok"]):

@@ -175,12 +175,7 @@ class Captioner:
     def caption(self, items: Sequence[Any], sample_ids: Sequence[str], how: Sampling) -> list[list[str]]:
         """Captions of prepared images.
 
-        Parameters
-        ----------
-        items : sequence
-            From `prepare`.
-        sample_ids : sequence of str
-            They name the random streams.
+        `items`: from `prepare`; `sample_ids`: they name the random streams.
 
         Returns
         -------

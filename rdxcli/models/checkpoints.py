@@ -119,14 +119,8 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, by_order: bool = False) -> None:
     """Load a state dict; nothing may be missing, left over or of another shape.
 
-    Raises `InputError` with the missing, unexpected and misshapen names.
-
-    Parameters
-    ----------
-    what : str
-        The file, for error messages.
-    by_order : bool
-        Whether tensors may be matched by position when no name is known and all shapes agree.
+    Raises `InputError` with the missing, unexpected and misshapen names. `what`: the file, for error messages;
+    `by_order`: whether tensors may be matched by position when no name is known and all shapes agree.
     """
     own = module.state_dict()
     # counters of batch norms are absent from old checkpoints and play no part in evaluation

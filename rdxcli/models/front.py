@@ -65,12 +65,7 @@ class Front:
     def logits(self, which: Sequence[int], like: Tensor) -> Tensor:
         """The network's first output tensor for the images ``which``.
 
-        Parameters
-        ----------
-        which : sequence of int
-            Positions among the recorded images.
-        like : Tensor
-            Gives device and precision.
+        `which`: positions among the recorded images; `like`: gives device and precision.
         """
         index = torch.as_tensor(list(which))
         answers = [

@@ -52,14 +52,8 @@ class ByTexts(nn.Module):
 def with_texts(model: LoadedModel, class_names: Sequence[str], template: str) -> LoadedModel:
     """The model as a zero-shot classifier of these classes.
 
-    Raises `RdxError` (the model has no text tower, or a template without ``{}``).
-
-    Parameters
-    ----------
-    model : LoadedModel
-        Image tower of a vision-language model.
-    template : str
-        Sentence around each name, ``a photo of a {}``.
+    Raises `RdxError` (the model has no text tower, or a template without ``{}``). `model`: image tower of a
+    vision-language model; `template`: sentence around each name, ``a photo of a {}``.
     """
     both = load_vision_language(model.spec, device=str(model.device))
     texts = torch.as_tensor(both.encode_text([name.replace("_", " ") for name in class_names], template))

@@ -68,12 +68,7 @@ class Images:
 def page(summary: Summary, images: Images | None = None, beside: bool = False) -> str:
     """The page of ``summary``.
 
-    Parameters
-    ----------
-    images : Images, optional
-        Without a picture a sample is shown by its id.
-    beside : bool
-        The pictures are files beside the page.
+    `images`: without a picture a sample is shown by its id; `beside`: the pictures are files beside the page.
     """
     images = images or Images()
     anchors = _anchors(summary)

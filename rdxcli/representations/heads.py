@@ -42,7 +42,7 @@ def read_with_output(options: LayerOptions, pool: str, check: Callable[[int], ob
     )
 
 
-def head_of(options: LayerOptions, source: Representation) -> Any:
+def rest_of(options: LayerOptions, source: Representation) -> Any:
     """The rest of the model behind the layer, from arrays or tensors to logits, checked on some samples.
 
     Raises `UsageError` (there is no model) or `InputError` (the layer does not determine the prediction).

@@ -88,15 +88,9 @@ def add_masks(
 
     Each map is scaled by itself, from 0 (or its smallest value, where that is larger or none is positive) to its
     largest value: it says where, the activation says how much. With ``thresholds`` positions above the unit's threshold
-    go from 0.5 to 1, its largest value among the pictures, and the others are 0. Pictures get no
-    mask where the layer has no positions, the value was read at a class token, or the model or its images are not here.
-
-    Parameters
-    ----------
-    entries : list of dict
-        Units of a document of explanations, changed in place.
-    thresholds : mapping, optional
-        Of each unit.
+    go from 0.5 to 1, its largest value among the pictures, and the others are 0. Pictures get no mask where the layer
+    has no positions, the value was read at a class token, or the model or its images are not here. `entries`: units of
+    a document of explanations, changed in place; `thresholds`: of each unit.
     """
     wanted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     if len(entries) > MAPPED_UNITS:

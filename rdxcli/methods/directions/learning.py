@@ -43,7 +43,6 @@ from .losses import (
 )
 from .signals import closed_form
 
-Combine = Callable[[], AugmentedLagrangian | WeightedSum]
 Alignment = Literal["constrained", "unconstrained"] | None
 SignalMode = Literal["closed", "anchored", "learned"]
 

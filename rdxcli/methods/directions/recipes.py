@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from .constraints import AugmentedLagrangian, WeightedSum
 
@@ -56,8 +55,6 @@ class Stage:
         """``rho`` as a share of the positions."""
         return min(self.rho / n_directions, 0.9)
 
-
-Combination = Literal["lagrangian", "weighted"]
 
 _JOINT_BOUNDS = {"ma": 0.8, "mm": 8.0, "ic": 0.1, "eac": 0.1}
 _WEIGHTED = {"s": 0.85, "sb": 2.6, "ma": 2.8, "mm": 0.6, "ic": 15.0, "eac": 15.0, "align": 0.25}

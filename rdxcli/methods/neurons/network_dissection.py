@@ -47,7 +47,6 @@ class TopQuantile:
 
     Parameters
     ----------
-    units : int
     total : int
         Values per unit that will come.
     share : float
@@ -306,7 +305,6 @@ class _Cells:
 
     Parameters
     ----------
-    units : int
     groups : (c, categories) bool
     n_images : int
         That will come; 0 keeps none.

@@ -33,7 +33,6 @@ from .trainer_data import check_embeddings, chunks
 
 GALLERY = 1000
 CURVE_IMAGES = 2000
-CONSTANT = "constant"
 BOOTSTRAPS = 1000
 
 

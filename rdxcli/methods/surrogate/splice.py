@@ -53,10 +53,6 @@ def distinct(words: Sequence[str], embeddings: Any, most: float = 0.9) -> np.nda
         Text embeddings, not centred.
     most : float
         Largest cosine of two concepts; 1 removes nothing.
-
-    Returns
-    -------
-    ndarray of int, rising
     """
     Q = unit(_matrix(embeddings, "concept embeddings"))
     place = {word: i for i, word in reversed(list(enumerate(words)))}
@@ -189,8 +185,6 @@ def solve(Q: np.ndarray, v: np.ndarray, l1: float, tolerance: float = 1e-7) -> t
     Q : (C, D) float64
         Unit rows.
     v : (b, D) float64
-    l1 : float, positive
-    tolerance : float
 
     Returns
     -------

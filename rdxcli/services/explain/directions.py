@@ -33,7 +33,7 @@ from rdxcli.parameters import Parameter, by_name, estimator_parameters
 from rdxcli.progress import awaited, human_count, log
 from rdxcli.records import DirectionExplanations, Representation, plain
 from rdxcli.representations.crops import crop_features
-from rdxcli.representations.heads import head_of, read_with_output
+from rdxcli.representations.heads import read_with_output, rest_of
 from rdxcli.representations.layer import representation
 from rdxcli.representations.units import BOUNDED, fitting_directions
 from rdxcli.services.explain import steering
@@ -379,7 +379,7 @@ def _case(options: ExplainOptions, use_head: bool, strict: bool) -> record.Case:
     head = None
     if use_head and options.model is not None:
         try:
-            head = head_of(options, source)
+            head = rest_of(options, source)
         except RdxError as error:
             if strict:
                 raise

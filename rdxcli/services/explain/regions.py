@@ -21,14 +21,12 @@ from rdxcli.methods.registry import get
 from rdxcli.parameters import Parameter, by_name, estimator_parameters, result_parameters
 from rdxcli.progress import human_count, track
 from rdxcli.records import Regions, Representation, plain
-from rdxcli.representations.heads import head_of
+from rdxcli.representations.heads import rest_of
 from rdxcli.representations.joining import join
 from rdxcli.representations.layer import representation
 from rdxcli.representations.samples import needs_predictions, targets_of
 from rdxcli.services.explain.base import ExplainAnalysis
 from rdxcli.services.explain.options import ExplainOptions
-
-USES = Literal["regions", "concepts", "subclasses", "causes"]
 
 OWN = by_name(
     Parameter("use", Literal["regions", "concepts", "subclasses", "causes"] | None, None, "What the regions are for."),
@@ -113,7 +111,7 @@ class RegionAnalysis(ExplainAnalysis):
 
     def _ablate(self, entries: list[dict[str, Any]]) -> None:
         """Add the effect of taking a region's neurons away to the entries of regions that have members."""
-        head = head_of(self.options, self.source)
+        head = rest_of(self.options, self.source)
         regions = {region.target: region for region in self.rdr.regions_}
         with track("ablate", len(entries), "regions") as advance:
             for entry in entries:

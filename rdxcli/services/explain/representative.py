@@ -13,7 +13,7 @@ from rdxcli.methods.regions import record
 from rdxcli.methods.regions.representative import RepresentativeInterpretation
 from rdxcli.parameters import estimator_parameters, result_parameters
 from rdxcli.records import Regions, plain
-from rdxcli.representations.heads import head_of
+from rdxcli.representations.heads import rest_of
 from rdxcli.representations.layer import representation
 from rdxcli.representations.samples import targets_of
 from rdxcli.services.explain.base import ExplainAnalysis
@@ -49,7 +49,7 @@ class RepresentativeAnalysis(ExplainAnalysis):
         return {**found, "u": neurons, "t": len(self.records["targets"]) if self.records else 1} if found else {}
 
     def compute(self, draft: Draft) -> Regions:
-        source, head = self.source, head_of(self.options, self.source)
+        source, head = self.source, rest_of(self.options, self.source)
         entries, notes = [], []
         for target in self.records["targets"]:
             found = RepresentativeInterpretation(**self.given, random_state=self.options.seed)

@@ -105,12 +105,7 @@ class SpliceAnalysis(Analysis[ExplainOptions]):
 def decompose(given: Inputs, settings: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
     """The fitted model, the weights (n, w) of every image, and remarks.
 
-    Parameters
-    ----------
-    given : Inputs
-        Words that say what others say leave it.
-    settings : mapping
-        ``l1``, ``tolerance`` and ``duplicates``.
+    `given`: words that say what others say leave it; `settings`: ``l1``, ``tolerance`` and ``duplicates``.
     """
     values = np.array(given.images, dtype=np.float64)
     notes, mean = [], given.image_mean

@@ -58,12 +58,8 @@ def score_tables(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Ablation scores of several tables.
 
-    Parameters
-    ----------
-    settings : mapping
-        ``variant``, ``bootstraps`` and the hyper-parameters.
-    store : Path
-        Folder of finished blocks of units, which are not scored again.
+    `settings`: ``variant``, ``bootstraps`` and the hyper-parameters; `store`: folder of finished blocks of units, which
+    are not scored again.
 
     Returns
     -------

@@ -47,14 +47,8 @@ def score_tables(
 ) -> list[dict[str, Any]]:
     """AUC and mean activation difference of each unit for its heaviest concept that has images.
 
-    Raises `InputError` (no concept of any table has images).
-
-    Parameters
-    ----------
-    shown : Representation
-        Of the images of the concepts.
-    rows : int array
-        Control images among those of ``source``.
+    Raises `InputError` (no concept of any table has images). `shown`: of the images of the concepts; `rows`: control
+    images among those of ``source``.
     """
     assert shown.labels is not None
     if shown.d != source.d:

@@ -27,7 +27,6 @@ class TrainedAutoencoder:
 
     Attributes
     ----------
-    weights : dict of str to Tensor
     history : list of float
         Loss (Top-K) or mean squared error (SAE) of each epoch.
     """

@@ -183,7 +183,6 @@ class Schedule:
     ----------
     warmup, total : int
         Steps.
-    lr, final : float
     per_model : bool
         Count the steps of each model apart; its first step is then made at the full rate (as the original).
     """
@@ -265,17 +264,12 @@ def train_usae(
     Parameters
     ----------
     data : two (n, d_m) tensors
-    start : two mappings of weights
     sequence : (steps,) int array
         Which model encodes at each step; the number of steps follows from its length.
     patience : int
         Steps whose mean loss is compared with that of as many before; 0 makes all steps.
     tolerance : float
         Share by which it must be lower for the training to go on.
-
-    Returns
-    -------
-    weights, history
     """
     weights = [{name: value.clone() for name, value in one.items()} for one in start]
     trained = [
@@ -371,7 +365,6 @@ def choose_latents(
     ----------
     codes : two (n, C) arrays
     dictionaries : two (C, d_m) arrays
-    k : int
     threshold : float, default 0.1
     """
     fires = np.stack([(one > threshold).sum(axis=0) for one in codes])
