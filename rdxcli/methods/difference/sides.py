@@ -61,12 +61,8 @@ def pair_sides(
 ) -> dict[Direction, Sides]:
     """What is compared in each direction; the same object for both without a map.
 
-    Raises `ValueError` (a mapped representation of another shape).
-
-    Parameters
-    ----------
-    R0, R1, labels0, labels1, mapped0, mapped1, mapped_labels0, mapped_labels1
-        See `rdxcli.methods.difference.rdx.RDX.fit`.
+    Raises `ValueError` (a mapped representation of another shape). `R0`, `R1`, `labels0`, `labels1`, `mapped0`,
+    `mapped1`, `mapped_labels0`, `mapped_labels1`: see `rdxcli.methods.difference.rdx.RDX.fit`.
     """
     first, second = _codes(labels0), _codes(labels1)
     if mapped0 is None or mapped1 is None:

@@ -120,13 +120,8 @@ def own_strength(directions: Directions, features: Array | Tensor) -> Array:
 def clarity(directions: Directions, features: Array | Tensor) -> Array:
     """How clearly detectors tell places apart: `own_strength` in units of the spread of the signal inside both kinds.
 
-    A cut through one Gaussian cloud has 2.4 to 2.8 of it at shares of 1 to 50 %, a concept that is there or
-    not has more.
-
-    Parameters
-    ----------
-    directions, features
-        As in `own_strength`.
+    A cut through one Gaussian cloud has 2.4 to 2.8 of it at shares of 1 to 50 %, a concept that is there or not has
+    more. `directions`, `features`: as in `own_strength`.
 
     Returns
     -------

@@ -183,10 +183,7 @@ def superclass_table(
 def active_concepts(statistics: ColumnStatistics, *, min_top: float = 0.5, min_std: float = 1e-5) -> np.ndarray:
     """Which concepts are present in the images at all: mean of the 5 largest values >= 0.5 and std (n - 1) >= 1e-5.
 
-    Parameters
-    ----------
-    statistics : ColumnStatistics
-        Of the concept activations, with ``top=5``.
+    `statistics`: of the concept activations, with ``top=5``.
 
     Returns
     -------

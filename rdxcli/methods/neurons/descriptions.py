@@ -106,12 +106,8 @@ def shared_phrases(captions: Sequence[Sequence[str]], most: int = 20) -> list[st
     """Phrases of one to three words that the captions of several images share, those of most images first.
 
     A phrase neither begins nor ends with a word that says nothing, and is left out where a longer one is shared by as
-    many images. English stop words; captions of other languages give phrases with theirs.
-
-    Parameters
-    ----------
-    captions : sequence of sequences of str
-        Captions of each image.
+    many images. English stop words; captions of other languages give phrases with theirs. `captions`: captions of each
+    image.
     """
     seen: Counter[str] = Counter()
     for texts in captions:

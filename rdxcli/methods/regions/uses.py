@@ -143,12 +143,8 @@ class Cause:
 def find_causes(rdr: RDR) -> list[Cause]:
     """For each misclassified target, the concept it shares with the class it was taken for.
 
-    Raises `ValueError` (labels or predictions are missing, or no target is misclassified).
-
-    Parameters
-    ----------
-    rdr : RDR
-        Fitted with labels, predictions and, for example, ``targets="misclassified"``.
+    Raises `ValueError` (labels or predictions are missing, or no target is misclassified). `rdr`: fitted with labels,
+    predictions and, for example, ``targets="misclassified"``.
 
     Returns
     -------

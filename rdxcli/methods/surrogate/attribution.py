@@ -363,12 +363,8 @@ def unstable(attributions: Attributions, surrogate: Surrogate | Affine, encoding
 def largest(values: Any, k: int, axis: int = -1) -> tuple[np.ndarray, np.ndarray]:
     """The k largest entries by absolute value along an axis, largest first; ties by position.
 
-    Along axis 0 of the scores (n, C) these are the images in which each concept matters most.
-
-    Parameters
-    ----------
-    k : int
-        At most the length of the axis.
+    Along axis 0 of the scores (n, C) these are the images in which each concept matters most. `k`: at most the length
+    of the axis.
 
     Returns
     -------

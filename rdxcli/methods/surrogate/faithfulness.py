@@ -72,13 +72,7 @@ class Student:
 
 
 def surrogate_student(surrogate: Surrogate, encodings: Encodings) -> Student:
-    """The student that a trained surrogate is.
-
-    Parameters
-    ----------
-    encodings : Encodings
-        Of the n images, without noise.
-    """
+    """The student that a trained surrogate is. `encodings`: of the n images, without noise."""
     affine = Affine.of(surrogate)
     with torch.inference_mode():
         z = surrogate(Rows.of(encodings.indptr, encodings.indices, encodings.shares)).numpy().astype(np.float64)
@@ -244,13 +238,7 @@ def measure(
 
 
 def remarks(board: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader of a scoreboard with a surrogate must know.
-
-    Parameters
-    ----------
-    board : sequence of mapping
-        As of `Faithfulness`.
-    """
+    """What a reader of a scoreboard with a surrogate must know. `board`: as of `Faithfulness`."""
     by_name = {row["method"]: row for row in board}
     notes = []
     constant = by_name["constant"].get("agreement")

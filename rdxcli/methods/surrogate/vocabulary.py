@@ -330,12 +330,8 @@ def _frequent(cut: Sequence[tuple[Concept, int, str]], max_threshold: float, n: 
 def given_vocabulary(counts: ConceptCounts, concepts: Iterable[Concept | str]) -> Vocabulary:
     """A user's vocabulary in its own order; thresholds do not apply.
 
-    Raises `ValueError` for an empty vocabulary or an entry that occurs twice.
-
-    Parameters
-    ----------
-    counts : ConceptCounts
-        Made by an extractor whose ``terms`` hold the entries of part of speech ``*`` and the phrases.
+    Raises `ValueError` for an empty vocabulary or an entry that occurs twice. `counts`: made by an extractor whose
+    ``terms`` hold the entries of part of speech ``*`` and the phrases.
     """
     wanted = [Concept.parse(entry) if isinstance(entry, str) else Concept(*entry) for entry in concepts]
     if not wanted:
