@@ -176,16 +176,6 @@ def _constants(
     if not options.parameters.get("calibrate", False):
         a, b = CALIBRATION[str(model.known_as)]
         return {"a": a, "b": b}, []
-    return _calibrated(options, model, images, representation, template)
-
-
-def _calibrated(
-    options: ConceptOptions,
-    model: VisionLanguageModel,
-    images: np.ndarray,
-    representation: Representation,
-    template: str,
-) -> tuple[dict[str, float], list[str]]:
     labels = label_matrix(options, representation)
     texts = text_embeddings(model, labels.names, options.outputs, name="class-names", template=template)
     try:
