@@ -302,6 +302,10 @@ def _place(name: str, path: Path, variable: str, must_write: bool, found: _Findi
         existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
         free = shutil.disk_usage(existing).free
         there = path.exists()
+        if there and _is_the_report(
+            path
+        ):  # `rdx doctor > FILE` makes it; what stands beside it tells whether it can be
+            existing, there = existing.parent, False
     except OSError as error:
         found.add(name, f"{name}: {path} cannot be looked at: {error.strerror}", f"export {variable}=FOLDER")
         return f"{path}, {error.strerror}"
@@ -315,6 +319,14 @@ def _place(name: str, path: Path, variable: str, must_write: bool, found: _Findi
     state = "writable" if wrong is None else f"NOT writable ({wrong})"
     shown = without_passwords(str(path))
     return f"{shown}, {'exists' if there else 'not there yet'}, {state}, {human_bytes(free)} free"
+
+
+def _is_the_report(path: Path) -> bool:
+    """Whether a path is the file that the report is written to."""
+    try:
+        return path.is_file() and os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):  # no stream of the system
+        return False
 
 
 def _refusal(folder: Path, size: int) -> str | None:

@@ -67,6 +67,17 @@ def test_a_folder_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert problem.startswith("cache: cannot write to")
 
 
+def test_the_file_of_the_report_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor._Findings()
+    with open(tmp_path / "o", "w") as stream:
+        monkeypatch.setattr(doctor.sys, "stdout", stream)
+        assert "not there yet, writable" in doctor._place("outputs", tmp_path / "o", "RDX_OUTPUTS", True, found)
+        assert not found.problems
+        (tmp_path / "other").touch()
+        doctor._place("outputs", tmp_path / "other", "RDX_OUTPUTS", True, found)
+    assert found.problems[0]["problem"].endswith("is a file, expected a folder")
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def __enter__(self) -> Full:
