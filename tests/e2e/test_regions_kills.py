@@ -35,7 +35,7 @@ def hold(*arguments, **options):
 @pytest.mark.parametrize(("arguments", "kind"), [(REGIONS, "regions"), (DIRECTIONS, "directions")])
 def test_killed_runs_leave_nothing_behind(tmp_path: Path, arguments: list[str], kind: str) -> None:
     rng = np.random.default_rng(len(arguments))
-    np.save(tmp_path / "acts.npy", rng.normal(size=(600, 64)).astype(np.float32))
+    np.save(tmp_path / "acts.npy", rng.normal(size=(200, 48)).astype(np.float32))
     command = [*arguments, "--outputs", "out", "--run", "killed"]
     for moment in MOMENTS:
         process = Forked(*command, cwd=tmp_path, code=HELD.format(moment=moment))
