@@ -79,7 +79,7 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "regions: rdr": {"1": 0.05, "n u": 2e-9, "t": 2e-3, "t n u": 3e-11},
     "attributions: surrogate": {"1": 0.05, "n": 1.7e-4},
     "attributions: splice": {"1": 0.3, "n c": 8e-7},
-    "encodings": {"1": 0.8, "w": 6e-6},
+    "encodings": {"1": 2.5, "w": 4e-6},
     "surrogate": {"s": 5e-3, "s b": 2.5e-5, "s b b": 1e-8, "s c d": 5e-9},
 }
 """Seconds by method, or by kind and method, and term.
