@@ -302,9 +302,8 @@ def _place(name: str, path: Path, variable: str, must_write: bool, found: _Findi
         existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
         free = shutil.disk_usage(existing).free
         there = path.exists()
-        if there and _is_the_report(
-            path
-        ):  # `rdx doctor > FILE` makes it; what stands beside it tells whether it can be
+        # `rdx doctor > FILE` makes it; what stands beside it tells whether it can be
+        if there and _is_the_report(path):
             existing, there = existing.parent, False
     except OSError as error:
         found.add(name, f"{name}: {path} cannot be looked at: {error.strerror}", f"export {variable}=FOLDER")
