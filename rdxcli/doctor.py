@@ -5,6 +5,7 @@ A library may be missing or broken, so every other module is opened behind the f
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -199,8 +200,20 @@ def _machine(found: _Findings) -> dict[str, Any]:
         "memory": _memory(),
         "devices": ", ".join(_devices(found)),
         "proxy": _proxies(found) or "none",
+        "bytecode": _bytecode(),
         **shown,
     }
+
+
+def _bytecode() -> str:
+    """Whether Python keeps what it compiles; where it does not, every command compiles PyTorch anew."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None or Path(importlib.util.cache_from_source(spec.origin)).exists():
+        return "kept"
+    packages = Path(spec.origin).parents[1]
+    once = shlex.join([sys.executable or "python", "-m", "compileall", "-q", str(packages)])
+    why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else f"{packages} takes none"
+    return f"not kept ({why}): commands that load PyTorch start seconds later; once and for all: {once}"
 
 
 def _memory() -> str:

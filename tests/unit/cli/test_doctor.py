@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import rdx_here
@@ -43,6 +46,20 @@ def test_a_machine_that_is_as_it_should_be(tmp_path: Path, monkeypatch: pytest.M
     assert faults(tmp_path, code=0) == {}
     assert list(tmp_path.iterdir()) == []
     assert "nothing to repair" in rdx_here("doctor", cwd=tmp_path).stderr
+
+
+def test_libraries_that_are_compiled_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "torch" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(package)))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert doctor._bytecode().startswith("not kept (PYTHONDONTWRITEBYTECODE is set)")
+    assert doctor._bytecode().endswith(f"-m compileall -q {tmp_path}")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert doctor._bytecode().startswith(f"not kept ({tmp_path} takes none)")
+    compileall.compile_file(package, quiet=1)
+    assert doctor._bytecode() == "kept"
 
 
 @pytest.mark.parametrize("variable", ["RDX_CACHE", "RDX_OUTPUTS", "RDX_DATA", "HF_HOME"])
