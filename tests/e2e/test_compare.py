@@ -201,7 +201,7 @@ def test_concepts_that_landmarks_do_not_find_are_denied_wherever_they_are_shown(
         ("nowhere.npy", "good.npy", [], "nowhere.npy"),
         ("nan.npy", "good.npy", [], "row"),
         ("short.npy", "good.npy", [], "rows"),
-        ("good.npy", "good.npy", ["--k", "40"], "n_clusters=40"),
+        ("good.npy", "good.npy", ["--k", "40"], "--k 40"),
         ("constant.npy", "good.npy", [], "constant"),
         ("one.npy", "one.npy", [], "row"),
         ("flat.npy", "good.npy", [], "shape"),

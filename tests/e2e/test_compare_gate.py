@@ -98,6 +98,8 @@ def test_a_nightly_job_passes_over_new_files_of_the_same_name(folder: Path) -> N
         (["--reference", "old.npy", "--json", "--bootstraps", "0"], "--reference takes two models or arrays"),
         (["--reference", "halves", "jitter"], "--yardstick jitter|halves|seeds"),
         (["--yardstick", "thirds"], "jitter, halves, seeds"),
+        (["--unpaired", "--no-test"], "--paired is compared by the test"),
+        (["--paired", "--drop-b", "0-7"], "--paired: old has 32 dimensions, edit-without-0-7 24"),
         (["--yardstick", "halves", "--reference", "old.npy", "half.npy"], "two reference pairs"),
     ],
 )
@@ -185,6 +187,23 @@ def test_a_yardstick_is_a_reference_pair(folder: Path, name: str) -> None:
         *("compare", "old.npy", "other.npy", *QUICK, "--yardstick", name, "--fail-on", "reference"), cwd=folder
     )
     assert (gated.returncode == 3) == reference["exceeded"]
+
+
+@pytest.mark.parametrize(
+    ("b", "given", "question"),
+    [
+        ("edit.npy", "--unpaired", "more than two read-outs"),
+        ("other.npy", "--paired", "changed at all"),
+        ("half.npy", "--paired", "changed at all"),
+    ],
+)
+def test_the_question_can_be_chosen(folder: Path, b: str, given: str, question: str) -> None:
+    done = rdx_here("compare", "old.npy", b, *QUICK, given, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["difference"]["question"] == question
+    again = rdx_here("compare", "old.npy", b, *QUICK, cwd=folder)
+    assert again.returncode == 1  # the answer to another question is no answer to this one
+    assert "other parameters" in again.stderr
 
 
 def test_a_checkpoint_is_a_model_and_a_file_of_arrays_is_none() -> None:

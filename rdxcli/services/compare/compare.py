@@ -84,8 +84,8 @@ class CompareAnalysis(Analysis[CompareOptions]):
             raise UsageError(f"--yardstick {options.yardstick}: expected one of {', '.join(YARDSTICKS)}")
         if options.yardstick is not None and options.reference:
             raise UsageError("--yardstick and --reference are two reference pairs", "give one of them")
-        if not options.test and (options.reference or options.yardstick):
-            name = "--yardstick" if options.yardstick else "--reference"
+        if not options.test and (options.reference or options.yardstick or options.paired is not None):
+            name = "--yardstick" if options.yardstick else "--reference" if options.reference else "--paired"
             raise UsageError(f"{name} is compared by the test, which --no-test leaves out", "leave one of them out")
         measured = options.reference is not None or options.yardstick is not None
         for gate in parse_gates(options.fail_on, options.fail_above):
@@ -113,6 +113,7 @@ class CompareAnalysis(Analysis[CompareOptions]):
             "test": options.test,
             "bootstraps": options.bootstraps,
             "yardstick": options.yardstick,
+            **({} if options.paired is None else {"paired": options.paired}),
             "properties": options.properties,
             "patches": options.patches,
             **({"k": AUTO} if options.automatic else {}),
@@ -130,6 +131,12 @@ class CompareAnalysis(Analysis[CompareOptions]):
         for estimator in self.estimators.values():
             _check_groups(estimator, self.joined.a.n)
         check_rows_differ(self.joined.a, self.joined.b)
+        if options.paired and self.joined.a.d != self.joined.b.d:
+            raise UsageError(
+                f"--paired: {self.joined.a.name} has {human_count(self.joined.a.d, 'dimension')}, "
+                f"{self.joined.b.name} {self.joined.b.d:,}, expected the same dimensions in both",
+                "leave it out: the question is then whether they differ more than two read-outs",
+            )
         for note in self.joined.notes:
             log.warning("%s", note)
         self.reference = read_reference(options, self.joined)

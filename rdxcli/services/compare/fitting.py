@@ -112,6 +112,7 @@ def difference_of(
         estimator=estimator if isinstance(estimator, RDX) else None,
         device=options.device,
         random_state=options.seed,
+        paired=options.paired,
     )
     difference = test.to_dict()
     if reference:

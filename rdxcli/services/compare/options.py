@@ -130,6 +130,11 @@ class CompareOptions(WithShortcuts):
         default=True,
     )
     test: bool = option("Test whether there is a difference at all.", "--test/--no-test", default=True)
+    paired: bool | None = option(
+        "Whether dimension j means the same in both, as in two edits of one network: the verdict then says whether the "
+        "model changed at all (default: as most dimensions correlate).",
+        "--paired/--unpaired",
+    )
     bootstraps: int = option("Resamplings for the stability of each concept.", default=20, low=0)
     fail_on: Sequence[str] = option(
         "Exit with 3 when this holds: verdict, reference, score>X, strength>X, p<X, flips>1%, "

@@ -352,7 +352,10 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
 def test_cells_of_every_kind_of_bytes_are_images(tmp_path: Path, ending: str, cells: Any) -> None:
     images = pa.table({"image": cells})
     if ending == "parquet":
-        pq.write_table(images, tmp_path / "x.parquet")
+        try:
+            pq.write_table(images, tmp_path / "x.parquet")
+        except pa.ArrowNotImplementedError as error:  # views, before pyarrow 17
+            pytest.skip(str(error))
     else:
         with pa.ipc.new_file(tmp_path / "x.arrow", images.schema) as writer:
             writer.write_table(images)
