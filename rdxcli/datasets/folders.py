@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,15 @@ def _from_list(listing: Path, options: Mapping[str, str], elsewhere: str | None)
     for row, name in enumerate(names):
         if not name or "\0" in name:
             raise InputError(f"{listing}: the path of row {row} is {'no path' if name else 'empty'}")
+    head = [name.lower() for name in names[:20]]
+    if all(re.fullmatch(r"[-+.0-9e]+|true|false|nan", name) for name in head) and not any(
+        (listing.parent / name).exists() for name in names[:20]
+    ):
+        held = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        raise InputError(
+            f"{listing}: its column `{column}` holds {held}, expected paths or pictures",
+            f"choose another one: images:{listing}?path=COLUMN",
+        )
     ids = _column(columns, options.get("id"), _ID_COLUMNS, listing)
     labels = _column({n: v for n, v in columns.items() if n != ids}, options.get("label"), _LABEL_COLUMNS, listing)
     splits, captions = (pick_column(columns, wanted) for wanted in (("split",), ("caption", "captions", "text")))

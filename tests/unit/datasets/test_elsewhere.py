@@ -367,7 +367,12 @@ def test_what_holds_no_images_is_said(tmp_path: Path) -> None:
     with pa.ipc.new_file(tmp_path / "x.arrow", empty.schema) as writer:
         writer.write_table(empty)
     (tmp_path / "l.txt").write_bytes(b"a.png\n\0.png\n")
-    for name, words in (("x.arrow", "lists no images"), ("l.txt", "the path of row 1 is no path")):
+    pq.write_table(pa.table({"image": [1, 2, 30], "word": ["a", "b", "c"]}), tmp_path / "n.parquet")
+    for name, words in (
+        ("x.arrow", "lists no images"),
+        ("l.txt", "the path of row 1 is no path"),
+        ("n.parquet", r"its column `image` holds 1, 2, 30, expected paths or pictures"),
+    ):
         with pytest.raises(InputError, match=words):
             open_dataset(f"images:{tmp_path / name}")
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
