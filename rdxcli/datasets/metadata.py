@@ -61,6 +61,8 @@ def read_metadata(path: Path, ids: Sequence[str] | None, n: int, id_column: str 
         Of the samples. Ids of the table may lack the folder or the ending, or have more of it.
     """
     table = read_table(path)
+    if not table.rows:
+        raise InputError(f"--metadata {path.name}: it has no row below its header")
     column = id_column or pick_column(table.columns, ID_NAMES)
     if id_column is not None and id_column not in table.columns:
         raise unknown_column(path, id_column, list(table.columns))

@@ -490,6 +490,7 @@ def _spaced(file: Path, comments: Sequence[str], body: bytes) -> DataTable:
             names, rows = rows[0], rows[1:]
         else:
             names = [f"f{i}" for i in range(width)]
+    width = len(names)
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
             raise InputError(f"{file}: row {number} has {human_count(len(row), 'cell')}, the header has {width}")

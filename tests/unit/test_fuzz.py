@@ -310,6 +310,8 @@ def test_arrays(tmp_path: Path, name: str, data: Any) -> None:
 @given(
     content=st.one_of(st.binary(max_size=60), st.text(alphabet='id,x1.\n\t";-e\u00e9 ', max_size=60).map(str.encode))
 )
+@example(content=b"id\n")
+@example(content=b"id a b c\n1 2\n2 3\n")
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.txt", "x.parquet"])
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_tables(tmp_path: Path, name: str, content: bytes) -> None:
