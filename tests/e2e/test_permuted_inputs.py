@@ -3,11 +3,14 @@
 One table (`CASES`): a command, and every file of it that carries ids. The order of the first file of a command, the one
 whose rows are explained, may change what is drawn at random from its rows (chance, intervals) and in which order rows
 are told; all else must be the same there too.
+
+Rows that get the content of others are another matter: then no command answers from before, whichever file it was.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,14 +132,18 @@ NAMED = (
 TABLES = ("compare", "vectors.csv", "b.npz:values", *QUICK[3:])
 
 
-def said(cwd: Path, *given: object) -> str:
+def asked(cwd: Path, *given: object) -> subprocess.CompletedProcess[str]:
     known = [(cwd / "surrogate.txt").read_text() if part == "SURROGATE" else part for part in given]
     outputs = cwd / "outputs"
     if "FRESH" in known:  # another list of images under the same name: its activations would be refused
         known.remove("FRESH")
         outputs = cwd / f"outputs-{known[-1]}"
     device = () if given[0] == "encode-concepts" else ("--device", "cpu")
-    done = rdx_here(*known, *device, "--outputs", outputs, cwd=cwd)
+    return rdx_here(*known, *device, "--outputs", outputs, cwd=cwd)
+
+
+def said(cwd: Path, *given: object) -> str:
+    done = asked(cwd, *given)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -298,7 +305,7 @@ def straight(world: Path) -> Callable[[tuple], Path]:
 
     def find(command: tuple) -> Path:
         if command not in made:
-            made[command] = world / said(world, *command, "--run", f"straight-{len(made)}")
+            made[command] = world / said(world, *command, "--run", f"straight-{COMMANDS.index(command)}")
         return made[command]
 
     return find
@@ -321,6 +328,56 @@ def test_order_of_rows(
         (world / file).write_bytes(before)
     assert read(first) == read(again)
     assert again != first
+
+
+COMMANDS = list(dict.fromkeys(command for command, _, _ in CASES))
+
+
+def files_of(command: tuple) -> list[str]:
+    """What a command line names of the files here."""
+    known = ("npz", "csv", "txt", "json", "masks")
+    given = (str(part).rpartition("=")[2].removeprefix("images:").partition(":")[0] for part in command)
+    return [name for name in dict.fromkeys(given) if name.rpartition(".")[2] in known]
+
+
+def exchange(path: Path) -> None:
+    """Every row gets what stood in the one before it; ids stay."""
+    if path.is_dir():
+        first, second, *_ = sorted(path.iterdir())
+        first.write_bytes(second.read_bytes())
+    elif path.suffix == ".npz":
+        content = dict(np.load(path))
+        np.savez(path, **{**content, "values": np.roll(content["values"], 1, axis=0)})
+    elif path.suffix == ".json":
+        content = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps(dict(zip(content, [*content.values()][::-1], strict=True))), "utf-8")
+    elif path.suffix == ".txt":
+        path.write_text("\n".join(path.read_text("utf-8").splitlines()[::-1]), "utf-8")
+    else:
+        head, *rows = path.read_text("utf-8").splitlines()
+        names, cells = zip(*(row.split(",", 1) for row in rows), strict=True)
+        path.write_text("\n".join([head, *map(",".join, zip(names, [cells[-1], *cells[:-1]], strict=True))]), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [(command, file) for command in COMMANDS for file in files_of(command)],
+    ids=lambda part: " ".join(part[:3]) if isinstance(part, tuple) else part,
+)
+def test_a_changed_file_is_never_answered_from_before(
+    world: Path, straight: Callable[[tuple], Path], command: tuple, file: str
+) -> None:
+    made = straight(command)
+    before = {path: path.read_bytes() for path in [world / file, *(world / file).glob("*")] if path.is_file()}
+    try:
+        exchange(world / file)
+        done = asked(world, *command, "--run", f"straight-{COMMANDS.index(command)}")
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
+    assert done.returncode == 1, done.stderr
+    assert "made with other parameters or inputs" in done.stderr
+    assert made.is_dir()
 
 
 @pytest.mark.parametrize(
