@@ -132,11 +132,13 @@ class Preprocessing:
 
 def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The middle of a picture, as torchvision cuts it; black where the picture is smaller than that."""
-    top, left = (
-        round((whole - kept) / 2.0) if whole >= kept else -((kept - whole) // 2)
-        for whole, kept in zip((image.height, image.width), size, strict=True)
-    )
+    top, left = _first(image.height, size[0]), _first(image.width, size[1])
     return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def _first(whole: int, kept: int) -> int:
+    """Where the middle begins; below 0 where more is kept than there is."""
+    return round((whole - kept) / 2.0) if whole >= kept else -((kept - whole) // 2)
 
 
 def _cut(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filter_: Any) -> Image.Image:
@@ -186,10 +188,9 @@ def cut_labels(how: Preprocessing, labels: np.ndarray) -> np.ndarray:
     cut = np.zeros((len(shown), *how.input_size), dtype=shown.dtype)
     source, target = [slice(None)], [slice(None)]
     for whole, kept in zip(shown.shape[1:], how.input_size, strict=True):
-        first = round(max(0, whole - kept) / 2.0)
-        source.append(slice(first, first + kept))
-        before = max(0, kept - whole) // 2
-        target.append(slice(before, before + min(whole, kept)))
+        first = _first(whole, kept)
+        source.append(slice(max(0, first), max(0, first) + kept))
+        target.append(slice(max(0, -first), max(0, -first) + min(whole, kept)))
     cut[tuple(target)] = shown[tuple(source)]
     return cut if binary else cut[0] - 1
 

@@ -138,7 +138,7 @@ SIDES = {"a": "b", "b": "a"}
 
 def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
     """The summary of a ``comparison`` document."""
-    arrays = arrays_of(folder)
+    arrays = stored_arrays(folder)
     a, b, difference = document["a"], document["b"], document["difference"]
     verdict = Verdict.of(difference.get("verdict"))
     dataset = document["samples"].get("dataset")
@@ -187,7 +187,7 @@ def doubts(compared: Mapping[str, Any]) -> dict[str, str]:
     return {side: one["reason"] for side, one in found.items() if not one["reliable"]}
 
 
-def arrays_of(folder: Path | None) -> dict[str, np.ndarray]:
+def stored_arrays(folder: Path | None) -> dict[str, np.ndarray]:
     """The arrays of an artifact, by name; nothing without a folder."""
     if folder is None or not (folder / "arrays.npz").is_file():
         return {}

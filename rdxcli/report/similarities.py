@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from rdxcli.progress import human_count, human_p
 from rdxcli.records import relied_on
-from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, arrays_of, base_rates, doubts
+from rdxcli.report.comparison import AS_CHANCE, CLEAR, UNRELIABLE, base_rates, doubts, stored_arrays
 from rdxcli.report.html import png_uri, script_json
 from rdxcli.report.summary import Bar, Chart, Column, Drawing, Heat, Item, Picture, Section, Summary, Table, images_of
 from rdxcli.report.text import clean
@@ -171,7 +171,7 @@ def build(document: Mapping[str, Any], folder: Path | None = None) -> Summary:
         sections.append(_tree(document))
     if document["followed"]:
         sections += _series(document)
-    base = base_rates(arrays_of(folder).get("labels"))
+    base = base_rates(stored_arrays(folder).get("labels"))
     sections += [_pair(document, place, pair, base) for place, pair in enumerate(document["pairs"])]
     dataset = document["samples"].get("dataset")
     return Summary(

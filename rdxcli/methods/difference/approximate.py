@@ -227,8 +227,7 @@ def agreement(
         angle = float(np.degrees(angles.max()))
         overlap = float(np.mean(np.sort(np.cos(angles) ** 2)[:-1])) if len(angles) > 1 else 1.0
 
-    counts = np.zeros((int(exact.labels.max()) + 1, int(ours.result.labels.max()) + 1))
-    np.add.at(counts, (exact.labels, labels), 1)
+    counts = contingency(exact.labels, labels, int(ours.result.labels.max()))
     theirs, mine = scipy.optimize.linear_sum_assignment(-counts[1:, 1:])
     match = dict(zip(theirs + 1, mine + 1, strict=True))
     hits = [float(np.mean(labels[concept.samples] == match.get(concept.label, -1))) for concept in exact.concepts]
@@ -239,6 +238,13 @@ def agreement(
         shown=float(np.mean(hits)) if hits else None,
         concepts=found_again(counts),
     )
+
+
+def contingency(theirs: np.ndarray, ours: np.ndarray, most: int) -> np.ndarray:
+    """How many images have a label of each partition: (r, most + 1) float64, for ``ours`` of 0 to ``most``."""
+    counts = np.zeros((int(theirs.max()) + 1, most + 1))
+    np.add.at(counts, (theirs, ours), 1)
+    return counts
 
 
 def found_again(counts: np.ndarray) -> tuple[tuple[float, float], ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rdxcli.methods.difference.approximate import contingency, found_again
 from rdxcli.methods.difference.graph import DIRECTIONS, Affinity, Direction
 from rdxcli.methods.difference.grouping import group
 from rdxcli.methods.difference.inputs import check_pair
@@ -165,10 +166,7 @@ def _resample(
 
 
 def _overlap(ours: np.ndarray, theirs: np.ndarray, lists: dict[int, list[float]]) -> None:
-    for label, values in lists.items():
-        mine = ours == label
-        if not mine.any():
-            continue
-        both = np.bincount(theirs[mine], minlength=int(theirs.max()) + 1)
-        union = mine.sum() + np.bincount(theirs) - both
-        values.append(float((both / union)[1:].max(initial=0.0)))
+    counts = contingency(theirs, ours, int(ours.max()))
+    for label, (overlap, _) in enumerate(found_again(counts), start=1):
+        if label in lists and counts[:, label].any():
+            lists[label].append(overlap)
