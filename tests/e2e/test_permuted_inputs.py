@@ -273,20 +273,29 @@ CASES = [
 ]
 
 
+def rewrite(path: Path, orders: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]) -> None:
+    """The ids of a file in one order and what stands beside them in another, as ``orders`` says of the ids."""
+    if path.suffix == ".npz":
+        content = dict(np.load(path))
+        ids, rest = orders(content["sample_ids"].tolist())
+        np.savez(path, **{name: values[ids if name == "sample_ids" else rest] for name, values in content.items()})
+    elif path.suffix == ".json":
+        content = json.loads(path.read_text("utf-8"))
+        names, told = list(content), list(content.values())
+        ids, rest = orders(names)
+        path.write_text(json.dumps({names[i]: told[j] for i, j in zip(ids, rest, strict=True)}), "utf-8")
+    else:
+        head, *rows = path.read_text("utf-8").splitlines()
+        parts = [row.split(",", 1) for row in rows]
+        ids, rest = orders(rows if path.name == "units.csv" else [name for name, _ in parts])
+        lines = (f"{parts[i][0]},{parts[j][1]}" for i, j in zip(ids, rest, strict=True))
+        path.write_text("\n".join([head, *lines]), "utf-8")
+
+
 def permute(path: Path) -> None:
     """The rows of a file in another order; rows of one id keep theirs."""
     rng = np.random.default_rng(1)
-    if path.suffix == ".npz":
-        content = dict(np.load(path))
-        order = _ordered(rng, content["sample_ids"].tolist())
-        np.savez(path, **{name: values[order] for name, values in content.items()})
-    elif path.suffix == ".json":
-        content = json.loads(path.read_text("utf-8"))
-        path.write_text(json.dumps({name: content[name] for name in rng.permutation(list(content))}), "utf-8")
-    else:
-        head, *rows = path.read_text("utf-8").splitlines()
-        order = _ordered(rng, [row.partition(",")[0] for row in rows] if path.name != "units.csv" else rows)
-        path.write_text("\n".join([head, *(rows[i] for i in order)]), "utf-8")
+    rewrite(path, lambda ids: (order := _ordered(rng, ids), order))
 
 
 def _ordered(rng: np.random.Generator, ids: list[str]) -> np.ndarray:
@@ -345,18 +354,10 @@ def exchange(path: Path) -> None:
     if path.is_dir():
         first, second, *_ = sorted(path.iterdir())
         first.write_bytes(second.read_bytes())
-    elif path.suffix == ".npz":
-        content = dict(np.load(path))
-        np.savez(path, **{**content, "values": np.roll(content["values"], 1, axis=0)})
-    elif path.suffix == ".json":
-        content = json.loads(path.read_text("utf-8"))
-        path.write_text(json.dumps(dict(zip(content, [*content.values()][::-1], strict=True))), "utf-8")
     elif path.suffix == ".txt":
         path.write_text("\n".join(path.read_text("utf-8").splitlines()[::-1]), "utf-8")
     else:
-        head, *rows = path.read_text("utf-8").splitlines()
-        names, cells = zip(*(row.split(",", 1) for row in rows), strict=True)
-        path.write_text("\n".join([head, *map(",".join, zip(names, [cells[-1], *cells[:-1]], strict=True))]), "utf-8")
+        rewrite(path, lambda ids: (np.arange(len(ids)), np.roll(np.arange(len(ids)), 1)))
 
 
 @pytest.mark.parametrize(
